@@ -1,0 +1,210 @@
+"""White-box ℓ∞ attacks: FGSM, I-FGSM and PGD as settings of one compiled loop.
+
+Images, labels and a function from images to logits enter; adversarial images
+inside the ball and the box leave (§2.3).
+"""
+
+import dataclasses
+import re
+from typing import Callable
+
+import tensorflow as tf
+
+from atat_tf import losses
+from atat_tf.errors import expect, unknown
+
+
+def example_seeds(seed, step, indices):
+    """Returns one random seed for each example, from (seed, step, index).
+
+    The same triple gives the same draw on any device, replica or batch size.
+
+    Args:
+      seed: integer in [0, 2**31), the run's.
+      step: integer in [0, 2**32), the training step; 0 in evaluation.
+      indices: integers [b], positions in the global batch or in the data set.
+
+    Returns:
+      int64 [b, 2], for TensorFlow's stateless random ops.
+    """
+    high = tf.cast(seed, tf.int64) * (1 << 32) + tf.cast(step, tf.int64)
+    indices = tf.cast(indices, tf.int64)
+    return tf.stack([tf.fill(tf.shape(indices), high), indices], axis=1)
+
+
+def uniform_noise(seeds, shape, magnitude):
+    """Returns noise uniform in [-magnitude, magnitude), a seed an example.
+
+    Args:
+      seeds: int64 [b, 2].
+      shape: the shape of one example.
+      magnitude: half the width of the range.
+
+    Returns:
+      float32 [b, *shape].
+    """
+    # Philox by name: the default generator differs from device to device.
+    return tf.map_fn(
+        lambda seed: tf.random.stateless_uniform(
+            shape, seed, -magnitude, magnitude, alg="philox"
+        ),
+        seeds,
+        fn_output_signature=tf.TensorSpec(shape, tf.float32),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LinfAttack:
+    """Untargeted ℓ∞ attack by projected sign-gradient ascent.
+
+    x^{t+1} = P_{S_∞(ε)}(x^t + α · sgn(∇_x L(f_θ(x^t), y)))   (§2.3),
+    where P projects into the ε-ball around the image and into `bounds`.
+
+    Attributes:
+      epsilon: ε, the radius, in the unit of the pixels.
+      step_size: α, in the same unit.
+      num_steps: number of gradients, >= 1.
+      random_start: whether x^0 is uniform in the ball, or the image itself.
+      restarts: independent starts; the worst (lowest margin) is kept for each
+        image, and an image once broken stays broken.
+      bounds: the smallest and the largest pixel value.
+      loss_fn: L, (labels [b], logits [b, k]) -> [b].
+    """
+
+    epsilon: float
+    step_size: float
+    num_steps: int
+    random_start: bool = True
+    restarts: int = 1
+    bounds: tuple[float, float] = (0.0, 1.0)
+    loss_fn: Callable = losses.cross_entropy
+
+    def __post_init__(self):
+        width = self.bounds[1] - self.bounds[0]
+        expect(width > 0, "bounds in ascending order", bounds=self.bounds)
+        expect(
+            0 < self.epsilon <= width,
+            f"epsilon in (0, {width:g}], the range of the pixels",
+            epsilon=self.epsilon,
+        )
+        expect(self.step_size > 0, "step_size > 0", step_size=self.step_size)
+        expect(self.num_steps >= 1, "num_steps >= 1", num_steps=self.num_steps)
+        expect(self.restarts >= 1, "restarts >= 1", restarts=self.restarts)
+        expect(
+            self.restarts == 1 or self.random_start,
+            "restarts=1 without a random start: all would be the same",
+            restarts=self.restarts,
+        )
+
+    def __call__(self, logits_fn, images, labels, seeds):
+        """Returns adversarial images; no gradient flows back through them.
+
+        Args:
+          logits_fn: images [b, H, W, C] -> logits [b, k], differentiable. It
+            must not talk to other replicas: it runs inside a loop.
+          images: float32 [b, H, W, C] within `bounds`.
+          labels: integers [b], the true classes.
+          seeds: int64 [b, 2] from `example_seeds`; read by random starts only.
+
+        Returns:
+          float32 [b, H, W, C], within `bounds` and ε of the images.
+        """
+        best = self._ascend(logits_fn, images, labels, seeds)
+        if self.restarts == 1:
+            return tf.stop_gradient(best)
+
+        def restart(index, best, margin):
+            # An odd multiple apart from the indices of any data set.
+            shifted = seeds + tf.stack([index, 0])[None] * (1 << 48)
+            candidate = self._ascend(logits_fn, images, labels, shifted)
+            candidate_margin = losses.margin(labels, logits_fn(candidate))
+            better = candidate_margin < margin
+            best = tf.where(better[:, None, None, None], candidate, best)
+            return index + 1, best, tf.minimum(margin, candidate_margin)
+
+        margin = losses.margin(labels, logits_fn(best))
+        _, best, _ = tf.while_loop(
+            lambda index, *_: index < self.restarts,
+            restart,
+            (tf.constant(1, tf.int64), best, margin),
+            maximum_iterations=self.restarts - 1,
+            parallel_iterations=1,
+        )
+        return tf.stop_gradient(best)
+
+    def _ascend(self, logits_fn, images, labels, seeds):
+        lower = tf.maximum(images - self.epsilon, self.bounds[0])
+        upper = tf.minimum(images + self.epsilon, self.bounds[1])
+        start = images
+        if self.random_start:
+            noise = uniform_noise(seeds, images.shape[1:], self.epsilon)
+            start = images + tf.cast(noise, images.dtype)
+            start = tf.clip_by_value(start, lower, upper)
+
+        def ascend(step, adversarial):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(adversarial)
+                loss = self.loss_fn(labels, logits_fn(adversarial))
+            gradient = tape.gradient(loss, adversarial)
+            adversarial += self.step_size * tf.sign(gradient)
+            return step + 1, tf.clip_by_value(adversarial, lower, upper)
+
+        # An explicit loop: Keras runs train_step without autograph, and an
+        # unrolled one would trace the network num_steps times.
+        _, adversarial = tf.while_loop(
+            lambda step, _: step < self.num_steps,
+            ascend,
+            (tf.constant(0), start),
+            maximum_iterations=self.num_steps,
+            parallel_iterations=1,
+        )
+        return adversarial
+
+
+def fgsm(epsilon):
+    """Returns FGSM: one step of ε from the image itself."""
+    return LinfAttack(epsilon, epsilon, 1, random_start=False)
+
+
+def ifgsm(epsilon, step_size, num_steps):
+    """Returns I-FGSM: PGD without the random start."""
+    return LinfAttack(epsilon, step_size, num_steps, random_start=False)
+
+
+def pgd(epsilon, step_size, num_steps, restarts=1):
+    """Returns PGD with uniform random starts."""
+    return LinfAttack(epsilon, step_size, num_steps, restarts=restarts)
+
+
+ATTACKS = {"fgsm": fgsm, "ifgsm": ifgsm, "pgd": pgd}
+
+_NAME = re.compile(r"(?P<kind>ifgsm|pgd)(?P<steps>\d+)(x(?P<restarts>\d+))?")
+
+
+def from_name(name, epsilon, step_size):
+    """Returns the attack that a table's column names.
+
+    Args:
+      name: "fgsm", "ifgsm20", "pgd7", or "pgd20x10" (20 steps, 10 restarts).
+      epsilon: ε of all of them.
+      step_size: α of the iterated ones.
+
+    Returns:
+      A LinfAttack.
+
+    Raises:
+      InputError: the name is none of these; the known forms are listed.
+    """
+    if name == "fgsm":
+        return fgsm(epsilon)
+    match = _NAME.fullmatch(name)
+    if match and match["kind"] == "ifgsm" and not match["restarts"]:
+        return ifgsm(epsilon, step_size, int(match["steps"]))
+    if match and match["kind"] == "pgd":
+        restarts = int(match["restarts"] or 1)
+        return pgd(epsilon, step_size, int(match["steps"]), restarts)
+    raise unknown(
+        "an attack (any number of steps, and of restarts as in pgd20x10)",
+        name,
+        ("clean", "fgsm", "ifgsm20", "pgd7", "pgd10", "pgd20", "pgd20x10"),
+    )

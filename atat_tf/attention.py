@@ -1,0 +1,89 @@
+"""Grad-CAM attention: Equations 1, 2 and 3, and the tape that feeds them.
+
+Activations and their gradients enter, non-negative maps leave. Everything is
+differentiable once more, so a loss on the maps trains the weights.
+"""
+
+import tensorflow as tf
+
+
+def location_map(activations, weights):
+    """Returns the location map of one class for each example.
+
+    Eq. 1: L^c = Σ_k w_k^c A_k.
+
+    Args:
+      activations: A, float [b, h, w, c].
+      weights: w^c, float [b, c].
+
+    Returns:
+      float [b, h, w].
+    """
+    return tf.einsum("bhwc,bc->bhw", activations, weights)
+
+
+def channel_weights(gradients):
+    """Returns the weight of each channel for one class.
+
+    Eq. 2: w_k^c = GAP(∂y^c / ∂A_k), GAP being the mean over space.
+
+    Args:
+      gradients: ∂y^c / ∂A, float [b, h, w, c].
+
+    Returns:
+      float [b, c].
+    """
+    return tf.reduce_mean(gradients, axis=(1, 2))
+
+
+def attention_map(activations, gradients):
+    """Returns the attention map for each example.
+
+    Eq. 3: ATT^c(x) = ReLU(Σ_k GAP(∂y^c / ∂A_k) A_k(x)); the printed formula
+    lacks the bracket that closes GAP.
+
+    Args:
+      activations: A, float [b, h, w, c].
+      gradients: ∂y^c / ∂A, the same shape.
+
+    Returns:
+      float [b, h, w], >= 0. At least float32, whatever the layers compute in.
+    """
+    activations = _at_least_float32(activations)
+    gradients = _at_least_float32(gradients)
+    return tf.nn.relu(location_map(activations, channel_weights(gradients)))
+
+
+def logits_and_attention(tapped, images, labels, training=False):
+    """Returns the logits and the attention maps of the labelled classes.
+
+    The class scores are summed, not averaged, before the inner gradient, so
+    that in inference mode each map depends on its own image alone.
+
+    Args:
+      tapped: a model from `models.with_taps`: images -> {"logits", layer...}.
+      images: float32 [b, H, W, C].
+      labels: integers [b], the class c whose score y^c is followed.
+      training: whether batch norm uses (and updates) the batch's statistics.
+
+    Returns:
+      logits float [b, k], and {layer: attention map [b, h, w]}.
+    """
+    # Frozen weights are not watched by a tape on their own, so a frozen
+    # model's activations would have no gradient: the images are watched.
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(images)
+        activations = dict(tapped(images, training=training))
+        logits = activations.pop("logits")
+        scores = tf.gather(logits, labels, axis=-1, batch_dims=1)
+        score = tf.reduce_sum(scores)
+    gradients = tape.gradient(score, activations)
+    maps = {
+        layer: attention_map(activations[layer], gradients[layer])
+        for layer in activations
+    }
+    return logits, maps
+
+
+def _at_least_float32(x):
+    return tf.cast(x, tf.float32) if x.dtype.size < 4 else x

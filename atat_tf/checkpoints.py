@@ -1,0 +1,92 @@
+"""Training checkpoints: every variable and a few facts, in one atomic file.
+
+`save` writes checkpoints/step-N.npz; `restore` reads the newest one that is
+whole, with a warning for each that is not.
+"""
+
+import json
+import logging
+import pathlib
+import zipfile
+
+import numpy as np
+
+from atat_tf import run_folder
+
+_KEEP = 2
+
+
+def save(workdir, step, variables, facts):
+    """Writes a checkpoint and removes all but the newest two.
+
+    Args:
+      workdir: the run folder.
+      step: global step, names the file.
+      variables: Keras variables, in an order that a resumed run repeats.
+      facts: anything JSON can hold.
+
+    Raises:
+      FloatingPointError: a variable is not finite; nothing is written, so
+        the checkpoint before stays the newest.
+      OSError: the file cannot be written, say on a full disk.
+    """
+    folder = pathlib.Path(workdir) / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    arrays = {}
+    for number, variable in enumerate(variables):
+        value = np.asarray(variable)
+        if not np.all(np.isfinite(value)):
+            raise FloatingPointError(
+                f"Expected finite weights at step {step}. Received: a NaN or "
+                f"an infinity in {variable.path}."
+            )
+        arrays[_key(number, variable)] = value
+    with run_folder.replacing(folder / f"step-{step:010d}.npz") as temporary:
+        with open(temporary, "wb") as file:
+            np.savez(file, facts=json.dumps(facts), **arrays)
+    for old in sorted(folder.glob("step-*.npz"))[:-_KEEP]:
+        old.unlink()
+
+
+def restore(workdir, variables):
+    """Assigns the newest whole checkpoint to the variables.
+
+    Args:
+      workdir: the run folder.
+      variables: as given to `save`.
+
+    Returns:
+      The facts saved with it, or None where there is no whole checkpoint.
+    """
+    folder = pathlib.Path(workdir) / "checkpoints"
+    for path in sorted(folder.glob("step-*.npz"), reverse=True):
+        try:
+            # Read whole before the first assignment: zip files carry a
+            # checksum of each array, which only reading verifies.
+            with np.load(path) as stored:
+                facts = json.loads(str(stored["facts"]))
+                values = [
+                    stored[_key(number, variable)]
+                    for number, variable in enumerate(variables)
+                ]
+            _expect_shapes(values, variables)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+            logging.warning("Skipping the damaged checkpoint %s: %s", path, e)
+            continue
+        for variable, value in zip(variables, values):
+            variable.assign(value)
+        return facts
+    return None
+
+
+def _key(number, variable):
+    return f"{number:05d}/{variable.path}"
+
+
+def _expect_shapes(values, variables):
+    for value, variable in zip(values, variables):
+        if value.shape != tuple(variable.shape):
+            raise ValueError(
+                f"{variable.path} has shape {value.shape} there and "
+                f"{tuple(variable.shape)} here"
+            )

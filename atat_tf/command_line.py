@@ -1,0 +1,189 @@
+"""What every command shares: flags, quiet start-up, errors as one sentence."""
+
+import logging
+import os
+import pathlib
+import re
+import runpy
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from atat_tf.errors import InputError, unknown
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+_DEFAULT_RECIPE = _ROOT / "configs" / "atat.py"
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "the run folder; for evaluate several, comma-separated"
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "where tensorflow-datasets keeps its files (default: TFDS_DATA_DIR, else "
+    "~/tensorflow_datasets); a missing data set is downloaded into it",
+)
+_DATASET = flags.DEFINE_string(
+    "dataset",
+    None,
+    "cifar10, cifar100, digits, or any image-classification set of "
+    "tensorflow-datasets",
+)
+_SEED = flags.DEFINE_integer(
+    "seed", None, "root of every random draw", lower_bound=0
+)
+
+
+def run(main):
+    """Runs a command's main(argv); bad input becomes one sentence and exit 1.
+
+    Args:
+      main: function of the words that are no flags; only flags are allowed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
+    # The package may be called from any folder; recipes import `configs`.
+    sys.path.insert(0, str(_ROOT))
+    def guarded(argv):
+        logging.getLogger().setLevel(logging.WARNING)
+        try:
+            if len(argv) > 1:
+                raise InputError(
+                    "Expected flags only, as --name=value. Received: "
+                    f"{' '.join(argv[1:])!r}."
+                )
+            main(argv)
+        except (InputError, FloatingPointError, OSError) as error:
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            print(
+                "\nStopped. The same command goes on from the last checkpoint.",
+                file=sys.stderr,
+            )
+            sys.exit(130)
+
+    app.run(guarded, flags_parser=_parse)
+
+
+def config(**plain_flags):
+    """Returns the recipe's ConfigDict with --dataset and --seed in it.
+
+    Args:
+      **plain_flags: {field: value} of a command's own such flags; None where
+        the flag was not given.
+
+    Raises:
+      InputError: one of them contradicts an explicit --config.<same>.
+    """
+    values = flags.FLAGS.config
+    values.unlock()
+    for name, value in {
+        "dataset": _DATASET.value,
+        "seed": _SEED.value,
+        **plain_flags,
+    }.items():
+        if value is None:
+            continue
+        explicit = overrides().get(name, value)
+        if explicit != value:
+            raise InputError(
+                f"Expected one value of {name}. Received: --{name}={value} "
+                f"and --config.{name}={explicit}."
+            )
+        values[name] = value
+    return values.lock()
+
+
+def overrides():
+    """Returns {field: value} of the --config.FIELD=VALUE flags."""
+    return config_flags.get_override_values(flags.FLAGS["config"])
+
+
+def recipe_given():
+    """Returns whether the command names a recipe with --config=PATH."""
+    return flags.FLAGS["config"].present > 0
+
+
+def workdir(default=None):
+    """Returns --workdir, or a default.
+
+    Raises:
+      InputError: neither.
+    """
+    value = _WORKDIR.value or default
+    if not value:
+        raise InputError("Expected --workdir=RUN_FOLDER. Received: none.")
+    return pathlib.Path(value)
+
+
+def data_dir():
+    """Returns --data_dir, or TFDS_DATA_DIR, or None.
+
+    Raises:
+      InputError: the folder does not exist.
+    """
+    value = _DATA_DIR.value or os.environ.get("TFDS_DATA_DIR")
+    if _DATA_DIR.value and not os.path.isdir(_DATA_DIR.value):
+        raise InputError(
+            f"Expected an existing folder. Received: data_dir={value!r}."
+        )
+    return value
+
+
+def dataset():
+    """Returns --dataset, or None."""
+    return _DATASET.value
+
+
+def seed():
+    """Returns --seed, or None."""
+    return _SEED.value
+
+
+def _parse(argv):
+    try:
+        _check_recipe(argv)
+        config_flags.DEFINE_config_file(
+            "config",
+            str(_DEFAULT_RECIPE),
+            "recipe, as configs/at.py or configs/small.py:at; any field of it "
+            "by --config.FIELD=VALUE",
+        )
+        flags.FLAGS.register_key_flag_for_module(
+            argv[0], flags.FLAGS["config"]
+        )
+        return flags.FLAGS(argv)
+    except (flags.Error, InputError, TypeError, ValueError) as error:
+        # Some of absl's errors are many lines long, the last one says it.
+        sentence = str(error).strip().split("\n")[-1]
+        sys.exit(f"error: {sentence} (--help lists the flags)")
+
+
+def _check_recipe(argv):
+    """Looks at --config and --config.FIELD before their parser, whose errors
+
+    are tracebacks.
+    """
+    recipe = str(_DEFAULT_RECIPE)
+    for word, following in zip(argv, [*argv[1:], ""]):
+        match = re.fullmatch(r"--?config(=(.*))?", word)
+        if match:
+            recipe = match[2] if match[1] else following
+    path, _, variant = recipe.partition(":")
+    if not os.path.isfile(path):
+        known = ", ".join(sorted(p.name for p in _ROOT.glob("configs/*.py")))
+        raise InputError(
+            f"Expected a recipe file, such as those in configs/ ({known}). "
+            f"Received: --config={recipe}"
+        )
+    get_config = runpy.run_path(path)["get_config"]
+    values = get_config(variant) if variant else get_config()
+    for word in argv:
+        match = re.match(r"--?(?:no)?config\.([\w.]+)", word)
+        section, name = values, "config"
+        for field in match[1].split(".") if match else ():
+            if not hasattr(section, "keys") or field not in section:
+                known = section.keys() if hasattr(section, "keys") else ()
+                raise unknown(f"a field of {name}", field, known)
+            section, name = section[field], f"{name}.{field}"

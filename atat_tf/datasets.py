@@ -1,0 +1,323 @@
+"""Data sets as uint8 arrays in memory, and training batches made from them.
+
+A name and a folder enter; fixed train, validation and test splits leave.
+Batches are a pure function of (seed, step): any step can be reached at once,
+which is how training resumes in the middle of an epoch.
+"""
+
+import dataclasses
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from atat_tf.errors import InputError, expect, unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What is known of a data set before it is read.
+
+    Attributes:
+      num_classes: k.
+      image_shape: (H, W, C).
+      num_validation: training images kept aside to choose checkpoints.
+      flip: whether a mirrored image still shows its class.
+    """
+
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    num_validation: int = 1000
+    flip: bool = True
+
+
+SPECS = {
+    "cifar10": Spec(10, (32, 32, 3)),
+    "cifar100": Spec(100, (32, 32, 3)),
+    "digits": Spec(10, (32, 32, 3), num_validation=160, flip=False),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images uint8 [n, H, W, C] and labels int32 [n]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
+
+    def take(self, number):
+        """Returns the first `number` examples, all where it is None."""
+        return Split(self.images[:number], self.labels[:number])
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """The three splits, and where they came from.
+
+    Attributes:
+      name: as in the config.
+      spec: its Spec.
+      class_names: k strings.
+      provenance: version and encoding, as recorded with every result.
+      train, validation, test: Split.
+    """
+
+    name: str
+    spec: Spec
+    class_names: tuple[str, ...]
+    provenance: str
+    train: Split
+    validation: Split
+    test: Split
+
+
+def spec(name, data_dir=None, image_size=None):
+    """Returns the Spec of a data set, without reading its images.
+
+    Args:
+      name: one of SPECS, or a set of tensorflow-datasets with features
+        "image" and "label".
+      data_dir: where tensorflow-datasets keeps its files.
+      image_size: height and width to resize to; needed where images differ
+        in size, ignored for SPECS.
+
+    Raises:
+      InputError: no such set, not one of images and labels, or images of
+        many sizes and no image_size.
+    """
+    if name in SPECS:
+        return SPECS[name]
+    features = _builder(name, data_dir).info.features
+    usable = "image" in features and "label" in features
+    expect(usable, "a data set of images and labels", dataset=name)
+    shape = features["image"].shape
+    if image_size:
+        shape = (image_size, image_size, shape[-1])
+    expect(
+        None not in shape,
+        "config.image_size (a number of pixels) for images of many sizes",
+        image_size=image_size,
+    )
+    return Spec(features["label"].num_classes, tuple(shape))
+
+
+def load(name, data_dir=None, split_seed=0, num_validation=None, image_size=0):
+    """Returns a Dataset, downloaded first where it is absent.
+
+    Validation images are drawn from the training split by `split_seed`, and
+    the test split is never touched by it (digits, which has none, is cut by
+    a fixed seed).
+
+    Args:
+      name: as for `spec`.
+      data_dir: as for `spec`; None means TFDS_DATA_DIR or tfds' default.
+      split_seed: draws the validation images.
+      num_validation: how many; None for the set's own number.
+      image_size: as for `spec`.
+
+    Returns:
+      A Dataset with uint8 images.
+
+    Raises:
+      InputError: see `spec`; or the data is not there and cannot be had.
+    """
+    about = spec(name, data_dir, image_size)
+    if name == "digits":
+        names, provenance, train, test = _digits()
+    else:
+        names, provenance, train, test = _tfds(name, data_dir, about)
+    if num_validation is None:
+        num_validation = about.num_validation
+    expect(
+        0 < num_validation < len(train),
+        f"num_validation between 1 and {len(train) - 1}",
+        num_validation=num_validation,
+    )
+    order = np.random.default_rng([split_seed, 1]).permutation(len(train))
+    # Sorted, so that a split keeps the order of the files.
+    kept = np.sort(order[num_validation:])
+    held_out = np.sort(order[:num_validation])
+    return Dataset(
+        name,
+        about,
+        names,
+        provenance,
+        Split(train.images[kept], train.labels[kept]),
+        Split(train.images[held_out], train.labels[held_out]),
+        test,
+    )
+
+
+def training_batches(split, batch_size, seed, first_step, num_steps, flip):
+    """Returns batches of augmented training images from any step on.
+
+    Every epoch visits the images in a new order, drops the last partial
+    batch, shifts each image by up to 4 pixels (zero-padded) and, with `flip`,
+    mirrors it with probability ½.
+
+    Args:
+      split: Split with at least batch_size images.
+      batch_size: the global batch.
+      seed: integer; order and augmentation depend on (seed, step) only.
+      first_step: the global step of the first batch.
+      num_steps: how many batches follow.
+      flip: whether to mirror.
+
+    Returns:
+      tf.data.Dataset of (uint8 [b, H, W, C], int32 [b]).
+    """
+    steps_per_epoch = len(split) // batch_size
+    with tf.device("CPU"):
+        images = tf.constant(split.images)
+        labels = tf.constant(split.labels)
+
+    def batch(step):
+        epoch = tf.cast(step // steps_per_epoch, tf.int32)
+        start = (step % steps_per_epoch) * batch_size
+        indices = tf.random.experimental.index_shuffle(
+            start + tf.range(batch_size, dtype=tf.int64),
+            seed=tf.stack([seed, epoch]),
+            max_index=len(split) - 1,
+        )
+        batch_seed = tf.stack([seed, tf.cast(step, tf.int32)])
+        augmented = shift_and_flip(tf.gather(images, indices), batch_seed, flip)
+        return augmented, tf.gather(labels, indices)
+
+    options = tf.data.Options()
+    # One worker holds all the data: there is nothing to shard.
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
+    return (
+        tf.data.Dataset.range(first_step, first_step + num_steps)
+        .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+        .with_options(options)
+    )
+
+
+def shift_and_flip(images, seed, flip, padding=4):
+    """Returns images cropped at random from a zero-padded frame, maybe flipped.
+
+    Args:
+      images: [b, H, W, C], any dtype.
+      seed: int32 [2].
+      flip: whether each is mirrored with probability ½.
+      padding: the largest shift, in pixels.
+
+    Returns:
+      The same shape and dtype.
+    """
+    count, height, width = images.shape[:3]
+    draws = tf.random.stateless_uniform(
+        [3, count], seed, 0, 2**16, tf.int32, alg="philox"
+    )
+    down, right = draws[0] % (2 * padding + 1), draws[1] % (2 * padding + 1)
+    padded = tf.pad(
+        images, [[0, 0], [padding, padding], [padding, padding], [0, 0]]
+    )
+    rows = down[:, None] + tf.range(height)
+    columns = right[:, None] + tf.range(width)
+    if flip:
+        mirrored = (draws[2] % 2 == 1)[:, None]
+        columns = tf.where(mirrored, columns[:, ::-1], columns)
+    cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
+    return tf.gather(cropped, columns, axis=2, batch_dims=1)
+
+
+def _digits():
+    from sklearn import datasets as sklearn_datasets
+
+    digits = sklearn_datasets.load_digits()
+    # 8 × 8 of 0..16 -> 32 × 32 × 3 of 0..255.
+    images = tf.image.resize(digits.images[..., None] * (255 / 16), (32, 32))
+    images = tf.cast(tf.round(tf.repeat(images, 3, axis=-1)), tf.uint8).numpy()
+    labels = digits.target.astype(np.int32)
+    order = np.random.default_rng(0).permutation(len(labels))
+    test, train = np.sort(order[:360]), np.sort(order[360:])
+    return (
+        tuple(str(name) for name in digits.target_names),
+        "scikit-learn digits, 8x8 enlarged to 32x32",
+        Split(images[train], labels[train]),
+        Split(images[test], labels[test]),
+    )
+
+
+def _tfds(name, data_dir, about):
+    import tensorflow_datasets as tfds
+
+    builder = _builder(name, data_dir)
+    _prepare(builder, data_dir)
+    splits = list(builder.info.splits)
+    held_out = next((s for s in ("test", "validation") if s in splits), None)
+    train, test = "train", held_out
+    if test is None:
+        train, test = "train[:90%]", "train[90%:]"
+    encoded = builder.as_dataset(
+        split=test, decoders={"image": tfds.decode.SkipDecoding()}
+    )
+    first = next(iter(encoded.take(1)))["image"].numpy()
+    provenance = f"tfds {builder.info.full_name}"
+    if name in SPECS and first[:2] == b"\xff\xd8":
+        provenance += ", JPEG copy"  # tfds' own CIFAR is stored without loss
+    names = tuple(builder.info.features["label"].names)
+    return (
+        names,
+        provenance,
+        _read(builder, train, about),
+        _read(builder, test, about),
+    )
+
+
+def _builder(name, data_dir):
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        known = {*SPECS, *tfds.list_builders(with_community_datasets=False)}
+        near = unknown("a data set", name, known)
+        hint = str(near).rpartition("Received: ")[2]
+        raise InputError(
+            f"Expected a data set among {', '.join(SPECS)}, or any "
+            "image-classification set of tensorflow-datasets. "
+            f"Received: {hint}"
+        ) from None
+
+
+def _prepare(builder, data_dir):
+    if os.path.exists(builder.data_dir) and builder.info.splits:
+        return
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # tfds raises a different one for each cause
+        where = data_dir or os.path.dirname(os.path.dirname(builder.data_dir))
+        reason = str(error).strip().split("\n")[0][:200]
+        raise InputError(
+            f"Expected the data set {builder.name!r} in data_dir={where!r} or "
+            "a network to download it from. Received: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+
+
+def _read(builder, split, about):
+    height, width, channels = about.image_shape
+
+    def example(item):
+        image = item["image"]
+        if builder.info.features["image"].shape != about.image_shape:
+            image = tf.image.resize(image, (height, width), antialias=True)
+            image = tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+        image = tf.ensure_shape(image, (height, width, channels))
+        return image, tf.cast(item["label"], tf.int32)
+
+    pieces = list(
+        builder.as_dataset(split=split, shuffle_files=False)
+        .map(example, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(1000)
+        .as_numpy_iterator()
+    )
+    return Split(*(np.concatenate(part) for part in zip(*pieces)))

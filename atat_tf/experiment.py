@@ -1,0 +1,263 @@
+"""From a config to objects; the only file that knows every registry.
+
+A ConfigDict enters; it leaves resolved and checked, or as the data set,
+classifier, attack, defense and trainer that it names.
+"""
+
+import dataclasses
+import json
+
+import keras
+import ml_collections
+import tensorflow as tf
+
+from atat_tf import attacks, datasets, defenses, models, trainer
+from atat_tf.errors import expect, unknown
+from configs import base
+
+
+def resolve(config):
+    """Returns a copy in which no field is left to the data set.
+
+    Args:
+      config: from a recipe, with None where BY_DATASET decides.
+    """
+    config = config.copy_and_resolve_references()
+    config.unlock()
+    defaults = base.BY_DATASET.get(config.dataset, base.BY_DATASET[""])
+    for path, value in defaults.items():
+        *sections, field = path.split(".")
+        section = config
+        for name in sections:
+            section = section[name]
+        if section[field] is None:
+            section[field] = value
+    if config.num_validation is None and config.dataset in datasets.SPECS:
+        spec = datasets.SPECS[config.dataset]
+        config.num_validation = spec.num_validation
+    return config.lock()
+
+
+def to_dict(config):
+    """Returns the config as JSON holds it: dictionaries, lists and scalars."""
+    return json.loads(config.to_json())
+
+
+def from_dict(values):
+    """Returns the ConfigDict that `to_dict` came from."""
+    return ml_collections.ConfigDict(_with_tuples(values)).lock()
+
+
+def teacher_config(config):
+    """Returns the config that trains the teacher of `config`.
+
+    The standard recipe on the same data, backbone and optimizer.
+    """
+    teacher = config.copy_and_resolve_references()
+    teacher.unlock()
+    teacher.defense = ml_collections.ConfigDict({"name": "standard"})
+    teacher.num_epochs = config.teacher_num_epochs
+    teacher.student_start = "random"
+    teacher.teacher = ""
+    return teacher.lock()
+
+
+def needs_teacher(config):
+    """Returns whether the loss or the student's start reads a teacher."""
+    from_teacher = config.student_start == "teacher"
+    return from_teacher or defenses.DEFENSES[config.defense.name].needs_teacher
+
+
+def validate(config, data_dir=None):
+    """Checks a resolved config, before any long work.
+
+    Args:
+      config: from `resolve`.
+      data_dir: where the data set is.
+
+    Raises:
+      InputError: the first rule that does not hold.
+    """
+    _expect_field(config, "seed", lambda s: 0 <= s < 2**31, "in [0, 2**31)")
+    for field in ("batch_size", "num_epochs", "teacher_num_epochs"):
+        _expect_field(config, field, lambda value: value >= 1, ">= 1")
+    _expect_field(config, "checkpoint_every_steps", lambda n: n >= 0, ">= 0")
+    _expect_choice(config, "student_start", ("teacher", "random"))
+    _expect_choice(config, "precision", ("float32", "mixed_bfloat16"))
+    _expect_choice(config.optimizer, "schedule", ("piecewise", "cosine"))
+    _validate_optimizer(config.optimizer)
+    build_attack(config)
+    build_attacks(config)
+    build_defense(config)
+    _factory("a backbone", models.BACKBONES, config.backbone.name)
+    spec = datasets.spec(config.dataset, data_dir, config.image_size)
+    models.units_per_group(config.backbone.depth, config.backbone.width)
+    expect(
+        min(spec.image_shape[:2]) >= 8,
+        "images of at least 8 × 8 pixels",
+        image_shape=spec.image_shape,
+    )
+
+
+def build_classifier(config, spec):
+    """Returns the backbone for the data set's images and classes.
+
+    Under "mixed_bfloat16" the layers compute in bfloat16; weights and logits
+    stay float32.
+    """
+    factory = _factory("a backbone", models.BACKBONES, config.backbone.name)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        return factory(
+            spec.image_shape,
+            spec.num_classes,
+            depth=config.backbone.depth,
+            width=config.backbone.width,
+            # Keras' L2 has no ½.
+            l2=config.optimizer.weight_decay / 2,
+            synchronized=config.sync_batch_norm,
+        )
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def build_attack(config):
+    """Returns the training attack, PGD within the config's ball."""
+    return attacks.LinfAttack(**config.attack.to_dict())
+
+
+def build_attacks(config, names=None):
+    """Returns {name: attack} for a table's columns; None stands for clean.
+
+    Args:
+      config: gives ε and the step size.
+      names: columns as in `attacks.from_name`, and "clean"; None for the
+        data set's own.
+
+    Raises:
+      InputError: an unknown name.
+    """
+    names = config.evaluation.attacks if names is None else names
+    expect(names, "at least one attack", attacks=names)
+    ball = config.attack.epsilon, config.attack.step_size
+    return {
+        name: None if name == "clean" else attacks.from_name(name, *ball)
+        for name in names
+    }
+
+
+def build_defense(config):
+    """Returns the defense with the weights of its section."""
+    section = config.defense.to_dict()
+    factory = _factory("a defense", defenses.DEFENSES, section.pop("name"))
+    fields = {field.name for field in dataclasses.fields(factory)}
+    for name in section:
+        if name not in fields:
+            raise unknown(f"a field of {factory.__name__}", name, fields)
+    return factory(**section)
+
+
+def build_optimizer(config, steps_per_epoch):
+    """Returns SGD with momentum and the config's schedule."""
+    section = config.optimizer
+    total = config.num_epochs * steps_per_epoch
+    if section.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(
+            section.learning_rate, total
+        )
+    else:
+        boundaries = [round(share * total) for share in section.decay_at]
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+            boundaries,
+            [
+                section.learning_rate * section.decay_factor**drops
+                for drops in range(len(boundaries) + 1)
+            ],
+        )
+    return keras.optimizers.SGD(
+        rate,
+        momentum=section.momentum,
+        use_ema=section.ema > 0,
+        ema_momentum=section.ema,
+    )
+
+
+def build_trainer(config, student, teacher, steps_per_epoch):
+    """Returns the compiled trainer; call it inside the strategy's scope."""
+    defense = build_defense(config)
+    # Validation reports accuracy under attack for every defense that trains
+    # with one.
+    attack = build_attack(config) if defense.needs_attack else None
+    built = trainer.AdversarialTrainer(
+        student,
+        defense,
+        attack,
+        teacher if defense.needs_teacher else None,
+        seed=config.seed,
+    )
+    built.compile(build_optimizer(config, steps_per_epoch))
+    return built
+
+
+def build_strategy(num_devices=None):
+    """Returns a strategy over all visible GPUs, or over N logical CPUs.
+
+    Args:
+      num_devices: how many; None for all GPUs, or the one CPU.
+
+    Raises:
+      InputError: fewer GPUs than asked for.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus and (num_devices or 1) > 1:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * num_devices
+        )
+    kind = "GPU" if gpus else "CPU"
+    available = len(gpus) if gpus else max(num_devices or 1, 1)
+    count = available if num_devices is None else num_devices
+    expect(
+        1 <= count <= available,
+        f"num_devices from 1 to {available}, the {kind}s there are",
+        num_devices=num_devices,
+    )
+    return tf.distribute.MirroredStrategy(
+        [f"{kind}:{number}" for number in range(count)]
+    )
+
+
+def _validate_optimizer(section):
+    _expect_field(section, "learning_rate", lambda rate: rate > 0, "> 0")
+    for field in ("momentum", "ema"):
+        _expect_field(section, field, lambda value: 0 <= value < 1, "in [0, 1)")
+    _expect_field(section, "weight_decay", lambda value: value >= 0, ">= 0")
+    _expect_field(
+        section,
+        "decay_at",
+        lambda shares: list(shares) == sorted({s for s in shares if 0 < s < 1}),
+        "as ascending shares of the run in (0, 1)",
+    )
+
+
+def _expect_field(section, field, rule, words):
+    value = section[field]
+    expect(rule(value), f"{field} {words}", **{field: value})
+
+
+def _expect_choice(section, field, known):
+    if section[field] not in known:
+        raise unknown(field, section[field], known)
+
+
+def _factory(kind, registry, name):
+    if name not in registry:
+        raise unknown(kind, name, registry)
+    return registry[name]
+
+
+def _with_tuples(values):
+    if isinstance(values, dict):
+        return {name: _with_tuples(value) for name, value in values.items()}
+    return tuple(values) if isinstance(values, list) else values

@@ -1,0 +1,119 @@
+"""Per-example losses of the paper: cross-entropy and Equations 4, 5 and 6.
+
+Logits and attention maps enter, one number for each example leaves; nothing
+here knows of models, batches on several devices, or weights of a sum.
+"""
+
+import tensorflow as tf
+
+from atat_tf.errors import InputError
+
+
+def cross_entropy(labels, logits):
+    """Returns L_ce = -log softmax(logits)[label] (§2.2) for each example.
+
+    Args:
+      labels: integers [b], class indices.
+      logits: float [b, k], unnormalised scores.
+
+    Returns:
+      [b], the dtype of the logits, in nats, >= 0.
+    """
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=labels, logits=logits
+    )
+
+
+def safe_norm(x, epsilon=1e-12):
+    """Returns ‖v(x)‖_2 for each example, with gradient 0 where x is 0.
+
+    `tf.norm` has a NaN gradient at zero, and zero occurs: the student starts
+    as a copy of the teacher, and ReLU can empty two maps. Below `epsilon` the
+    value itself is 0 too.
+
+    Args:
+      x: float [b, ...], vectorised over all but the first axis.
+      epsilon: squared norms up to this count as zero.
+
+    Returns:
+      [b], the dtype of x, >= 0.
+    """
+    squared = tf.reduce_sum(tf.square(x), axis=list(range(1, x.shape.rank)))
+    is_zero = squared <= tf.cast(epsilon, squared.dtype) ** 2
+    # The guard goes inside the root: `where` alone would still multiply the
+    # infinite derivative of the root at zero by zero.
+    root = tf.sqrt(tf.where(is_zero, tf.ones_like(squared), squared))
+    return tf.where(is_zero, tf.zeros_like(squared), root)
+
+
+def attention_distance(first, second):
+    """Returns the distance of two sets of attention maps for each example.
+
+    Eq. 4: L_at = Σ_l ‖v(ATT_T^l(x1)) − v(ATT_S^l(x2))‖_2.
+
+    Args:
+      first: {layer: float [b, h, w]}, one entry for each layer l.
+      second: the same layers and shapes.
+
+    Returns:
+      [b], >= 0.
+
+    Raises:
+      InputError: the two sets name different layers, or none.
+    """
+    if not first or set(first) != set(second):
+        raise InputError(
+            "Expected two non-empty sets of maps over the same layers. "
+            f"Received: {sorted(first)} and {sorted(second)}."
+        )
+    return tf.add_n([safe_norm(first[l] - second[l]) for l in sorted(first)])
+
+
+def attention_transfer(teacher_clean, student_adversarial, student_clean):
+    """Returns the attention-transfer loss for each example.
+
+    Eq. 5: L_at = Σ_l ‖v(ATT_T^l(x_ori)) − v(ATT_S^l(x_adv))‖_2
+                    + ‖v(ATT_T^l(x_ori)) − v(ATT_S^l(x_ori))‖_2.
+
+    Args:
+      teacher_clean: {layer: float [b, h, w]}, the teacher's maps on x_ori.
+      student_adversarial: the student's maps on x_adv.
+      student_clean: the student's maps on x_ori.
+
+    Returns:
+      [b], >= 0.
+    """
+    return attention_distance(
+        teacher_clean, student_adversarial
+    ) + attention_distance(teacher_clean, student_clean)
+
+
+def logit_pairing(clean_logits, adversarial_logits):
+    """Returns the logit-pairing loss for each example.
+
+    Eq. 6: L_lp = ‖p_S(x_ori) − p_S(x_adv)‖_2, where p_S are logits.
+
+    Args:
+      clean_logits: float [b, k].
+      adversarial_logits: float [b, k].
+
+    Returns:
+      [b], >= 0.
+    """
+    return safe_norm(clean_logits - adversarial_logits)
+
+
+def margin(labels, logits):
+    """Returns z_y − max_{j≠y} z_j for each example: negative when wrong.
+
+    Args:
+      labels: integers [b].
+      logits: float [b, k].
+
+    Returns:
+      [b], the dtype of the logits.
+    """
+    is_label = tf.one_hot(labels, tf.shape(logits)[-1], True, False, dtype=bool)
+    of_label = tf.gather(logits, labels, axis=-1, batch_dims=1)
+    others = tf.where(is_label, logits.dtype.min, logits)
+    return of_label - tf.reduce_max(others, axis=-1)

@@ -1,0 +1,110 @@
+"""What the person at the terminal sees while long work runs.
+
+On a terminal a bar with rate, time left and figures; elsewhere (a log file) a
+plain line now and then.
+"""
+
+import contextlib
+import time
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+_LINE_EVERY_SECONDS = 60.0
+
+
+def console():
+    """Returns a console that writes to standard output as it is now."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def bar(description, total, images_each, done=0):
+    """Yields a function to call after each unit of work.
+
+    Args:
+      description: what is going on.
+      total: units of work in all.
+      images_each: images in one unit, for the images/s.
+      done: units that were done before.
+
+    Yields:
+      advance(description=None, **figures): one more unit is done; figures are
+      shown behind the bar.
+    """
+    screen = console()
+    start = time.monotonic()
+    shown = start
+    finished = done
+
+    def state(figures):
+        rate = (finished - done) * images_each / (time.monotonic() - start)
+        words = [f"{rate:.0f} images/s"]
+        words += [f"{name} {value:.3f}" for name, value in figures.items()]
+        return "  ".join(words)
+
+    if not screen.is_terminal:
+
+        def advance_quietly(description=description, **figures):
+            nonlocal finished, shown
+            finished += 1
+            now = time.monotonic()
+            if now - shown >= _LINE_EVERY_SECONDS:
+                shown = now
+                left = (now - start) / (finished - done) * (total - finished)
+                screen.print(
+                    f"{description}  {finished}/{total}  "
+                    f"{duration(left)} left  {state(figures)}"
+                )
+
+        yield advance_quietly
+        return
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[state]}"),
+    )
+    with Progress(*columns, console=screen, transient=True) as progress:
+        task = progress.add_task(
+            description, total=total, completed=done, state=""
+        )
+
+        def advance(description=description, **figures):
+            nonlocal finished
+            finished += 1
+            progress.update(
+                task,
+                advance=1,
+                description=description,
+                state=state(figures),
+            )
+
+        yield advance
+
+
+def duration(seconds):
+    """Returns seconds in the unit a person would say: "42 s", "3.5 hours"."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def table(title, columns, rows):
+    """Prints a table; every cell is text."""
+    printed = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        printed.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        printed.add_row(*row)
+    console().print(printed)

@@ -1,0 +1,372 @@
+"""Training from a config to a run folder: teacher, student, evaluation.
+
+Runs can be killed at any moment: the same command goes on from the last
+checkpoint, on CPU to the same bits.
+"""
+
+import dataclasses
+import math
+import pathlib
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from atat_tf import (
+    checkpoints,
+    datasets,
+    defenses,
+    evaluation,
+    experiment,
+    models,
+    progress,
+    robustness,
+    run_folder,
+)
+from atat_tf.errors import InputError
+
+_DAY = 86400.0
+_SMALL_RECIPE = "configs/small.py"
+
+
+def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
+    """Trains what the config names, and its teacher, and evaluates it.
+
+    Args:
+      config: a recipe's ConfigDict; it is resolved and validated here.
+      workdir: the run folder; an earlier run of the same config goes on.
+      data_dir: of tensorflow-datasets.
+      num_devices: as for `experiment.build_strategy`.
+
+    Returns:
+      The results, as results.json holds them.
+
+    Raises:
+      InputError: bad config, data, teacher or workdir; nothing was started.
+      FloatingPointError: the loss is no longer finite.
+      OSError: a file could not be written.
+    """
+    workdir = pathlib.Path(workdir)
+    config = experiment.resolve(config)
+    experiment.validate(config, data_dir)
+    _expect_same_config(workdir, config)
+    if config.teacher:
+        _expect_fitting_teacher(config)
+    strategy = experiment.build_strategy(num_devices)
+    dataset = evaluation.load_dataset(config, data_dir)
+    _expect_a_batch(config, dataset, strategy)
+
+    teacher = None
+    if experiment.needs_teacher(config):
+        teacher = _teacher(config, workdir, dataset, strategy)
+    run = _Run(config, workdir, dataset, strategy, teacher)
+    run.train()
+    if (workdir / run_folder.RESULTS).exists():
+        return run_folder.read_json(workdir / run_folder.RESULTS)
+    return evaluation.evaluate_run(workdir, data_dir=data_dir, dataset=dataset)
+
+
+def _teacher(config, workdir, dataset, strategy):
+    if config.teacher:
+        source = pathlib.Path(config.teacher)
+    else:
+        source = workdir / "teacher"
+        teacher_config = experiment.teacher_config(config)
+        _expect_same_config(source, teacher_config)
+        _Run(
+            teacher_config, source, dataset, strategy, None, followed_by=config
+        ).train()
+    with strategy.scope():
+        teacher = experiment.build_classifier(config, dataset.spec)
+        run_folder.load_weights(source, "best", teacher)
+    return teacher
+
+
+class _Run:
+    """One training, from its folder's last checkpoint to its last epoch."""
+
+    def __init__(
+        self, config, workdir, dataset, strategy, teacher, followed_by=None
+    ):
+        self.config = config
+        self.followed_by = followed_by
+        self.workdir = workdir
+        self.dataset = dataset
+        self.strategy = strategy
+        self.steps_per_epoch = len(dataset.train) // config.batch_size
+        self.total_steps = config.num_epochs * self.steps_per_epoch
+        keras.utils.set_random_seed(config.seed)
+        with strategy.scope():
+            self.student = experiment.build_classifier(config, dataset.spec)
+            if config.student_start == "teacher":
+                self.student.set_weights(teacher.get_weights())
+            self.trainer = experiment.build_trainer(
+                config, self.student, teacher, self.steps_per_epoch
+            )
+        self.trainer.make_train_function()
+        self.optimizer = self.trainer.optimizer
+        self.variables = [
+            *self.student.variables,
+            *self.optimizer.variables,
+            *(v for m in self.trainer.metrics for v in m.variables),
+        ]
+        self.validator = _validator(config, self.student)
+        self.console = progress.console()
+
+    def train(self):
+        run_folder.create(self.workdir)
+        run_folder.write_json(
+            self.workdir / run_folder.CONFIG, experiment.to_dict(self.config)
+        )
+        facts = checkpoints.restore(self.workdir, self.variables)
+        facts = facts or {"step": 0, "epochs": [], "best": -1.0}
+        run_folder.write_metrics(self.workdir, facts["epochs"])
+        name = self.config.defense.name
+        if facts["step"] >= self.total_steps:
+            self.console.print(f"{name}: trained already, in {self.workdir}")
+            return
+        if facts["step"]:
+            self.console.print(f"{name}: going on from step {facts['step']}")
+        self._announce(facts["step"])
+        self._train_from(facts)
+
+    def _train_from(self, facts):
+        step, rows, best = facts["step"], facts["epochs"], facts["best"]
+        config = self.config
+        iterator = iter(self._batches(step, self.total_steps - step))
+        writer = tf.summary.create_file_writer(
+            str(self.workdir / "tensorboard")
+        )
+        started = time.monotonic()
+        with progress.bar(
+            config.defense.name, self.total_steps, config.batch_size, step
+        ) as advance:
+            while step < self.total_steps:
+                self.trainer.train_function(iterator)
+                step += 1
+                figures = self._figures()
+                self._expect_finite(step, figures["loss"])
+                epoch = math.ceil(step / self.steps_per_epoch)
+                advance(
+                    f"{config.defense.name} epoch {epoch}/{config.num_epochs}",
+                    **figures,
+                )
+                if step % self.steps_per_epoch == 0:
+                    row = self._row(epoch, step, figures, started)
+                    started = time.monotonic()
+                    rows.append(row)
+                    best = self._keep_weights(row, best)
+                    self._report(row, writer)
+                    self.trainer.reset_metrics()
+                elif not self._time_for_checkpoint(step):
+                    continue
+                checkpoints.save(
+                    self.workdir,
+                    step,
+                    self.variables,
+                    {"step": step, "epochs": rows, "best": best},
+                )
+                run_folder.write_metrics(self.workdir, rows)
+        writer.close()
+
+    def _time_for_checkpoint(self, step):
+        every = self.config.checkpoint_every_steps
+        return every > 0 and step % every == 0
+
+    def _batches(self, first_step, num_steps, batch_size=None):
+        batches = datasets.training_batches(
+            self.dataset.train,
+            batch_size or self.config.batch_size,
+            self.config.seed,
+            first_step,
+            num_steps,
+            self.dataset.spec.flip,
+        )
+        return self.strategy.experimental_distribute_dataset(batches)
+
+    def _figures(self):
+        # Read here and not inside the step: across replicas the metrics' own
+        # sums are added, whereas the step's logs are a mean of means.
+        return {m.name: float(m.result()) for m in self.trainer.metrics}
+
+    def _expect_finite(self, step, loss):
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"Expected a finite loss. Received: {loss} at step {step}. "
+                "Training has diverged; the last checkpoint is from before. "
+                "A smaller --config.optimizer.learning_rate may help."
+            )
+
+    def _row(self, epoch, step, figures, started):
+        seconds = time.monotonic() - started
+        row = {"epoch": epoch, "step": step, "seconds": round(seconds, 2)}
+        row |= {f"train_{name}": value for name, value in figures.items()}
+        for name in self.validator.names:
+            correct = self.validator.evaluator.correct(
+                name,
+                self.dataset.validation,
+                self.config.evaluation.batch_size,
+            )
+            row[f"validation_{name}_accuracy"] = float(np.mean(correct))
+        row["learning_rate"] = float(self.optimizer.learning_rate)
+        return row
+
+    def _keep_weights(self, row, best):
+        score = row[f"validation_{self.validator.names[-1]}_accuracy"]
+        if score > best:
+            best = score
+            run_folder.save_weights(self.workdir, "best", self.student)
+        run_folder.save_weights(self.workdir, "last", self.student)
+        if self.config.optimizer.ema:
+            kept = [np.asarray(v) for v in self.student.trainable_variables]
+            self.optimizer.finalize_variable_values(
+                self.student.trainable_variables
+            )
+            run_folder.save_weights(self.workdir, "ema", self.student)
+            for variable, value in zip(self.student.trainable_variables, kept):
+                variable.assign(value)
+        return best
+
+    def _report(self, row, writer):
+        words = [
+            f"{name.replace('_', ' ')} {value:.3f}"
+            for name, value in row.items()
+            if name not in ("epoch", "step", "seconds", "learning_rate")
+        ]
+        self.console.print(
+            f"{self.config.defense.name} epoch {row['epoch']}/"
+            f"{self.config.num_epochs} ({progress.duration(row['seconds'])}): "
+            + ", ".join(words)
+        )
+        with writer.as_default(step=row["step"]):
+            for name, value in row.items():
+                tf.summary.scalar(name.replace("_", "/", 1), value)
+        writer.flush()
+
+    def _announce(self, step):
+        config = self.config
+        flops = models.flops_per_image(self.student)
+        passes = _passes(config)
+        self.console.print(
+            f"{config.defense.name}: {config.backbone.name} "
+            f"{config.backbone.depth}-{config.backbone.width} on "
+            f"{config.dataset} ({self.dataset.provenance}), "
+            f"{len(self.dataset.train):,} training images"
+        )
+        self.console.print(
+            f"  {self.student.count_params():,} parameters; "
+            f"{flops / 1e9:.3g} GFLOP an image forward, "
+            f"{passes * flops / 1e9:.3g} in a training step "
+            f"({passes:g} forward equivalents)"
+        )
+        seconds = self._seconds_per_step(passes * flops)
+        left = seconds * (self.total_steps - step)
+        self.console.print(
+            f"  about {progress.duration(left)} for "
+            f"{self.total_steps - step:,} steps of {config.batch_size} images "
+            f"(measured: {config.batch_size / seconds:.3g} images/s)"
+        )
+        if self.followed_by:
+            after = self.followed_by
+            ratio = _passes(after) / passes
+            then = seconds * ratio * after.num_epochs * self.steps_per_epoch
+            self.console.print(
+                f"  then about {progress.duration(then)} for the student, "
+                f"at {_passes(after):g} forward equivalents an image"
+            )
+            left += then
+        if left > _DAY:
+            self.console.print(
+                "  that is over a day: a recipe for two CPU cores is "
+                f"--config={_SMALL_RECIPE}"
+            )
+
+    def _seconds_per_step(self, flops_per_image):
+        """Measures a few steps and puts every variable back."""
+        kept = [np.asarray(variable) for variable in self.variables]
+        batch = self.config.batch_size
+        accelerated = bool(tf.config.list_physical_devices("GPU"))
+        replicas = self.strategy.num_replicas_in_sync
+        # A step of more than some 10 s is measured on fewer images.
+        if not accelerated and flops_per_image * batch > 1e12:
+            batch = max(2 * replicas, int(1e12 / flops_per_image))
+        iterator = iter(self._batches(0, 3, batch))
+        times = []
+        for _ in range(3):
+            begin = time.monotonic()
+            self.trainer.train_function(iterator)
+            float(self.trainer.metrics[0].result())
+            times.append(time.monotonic() - begin)
+        for variable, value in zip(self.variables, kept):
+            variable.assign(value)
+        return min(times[1:]) * self.config.batch_size / batch
+
+
+@dataclasses.dataclass(frozen=True)
+class _Validator:
+    names: tuple[str, ...]
+    evaluator: robustness.Evaluator
+
+
+def _validator(config, student):
+    named = {"clean": None}
+    if defenses.DEFENSES[config.defense.name].needs_attack:
+        named["pgd"] = experiment.build_attack(config)
+    return _Validator(tuple(named), robustness.Evaluator(student, named))
+
+
+def _passes(config):
+    """Returns a training step's cost for an image, in forward passes.
+
+    A gradient to the images costs one more than the forward pass, one to the
+    weights too costs two more.
+    """
+    defense = experiment.build_defense(config)
+    if not defense.needs_attack:
+        return 3
+    updates = 1 if getattr(defense, "clean_weight", None) == 0 else 2
+    return 2 * config.attack.num_steps + 3 * updates + defense.needs_teacher
+
+
+def _expect_same_config(workdir, config):
+    path = workdir / run_folder.CONFIG
+    if not path.exists():
+        return
+    here, there = experiment.to_dict(config), run_folder.read_json(path)
+    differing = evaluation.differences(here, there)
+    if differing:
+        raise InputError(
+            f"Expected the config of the run in {str(workdir)!r}, or another "
+            f"--workdir. Received: {'; '.join(differing)}."
+        )
+
+
+def _expect_fitting_teacher(config):
+    path = pathlib.Path(config.teacher) / run_folder.CONFIG
+    teacher = run_folder.read_json(path)
+    fields = ("dataset", "backbone", "split_seed", "num_validation")
+    here = {f: experiment.to_dict(config)[f] for f in fields}
+    there = {f: teacher.get(f) for f in fields}
+    differing = evaluation.differences(here, there)
+    if differing:
+        raise InputError(
+            "Expected a teacher of the student's data set, split, classes and "
+            f"backbone. Received: {config.teacher!r} with "
+            f"{'; '.join(differing)}."
+        )
+    if not run_folder.weights_path(config.teacher, "best").exists():
+        raise InputError(
+            "Expected a trained teacher. Received: "
+            f"{config.teacher!r} without best.weights.h5."
+        )
+
+
+def _expect_a_batch(config, dataset, strategy):
+    smallest = strategy.num_replicas_in_sync
+    if not smallest <= config.batch_size <= len(dataset.train):
+        raise InputError(
+            f"Expected a batch_size from {smallest} (one image a device) to "
+            f"{len(dataset.train)} (the training images). Received: "
+            f"batch_size={config.batch_size}."
+        )

@@ -1,0 +1,21 @@
+"""AT-PGD: cross-entropy over the mixture of clean and adversarial images.
+
+    python -m atat_tf.train --config=configs/at.py --workdir=runs/at
+
+`--config.defense.clean_weight=0` is Madry et al. 2018, adversarial images
+only. WRN-34-10 on CIFAR-10 or CIFAR-100: not run.
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config():
+    config = base.get_config()
+    config.unlock()
+    config.defense = ml_collections.ConfigDict(
+        {"name": "at", "clean_weight": 0.5}
+    )
+    config.student_start = "random"
+    return config.lock()

@@ -1,0 +1,13 @@
+"""ATAT, the paper's method and protocol: Eq. 7 with λ1 = λ2 = 1.
+
+    python -m atat_tf.train --dataset=cifar10 --workdir=runs/atat
+
+WRN-34-10 on CIFAR-10 or CIFAR-100: not run (about 220 GFLOP an image and
+step, 100 epochs; years on two CPU cores).
+"""
+
+from configs import base
+
+
+def get_config():
+    return base.get_config()
