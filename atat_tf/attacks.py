@@ -6,7 +6,7 @@ inside the ball and the box leave (§2.3).
 
 import dataclasses
 import re
-from typing import Callable
+from collections.abc import Callable
 
 import tensorflow as tf
 

@@ -33,8 +33,10 @@ def save(workdir, step, variables, facts):
     folder = pathlib.Path(workdir) / "checkpoints"
     folder.mkdir(exist_ok=True)
     arrays = {}
-    for number, variable in enumerate(variables):
-        value = np.asarray(variable)
+    values = capture(variables)
+    for number, (variable, value) in enumerate(
+        zip(variables, values, strict=True)
+    ):
         if not np.all(np.isfinite(value)):
             raise FloatingPointError(
                 f"Expected finite weights at step {step}. Received: a NaN or "
@@ -70,21 +72,38 @@ def restore(workdir, variables):
                     for number, variable in enumerate(variables)
                 ]
             _expect_shapes(values, variables)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            EOFError,
+            zipfile.BadZipFile,
+        ) as e:
             logging.warning("Skipping the damaged checkpoint %s: %s", path, e)
             continue
-        for variable, value in zip(variables, values):
-            variable.assign(value)
+        assign(variables, values)
         return facts
     return None
 
 
+def capture(variables):
+    """Returns the variables' values, for `assign` to put back."""
+    return [np.asarray(variable) for variable in variables]
+
+
+def assign(variables, values):
+    """Gives each variable its value."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
 def _key(number, variable):
-    return f"{number:05d}/{variable.path}"
+    # Not its path: Keras numbers optimizers anew in each process.
+    return f"{number:05d}/{variable.name}"
 
 
 def _expect_shapes(values, variables):
-    for value, variable in zip(values, variables):
+    for value, variable in zip(values, variables, strict=True):
         if value.shape != tuple(variable.shape):
             raise ValueError(
                 f"{variable.path} has shape {value.shape} there and "

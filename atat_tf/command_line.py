@@ -1,11 +1,13 @@
 """What every command shares: flags, quiet start-up, errors as one sentence."""
 
+import contextlib
 import logging
 import os
 import pathlib
 import re
 import runpy
 import sys
+import tempfile
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -41,10 +43,9 @@ def run(main):
     Args:
       main: function of the words that are no flags; only flags are allowed.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
     # The package may be called from any folder; recipes import `configs`.
     sys.path.insert(0, str(_ROOT))
+
     def guarded(argv):
         logging.getLogger().setLevel(logging.WARNING)
         try:
@@ -64,6 +65,29 @@ def run(main):
             sys.exit(130)
 
     app.run(guarded, flags_parser=_parse)
+
+
+@contextlib.contextmanager
+def quiet_start():
+    """Keeps off the screen what TensorFlow's libraries say while they load.
+
+    They write to the file descriptor before any log level is read. If the
+    import fails, what was held back is printed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held_back.seek(0)
+            os.write(screen, held_back.read())
+            raise
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
 
 
 def config(**plain_flags):
@@ -150,9 +174,7 @@ def _parse(argv):
             "recipe, as configs/at.py or configs/small.py:at; any field of it "
             "by --config.FIELD=VALUE",
         )
-        flags.FLAGS.register_key_flag_for_module(
-            argv[0], flags.FLAGS["config"]
-        )
+        flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS["config"])
         return flags.FLAGS(argv)
     except (flags.Error, InputError, TypeError, ValueError) as error:
         # Some of absl's errors are many lines long, the last one says it.
@@ -166,7 +188,7 @@ def _check_recipe(argv):
     are tracebacks.
     """
     recipe = str(_DEFAULT_RECIPE)
-    for word, following in zip(argv, [*argv[1:], ""]):
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
         match = re.fullmatch(r"--?config(=(.*))?", word)
         if match:
             recipe = match[2] if match[1] else following

@@ -6,7 +6,7 @@ leave, whole and term by term. `student` and `teacher` are models from
 """
 
 import dataclasses
-from typing import ClassVar, NamedTuple, Optional
+from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 
@@ -26,8 +26,8 @@ class Objective(NamedTuple):
 
     loss: tf.Tensor
     terms: dict
-    clean_logits: Optional[tf.Tensor]
-    adversarial_logits: Optional[tf.Tensor]
+    clean_logits: tf.Tensor | None
+    adversarial_logits: tf.Tensor | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Measures a trained run's accuracy under attack and writes results.json.
 
-  python -m atat_tf.evaluate --workdir=runs/demo
-  python -m atat_tf.evaluate --workdir=runs/demo/teacher,runs/demo --attacks=clean,pgd20x10
+python -m atat_tf.evaluate --workdir=runs/demo/teacher,runs/demo
+
+python -m atat_tf.evaluate --workdir=runs/demo --attacks=clean,pgd20x10
 """
 
 from absl import flags
@@ -33,7 +34,8 @@ def main(argv):
     workdirs = str(command_line.workdir()).split(",")
     data_dir = command_line.data_dir()
 
-    from atat_tf import evaluation
+    with command_line.quiet_start():
+        from atat_tf import evaluation
 
     for workdir in workdirs:
         _refuse_other_config(evaluation.load_config(workdir))

@@ -155,9 +155,7 @@ def evaluate_run(
             for name, attack in named.items()
         },
     }
-    run_folder.write_json(
-        pathlib.Path(workdir) / run_folder.RESULTS, results
-    )
+    run_folder.write_json(pathlib.Path(workdir) / run_folder.RESULTS, results)
     return results
 
 
@@ -204,7 +202,7 @@ def paper_row(dataset, method):
     table = PAPER.get(dataset, {})
     if method not in table:
         return None
-    return dict(zip(table["columns"], table[method]))
+    return dict(zip(table["columns"], table[method], strict=True))
 
 
 def differences(here, there, prefix=""):

@@ -66,7 +66,8 @@ def attention_distance(first, second):
             "Expected two non-empty sets of maps over the same layers. "
             f"Received: {sorted(first)} and {sorted(second)}."
         )
-    return tf.add_n([safe_norm(first[l] - second[l]) for l in sorted(first)])
+    layers = sorted(first)
+    return tf.add_n([safe_norm(first[k] - second[k]) for k in layers])
 
 
 def attention_transfer(teacher_clean, student_adversarial, student_clean):

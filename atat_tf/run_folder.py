@@ -126,7 +126,7 @@ def load_weights(workdir, which, model):
 
 
 def read_metrics(workdir):
-    """Returns the epochs' metrics, a dictionary each; torn lines are left out."""
+    """Returns the epochs' metrics as dictionaries, torn lines left out."""
     path = pathlib.Path(workdir) / METRICS
     rows = []
     if path.exists():

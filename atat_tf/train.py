@@ -33,7 +33,8 @@ def main(argv):
     )
     data_dir = command_line.data_dir()
 
-    from atat_tf import evaluation, training  # TensorFlow: not for --help
+    with command_line.quiet_start():  # TensorFlow: not for --help
+        from atat_tf import evaluation, training
 
     results = training.train_and_evaluate(
         config, workdir, data_dir, _NUM_DEVICES.value

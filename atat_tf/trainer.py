@@ -99,7 +99,7 @@ class AdversarialTrainer(keras.Model):
 
         variables = self.student.trainable_variables
         gradients = tape.gradient(total, variables)
-        self.optimizer.apply_gradients(zip(gradients, variables))
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
         return self._measure(
             objective.loss,

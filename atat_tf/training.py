@@ -56,6 +56,12 @@ def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
     strategy = experiment.build_strategy(num_devices)
     dataset = evaluation.load_dataset(config, data_dir)
     _expect_a_batch(config, dataset, strategy)
+    with strategy.scope():
+        models.with_taps(
+            experiment.build_classifier(config, dataset.spec),
+            experiment.build_defense(config).layers,
+        )
+    run_folder.create(workdir)
 
     teacher = None
     if experiment.needs_teacher(config):
@@ -219,13 +225,11 @@ class _Run:
             run_folder.save_weights(self.workdir, "best", self.student)
         run_folder.save_weights(self.workdir, "last", self.student)
         if self.config.optimizer.ema:
-            kept = [np.asarray(v) for v in self.student.trainable_variables]
-            self.optimizer.finalize_variable_values(
-                self.student.trainable_variables
-            )
+            averaged = self.student.trainable_variables
+            kept = checkpoints.capture(averaged)
+            self.optimizer.finalize_variable_values(averaged)
             run_folder.save_weights(self.workdir, "ema", self.student)
-            for variable, value in zip(self.student.trainable_variables, kept):
-                variable.assign(value)
+            checkpoints.assign(averaged, kept)
         return best
 
     def _report(self, row, writer):
@@ -284,13 +288,13 @@ class _Run:
 
     def _seconds_per_step(self, flops_per_image):
         """Measures a few steps and puts every variable back."""
-        kept = [np.asarray(variable) for variable in self.variables]
+        kept = checkpoints.capture(self.variables)
         batch = self.config.batch_size
         accelerated = bool(tf.config.list_physical_devices("GPU"))
         replicas = self.strategy.num_replicas_in_sync
         # A step of more than some 10 s is measured on fewer images.
         if not accelerated and flops_per_image * batch > 1e12:
-            batch = max(2 * replicas, int(1e12 / flops_per_image))
+            batch = max(2 * replicas, int(2e11 / flops_per_image))
         iterator = iter(self._batches(0, 3, batch))
         times = []
         for _ in range(3):
@@ -298,8 +302,7 @@ class _Run:
             self.trainer.train_function(iterator)
             float(self.trainer.metrics[0].result())
             times.append(time.monotonic() - begin)
-        for variable, value in zip(self.variables, kept):
-            variable.assign(value)
+        checkpoints.assign(self.variables, kept)
         return min(times[1:]) * self.config.batch_size / batch
 
 

@@ -103,7 +103,7 @@ BY_DATASET = {
         **_CIFAR,
         "evaluation.attacks": ("clean", "fgsm", "ifgsm20", "pgd10", "pgd20"),
     },
-    # 1,277 small training images: a network and a schedule that two cores carry.
+    # 1,277 small training images: a network and epochs that two cores carry.
     "digits": {
         **_CIFAR,
         "backbone.depth": 10,

@@ -8,7 +8,6 @@ The name behind the colon is a recipe: standard, at, alp or atat.
 
 import importlib
 
-
 _METHODS = ("standard", "at", "alp", "atat")
 
 

@@ -1,0 +1,1 @@
+"""Times, side by side in one run, as ratios; nothing here is asserted."""

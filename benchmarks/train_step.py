@@ -1,0 +1,249 @@
+"""Times the ATAT training step against its parts and against AT's.
+
+  python -m benchmarks.train_step
+  python -m benchmarks.train_step --repeats=9 --first_step --json=FILE
+
+Images are uniformly random uint8, 32 x 32 x 3. Every ratio is the ATAT step
+over the row's, round by round in one run; goals are stated, not asserted.
+"""
+
+import json
+import logging
+import math
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+from absl import app, flags
+
+_DEPTH = flags.DEFINE_integer("depth", 10, "of the Wide ResNet, 6n + 4")
+_WIDTH = flags.DEFINE_integer("width", 1, "of the Wide ResNet")
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 128, "b, images in a step", lower_bound=1
+)
+_REPEATS = flags.DEFINE_integer(
+    "repeats", 5, "rounds, each of every row once", lower_bound=5
+)
+_JSON = flags.DEFINE_string("json", None, "file for all of the figures")
+_FIRST_STEP = flags.DEFINE_bool(
+    "first_step",
+    False,
+    "also the first step of WRN-34-10 at batch 2, in a process of its own",
+)
+
+_ATAT = "ATAT step"
+_NO_STRATEGY = "ATAT, no strategy"
+_AT = "AT step"
+_SUM = "sum of three passes"
+_UPDATE = "SGD update"
+_PIPELINE = "input, a batch"
+# Rows that the ATAT step is compared with, and what for.
+_GOALS = {
+    _AT: "<= 1.15",
+    _SUM: "<= 1.15",
+    _NO_STRATEGY: "",
+    _PIPELINE: ">= 10",
+}
+_FIRST = {"depth": 34, "width": 10, "batch_size": 2}
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def measure(depth, width, batch_size, repeats):
+    """Returns one row a timed thing: what, seconds, ratio and goal.
+
+    Args:
+      depth, width: of the Wide ResNet.
+      batch_size: b.
+      repeats: number of rounds.
+    """
+    from atat_tf import experiment
+    from benchmarks import timings
+
+    sizes = depth, width, batch_size
+    config = timings.resolved_config("atat", *sizes)
+    mixture = timings.resolved_config("at", *sizes)
+    split = timings.random_split(batch_size)
+    strategy = experiment.build_strategy(None)
+    passes = timings.unavoidable_passes(config, split)
+    clock, processor = timings.round_robin(
+        {
+            _ATAT: timings.training_step(config, split, strategy),
+            _AT: timings.training_step(mixture, split, strategy),
+            **passes,
+            _NO_STRATEGY: timings.training_step(config, split),
+            _PIPELINE: timings.input_pipeline(batch_size),
+        },
+        repeats,
+    )
+    for seconds in (clock, processor):
+        seconds[_PIPELINE] = [
+            value / timings.PIPELINE_BATCHES for value in seconds[_PIPELINE]
+        ]
+        parts = [seconds[name] for name in passes if name != _UPDATE]
+        seconds[_SUM] = [sum(values) for values in zip(*parts, strict=True)]
+    order = (_ATAT, _AT, *passes, _SUM, _NO_STRATEGY, _PIPELINE)
+    return [_row(name, clock, processor) for name in order]
+
+
+def _row(name, clock, processor):
+    from benchmarks import timings
+
+    def against(seconds):
+        pairs = zip(seconds[_ATAT], seconds[name], strict=True)
+        return timings.summary([atat / part for atat, part in pairs])
+
+    return {
+        "what": name,
+        "seconds": timings.summary(clock[name]),
+        "atat_over_this": against(clock),
+        "processor_seconds": timings.summary(processor[name]),
+        "atat_over_this_by_processor": against(processor),
+        "goal": _GOALS.get(name, ""),
+    }
+
+
+def first_step():
+    """Prints, as JSON, what the first step of WRN-34-10 costs."""
+    from benchmarks import timings
+
+    print(json.dumps(timings.first_step(**_FIRST)))
+
+
+def _first_step_apart():
+    # A process of its own: its peak memory is nobody else's.
+    code = "from benchmarks import train_step; train_step.first_step()"
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if ran.returncode:
+        raise RuntimeError(f"the first step failed:\n{ran.stderr}")
+    return {**_FIRST, **json.loads(ran.stdout.splitlines()[-1])}
+
+
+def surroundings():
+    """Returns the hardware, the versions and the commit."""
+    import keras
+    import tensorflow as tf
+
+    from atat_tf import run_folder
+
+    gpus = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "gpus": [detail.get("device_name", "GPU") for detail in details],
+        "load_before": round(os.getloadavg()[0], 1),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "python": platform.python_version(),
+        "commit": run_folder.commit(),
+    }
+
+
+def _cpu_model():
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def print_results(results):
+    """Prints what `main` measured, as a table and the lines it needs."""
+    from atat_tf import progress
+
+    size, about = results["size"], results["surroundings"]
+    progress.table(
+        f"WRN-{size['depth']}-{size['width']}, b = {size['batch_size']}, "
+        f"random uint8 images, medians of {size['repeats']} rounds",
+        ("what", "median ms", "spread", "ATAT / it", "spread", "goal"),
+        [_cells(row) for row in results["rows"]],
+    )
+    console = progress.console()
+    rates = {
+        row["what"]: size["batch_size"] / row["seconds"]["median"]
+        for row in results["rows"]
+    }
+    console.print(
+        f"ATAT step {rates[_ATAT]:,.0f} images/s, input pipeline alone "
+        f"{rates[_PIPELINE]:,.0f} images/s"
+    )
+    console.print(f"By processor seconds: {_by_processor(results['rows'])}")
+    if first := results.get("first_step"):
+        console.print(
+            f"WRN-{first['depth']}-{first['width']}, b = "
+            f"{first['batch_size']}: built in {first['build_seconds']:.1f} s, "
+            f"first step (with tracing) {first['first_step_seconds']:.1f} s, "
+            f"peak memory {first['peak_gib']:.2f} GiB"
+        )
+    console.print(
+        f"{about['cpu']}, {about['cores']} cores, "
+        f"GPUs: {', '.join(about['gpus']) or 'none'}, "
+        f"load before {about['load_before']}"
+    )
+    console.print(
+        f"TensorFlow {about['tensorflow']}, Keras {about['keras']}, "
+        f"Python {about['python']}, commit {about['commit']}"
+    )
+
+
+def _by_processor(rows):
+    return ", ".join(
+        f"ATAT / {row['what']} "
+        f"{row['atat_over_this_by_processor']['median']:.2f}"
+        for row in rows
+        if row["what"] in (_AT, _SUM, _NO_STRATEGY)
+    )
+
+
+def _cells(row):
+    cells = [row["what"], *_figures(row["seconds"], 1e3)]
+    if row["what"] in _GOALS:
+        return [*cells, *_figures(row["atat_over_this"], 1), row["goal"]]
+    return [*cells, "", "", ""]
+
+
+def _figures(values, factor):
+    scaled = {name: factor * value for name, value in values.items()}
+    digits = max(0, 2 - int(math.log10(scaled["median"])))
+    median, low, high = (
+        f"{scaled[name]:,.{digits}f}" for name in ("median", "min", "max")
+    )
+    return median, f"{low}..{high}"
+
+
+def main(argv):
+    if len(argv) > 1:
+        sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
+    # Here, because it brings other commands' flags along.
+    from atat_tf import command_line
+    from atat_tf.errors import InputError
+
+    with command_line.quiet_start():  # TensorFlow: not for --help
+        about = surroundings()
+    logging.getLogger().setLevel(logging.WARNING)
+    size = {
+        "depth": _DEPTH.value,
+        "width": _WIDTH.value,
+        "batch_size": _BATCH_SIZE.value,
+        "repeats": _REPEATS.value,
+    }
+    results = {"size": size, "images": "random uint8", "surroundings": about}
+    try:
+        results["rows"] = measure(**size)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    if _FIRST_STEP.value:
+        results["first_step"] = _first_step_apart()
+    print_results(results)
+    if _JSON.value:
+        pathlib.Path(_JSON.value).write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,340 @@
+"""Eq. 1-3, the inner tape, and the gradient of Eq. 7 through both."""
+
+from unittest import mock
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+from tf_keras_vis import gradcam
+from tf_keras_vis.utils import scores
+
+from atat_tf import attention, defenses, models
+from tests import toys
+
+
+def _twin(activations, gradients):
+    """Eq. 1-3 in loops."""
+    batch, height, width, channels = activations.shape
+    maps = np.zeros((batch, height, width))
+    for i in range(batch):
+        for k in range(channels):
+            total = 0.0
+            for row in range(height):
+                for column in range(width):
+                    total += gradients[i, row, column, k]
+            maps[i] += total / (height * width) * activations[i, :, :, k]
+    return np.maximum(maps, 0.0)
+
+
+class EquationsTest(tf.test.TestCase):
+    def test_hand_numbers(self):
+        # One image, 1x2 pixels, 2 channels.
+        activations = tf.constant([[[[1.0, 2.0], [3.0, 1.0]]]])
+        gradients = tf.constant([[[[2.0, -4.0], [0.0, -2.0]]]])
+        # Eq. 2: ((2 + 0) / 2, (−4 − 2) / 2) = (1, −3).
+        weights = attention.channel_weights(gradients)
+        self.assertAllClose(weights, [[1.0, -3.0]])
+        # Eq. 1: 1·1 − 3·2 = −5 and 1·3 − 3·1 = 0.
+        self.assertAllClose(
+            attention.location_map(activations, weights), [[[-5.0, 0.0]]]
+        )
+        # Eq. 1 with (1, −½): 1 − 1 = 0 and 3 − ½ = 2.5.
+        self.assertAllClose(
+            attention.location_map(activations, tf.constant([[1.0, -0.5]])),
+            [[[0.0, 2.5]]],
+        )
+        # Eq. 3: ReLU.
+        self.assertAllEqual(
+            attention.attention_map(activations, gradients), [[[0.0, 0.0]]]
+        )
+        # Of the opposite class: ReLU(5, 0).
+        self.assertAllEqual(
+            attention.attention_map(activations, -gradients), [[[5.0, 0.0]]]
+        )
+
+    def test_equals_numpy_twin(self):
+        generator = np.random.default_rng(0)
+        activations = generator.normal(size=(3, 4, 5, 6)).astype("float32")
+        gradients = generator.normal(size=(3, 4, 5, 6)).astype("float32")
+        maps = attention.attention_map(
+            tf.constant(activations), tf.constant(gradients)
+        )
+        expected = _twin(activations, gradients)
+        self.assertGreater(np.count_nonzero(expected), 0)
+        self.assertAllClose(maps, expected, 1e-5, 1e-6)
+
+    def test_keeps_float64_and_lifts_bfloat16(self):
+        for given, wanted in (
+            (tf.float64, tf.float64),
+            (tf.float32, tf.float32),
+            (tf.bfloat16, tf.float32),
+            (tf.float16, tf.float32),
+        ):
+            x = tf.ones([1, 2, 2, 1], given)
+            self.assertEqual(attention.attention_map(x, x).dtype, wanted)
+
+
+class LogitsAndAttentionTest(parameterized.TestCase, tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.images = toys.random_images(4)
+        self.labels = toys.random_labels(4)
+
+    @parameterized.named_parameters(
+        ("small_classifier", toys.small_classifier),
+        ("wide_resnet", toys.small_wide_resnet),
+    )
+    def test_closed_form_of_pooled_linear_head(self, build):
+        classifier = build()
+        tapped = models.with_taps(classifier, ("features",))
+        logits, maps = attention.logits_and_attention(
+            tapped, self.images, self.labels
+        )
+        expected = toys.closed_form_maps(
+            tapped(self.images, training=False)["features"],
+            classifier.get_layer("logits").kernel,
+            self.labels,
+        )
+        self.assertGreater(np.count_nonzero(expected), 0)
+        self.assertAllClose(maps["features"], expected, 1e-5, 1e-6)
+        self.assertAllClose(
+            logits, classifier(self.images, training=False), 1e-5, 1e-5
+        )
+
+    @parameterized.parameters("features", "group1_0_add")
+    def test_equals_tf_keras_vis(self, layer):
+        classifier = toys.small_wide_resnet()
+        _, maps = attention.logits_and_attention(
+            models.with_taps(classifier, (layer,)), self.images, self.labels
+        )
+        expected = gradcam.Gradcam(classifier)(
+            scores.CategoricalScore(self.labels.numpy().tolist()),
+            self.images,
+            penultimate_layer=layer,
+            seek_penultimate_conv_layer=False,
+            expand_cam=False,
+            normalize_cam=False,
+        )
+        self.assertGreater(np.count_nonzero(expected), 0)
+        self.assertAllClose(maps[layer], expected, 1e-4, 1e-6)
+
+    def test_layers_do_not_disturb_each_other(self):
+        classifier = toys.small_wide_resnet()
+        names = ("group1_0_add", "features")
+        _, both = attention.logits_and_attention(
+            models.with_taps(classifier, names), self.images, self.labels
+        )
+        self.assertCountEqual(both, names)
+        for name in names:
+            _, alone = attention.logits_and_attention(
+                models.with_taps(classifier, (name,)), self.images, self.labels
+            )
+            self.assertAllClose(both[name], alone[name], 1e-5, 1e-7)
+
+    def test_map_of_an_image_is_the_same_alone(self):
+        tapped = models.with_taps(
+            toys.small_wide_resnet(), ("group1_0_add", "features")
+        )
+        _, maps = attention.logits_and_attention(
+            tapped, self.images, self.labels
+        )
+        for i in range(len(self.images)):
+            _, alone = attention.logits_and_attention(
+                tapped, self.images[i : i + 1], self.labels[i : i + 1]
+            )
+            for layer, values in alone.items():
+                self.assertAllClose(values[0], maps[layer][i], 1e-4, 1e-6)
+
+    def test_training_mode_moves_statistics_and_inference_does_not(self):
+        classifier = toys.small_classifier()
+        tapped = models.with_taps(classifier, ("features",))
+        before = toys.values(classifier.weights)
+        attention.logits_and_attention(tapped, self.images, self.labels)
+        for old, new in zip(
+            before, toys.values(classifier.weights), strict=True
+        ):
+            self.assertAllEqual(old, new)
+        attention.logits_and_attention(
+            tapped, self.images, self.labels, training=True
+        )
+        after = toys.values(classifier.weights)
+        moved = [
+            weight.path
+            for old, new, weight in zip(
+                before, after, classifier.weights, strict=True
+            )
+            if np.any(old != new)
+        ]
+        statistics = [
+            weight.path
+            for weight in classifier.weights
+            if "moving" in weight.path
+        ]
+        self.assertLen(statistics, 4)
+        self.assertCountEqual(moved, statistics)
+
+    def test_frozen_model_has_the_same_maps(self):
+        classifier = toys.small_wide_resnet()
+        tapped = models.with_taps(classifier, ("group1_0_add", "features"))
+        _, expected = attention.logits_and_attention(
+            tapped, self.images, self.labels
+        )
+        classifier.trainable = False
+        tapped = models.with_taps(classifier, ("group1_0_add", "features"))
+        self.assertEmpty(tapped.trainable_variables)
+        _, maps = attention.logits_and_attention(
+            tapped, self.images, self.labels
+        )
+        for layer, values in maps.items():
+            self.assertGreater(np.count_nonzero(values), 0)
+            self.assertAllClose(values, expected[layer], 1e-6, 1e-7)
+
+    def test_maps_of_mixed_precision_are_float32(self):
+        with toys.precision("mixed_bfloat16"):
+            classifier = toys.small_wide_resnet()
+        tapped = models.with_taps(classifier, ("group1_0_add", "features"))
+        self.assertEqual(
+            tapped(self.images, training=False)["features"].dtype, tf.bfloat16
+        )
+        logits, maps = attention.logits_and_attention(
+            tapped, self.images, self.labels
+        )
+        self.assertEqual(logits.dtype, tf.float32)
+        for values in maps.values():
+            self.assertEqual(values.dtype, tf.float32)
+            self.assertAllInRange(values, 0.0, np.inf)
+
+    def test_compiled_equals_eager(self):
+        tapped = models.with_taps(toys.small_classifier(), ("features",))
+        compiled = tf.function(attention.logits_and_attention)
+        _, expected = attention.logits_and_attention(
+            tapped, self.images, self.labels
+        )
+        _, maps = compiled(tapped, self.images, self.labels)
+        self.assertAllClose(maps["features"], expected["features"], 1e-5, 1e-6)
+
+
+def _exact_moments(x, axes, keepdims=False):
+    mean = tf.reduce_mean(x, axes, keepdims=True)
+    variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=keepdims)
+    return tf.reshape(mean, tf.shape(variance)), variance
+
+
+class SecondOrderTest(parameterized.TestCase, tf.test.TestCase):
+    """The weight gradient of Eq. 7 crosses the gradient inside Eq. 2."""
+
+    def setUp(self):
+        super().setUp()
+        precision = toys.precision("float64", "float64")
+        precision.__enter__()
+        self.addCleanup(precision.__exit__, None, None, None)
+        self.student = toys.small_classifier(seed=1)
+        self.teacher = toys.small_classifier(seed=2)
+        self.teacher.trainable = False
+        self.images = toys.random_images(3, dtype="float64")
+        noise = toys.random_images(3, seed=9, dtype="float64")
+        self.adversarial = self.images + 0.1 * (noise - 0.5)
+        self.labels = toys.random_labels(3)
+
+    def _objective(self, names=("features",)):
+        # The student is in training mode throughout: its moving statistics
+        # change from call to call, but the loss does not read them.
+        return defenses.ATAT(0.7, 0.3, 0.4, names)(
+            models.with_taps(self.student, names),
+            models.with_taps(self.teacher, names),
+            self.images,
+            self.adversarial,
+            self.labels,
+        )
+
+    def _gradient(self, variable, names=("features",)):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(self._objective(names).loss)
+        self.assertEqual(loss.dtype, tf.float64)
+        return tape.gradient(loss, variable.value).numpy()
+
+    def _slope(self, variable, index, names, step=1e-6):
+        """Central difference; the variable is restored afterwards."""
+        (middle,) = toys.values([variable])
+        losses = []
+        for sign in (1, -1):
+            moved = middle.copy()
+            moved[index] += sign * step
+            variable.assign(moved)
+            losses.append(np.mean(self._objective(names).loss))
+        variable.assign(middle)
+        return (losses[0] - losses[1]) / (2 * step)
+
+    def _assert_equals_finite_differences(self, layer, name, names):
+        variable = getattr(self.student.get_layer(layer), name)
+        gradient = self._gradient(variable, names)
+        self.assertGreater(np.max(np.abs(gradient)), 1e-3)
+        generator = np.random.default_rng(5)
+        flat = generator.choice(gradient.size, 4, replace=False)
+        for index in zip(*np.unravel_index(flat, gradient.shape), strict=True):
+            slope = self._slope(variable, index, names)
+            self.assertAllClose(gradient[index], slope, 1e-5, 1e-8)
+
+    @parameterized.parameters(
+        ("logits", "kernel"),
+        ("logits", "bias"),
+        ("features_conv", "kernel"),
+        ("features_norm", "gamma"),
+        ("features_norm", "beta"),
+        ("hidden_conv", "kernel"),
+        ("hidden_norm", "gamma"),
+        ("hidden_norm", "beta"),
+    )
+    def test_equals_finite_differences(self, layer, name):
+        self._assert_equals_finite_differences(layer, name, ("features",))
+
+    @parameterized.parameters(
+        ("logits", "kernel"),
+        ("features_conv", "kernel"),
+        ("features_norm", "gamma"),
+        ("hidden_conv", "kernel"),
+    )
+    def test_layer_below_a_batch_norm_equals_finite_differences(
+        self, layer, name
+    ):
+        # The inner gradient of "hidden" crosses batch norm in training mode.
+        # There TensorFlow's own moments are right to the first order only:
+        # they take the mean inside the variance for a constant.
+        with mock.patch.object(tf.nn, "moments", _exact_moments):
+            self._assert_equals_finite_differences(
+                layer, name, ("hidden", "features")
+            )
+
+    @parameterized.parameters("gradients", "activations")
+    def test_a_stop_gradient_would_be_noticed(self, stopped):
+        original = attention.attention_map
+
+        def stopping(activations, gradients):
+            if stopped == "gradients":
+                gradients = tf.stop_gradient(gradients)
+            else:
+                activations = tf.stop_gradient(activations)
+            return original(activations, gradients)
+
+        # "features" does not depend on the head, so the kernel of the head
+        # feels L_at through the inner gradient only.
+        layer = "logits" if stopped == "gradients" else "features_conv"
+        kernel = self.student.get_layer(layer).kernel
+        gradient = self._gradient(kernel)
+        with mock.patch.object(attention, "attention_map", stopping):
+            broken = self._gradient(kernel)
+        self.assertGreater(np.max(np.abs(gradient - broken)), 1e-3)
+
+    def test_attention_term_alone_reaches_the_kernel_of_the_head(self):
+        with tf.GradientTape() as tape:
+            terms = self._objective().terms
+            loss = tf.reduce_mean(terms["attention_transfer"])
+        head = self.student.get_layer("logits")
+        kernel, bias = tape.gradient(loss, [head.kernel.value, head.bias.value])
+        self.assertGreater(np.max(np.abs(kernel)), 1e-3)
+        # Eq. 2 differentiates the logit, so the bias drops out.
+        self.assertIsNone(bias)
+
+
+if __name__ == "__main__":
+    tf.test.main()

@@ -1,0 +1,160 @@
+"""From recipes to objects: what is filled in, what is refused."""
+
+import keras
+import tensorflow as tf
+from absl.testing import parameterized
+
+from atat_tf import attacks, datasets, defenses, experiment
+from atat_tf.errors import InputError
+from configs import alp, at, atat, base, small, standard
+
+_RECIPES = {"standard": standard, "at": at, "alp": alp, "atat": atat}
+
+
+def _config(**overrides):
+    values = base.get_config()
+    overrides = {k.replace("__", "."): v for k, v in overrides.items()}
+    values.update_from_flattened_dict(overrides)
+    return experiment.resolve(values)
+
+
+class ResolveTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.product(
+        method=[*_RECIPES], dataset=["cifar10", "cifar100", "digits"]
+    )
+    def test_every_recipe_is_valid_on_every_data_set(self, method, dataset):
+        values = _RECIPES[method].get_config()
+        values.dataset = dataset
+        config = experiment.resolve(values)
+        experiment.validate(config)
+        defense = experiment.build_defense(config)
+        self.assertIsInstance(defense, defenses.DEFENSES[method])
+
+    def test_the_papers_protocol(self):
+        """§4.1, and λ1 = λ2 = 1."""
+        config = _config()
+        self.assertEqual(
+            experiment.build_attack(config),
+            attacks.LinfAttack(8 / 255, 2 / 255, 7, random_start=True),
+        )
+        self.assertEqual(experiment.build_defense(config), defenses.ATAT(1, 1))
+        self.assertEqual(
+            (config.backbone.depth, config.backbone.width), (34, 10)
+        )
+        self.assertEqual(
+            (config.batch_size, config.optimizer.momentum), (128, 0.9)
+        )
+        self.assertEqual(config.optimizer.weight_decay, 2e-4)
+        self.assertEqual(
+            list(experiment.build_attacks(config)),
+            ["clean", "fgsm", "ifgsm20", "pgd7", "pgd20"],
+        )
+        self.assertEqual(
+            list(experiment.build_attacks(_config(dataset="cifar100"))),
+            ["clean", "fgsm", "ifgsm20", "pgd10", "pgd20"],
+        )
+
+    def test_what_is_set_is_kept(self):
+        config = _config(dataset="digits", num_epochs=3)
+        self.assertEqual(config.num_epochs, 3)
+        self.assertEqual(config.backbone.depth, 10)
+
+    @parameterized.parameters(*_RECIPES)
+    def test_small_recipe(self, method):
+        config = experiment.resolve(small.get_config(method))
+        experiment.validate(config)
+        self.assertEqual(config.defense.name, method)
+        self.assertEqual(config.backbone.depth, 10)
+
+    def test_small_recipe_of_an_unknown_method(self):
+        with self.assertRaisesRegex(ValueError, "Received: 'aat'"):
+            small.get_config("aat")
+
+    def test_json_round_trip(self):
+        config = _config()
+        there = experiment.from_dict(experiment.to_dict(config))
+        self.assertEqual(experiment.to_dict(there), experiment.to_dict(config))
+        self.assertEqual(
+            experiment.build_defense(there), experiment.build_defense(config)
+        )
+
+    def test_the_teachers_config(self):
+        config = _config(dataset="digits", defense__layers=("features",))
+        teacher = experiment.teacher_config(config)
+        self.assertEqual(teacher.num_epochs, config.teacher_num_epochs)
+        self.assertFalse(experiment.needs_teacher(teacher))
+        experiment.validate(teacher)
+        self.assertEqual(teacher.backbone, config.backbone)
+
+
+class ValidateTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        ({"seed": -1}, r"seed in \[0, 2"),
+        ({"batch_size": 0}, "batch_size >= 1"),
+        ({"num_epochs": 0}, "num_epochs >= 1"),
+        ({"checkpoint_every_steps": -1}, "checkpoint_every_steps >= 0"),
+        ({"student_start": "teachr"}, "Did you mean 'teacher'"),
+        ({"precision": "float16"}, "precision among float32, mixed_bfloat16"),
+        ({"optimizer__schedule": "step"}, "schedule among cosine, piecewise"),
+        ({"optimizer__learning_rate": 0.0}, "learning_rate > 0"),
+        ({"optimizer__momentum": 1.0}, r"momentum in \[0, 1\)"),
+        ({"optimizer__ema": 1.5}, r"ema in \[0, 1\)"),
+        ({"optimizer__decay_at": (0.9, 0.75)}, "decay_at as ascending"),
+        ({"optimizer__decay_at": (0.5, 1.5)}, "decay_at as ascending"),
+        ({"attack__epsilon": 8.0}, r"epsilon in \(0, 1\]"),
+        ({"attack__epsilon": 0.0}, r"epsilon in \(0, 1\]"),
+        ({"attack__step_size": -0.1}, "step_size > 0"),
+        ({"attack__num_steps": 0}, "num_steps >= 1"),
+        ({"evaluation__attacks": ("pdg20",)}, "Did you mean 'pgd20'"),
+        ({"evaluation__attacks": ()}, "at least one attack"),
+        ({"defense__name": "atta"}, "Did you mean 'atat'"),
+        ({"defense__name": "at"}, "a field of AdversarialTraining among clean"),
+        ({"defense__attention_weight": -1.0}, "attention_weight >= 0"),
+        ({"backbone__name": "wide_resent"}, "Did you mean 'wide_resnet'"),
+        ({"backbone__depth": 29}, "6n .* Received: depth=29"),
+        ({"backbone__width": 0}, "width >= 1"),
+        ({"dataset": "cifar1O"}, "Received: 'cifar1O'"),
+    )
+    def test_refuses(self, overrides, message):
+        with self.assertRaisesRegex(InputError, message):
+            experiment.validate(_config(**overrides))
+
+
+class BuildTest(tf.test.TestCase):
+    spec = datasets.SPECS["digits"]
+
+    def test_piecewise_schedule(self):
+        """0.1 until 75 % of 2 epochs × 10 steps, then 0.01, from 90 % 0.001."""
+        config = _config(dataset="digits", num_epochs=2)
+        schedule = experiment.build_optimizer(config, 10)._learning_rate
+        rates = [float(schedule(step)) for step in (0, 15, 16, 18, 19)]
+        self.assertAllClose(rates, [0.1, 0.1, 0.01, 0.01, 0.001])
+
+    def test_cosine_schedule(self):
+        """cos from 0.1 to 0: half way ½ · 0.1."""
+        config = _config(num_epochs=2, optimizer__schedule="cosine")
+        schedule = experiment.build_optimizer(config, 10)._learning_rate
+        rates = [float(schedule(step)) for step in (0, 10, 20)]
+        self.assertAllClose(rates, [0.1, 0.05, 0.0])
+
+    def test_classifier_decay_is_the_released_one(self):
+        config = _config(dataset="digits")
+        classifier = experiment.build_classifier(config, self.spec)
+        regularizer = classifier.get_layer("stem").kernel_regularizer
+        self.assertAllClose(regularizer.l2, 1e-4)
+
+    def test_precision_is_the_models_own(self):
+        config = _config(dataset="digits", precision="mixed_bfloat16")
+        classifier = experiment.build_classifier(config, self.spec)
+        stem = classifier.get_layer("stem")
+        self.assertEqual(stem.dtype_policy.name, "mixed_bfloat16")
+        self.assertEqual(keras.config.dtype_policy().name, "float32")
+
+    def test_synchronised_batch_norm(self):
+        config = _config(dataset="digits", sync_batch_norm=True)
+        classifier = experiment.build_classifier(config, self.spec)
+        self.assertTrue(classifier.get_layer("features_norm").synchronized)
+
+
+if __name__ == "__main__":
+    tf.test.main()

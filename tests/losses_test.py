@@ -1,0 +1,281 @@
+"""Cross-entropy, the safe norm, Eq. 4, 5, 6 and the margin."""
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from atat_tf import losses
+from atat_tf.errors import InputError
+
+LAYERS = ("early", "late")
+
+
+def _maps(seed, batch=4):
+    generator = np.random.default_rng(seed)
+    return {
+        layer: tf.constant(
+            generator.uniform(size=(batch, size, size + 1)), tf.float32
+        )
+        for layer, size in zip(LAYERS, (5, 3), strict=True)
+    }
+
+
+def _logits(seed, batch=4, num_classes=6, scale=3.0):
+    generator = np.random.default_rng(seed)
+    return tf.constant(
+        scale * generator.normal(size=(batch, num_classes)), tf.float32
+    )
+
+
+def _distance_twin(first, second):
+    """Eq. 4 in loops, for each example."""
+    batch = len(first[LAYERS[0]])
+    totals = np.zeros(batch)
+    for i in range(batch):
+        for layer in LAYERS:
+            a, b = first[layer][i].numpy(), second[layer][i].numpy()
+            squared = 0.0
+            for row in range(a.shape[0]):
+                for column in range(a.shape[1]):
+                    squared += (float(a[row, column]) - b[row, column]) ** 2
+            totals[i] += squared**0.5
+    return totals
+
+
+class CrossEntropyTest(tf.test.TestCase):
+    def test_hand_numbers(self):
+        logits = tf.constant([[0.0, 0.0], [np.log(3.0), 0.0], [0.0, 0.0]])
+        # p = (1/2, 1/2) -> log 2; p = (3/4, 1/4) with label 1 -> log 4.
+        values = losses.cross_entropy(tf.constant([0, 1, 1]), logits)
+        self.assertAllClose(
+            values, [np.log(2), np.log(4), np.log(2)], 1e-6, 1e-6
+        )
+
+    def test_equals_numpy_twin(self):
+        labels, logits = np.array([0, 5, 2, 3]), _logits(1)
+        expected = []
+        for label, row in zip(labels, logits.numpy(), strict=True):
+            probabilities = np.exp(row) / sum(np.exp(z) for z in row)
+            expected.append(-np.log(probabilities[label]))
+        self.assertAllClose(
+            losses.cross_entropy(labels, logits), expected, 1e-5, 1e-6
+        )
+
+    def test_finite_for_extreme_logits(self):
+        logits = tf.constant([[1e4, 0.0], [1e4, 0.0]])
+        # -log(1) = 0; -log(e^-10000) = 10000, where softmax itself is 0.
+        values = losses.cross_entropy(tf.constant([0, 1]), logits)
+        self.assertAllClose(values, [0.0, 1e4])
+
+
+class SafeNormTest(tf.test.TestCase):
+    def _value_and_gradient(self, x):
+        x = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            norm = losses.safe_norm(x)
+        return norm.numpy(), tape.gradient(norm, x).numpy()
+
+    def test_hand_numbers(self):
+        # √(3² + 4²) = 5, gradient x / 5; √(4 · 2²) = 4, gradient 2 / 4.
+        x = np.array([[[3, 4], [0, 0]], [[2, 2], [2, 2]]], np.float32)
+        norm, gradient = self._value_and_gradient(x)
+        self.assertAllClose(norm, [5.0, 4.0], 1e-6, 1e-6)
+        self.assertAllClose(
+            gradient,
+            [[[0.6, 0.8], [0, 0]], [[0.5, 0.5], [0.5, 0.5]]],
+            1e-6,
+            1e-6,
+        )
+
+    def test_zero_has_value_and_gradient_zero(self):
+        x = np.array([[0, 0, 0], [0, 2, 0]], np.float32)
+        norm, gradient = self._value_and_gradient(x)
+        self.assertAllEqual(norm, [0, 2])
+        self.assertAllEqual(gradient, [[0, 0, 0], [0, 1, 0]])
+
+    def test_second_gradient_at_zero_is_finite(self):
+        x = tf.zeros([1, 3])
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                norm = losses.safe_norm(x)
+            gradient = tf.reduce_sum(inner.gradient(norm, x))
+        self.assertAllEqual(outer.gradient(gradient, x), [[0, 0, 0]])
+
+    def test_near_zero_is_exact(self):
+        # No term is added inside the root: 1e-8 does not become 1e-6.
+        x = np.array([[0.6e-8, 0.8e-8]], np.float64)
+        norm, gradient = self._value_and_gradient(x)
+        self.assertAllClose(norm / 1e-8, [1.0], 1e-9, 1e-9)
+        self.assertAllClose(gradient, [[0.6, 0.8]], 1e-9, 1e-9)
+
+    def test_tiny_float32_is_finite(self):
+        for size in (1e-6, 1e-10, 1e-13, 1e-20, 1e-30):
+            norm, gradient = self._value_and_gradient(
+                np.full([1, 4], size, np.float32)
+            )
+            self.assertTrue(np.all(np.isfinite(norm)), size)
+            self.assertTrue(np.all(np.isfinite(gradient)), size)
+            self.assertAllInRange(gradient, 0.0, 0.5 + 1e-5)
+
+    def test_gradient_equals_finite_differences(self):
+        x = np.random.default_rng(3).normal(size=(2, 3, 2))
+        _, gradient = self._value_and_gradient(x)
+        step = 1e-6
+        for index in np.ndindex(*x.shape):
+            up, down = x.copy(), x.copy()
+            up[index] += step
+            down[index] -= step
+            norms = [
+                losses.safe_norm(tf.constant(moved)).numpy().sum()
+                for moved in (up, down)
+            ]
+            slope = (norms[0] - norms[1]) / (2 * step)
+            self.assertAllClose(gradient[index], slope, 1e-7, 1e-7)
+
+
+class AttentionDistanceTest(tf.test.TestCase):
+    def test_hand_numbers(self):
+        first = {
+            "a": tf.constant([[[1.0, 2.0]], [[0.0, 0.0]]]),
+            "b": tf.constant([[[5.0]], [[1.0]]]),
+        }
+        second = {
+            "a": tf.constant([[[4.0, 6.0]], [[0.0, 0.0]]]),
+            "b": tf.constant([[[3.0]], [[1.0]]]),
+        }
+        # First: √(3² + 4²) + |5 − 3| = 7. Second: 0 + 0.
+        distance = losses.attention_distance(first, second)
+        self.assertAllClose(distance, [7.0, 0.0], 1e-6, 1e-6)
+
+    def test_equals_numpy_twin(self):
+        first, second = _maps(1), _maps(2)
+        self.assertAllClose(
+            losses.attention_distance(first, second),
+            _distance_twin(first, second),
+            1e-5,
+            1e-6,
+        )
+
+    def test_is_symmetric(self):
+        first, second = _maps(1), _maps(2)
+        backwards = dict(reversed(list(first.items())))
+        self.assertAllEqual(
+            losses.attention_distance(first, second),
+            losses.attention_distance(second, backwards),
+        )
+
+    def test_equal_maps_have_gradient_zero(self):
+        maps = _maps(1)["late"]
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            distance = losses.attention_distance(
+                {"late": maps}, {"late": tf.identity(_maps(1)["late"])}
+            )
+        self.assertAllEqual(distance, np.zeros(4))
+        self.assertAllEqual(tape.gradient(distance, maps), tf.zeros_like(maps))
+
+    def test_different_layers_are_refused(self):
+        first, second = _maps(1), {"late": _maps(2)["late"]}
+        message = r"same layers.*\['early', 'late'\] and \['late'\]"
+        with self.assertRaisesRegex(InputError, message):
+            losses.attention_distance(first, second)
+        message = r"same layers.*\['late'\] and \['early', 'late'\]"
+        with self.assertRaisesRegex(InputError, message):
+            losses.attention_distance(second, first)
+
+    def test_no_layers_are_refused(self):
+        with self.assertRaisesRegex(InputError, "non-empty"):
+            losses.attention_distance({}, {})
+
+
+class AttentionTransferTest(tf.test.TestCase):
+    def test_hand_numbers(self):
+        teacher = {"a": tf.constant([[[1.0, 1.0]]])}
+        adversarial = {"a": tf.constant([[[1.0, 4.0]]])}
+        clean = {"a": tf.constant([[[2.0, 1.0]]])}
+        # ‖(0, −3)‖ + ‖(−1, 0)‖ = 4; the student's own maps, √10 apart, are
+        # not compared.
+        loss = losses.attention_transfer(teacher, adversarial, clean)
+        self.assertAllClose(loss, [4.0], 1e-6, 1e-6)
+
+    def test_equals_numpy_twin(self):
+        teacher, adversarial, clean = _maps(1), _maps(2), _maps(3)
+        self.assertAllClose(
+            losses.attention_transfer(teacher, adversarial, clean),
+            _distance_twin(teacher, adversarial)
+            + _distance_twin(teacher, clean),
+            1e-5,
+            1e-6,
+        )
+
+    def test_student_maps_may_be_exchanged(self):
+        teacher, adversarial, clean = _maps(1), _maps(2), _maps(3)
+        self.assertAllClose(
+            losses.attention_transfer(teacher, adversarial, clean),
+            losses.attention_transfer(teacher, clean, adversarial),
+            1e-6,
+            1e-6,
+        )
+
+    def test_different_layers_are_refused(self):
+        maps, fewer = _maps(1), {"late": _maps(1)["late"]}
+        with self.assertRaisesRegex(InputError, "same layers"):
+            losses.attention_transfer(maps, maps, fewer)
+        with self.assertRaisesRegex(InputError, "same layers"):
+            losses.attention_transfer(maps, fewer, maps)
+
+
+class LogitPairingTest(tf.test.TestCase):
+    def test_hand_numbers(self):
+        clean = tf.constant([[1.0, 2.0, 3.0], [7.0, 7.0, 7.0]])
+        adversarial = tf.constant([[0.0, 4.0, 1.0], [7.0, 7.0, 7.0]])
+        # √(1² + 2² + 2²) = 3, and 0 for equal logits.
+        pairing = losses.logit_pairing(clean, adversarial)
+        self.assertAllClose(pairing, [3.0, 0.0], 1e-6, 1e-6)
+
+    def test_pairs_logits_not_probabilities(self):
+        # Softmax does not see a shift of all logits; the norm does: √(3·1²).
+        clean = tf.constant([[0.0, 1.0, 2.0]])
+        self.assertAllClose(
+            losses.logit_pairing(clean, clean + 1.0), [3**0.5], 1e-6, 1e-6
+        )
+
+    def test_equals_numpy_twin_and_is_symmetric(self):
+        clean, adversarial = _logits(1), _logits(2)
+        expected = []
+        for a, b in zip(clean.numpy(), adversarial.numpy(), strict=True):
+            pairs = zip(a, b, strict=True)
+            expected.append(sum((p - q) ** 2 for p, q in pairs) ** 0.5)
+        pairing = losses.logit_pairing(clean, adversarial)
+        self.assertAllClose(pairing, expected, 1e-5, 1e-6)
+        self.assertAllEqual(pairing, losses.logit_pairing(adversarial, clean))
+
+
+class MarginTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        # (logits, label, z_y − the largest other)
+        ([5.0, 2.0, 3.0], 0, 2.0),
+        ([5.0, 2.0, 3.0], 1, -3.0),
+        ([5.0, 2.0, 3.0], 2, -2.0),
+        ([4.0, 4.0, 1.0], 0, 0.0),
+        ([-5.0, -2.0, -9.0], 1, 3.0),
+        ([-2.0, -5.0], 0, 3.0),
+    )
+    def test_hand_numbers(self, logits, label, expected):
+        margin = losses.margin(tf.constant([label]), tf.constant([logits]))
+        self.assertAllEqual(margin, [expected])
+
+    def test_equals_numpy_twin(self):
+        labels, logits = np.array([3, 0, 5, 1]), _logits(4)
+        expected = [
+            row[label] - max(z for j, z in enumerate(row) if j != label)
+            for label, row in zip(labels, logits.numpy(), strict=True)
+        ]
+        self.assertAllClose(losses.margin(labels, logits), expected, 1e-6)
+
+
+if __name__ == "__main__":
+    tf.test.main()

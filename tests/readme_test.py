@@ -1,0 +1,58 @@
+"""What the README shows is so: its program runs, its names exist."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+from absl.testing import absltest
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_TEXT = (_ROOT / "README.md").read_text()
+
+
+class ReadmeTest(absltest.TestCase):
+    def test_the_library_example_runs(self):
+        (program,) = re.findall(r"```python\n(.*?)```", _TEXT, re.DOTALL)
+        shortened = program.replace("epochs=6", "epochs=1, steps_per_epoch=2")
+        self.assertNotEqual(shortened, program)
+        done = subprocess.run(
+            [sys.executable, "-c", shortened],
+            cwd=_ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("attention_transfer", done.stdout)
+
+    def test_files_exist(self):
+        """Every path in backquotes or links that looks like a file of ours."""
+        names = re.findall(r"`((?:[\w.]+/)+[\w.]+\.\w+)`", _TEXT)
+        names += re.findall(r"\]\(([\w./]+)\)", _TEXT)
+        self.assertGreater(len(names), 10)
+        for name in names:
+            self.assertTrue((_ROOT / name).exists(), name)
+
+    def test_flags_exist(self):
+        output = ""
+        for module in ("atat_tf.train", "atat_tf.evaluate"):
+            done = subprocess.run(
+                [sys.executable, "-m", module, "--help"],
+                cwd=_ROOT,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            output += done.stdout
+        for flag in set(re.findall(r"`--([a-z_]+)", _TEXT)):
+            self.assertIn(f"--{flag}:", output)
+
+    def test_make_targets_exist(self):
+        makefile = (_ROOT / "Makefile").read_text()
+        for target in set(re.findall(r"make ([a-z-]+)[ `]", _TEXT)):
+            self.assertRegex(makefile, rf"(?m)^{target}:")
+
+
+if __name__ == "__main__":
+    absltest.main()

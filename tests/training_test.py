@@ -1,0 +1,329 @@
+"""Whole runs: files, resuming to the bit after kills, refusals, failures."""
+
+import atexit
+import functools
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import tempfile
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl.testing import parameterized
+
+from atat_tf import checkpoints, run_folder, training
+from atat_tf.errors import InputError
+from tests import runs
+
+
+def _arrays(path):
+    """Returns {name: array} of a weights file."""
+    arrays = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = item[()]
+
+    with h5py.File(path) as file:
+        file.visititems(visit)
+    return arrays
+
+
+@functools.cache
+def _finished_run():
+    """Returns a folder with one ATAT run with EMA, and its results."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    workdir = pathlib.Path(folder) / "done"
+    config = runs.config(optimizer__ema=0.9)
+    return workdir, training.train_and_evaluate(config, workdir)
+
+
+class RunsTest(parameterized.TestCase, tf.test.TestCase):
+    """What the tests share: `done`, trained once, and a workdir for each."""
+
+    def setUp(self):
+        super().setUp()
+        self.done, self.results = _finished_run()
+        self.base = pathlib.Path(self.get_temp_dir())
+        self.workdir = self.base / self.id().rpartition(".")[2]
+
+    def _train(self, method="atat", workdir=None, **overrides):
+        if method == "atat":
+            overrides.setdefault("teacher", str(self.done / "teacher"))
+        return training.train_and_evaluate(
+            runs.config(method, **overrides), workdir or self.workdir
+        )
+
+    def _assert_same_weights(self, here, there, names=run_folder.WEIGHTS):
+        for name in names:
+            first = _arrays(run_folder.weights_path(here, name))
+            second = _arrays(run_folder.weights_path(there, name))
+            self.assertGreater(len(first), 30)
+            self.assertEqual(first.keys(), second.keys())
+            for array, value in first.items():
+                np.testing.assert_array_equal(value, second[array], array)
+
+
+class FilesTest(RunsTest):
+    def test_a_run_folder_holds_what_the_readme_says(self):
+        for folder in (self.done, self.done / "teacher"):
+            present = set(os.listdir(folder))
+            expected = {"config.json", "checkpoints", "best.weights.h5"}
+            expected |= {"last.weights.h5", "metrics.jsonl", "tensorboard"}
+            self.assertContainsSubset(expected, present)
+        self.assertIn("results.json", os.listdir(self.done))
+        self.assertIn("ema.weights.h5", os.listdir(self.done))
+        leftovers = list(self.done.rglob(".*"))
+        self.assertEmpty(leftovers)
+
+    def test_metrics_have_one_line_for_each_epoch(self):
+        rows = run_folder.read_metrics(self.done)
+        self.assertEqual([row["epoch"] for row in rows], [1, 2])
+        self.assertEqual([row["step"] for row in rows], [5, 10])
+        self.assertContainsSubset(
+            {
+                "train_loss",
+                "train_cross_entropy",
+                "train_attention_transfer",
+                "train_logit_pairing",
+                "train_clean_accuracy",
+                "train_adversarial_accuracy",
+                "validation_clean_accuracy",
+                "validation_pgd_accuracy",
+                "learning_rate",
+                "seconds",
+            },
+            rows[0],
+        )
+
+    def test_results(self):
+        stored = json.loads((self.done / "results.json").read_text())
+        self.assertEqual(stored, self.results)
+        self.assertEqual(stored["method"], "atat")
+        self.assertEqual(stored["num_images"], 360)
+        self.assertEqual(set(stored["accuracy"]), {"clean"})
+        for field in ("dataset", "data", "bn_eval", "seed", "commit"):
+            self.assertIn(field, stored)
+
+    def test_config_is_resolved(self):
+        config = json.loads((self.done / "config.json").read_text())
+        self.assertEqual(config["backbone"]["depth"], 10)
+        teacher = json.loads((self.done / "teacher/config.json").read_text())
+        self.assertEqual(teacher["defense"], {"name": "standard"})
+        self.assertEqual(teacher["num_epochs"], 1)
+
+    def test_tensorboard_has_the_metrics(self):
+        tags = set()
+        for path in (self.done / "tensorboard").iterdir():
+            for event in tf.compat.v1.train.summary_iterator(str(path)):
+                tags |= {value.tag for value in event.summary.value}
+        self.assertContainsSubset(
+            {"train/attention_transfer", "validation/pgd_accuracy"}, tags
+        )
+
+    def test_average_differs_from_the_last_weights(self):
+        last = _arrays(run_folder.weights_path(self.done, "last"))
+        average = _arrays(run_folder.weights_path(self.done, "ema"))
+        differing = [k for k in last if not np.array_equal(last[k], average[k])]
+        self.assertNotEmpty(differing)
+
+    def test_best_is_the_highest_validation_accuracy_under_attack(self):
+        rows = run_folder.read_metrics(self.done)
+        scores = [row["validation_pgd_accuracy"] for row in rows]
+        best = _arrays(run_folder.weights_path(self.done, "best"))
+        last = _arrays(run_folder.weights_path(self.done, "last"))
+        same = all(np.array_equal(best[k], last[k]) for k in best)
+        # Of two epochs the last is the best only if it is strictly better.
+        self.assertEqual(same, scores[1] > scores[0])
+
+    def test_the_student_starts_from_the_teacher(self):
+        """At a rate of all but zero, one step later it is still there."""
+        self._train(num_epochs=1, optimizer__learning_rate=1e-30)
+        teacher = _arrays(
+            run_folder.weights_path(self.done / "teacher", "best")
+        )
+        student = _arrays(run_folder.weights_path(self.workdir, "last"))
+        kernel = next(k for k in teacher if teacher[k].shape == (64, 10))
+        self.assertAllEqual(teacher[kernel], student[kernel])
+
+    def test_done_is_done(self):
+        before = (self.done / "last.weights.h5").stat().st_mtime_ns
+        again = training.train_and_evaluate(
+            runs.config(optimizer__ema=0.9), self.done
+        )
+        self.assertEqual(again, self.results)
+        after = (self.done / "last.weights.h5").stat().st_mtime_ns
+        self.assertEqual(before, after)
+
+    @parameterized.parameters("at", "alp")
+    def test_other_methods_train_without_a_teacher(self, method):
+        results = self._train(method, num_epochs=1)
+        self.assertEqual(results["method"], method)
+        self.assertFalse((self.workdir / "teacher").exists())
+
+    def test_madry_alone_never_sees_clean_images(self):
+        self._train("at", num_epochs=1, defense__clean_weight=0.0)
+        (row,) = run_folder.read_metrics(self.workdir)
+        self.assertEqual(row["train_clean_accuracy"], 0)
+        self.assertGreater(row["train_adversarial_accuracy"], 0)
+
+
+class ResumeTest(RunsTest):
+    def test_a_killed_process_goes_on_to_the_same_bits(self):
+        """SIGKILL in the middle of an epoch and inside a checkpoint."""
+        words = runs.command(
+            self.workdir,
+            f"--teacher={self.done / 'teacher'}",
+            optimizer__ema=0.9,
+        )
+        self.assertTrue(runs.kill_at(words, self.workdir, 3, 0.0))
+        self.assertTrue(runs.kill_at(words, self.workdir, 6, 0.02))
+        status, output = runs.finish(words)
+        self.assertEqual(status, 0, output)
+        self.assertIn("going on from step", output)
+        self._assert_same_weights(self.workdir, self.done)
+        epochs = [row["epoch"] for row in run_folder.read_metrics(self.workdir)]
+        self.assertEqual(epochs, [1, 2])
+        for here, there in zip(
+            run_folder.read_metrics(self.workdir),
+            run_folder.read_metrics(self.done),
+            strict=True,
+        ):
+            del here["seconds"], there["seconds"]
+            self.assertEqual(here, there)
+
+    def test_a_damaged_checkpoint_is_passed_over(self):
+        shutil.copytree(self.done, self.workdir)
+        newest = max((self.workdir / "checkpoints").iterdir())
+        newest.write_bytes(newest.read_bytes()[:5000])
+        with self.assertLogs(level="WARNING") as logs:
+            training.train_and_evaluate(
+                runs.config(optimizer__ema=0.9), self.workdir
+            )
+        self.assertIn(newest.name, logs.output[0])
+        self._assert_same_weights(self.workdir, self.done)
+
+    def test_ctrl_c_says_how_to_go_on(self):
+        words = runs.command(
+            self.workdir, "--config=configs/at.py", num_epochs=100
+        )
+        process = subprocess.Popen(
+            words,
+            cwd=runs.ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for line in process.stdout:
+            if "epoch 1/" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130)
+        self.assertIn("same command goes on", rest)
+        self.assertNotIn("Traceback", rest)
+
+    @pytest.mark.long
+    def test_kills_at_many_random_moments(self):
+        words = runs.command(
+            self.workdir,
+            f"--teacher={self.done / 'teacher'}",
+            optimizer__ema=0.9,
+        )
+        generator = np.random.default_rng()
+        killed = 0
+        for _ in range(12):
+            moment = int(generator.integers(0, 11))
+            delay = float(generator.uniform(0, 1.5))
+            killed += runs.kill_at(words, self.workdir, moment, delay)
+        status, output = runs.finish(words)
+        self.assertEqual(status, 0, output)
+        self.assertGreater(killed, 3)
+        self._assert_same_weights(self.workdir, self.done)
+
+    @pytest.mark.long
+    def test_a_teacher_killed_in_its_training_goes_on_too(self):
+        words = runs.command(self.workdir, optimizer__ema=0.9)
+        self.assertTrue(runs.kill_at(words, self.workdir / "teacher", 2, 0.01))
+        self.assertTrue(runs.kill_at(words, self.workdir, 1, 0.01))
+        status, output = runs.finish(words)
+        self.assertEqual(status, 0, output)
+        self._assert_same_weights(self.workdir, self.done)
+
+
+class RefusalTest(RunsTest):
+    def _assert_refused(self, message, method="atat", **overrides):
+        with self.assertRaisesRegex(InputError, message):
+            self._train(method, **overrides)
+        self.assertFalse(self.workdir.exists())
+
+    def test_another_config_in_the_workdir(self):
+        with self.assertRaisesRegex(
+            InputError, r"another --workdir.*seed=1 here, 0 there"
+        ):
+            training.train_and_evaluate(
+                runs.config(optimizer__ema=0.9, seed=1), self.done
+            )
+
+    @parameterized.parameters(
+        ({"teacher": "/nowhere"}, "run folder with config.json"),
+        ({"backbone__width": 2}, "a teacher of.*width=2 here, 1 there"),
+        ({"backbone__name": "madry_wide_resnet"}, "a teacher of.*name="),
+        ({"num_validation": 160}, "a teacher of.*num_validation"),
+        ({"dataset": "cifar100"}, "a teacher of.*dataset"),
+        ({"defense__layers": ("pool",)}, "spatial map.*features.*'pool'"),
+        ({"batch_size": 321}, "batch_size from 1.*to 320"),
+    )
+    def test_what_does_not_fit(self, overrides, message):
+        self._assert_refused(message, **overrides)
+
+    def test_untrained_teacher(self):
+        empty = self.base / "untrained"
+        run_folder.create(empty)
+        shutil.copy(self.done / "teacher/config.json", empty)
+        self._assert_refused("a trained teacher", teacher=str(empty))
+
+    def test_unwritable_workdir(self):
+        blocked = self.base / "a_file"
+        blocked.write_text("")
+        with self.assertRaisesRegex(InputError, "can be written"):
+            self._train(workdir=blocked / "run")
+
+
+class FailureTest(RunsTest):
+    def test_a_loss_that_is_not_finite_names_the_step(self):
+        with self.assertRaisesRegex(
+            FloatingPointError, r"finite.*step \d+|step \d+.*NaN"
+        ):
+            self._train("at", optimizer__learning_rate=1e30)
+        variables = []
+        facts = checkpoints.restore(self.workdir, variables)
+        # Whatever was kept is from before.
+        self.assertTrue(facts is None or facts["step"] < 10)
+
+    def test_a_full_disk_is_one_sentence(self):
+        """A limit on file sizes stands in for the disk."""
+
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+        words = runs.command(self.workdir, "--config=configs/at.py")
+        status, output = runs.finish(words, preexec_fn=limit)
+        self.assertEqual(status, 1, output)
+        self.assertRegex(output, "error: .*could not write .*step-")
+        self.assertNotIn("Traceback", output)
+        # Nothing half-written is left, and with room again it goes on.
+        self.assertEmpty(os.listdir(self.workdir / "checkpoints"))
+        status, output = runs.finish(words)
+        self.assertEqual(status, 0, output)
+
+
+if __name__ == "__main__":
+    tf.test.main()
