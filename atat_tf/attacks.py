@@ -5,6 +5,7 @@ inside the ball and the box leave (§2.3).
 """
 
 import dataclasses
+import inspect
 import re
 from collections.abc import Callable
 
@@ -178,8 +179,6 @@ def pgd(epsilon, step_size, num_steps, restarts=1):
 
 ATTACKS = {"fgsm": fgsm, "ifgsm": ifgsm, "pgd": pgd}
 
-_NAME = re.compile(r"(?P<kind>ifgsm|pgd)(?P<steps>\d+)(x(?P<restarts>\d+))?")
-
 
 def from_name(name, epsilon, step_size):
     """Returns the attack that a table's column names.
@@ -195,14 +194,18 @@ def from_name(name, epsilon, step_size):
     Raises:
       InputError: the name is none of these; the known forms are listed.
     """
-    if name == "fgsm":
-        return fgsm(epsilon)
-    match = _NAME.fullmatch(name)
-    if match and match["kind"] == "ifgsm" and not match["restarts"]:
-        return ifgsm(epsilon, step_size, int(match["steps"]))
-    if match and match["kind"] == "pgd":
-        restarts = int(match["restarts"] or 1)
-        return pgd(epsilon, step_size, int(match["steps"]), restarts)
+    match = re.fullmatch(r"([a-z_]+)(\d+)?(?:x(\d+))?", name)
+    if match and match[1] in ATTACKS:
+        factory = ATTACKS[match[1]]
+        parameters = inspect.signature(factory).parameters
+        ball = {"epsilon": epsilon, "step_size": step_size}
+        arguments = {n: v for n, v in ball.items() if n in parameters}
+        for field, number in (("num_steps", match[2]), ("restarts", match[3])):
+            if number:
+                arguments[field] = int(number)
+        required = {n for n, p in parameters.items() if p.default is p.empty}
+        if required <= arguments.keys() <= parameters.keys():
+            return factory(**arguments)
     raise unknown(
         "an attack (any number of steps, and of restarts as in pgd20x10)",
         name,

@@ -24,7 +24,12 @@ def resolve(config):
     """
     config = config.copy_and_resolve_references()
     config.unlock()
-    defaults = base.BY_DATASET.get(config.dataset, base.BY_DATASET[""])
+    defaults = dict(base.BY_DATASET.get(config.dataset, base.BY_DATASET[""]))
+    if config.defense.name == "standard":
+        # Standard training is the teacher's, whoever trains it.
+        defaults["num_epochs"] = defaults["teacher_num_epochs"]
+        rate = defaults["teacher_learning_rate"]
+        defaults["optimizer.learning_rate"] = rate
     for path, value in defaults.items():
         *sections, field = path.split(".")
         section = config
@@ -57,6 +62,7 @@ def teacher_config(config):
     teacher.unlock()
     teacher.defense = ml_collections.ConfigDict({"name": "standard"})
     teacher.num_epochs = config.teacher_num_epochs
+    teacher.optimizer.learning_rate = config.teacher_learning_rate
     teacher.student_start = "random"
     teacher.teacher = ""
     return teacher.lock()
@@ -86,6 +92,7 @@ def validate(config, data_dir=None):
     _expect_choice(config, "precision", ("float32", "mixed_bfloat16"))
     _expect_choice(config.optimizer, "schedule", ("piecewise", "cosine"))
     _validate_optimizer(config.optimizer)
+    _expect_field(config, "teacher_learning_rate", lambda rate: rate > 0, "> 0")
     build_attack(config)
     build_attacks(config)
     build_defense(config)

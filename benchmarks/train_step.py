@@ -157,7 +157,7 @@ def print_results(results):
     """Prints what `main` measured, as a table and the lines it needs."""
     from atat_tf import progress
 
-    size, about = results["size"], results["surroundings"]
+    size = results["size"]
     progress.table(
         f"WRN-{size['depth']}-{size['width']}, b = {size['batch_size']}, "
         f"random uint8 images, medians of {size['repeats']} rounds",
@@ -181,6 +181,13 @@ def print_results(results):
             f"first step (with tracing) {first['first_step_seconds']:.1f} s, "
             f"peak memory {first['peak_gib']:.2f} GiB"
         )
+    _print_surroundings(results["surroundings"])
+
+
+def _print_surroundings(about):
+    from atat_tf import progress
+
+    console = progress.console()
     console.print(
         f"{about['cpu']}, {about['cores']} cores, "
         f"GPUs: {', '.join(about['gpus']) or 'none'}, "

@@ -68,6 +68,7 @@ def get_config():
     config.teacher = ""
     # How that teacher is trained: the standard recipe on the same backbone.
     config.teacher_num_epochs = config_dict.placeholder(int)
+    config.teacher_learning_rate = config_dict.placeholder(float)
     # Where the student starts: the "teacher"'s weights (§3.2) or "random" ones.
     config.student_start = "teacher"
 
@@ -93,6 +94,7 @@ _CIFAR = {
     "num_epochs": 100,
     "teacher_num_epochs": 100,
     "optimizer.learning_rate": 0.1,
+    "teacher_learning_rate": 0.1,
     "evaluation.attacks": ("clean", "fgsm", "ifgsm20", "pgd7", "pgd20"),
 }
 
@@ -108,9 +110,13 @@ BY_DATASET = {
         **_CIFAR,
         "backbone.depth": 10,
         "backbone.width": 1,
-        "batch_size": 64,
+        "batch_size": 32,
         "num_epochs": 6,
+        "optimizer.learning_rate": 0.03,
+        # At ten times the rate standard training alone withstands ε = 8/255
+        # on most of these images: thick strokes, black on white.
         "teacher_num_epochs": 8,
+        "teacher_learning_rate": 0.01,
     },
     "": _CIFAR,
 }

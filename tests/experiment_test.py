@@ -86,6 +86,17 @@ class ResolveTest(parameterized.TestCase, tf.test.TestCase):
         experiment.validate(teacher)
         self.assertEqual(teacher.backbone, config.backbone)
 
+    @parameterized.parameters("cifar10", "digits")
+    def test_the_teacher_is_what_the_standard_recipe_trains(self, dataset):
+        values = standard.get_config()
+        values.dataset = dataset
+        self.assertEqual(
+            experiment.to_dict(experiment.resolve(values)),
+            experiment.to_dict(
+                experiment.teacher_config(_config(dataset=dataset))
+            ),
+        )
+
 
 class ValidateTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(
@@ -125,7 +136,7 @@ class BuildTest(tf.test.TestCase):
 
     def test_piecewise_schedule(self):
         """0.1 until 75 % of 2 epochs × 10 steps, then 0.01, from 90 % 0.001."""
-        config = _config(dataset="digits", num_epochs=2)
+        config = _config(num_epochs=2)
         schedule = experiment.build_optimizer(config, 10)._learning_rate
         rates = [float(schedule(step)) for step in (0, 15, 16, 18, 19)]
         self.assertAllClose(rates, [0.1, 0.1, 0.01, 0.01, 0.001])
