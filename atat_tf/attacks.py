@@ -115,8 +115,8 @@ class LinfAttack:
             return tf.stop_gradient(best)
 
         def restart(index, best, margin):
-            # An odd multiple apart from the indices of any data set.
-            shifted = seeds + tf.stack([index, 0])[None] * (1 << 48)
+            # Beyond the indices of any data set, all below 2**40.
+            shifted = seeds + tf.stack([tf.zeros_like(index), index * 2**40])
             candidate = self._ascend(logits_fn, images, labels, shifted)
             candidate_margin = losses.margin(labels, logits_fn(candidate))
             better = candidate_margin < margin

@@ -163,6 +163,9 @@ class ATAT:
         _, teacher_maps = attention.logits_and_attention(
             teacher, images, labels, training=False
         )
+        # Frozen layers do not stop a tape: Keras fixes what it watches when
+        # a variable is made.
+        teacher_maps = tf.nest.map_structure(tf.stop_gradient, teacher_maps)
         mixture = tf.concat([images, adversarial], axis=0)
         twice = tf.concat([labels, labels], axis=0)
         logits, maps = attention.logits_and_attention(

@@ -33,7 +33,7 @@ def safe_norm(x, epsilon=1e-12):
 
     Args:
       x: float [b, ...], vectorised over all but the first axis.
-      epsilon: squared norms up to this count as zero.
+      epsilon: norms up to this count as zero.
 
     Returns:
       [b], the dtype of x, >= 0.

@@ -50,6 +50,9 @@ def wide_resnet(
       l2: factor of ‖w‖² on every kernel.
       synchronized: whether batch norm averages over replicas in training.
 
+    Pixels are normalised in float32 whatever the policy: bfloat16 has steps
+    of 1/256 in [0.5, 1), half an attack step.
+
     Returns:
       keras.Model, float32 [b, H, W, C] in [0, 1] -> float32 logits [b, k];
       layer "features" is the last map, [b, H/4, W/4, 64 · width].
@@ -60,7 +63,9 @@ def wide_resnet(
     units = units_per_group(depth, width)
     part = _Parts(l2, synchronized, layers.ReLU, {})
     inputs = keras.Input(image_shape, name="images")
-    x = layers.Rescaling(4.0, offset=-2.0, name="normalise")(inputs)
+    x = layers.Rescaling(
+        4.0, offset=-2.0, dtype=keras.config.floatx(), name="normalise"
+    )(inputs)
     x = part.convolution(x, 16, 3, 1, "stem")
     for group, channels in enumerate((16 * width, 32 * width, 64 * width)):
         for unit in range(units):
@@ -114,7 +119,9 @@ def madry_wide_resnet(
     units = units_per_group(depth, width)
     part = _Parts(l2, synchronized, layers.LeakyReLU, {"negative_slope": 0.1})
     inputs = keras.Input(image_shape, name="images")
-    x = PerImageStandardization(name="normalise")(inputs)
+    x = PerImageStandardization(dtype=keras.config.floatx(), name="normalise")(
+        inputs
+    )
     x = part.convolution(x, 16, 3, 1, "stem")
     for group, channels in enumerate((16 * width, 32 * width, 64 * width)):
         for unit in range(units):
@@ -156,6 +163,24 @@ class PerImageStandardization(layers.Layer):
 
     def call(self, images):
         return tf.image.per_image_standardization(255.0 * images)
+
+
+@keras.saving.register_keras_serializable(package="atat_tf")
+class BatchNormalization(layers.BatchNormalization):
+    """Batch norm whose batch statistics can be differentiated twice.
+
+    TensorFlow's moments take the mean inside the variance for a constant.
+    That is right for a gradient, and wrong for the gradient of a gradient,
+    which attention at a layer below a batch norm in training mode needs.
+    """
+
+    def _moments(self, inputs, mask):
+        if self.synchronized or mask is not None:
+            return super()._moments(inputs, mask)  # exact there
+        axes = self._reduction_axes
+        mean = tf.reduce_mean(inputs, axes, keepdims=True)
+        variance = tf.reduce_mean(tf.square(inputs - mean), axes)
+        return tf.squeeze(mean, axes), variance
 
 
 @keras.saving.register_keras_serializable(package="atat_tf")
@@ -267,7 +292,7 @@ class _Parts:
         )(x)
 
     def norm_activation(self, x, name):
-        x = layers.BatchNormalization(
+        x = BatchNormalization(
             momentum=_BATCH_NORM_MOMENTUM,
             synchronized=self._synchronized,
             name=f"{name}_norm",

@@ -54,6 +54,10 @@ def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
     if config.teacher:
         _expect_fitting_teacher(config)
     strategy = experiment.build_strategy(num_devices)
+    if not tf.config.list_physical_devices("GPU"):
+        # A resumed run repeats the killed one to the bit; on GPUs it would
+        # cost speed, and no such promise is made.
+        tf.config.experimental.enable_op_determinism()
     dataset = evaluation.load_dataset(config, data_dir)
     _expect_a_batch(config, dataset, strategy)
     with strategy.scope():

@@ -86,6 +86,13 @@ class EveryDefenseTest(DefenseTestCase):
         for old, new in zip(before, after, strict=True):
             self.assertAllEqual(old, new)
 
+    def test_no_gradient_reaches_the_teacher(self):
+        with tf.GradientTape() as tape:
+            loss = self._objective(defenses.ATAT()).loss
+        variables = [v.value for v in self.teacher.variables]
+        for gradient in tape.gradient(loss, variables):
+            self.assertIsNone(gradient)
+
     @parameterized.parameters(*defenses.DEFENSES)
     def test_the_teacher_is_read_only_where_it_is_needed(self, name):
         defense = defenses.DEFENSES[name]()

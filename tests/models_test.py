@@ -192,6 +192,43 @@ class LayersTest(parameterized.TestCase, tf.test.TestCase):
             self.assertEqual(norms, 7 * [wanted])
 
 
+class BatchNormalizationTest(tf.test.TestCase):
+    def test_is_keras_own_but_for_the_second_derivative(self):
+        images = toys.random_images(6)
+        ours, theirs = (
+            models.BatchNormalization(),
+            keras.layers.BatchNormalization(),
+        )
+        for training in (True, True, False):
+            self.assertAllClose(
+                ours(images, training=training),
+                theirs(images, training=training),
+                1e-5,
+                1e-5,
+            )
+        for mine, other in zip(ours.weights, theirs.weights, strict=True):
+            self.assertAllClose(mine, other, 1e-6, 1e-6)
+
+    def test_second_derivative(self):
+        """Of var(x, 0) in x, by hand.
+
+        var(x, 0) = x²/2 − (x/2)² = x²/4, so the second derivative is ½; with
+        the mean held constant it would be 1.
+        """
+        layer = models.BatchNormalization(axis=-1)
+        layer.build((None, 1))
+        x = tf.constant(3.0)
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                inputs = tf.stack([x, 0.0 * x])[:, None]
+                _, variance = layer._moments(inputs, None)
+            slope = inner.gradient(variance, x)
+        self.assertAllClose(slope, 1.5)
+        self.assertAllClose(outer.gradient(slope, x), 0.5)
+
+
 class RegularizationTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(*models.BACKBONES)
     def test_penalty_is_2e_4_half_squares_of_kernels(self, name):
@@ -338,6 +375,7 @@ class PrecisionTest(parameterized.TestCase, tf.test.TestCase):
         images = toys.random_images(2, (16, 16, 3))
         outputs = models.with_taps(model, ("features",))(images)
         self.assertEqual(outputs["features"].dtype, tf.bfloat16)
+        self.assertEqual(model.get_layer("normalise").compute_dtype, "float32")
         self.assertEqual(outputs["logits"].dtype, tf.float32)
         for variable in model.variables:
             self.assertEqual(variable.dtype, "float32")

@@ -65,7 +65,7 @@ def small_classifier(seed=0, norm=True):
             6, 3, stride, "same", use_bias=not norm, name=f"{name}_conv"
         )(x)
         if norm:
-            x = layers.BatchNormalization(name=f"{name}_norm")(x)
+            x = models.BatchNormalization(name=f"{name}_norm")(x)
         x = layers.ReLU(name=name)(x)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     logits = layers.Dense(
