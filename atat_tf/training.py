@@ -71,8 +71,8 @@ def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
     if experiment.needs_teacher(config):
         teacher = _teacher(config, workdir, dataset, strategy)
     run = _Run(config, workdir, dataset, strategy, teacher)
-    run.train()
-    if (workdir / run_folder.RESULTS).exists():
+    trained = run.train()
+    if not trained and (workdir / run_folder.RESULTS).exists():
         return run_folder.read_json(workdir / run_folder.RESULTS)
     return evaluation.evaluate_run(workdir, data_dir=data_dir, dataset=dataset)
 
@@ -125,6 +125,7 @@ class _Run:
         self.console = progress.console()
 
     def train(self):
+        """Returns whether there was anything left to train."""
         run_folder.create(self.workdir)
         run_folder.write_json(
             self.workdir / run_folder.CONFIG, experiment.to_dict(self.config)
@@ -135,11 +136,12 @@ class _Run:
         name = self.config.defense.name
         if facts["step"] >= self.total_steps:
             self.console.print(f"{name}: trained already, in {self.workdir}")
-            return
+            return False
         if facts["step"]:
             self.console.print(f"{name}: going on from step {facts['step']}")
         self._announce(facts["step"])
         self._train_from(facts)
+        return True
 
     def _train_from(self, facts):
         step, rows, best = facts["step"], facts["epochs"], facts["best"]

@@ -2,8 +2,8 @@
 
     python -m atat_tf.train --dataset=cifar10 --workdir=runs/atat
 
-WRN-34-10 on CIFAR-10 or CIFAR-100: not run (about 220 GFLOP an image and
-step, 100 epochs; years on two CPU cores).
+WRN-34-10 on CIFAR-10 or CIFAR-100: not run (280 GFLOP an image and step, 100
+epochs; more than a year on two CPU cores).
 """
 
 from configs import base
