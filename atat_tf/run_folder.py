@@ -11,6 +11,7 @@ import os
 import pathlib
 import subprocess
 import uuid
+import warnings
 
 from atat_tf.errors import InputError
 
@@ -116,7 +117,11 @@ def load_weights(workdir, which, model):
             "."
         )
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            # A layer that the file lacks would keep its random weights, and
+            # Keras would only warn.
+            warnings.simplefilter("error", UserWarning)
+            model.load_weights(path)
     except Exception as error:  # h5py and Keras raise many kinds
         reason = str(error).strip().split("\n")[0][:200]
         raise InputError(

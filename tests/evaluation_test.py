@@ -66,12 +66,15 @@ class EvaluateRunTest(tf.test.TestCase):
         other = pathlib.Path(self.get_temp_dir()) / "other"
         run_folder.create(other)
         config = run_folder.read_json(self.workdir / "config.json")
-        config["backbone"]["width"] = 2
-        run_folder.write_json(other / "config.json", config)
         best = run_folder.weights_path(self.workdir, "best")
         run_folder.weights_path(other, "best").write_bytes(best.read_bytes())
-        with self.assertRaisesRegex(InputError, "does not fit"):
-            evaluation.evaluate_run(other, ["clean"], 10)
+        # Wider: other shapes. Deeper: layers that the file lacks.
+        for field, value in (("width", 2), ("depth", 16)):
+            changed = {**config, "backbone": {**config["backbone"]}}
+            changed["backbone"][field] = value
+            run_folder.write_json(other / "config.json", changed)
+            with self.assertRaisesRegex(InputError, "does not fit"):
+                evaluation.evaluate_run(other, ["clean"], 10)
 
 
 class CommandTest(tf.test.TestCase):
