@@ -23,6 +23,9 @@ class Evaluator:
         "batch" those of the attacked batch, as the released evaluation did.
       seed: of the random starts; image i has the start (seed, 0, i).
 
+    Attributes:
+      names: of the attacks, in the order given.
+
     Raises:
       InputError: `batch_norm` is neither.
     """
@@ -33,6 +36,7 @@ class Evaluator:
             "bn_eval of frozen or batch",
             bn_eval=batch_norm,
         )
+        self.names = tuple(named_attacks)
         self._seed = seed
         self._logits_fn = _logits_fn(classifier, batch_norm)
         shape = (None, *classifier.input_shape[1:])

@@ -4,7 +4,6 @@ Runs can be killed at any moment: the same command goes on from the last
 checkpoint, on CPU to the same bits.
 """
 
-import dataclasses
 import math
 import pathlib
 import time
@@ -215,7 +214,7 @@ class _Run:
         row = {"epoch": epoch, "step": step, "seconds": round(seconds, 2)}
         row |= {f"train_{name}": value for name, value in figures.items()}
         for name in self.validator.names:
-            correct = self.validator.evaluator.correct(
+            correct = self.validator.correct(
                 name,
                 self.dataset.validation,
                 self.config.evaluation.batch_size,
@@ -312,17 +311,11 @@ class _Run:
         return min(times[1:]) * self.config.batch_size / batch
 
 
-@dataclasses.dataclass(frozen=True)
-class _Validator:
-    names: tuple[str, ...]
-    evaluator: robustness.Evaluator
-
-
 def _validator(config, student):
     named = {"clean": None}
     if defenses.DEFENSES[config.defense.name].needs_attack:
         named["pgd"] = experiment.build_attack(config)
-    return _Validator(tuple(named), robustness.Evaluator(student, named))
+    return robustness.Evaluator(student, named)
 
 
 def _passes(config):
