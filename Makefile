@@ -14,15 +14,15 @@ help: ## list the targets (at once)
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) \
 		| expand -t 14
 
-demo: $(VENV)/.requirements ## train ATAT, its teacher and AT on digits, and compare them under attack (5 to 10 minutes)
+demo: $(VENV)/.requirements ## train ATAT, its teacher and AT on digits, and compare them under attack (4 minutes)
 	$(RUN) -m atat_tf.train --dataset=digits --workdir=runs/demo
 	$(RUN) -m atat_tf.train --config=configs/at.py --dataset=digits --workdir=runs/demo/at
 	$(RUN) -m atat_tf.evaluate --workdir=runs/demo/teacher,runs/demo/at,runs/demo
 
-test: $(VENV)/.requirements-dev ## run the tests (minutes)
+test: $(VENV)/.requirements-dev ## run the tests (5 to 9 minutes)
 	$(RUN) -m pytest -q
 
-test-long: $(VENV)/.requirements-dev ## run the tests that take long or need Bazel (minutes)
+test-long: $(VENV)/.requirements-dev ## run the tests that take long or need Bazel (5 minutes)
 	$(RUN) -m pytest -q -m long
 
 lint: $(VENV)/.requirements-dev ## check style, format and, where npm is there, the BUILD file (seconds)
