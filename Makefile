@@ -19,7 +19,7 @@ demo: $(VENV)/.requirements ## train ATAT, its teacher and AT on digits, and com
 	$(RUN) -m atat_tf.train --config=configs/at.py --dataset=digits --workdir=runs/demo/at
 	$(RUN) -m atat_tf.evaluate --workdir=runs/demo/teacher,runs/demo/at,runs/demo
 
-test: $(VENV)/.requirements-dev ## run the tests (5 to 9 minutes)
+test: $(VENV)/.requirements-dev ## run the tests (4 minutes)
 	$(RUN) -m pytest -q
 
 test-long: $(VENV)/.requirements-dev ## run the tests that take long or need Bazel (5 minutes)
