@@ -1,0 +1,1 @@
+"""Serving of trained classifiers: export, embedded server, client."""

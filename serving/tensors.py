@@ -1,0 +1,199 @@
+"""TensorProto from and to NumPy arrays, fast in both of its encodings.
+
+A TensorProto holds its values as typed fields (float_val, ...) or as raw bytes
+(tensor_content); either may arrive, and TensorFlow Serving answers with the
+first unless told otherwise.
+"""
+
+import math
+
+import ml_dtypes
+import numpy as np
+
+# DataType number -> NumPy type and typed field of tensorflow.TensorProto.
+_TYPES = {
+    1: (np.float32, "float_val"),
+    2: (np.float64, "double_val"),
+    3: (np.int32, "int_val"),
+    4: (np.uint8, "int_val"),
+    5: (np.int16, "int_val"),
+    6: (np.int8, "int_val"),
+    7: (object, "string_val"),
+    8: (np.complex64, "scomplex_val"),
+    9: (np.int64, "int64_val"),
+    10: (np.bool_, "bool_val"),
+    14: (ml_dtypes.bfloat16, "half_val"),
+    17: (np.uint16, "int_val"),
+    18: (np.complex128, "dcomplex_val"),
+    19: (np.float16, "half_val"),
+    22: (np.uint32, "uint32_val"),
+    23: (np.uint64, "uint64_val"),
+}
+_STRING = 7
+_NUMBERS = {
+    np.dtype(dtype): number
+    for number, (dtype, _) in _TYPES.items()
+    if number != _STRING
+}
+_MAX_DIMENSIONS = 254
+# Values that a message does not carry are made up to this size (repeats of
+# the last one), so that a few bytes cannot ask for gigabytes.
+_MAX_FILLED_BYTES = 2**26
+
+
+def from_proto(proto):
+    """Returns the array that a TensorProto holds.
+
+    Typed fields with too few values repeat the last one, none at all gives
+    zeros, surplus is dropped; all as TensorFlow itself does. At most 64 MiB
+    are filled in that way.
+
+    Args:
+      proto: tensorflow.TensorProto.
+
+    Returns:
+      An array, of bytes objects for strings. It may be read-only.
+
+    Raises:
+      ValueError: type, shape and content do not fit together.
+    """
+    if proto.dtype not in _TYPES:
+        raise ValueError(f"type {proto.dtype} is not supported")
+    dtype, field = _TYPES[proto.dtype]
+    shape = _shape(proto.tensor_shape)
+    size = math.prod(shape)
+    content = proto.tensor_content
+    if proto.dtype == _STRING:
+        values = _strings(content, size) if content else proto.string_val
+        return _filled(list(values[:size]), size, object, b"").reshape(shape)
+    if content:
+        if len(content) != size * np.dtype(dtype).itemsize:
+            raise ValueError("tensor_content does not have the shape's length")
+        return np.frombuffer(content, dtype).reshape(shape)
+    return _filled(
+        _typed_values(getattr(proto, field), proto.dtype), size, dtype, 0
+    ).reshape(shape)
+
+
+def to_proto(array, proto=None, as_content=True):
+    """Returns a TensorProto that holds an array.
+
+    Args:
+      array: of a type that TensorFlow has; bytes objects for strings.
+      proto: the message to fill; None for a new one.
+      as_content: write raw bytes and not typed fields. Strings are always
+        written as typed fields.
+
+    Raises:
+      ValueError: TensorProto has no such type.
+    """
+    if proto is None:
+        # Importing it imports all of TensorFlow.
+        from tensorflow.core.framework import tensor_pb2
+
+        proto = tensor_pb2.TensorProto()
+    array = np.asarray(array)
+    is_string = array.dtype.kind in "OSU"
+    number = _STRING if is_string else _NUMBERS.get(array.dtype)
+    if number is None:
+        raise ValueError(f"type {array.dtype} is not supported")
+    proto.dtype = number
+    for size in array.shape:
+        proto.tensor_shape.dim.add().size = size
+    if is_string:
+        proto.string_val.extend(_as_bytes(v) for v in array.ravel())
+    elif as_content:
+        proto.tensor_content = array.tobytes()
+    else:
+        _write_typed(proto, array.ravel(), _TYPES[number][1])
+    return proto
+
+
+def _shape(tensor_shape):
+    if tensor_shape.unknown_rank or len(tensor_shape.dim) > _MAX_DIMENSIONS:
+        raise ValueError("the shape is unknown or has too many dimensions")
+    shape = tuple(dim.size for dim in tensor_shape.dim)
+    if any(size < 0 for size in shape):
+        raise ValueError("the shape has a negative dimension")
+    if math.prod(shape) >= 2**63:
+        raise ValueError("the shape has too many elements")
+    return shape
+
+
+def _typed_values(values, number):
+    if number in (8, 18):  # complex: real and imaginary parts in turn
+        parts = np.array(values, np.float64)
+        if len(parts) % 2:
+            raise ValueError("complex values come in pairs")
+        return parts[::2] + 1j * parts[1::2]
+    if number in (14, 19):  # the bits of 16-bit floats, as integers
+        return np.array(values, np.uint16).view(_TYPES[number][0])
+    if number in (4, 5, 6, 17):  # int_val is 32 bits wide: cut, as C++ does
+        return np.array(values, np.int32).astype(_TYPES[number][0])
+    return np.array(values, _TYPES[number][0])
+
+
+def _filled(values, size, dtype, zero):
+    given = min(len(values), size)
+    itemsize = np.dtype(dtype).itemsize
+    if (size - given) * itemsize > _MAX_FILLED_BYTES:
+        raise ValueError("the shape is far larger than the values that came")
+    array = np.empty(size, dtype)
+    array[:given] = values[:given]
+    if given < size:
+        array[given:] = values[given - 1] if given else zero
+    return array
+
+
+def _strings(content, count):
+    """Returns TensorFlow's list of strings: all lengths, then all bytes."""
+    lengths, position = [], 0
+    if count > len(content):
+        raise ValueError("tensor_content ends before the last length")
+    for _ in range(count):
+        length = shift = 0
+        while True:
+            if position >= len(content) or shift > 28:
+                raise ValueError("tensor_content has a length cut short")
+            byte = content[position]
+            position += 1
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        lengths.append(length)
+    if position + sum(lengths) != len(content):
+        raise ValueError("tensor_content does not have the strings' length")
+    strings = []
+    for length in lengths:
+        strings.append(content[position : position + length])
+        position += length
+    return strings
+
+
+def _write_typed(proto, flat, field):
+    descriptor = proto.DESCRIPTOR.fields_by_name[field]
+    if flat.dtype.kind == "c":
+        flat = flat.view(flat.real.dtype)
+    if field == "half_val":
+        flat = flat.view(np.uint16)
+    if flat.dtype.itemsize * 8 in (32, 64) and flat.dtype.kind == "f":
+        # Packed floats are their own bytes on the wire: parsing those takes
+        # microseconds, extending a repeated field milliseconds.
+        raw = flat.astype(flat.dtype.newbyteorder("<")).tobytes()
+        key = descriptor.number << 3 | 2
+        proto.MergeFromString(_varint(key) + _varint(len(raw)) + raw)
+    else:
+        getattr(proto, field).extend(flat.tolist())
+
+
+def _varint(value):
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _as_bytes(value):
+    return value.encode() if isinstance(value, str) else bytes(value)
