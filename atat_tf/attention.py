@@ -54,7 +54,7 @@ def attention_map(activations, gradients):
     return tf.nn.relu(location_map(activations, channel_weights(gradients)))
 
 
-def logits_and_attention(tapped, images, labels, training=False):
+def logits_and_attention(tapped, images, labels=None, training=False):
     """Returns the logits and the attention maps of the labelled classes.
 
     The class scores are summed, not averaged, before the inner gradient, so
@@ -63,7 +63,8 @@ def logits_and_attention(tapped, images, labels, training=False):
     Args:
       tapped: a model from `models.with_taps`: images -> {"logits", layer...}.
       images: float32 [b, H, W, C].
-      labels: integers [b], the class c whose score y^c is followed.
+      labels: integers [b], the class c whose score y^c is followed; None for
+        the predicted classes.
       training: whether batch norm uses (and updates) the batch's statistics.
 
     Returns:
@@ -75,6 +76,8 @@ def logits_and_attention(tapped, images, labels, training=False):
         tape.watch(images)
         activations = dict(tapped(images, training=training))
         logits = activations.pop("logits")
+        if labels is None:
+            labels = tf.argmax(logits, axis=-1)
         scores = tf.gather(logits, labels, axis=-1, batch_dims=1)
         score = tf.reduce_sum(scores)
     gradients = tape.gradient(score, activations)
@@ -83,6 +86,53 @@ def logits_and_attention(tapped, images, labels, training=False):
         for layer in activations
     }
     return logits, maps
+
+
+def explanation(tapped, images, labels=None, pooled_head=None):
+    """Returns the logits and the attention map at one layer, for reading.
+
+    What figures and served models show. It equals `logits_and_attention` in
+    inference mode; where the layer is followed by a mean over space and one
+    dense layer, Eq. 2 has the closed form w_k^c = W_kc / (h · w), and no
+    gradient is taken.
+
+    Args:
+      tapped: a model from `models.with_taps` with one layer.
+      images: float32 [b, H, W, C].
+      labels: integers [b]; None for the predicted classes.
+      pooled_head: W, float [c, k] from `models.pooled_head`, or None where
+        there is no such head.
+
+    Returns:
+      logits float [b, k] and the map of Eq. 3, float [b, h, w], >= 0.
+    """
+    if pooled_head is None:
+        logits, maps = logits_and_attention(tapped, images, labels)
+        (attention,) = maps.values()
+        return logits, attention
+    outputs = dict(tapped(images, training=False))
+    logits = outputs.pop("logits")
+    (activations,) = (_at_least_float32(a) for a in outputs.values())
+    if labels is None:
+        labels = tf.argmax(logits, axis=-1)
+    positions = tf.cast(tf.reduce_prod(activations.shape[1:3]), logits.dtype)
+    weights = tf.gather(tf.transpose(pooled_head), labels) / positions
+    weights = tf.cast(weights, activations.dtype)
+    return logits, tf.nn.relu(location_map(activations, weights))
+
+
+def scaled_for_reading(maps):
+    """Returns each map divided by its maximum; an empty map stays zero.
+
+    Args:
+      maps: float [b, h, w], >= 0.
+
+    Returns:
+      float [b, h, w] in [0, 1].
+    """
+    return tf.math.divide_no_nan(
+        maps, tf.reduce_max(maps, axis=(1, 2), keepdims=True)
+    )
 
 
 def _at_least_float32(x):

@@ -10,6 +10,7 @@ import sys
 import tempfile
 
 from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from atat_tf.errors import InputError, unknown
@@ -37,17 +38,19 @@ _SEED = flags.DEFINE_integer(
 )
 
 
-def run(main):
+def run(main, recipes=True):
     """Runs a command's main(argv); bad input becomes one sentence and exit 1.
 
     Args:
       main: function of the words that are no flags; only flags are allowed.
+      recipes: whether the command reads a recipe, and has the --config flags.
     """
     # The package may be called from any folder; recipes import `configs`.
     sys.path.insert(0, str(_ROOT))
 
     def guarded(argv):
         logging.getLogger().setLevel(logging.WARNING)
+        absl_logging.set_verbosity(absl_logging.WARNING)
         try:
             if len(argv) > 1:
                 raise InputError(
@@ -64,7 +67,7 @@ def run(main):
             )
             sys.exit(130)
 
-    app.run(guarded, flags_parser=_parse)
+    app.run(guarded, flags_parser=_parse if recipes else _parse_flags)
 
 
 @contextlib.contextmanager
@@ -88,6 +91,7 @@ def quiet_start():
         finally:
             os.dup2(screen, 2)
             os.close(screen)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def config(**plain_flags):
@@ -168,18 +172,29 @@ def seed():
 def _parse(argv):
     try:
         _check_recipe(argv)
-        config_flags.DEFINE_config_file(
-            "config",
-            str(_DEFAULT_RECIPE),
-            "recipe, as configs/at.py or configs/small.py:at; any field of it "
-            "by --config.FIELD=VALUE",
-        )
-        flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS["config"])
+    except (InputError, TypeError, ValueError) as error:
+        _exit_with(error)
+    config_flags.DEFINE_config_file(
+        "config",
+        str(_DEFAULT_RECIPE),
+        "recipe, as configs/at.py or configs/small.py:at; any field of it "
+        "by --config.FIELD=VALUE",
+    )
+    flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS["config"])
+    return _parse_flags(argv)
+
+
+def _parse_flags(argv):
+    try:
         return flags.FLAGS(argv)
     except (flags.Error, InputError, TypeError, ValueError) as error:
-        # Some of absl's errors are many lines long, the last one says it.
-        sentence = str(error).strip().split("\n")[-1]
-        sys.exit(f"error: {sentence} (--help lists the flags)")
+        _exit_with(error)
+
+
+def _exit_with(error):
+    # Some of absl's errors are many lines long, the last one says it.
+    sentence = str(error).strip().split("\n")[-1]
+    sys.exit(f"error: {sentence} (--help lists the flags)")
 
 
 def _check_recipe(argv):

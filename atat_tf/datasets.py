@@ -25,18 +25,41 @@ class Spec:
       image_shape: (H, W, C).
       num_validation: training images kept aside to choose checkpoints.
       flip: whether a mirrored image still shows its class.
+      class_names: k strings, or () where only the data itself tells them.
     """
 
     num_classes: int
     image_shape: tuple[int, int, int]
     num_validation: int = 1000
     flip: bool = True
+    class_names: tuple[str, ...] = ()
 
 
 SPECS = {
-    "cifar10": Spec(10, (32, 32, 3)),
+    "cifar10": Spec(
+        10,
+        (32, 32, 3),
+        class_names=(
+            "airplane",
+            "automobile",
+            "bird",
+            "cat",
+            "deer",
+            "dog",
+            "frog",
+            "horse",
+            "ship",
+            "truck",
+        ),
+    ),
     "cifar100": Spec(100, (32, 32, 3)),
-    "digits": Spec(10, (32, 32, 3), num_validation=160, flip=False),
+    "digits": Spec(
+        10,
+        (32, 32, 3),
+        num_validation=160,
+        flip=False,
+        class_names=tuple("0123456789"),
+    ),
 }
 
 
@@ -104,6 +127,24 @@ def spec(name, data_dir=None, image_size=None):
         image_size=image_size,
     )
     return Spec(features["label"].num_classes, tuple(shape))
+
+
+def class_names(name, data_dir=None):
+    """Returns the names of the classes, without reading images.
+
+    Args:
+      name: as for `spec`.
+      data_dir: as for `spec`.
+
+    Returns:
+      A tuple of strings; numbers where the data is not there to tell them.
+
+    Raises:
+      InputError: no such set.
+    """
+    if name in SPECS and SPECS[name].class_names:
+        return SPECS[name].class_names
+    return tuple(_builder(name, data_dir).info.features["label"].names)
 
 
 def load(name, data_dir=None, split_seed=0, num_validation=None, image_size=0):

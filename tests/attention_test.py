@@ -8,7 +8,7 @@ from absl.testing import parameterized
 from tf_keras_vis import gradcam
 from tf_keras_vis.utils import scores
 
-from atat_tf import attention, defenses, models
+from atat_tf import attention, classifiers, defenses, models
 from tests import toys
 
 
@@ -326,6 +326,48 @@ class SecondOrderTest(parameterized.TestCase, tf.test.TestCase):
         self.assertGreater(np.max(np.abs(kernel)), 1e-3)
         # Eq. 2 differentiates the logit, so the bias drops out.
         self.assertIsNone(bias)
+
+
+class ExplanationTest(tf.test.TestCase, parameterized.TestCase):
+    """What is shown and served, against what the training follows."""
+
+    @parameterized.parameters(toys.small_classifier, toys.small_wide_resnet)
+    def test_closed_form_equals_the_tape(self, build):
+        model = build()
+        tapped = models.with_taps(model, ["features"])
+        head = classifiers.pooled_head(model, "features")
+        images, labels = toys.random_images(5), toys.random_labels(5)
+        logits, maps = attention.logits_and_attention(tapped, images, labels)
+        closed_logits, closed = attention.explanation(
+            tapped, images, labels, head
+        )
+        self.assertGreater(np.max(maps["features"]), 1e-3)
+        self.assertAllClose(closed, maps["features"], 1e-5, 1e-6)
+        self.assertAllClose(closed_logits, logits, 1e-6, 1e-6)
+
+    @parameterized.parameters("features", "hidden")
+    def test_without_labels_the_predicted_classes_are_followed(self, layer):
+        model = toys.small_classifier()
+        tapped = models.with_taps(model, [layer])
+        head = classifiers.pooled_head(model, layer)
+        images = toys.random_images(6)
+        # Without its mean the largest logit is not always the same one.
+        bias = model.get_layer("logits").bias
+        bias.assign_sub(tf.reduce_mean(model(images), axis=0))
+        logits, maps = attention.explanation(tapped, images, None, head)
+        predicted = tf.argmax(logits, -1)
+        self.assertGreater(len(set(predicted.numpy())), 1)
+        _, named = attention.explanation(tapped, images, predicted, head)
+        self.assertAllEqual(maps, named)
+        _, twin = attention.logits_and_attention(tapped, images, predicted)
+        self.assertAllClose(maps, twin[layer], 1e-5, 1e-6)
+
+    def test_scaled_for_reading(self):
+        maps = tf.constant([[[0.0, 2.0], [4.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]])
+        self.assertAllClose(
+            attention.scaled_for_reading(maps),
+            [[[0.0, 0.5], [1.0, 0.25]], [[0.0, 0.0], [0.0, 0.0]]],
+        )
 
 
 if __name__ == "__main__":

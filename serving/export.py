@@ -1,0 +1,72 @@
+"""Writes a trained classifier as a version that TF Serving can host.
+
+  python -m serving.export --workdir=runs/demo --output=runs/demo/models/atat
+  python -m serving.export --model=my.keras --output=models/mine
+
+The version appears whole, with warm-up requests and model_card.json, after
+its answers were compared with the model's in memory.
+"""
+
+from absl import flags
+
+from atat_tf import command_line
+from atat_tf.errors import InputError
+
+flags.declare_key_flag("workdir")
+flags.declare_key_flag("data_dir")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "folder of the versions; its last name is the model's"
+)
+_MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "a .keras file instead of --workdir: images in [0, 1] -> logits or softmax",
+)
+_VERSION = flags.DEFINE_integer(
+    "version", None, "number of the version (default: the next free one)"
+)
+_LAYER = flags.DEFINE_string(
+    "layer",
+    None,
+    "layer whose attention is answered (default: the run's own, or the last "
+    "one with spatial extent)",
+)
+_WEIGHTS = flags.DEFINE_string("weights", "best", "best, last or ema")
+
+
+def main(argv):
+    del argv
+    if not _OUTPUT.value:
+        raise InputError("Expected --output=MODELS/NAME. Received: none.")
+    workdir = command_line.workdir(default=_MODEL.value)
+    if _MODEL.value and str(workdir) != _MODEL.value:
+        raise InputError(
+            "Expected one of --workdir and --model. Received: both."
+        )
+    data_dir = command_line.data_dir()
+
+    with command_line.quiet_start():
+        from serving import exporting
+
+    if _MODEL.value:
+        folder = exporting.export_model(
+            _MODEL.value, _OUTPUT.value, _VERSION.value, _LAYER.value
+        )
+    else:
+        folder = exporting.export_run(
+            workdir,
+            _OUTPUT.value,
+            _VERSION.value,
+            _LAYER.value,
+            _WEIGHTS.value,
+            data_dir,
+        )
+    card = exporting.read_card(folder)
+    print(
+        f"Exported {folder}: signatures {', '.join(card['signatures'])}; "
+        f"attention at {card['attention_layer']} ({card['attention_method']})."
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(main, recipes=False)

@@ -1,0 +1,144 @@
+"""Exported models and running servers that the serving tests share."""
+
+import contextlib
+import functools
+import pathlib
+import shutil
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from serving import exporting, server_flags
+from serving import server as server_lib
+from tests import toys
+
+ROOT = pathlib.Path(__file__).parents[1]
+# A trained run with its teacher, small enough to lie in the repository.
+RUN = ROOT / "results" / "small_atat"
+
+
+@functools.cache
+def exported():
+    """Returns the version folder of RUN's export; not to be changed."""
+    folder = pathlib.Path(tempfile.mkdtemp())
+    return exporting.export_run(RUN, folder / "atat")
+
+
+@functools.cache
+def exported_toy():
+    """Returns the version folder of a tiny model: [8, 8, 3] -> 5 classes."""
+    folder = pathlib.Path(tempfile.mkdtemp())
+    toys.small_classifier(norm=False).save(folder / "toy.keras")
+    return exporting.export_model(folder / "toy.keras", folder / "toy")
+
+
+def temporary_folder(test):
+    """Returns a new folder that goes with the test."""
+    folder = tempfile.mkdtemp()
+    test.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+    return pathlib.Path(folder)
+
+
+def copy_version(source, models, number):
+    """Copies a version below a folder of versions, at once and whole."""
+    target = pathlib.Path(models) / str(number)
+    temporary = target.with_name(f".{number}.copy")
+    shutil.copytree(source, temporary)
+    temporary.rename(target)
+    return target
+
+
+@contextlib.contextmanager
+def serving(*words):
+    """Yields a started Server on free ports of loopback.
+
+    Args:
+      *words: flags as on the command line; without any that name models, the
+        export of RUN is served as "atat".
+    """
+    named = any(w.startswith(("--model_base", "--model_config")) for w in words)
+    if not named:
+        base = exported().parent
+        words = (f"--model_base_path={base}", "--model_name=atat", *words)
+    # 0 is off; the server is told to choose free ones.
+    flags, unknown = server_flags.parse([*words, "--port=0"])
+    if unknown:
+        raise ValueError(unknown)
+    server = server_lib.Server(flags)
+    try:
+        server.start(any_port=True)
+        yield server
+    finally:
+        server.stop(5.0)
+
+
+def test_images(count, shape=(32, 32, 3), seed=0):
+    """Returns float32 [count, *shape] in [0, 1], multiples of 1/255."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, *shape))
+    return (pixels / 255.0).astype(np.float32)
+
+
+class Scores(tf.Module):
+    """w · x of tf.Examples with a feature "x" of two numbers.
+
+    Signatures for Classify ("classify", and "scores" without labels) and
+    Regress ("regress"), on the same input.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.weights = tf.Variable([[1.0, -1.0], [0.5, 2.0]])
+
+    def save(self, folder):
+        """Saves the module in the way of TensorFlow 2."""
+        spec = tf.TensorSpec([None], tf.string, "inputs")
+        functions = {
+            name: tf.function(function).get_concrete_function(spec)
+            for name, function in {
+                "classify": self.classify,
+                "scores": self.scores,
+                "regress": self.regress,
+                "flat": self.flat,
+            }.items()
+        }
+        tf.saved_model.save(
+            self,
+            str(folder),
+            {**functions, "serving_default": functions["classify"]},
+        )
+
+    def _scores(self, inputs):
+        features = {"x": tf.io.FixedLenFeature([2], tf.float32)}
+        return tf.io.parse_example(inputs, features)["x"] @ self.weights
+
+    def classify(self, inputs):
+        scores = self._scores(inputs)
+        names = tf.constant([["left", "right"]])
+        return {
+            "classes": tf.repeat(names, tf.shape(scores)[0], axis=0),
+            "scores": scores,
+        }
+
+    def scores(self, inputs):
+        return {"scores": self._scores(inputs)}
+
+    def regress(self, inputs):
+        return {"outputs": self._scores(inputs)[:, 0]}
+
+    def flat(self, inputs):
+        """A mistake: scores of one dimension."""
+        return {"scores": self._scores(inputs)[:, 0]}
+
+
+def keras_classifier(ending="softmax"):
+    """Returns a small Keras model as a person might save it."""
+    return keras.Sequential(
+        [
+            keras.Input((12, 10, 1)),
+            keras.layers.Conv2D(4, 3, activation="relu", name="maps"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, activation=ending),
+        ]
+    )
