@@ -51,14 +51,14 @@ def pooled_head(classifier, name):
       The dense layer's kernel [c, k], or None where the maps of the layer go
       another way to the logits.
     """
-    dense = _origin(classifier.outputs[0])
+    dense, pooled = _made_by(classifier.outputs[0])
     if not isinstance(dense, layers.Dense) or _ends_in(dense) != "linear":
         return None
-    pool = _origin(dense.input)
+    pool, maps = _made_by(pooled)
     pools = isinstance(pool, layers.GlobalAveragePooling2D)
     if not pools or pool.data_format != "channels_last" or pool.keepdims:
         return None
-    return dense.kernel if _origin(pool.input).name == name else None
+    return dense.kernel if _made_by(maps)[0].name == name else None
 
 
 def logits_model(classifier):
@@ -92,7 +92,7 @@ def logits_model(classifier):
         "one score a class, [n, classes >= 2]",
         output_shape=outputs.shape,
     )
-    last = _origin(outputs)
+    last, before = _made_by(outputs)
     ending = _ends_in(last)
     if ending == "linear":
         return classifier
@@ -105,10 +105,10 @@ def logits_model(classifier):
         linear = layers.Dense.from_config(
             {**last.get_config(), "activation": None}
         )
-        logits = linear(last.input)
+        logits = linear(before)
         linear.set_weights(last.get_weights())
     else:
-        logits = last.input
+        logits = before
     return keras.Model(inputs, logits, name=classifier.name)
 
 
@@ -122,15 +122,15 @@ def weights_digest(classifier):
     return f"sha256:{digest.hexdigest()}"
 
 
-def _origin(tensor):
-    """Returns the layer that made a symbolic tensor; dropout is seen through.
+def _made_by(tensor):
+    """Returns the layer that made a tensor and the layer's first input.
 
-    In inference mode dropout is the identity.
+    Dropout is seen through: in inference mode it is the identity.
     """
-    layer = tensor._keras_history.operation
-    while isinstance(layer, layers.Dropout):
-        layer = layer.input._keras_history.operation
-    return layer
+    layer, inputs = models.made_by(tensor)
+    if isinstance(layer, layers.Dropout):
+        return _made_by(inputs[0])
+    return layer, inputs[0] if inputs else None
 
 
 def _ends_in(layer):

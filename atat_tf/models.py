@@ -239,14 +239,40 @@ def with_taps(classifier, tapped_layers):
 
 
 def spatial_layers(classifier):
-    """Returns {layer name: output [b, h, w, c]} where h · w > 1."""
-    return {
-        layer.name: layer.output
-        for layer in classifier.layers
-        if not isinstance(layer, layers.InputLayer)
-        and len(getattr(layer.output, "shape", ())) == 4
-        and layer.output.shape[1] * layer.output.shape[2] > 1
-    }
+    """Returns {layer name: output [b, h, w, c]} where h · w > 1.
+
+    In the order from the images to the logits. A layer's own `output` will
+    not do: that of a loaded Sequential lies on another graph.
+    """
+    spatial, seen = {}, set()
+    # Depth first, without recursion: some backbones are a thousand layers deep.
+    waiting = [(classifier.outputs[0], False)]
+    while waiting:
+        tensor, is_done = waiting.pop()
+        layer, inputs = made_by(tensor)
+        shape = tensor.shape
+        if is_done:
+            if inputs and len(shape) == 4 and shape[1] * shape[2] > 1:
+                spatial[layer.name] = tensor
+        elif id(tensor) not in seen:
+            seen.add(id(tensor))
+            waiting.append((tensor, True))
+            waiting.extend((earlier, False) for earlier in reversed(inputs))
+    return spatial
+
+
+def made_by(tensor):
+    """Returns the layer that makes a symbolic tensor, and what it makes it of.
+
+    Args:
+      tensor: an output of a functional model, or met on the way there.
+
+    Returns:
+      The layer and its list of input tensors, empty for the model's inputs.
+    """
+    history = tensor._keras_history
+    node = history.operation._inbound_nodes[history.node_index]
+    return history.operation, list(node.input_tensors)
 
 
 def flops_per_image(classifier):
