@@ -6,7 +6,9 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 BUILDIFIER := @bazel/buildifier@8.2.1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint smoke clean
+.PHONY: help demo serve test test-long lint smoke clean
+MODELS = runs/demo/models/atat
+SOCKET = runs/demo/serving.sock
 
 help: ## list the targets (at once)
 	@echo "make TARGET, where TARGET is one of (times on 2 CPU cores, after the"
@@ -14,10 +16,23 @@ help: ## list the targets (at once)
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) \
 		| expand -t 14
 
-demo: $(VENV)/.requirements ## train ATAT, its teacher and AT on digits, and compare them under attack (4 minutes)
+demo: $(VENV)/.requirements ## train ATAT, its teacher and AT on digits, attack them, serve an image (5 minutes)
 	$(RUN) -m atat_tf.train --dataset=digits --workdir=runs/demo
 	$(RUN) -m atat_tf.train --config=configs/at.py --dataset=digits --workdir=runs/demo/at
 	$(RUN) -m atat_tf.evaluate --workdir=runs/demo/teacher,runs/demo/at,runs/demo
+	$(RUN) -m serving.export --workdir=runs/demo --output=$(MODELS)
+	$(RUN) -m serving.sample_images --workdir=runs/demo --output=runs/demo/images
+	@$(RUN) -m serving.local_server --model_name=atat --model_base_path=$(CURDIR)/$(MODELS) \
+		--port=0 --grpc_socket_path=$(SOCKET) 2>runs/demo/serving.log & server=$$!; \
+	trap "kill $$server; wait $$server" EXIT; \
+	$(RUN) -m serving.client --server=unix:$(SOCKET) --model_name=atat --timeout=60 \
+		--model_card=$$(ls -d $(MODELS)/*/ | sort -V | tail -1)model_card.json \
+		$$(ls runs/demo/images/*.png | head -1)
+
+serve: $(VENV)/.requirements ## serve the demo's export on gRPC port 8500 and REST port 8501, until Ctrl-C
+	@test -d $(MODELS) || { echo "error: Expected an export in $(MODELS). Received: none; make demo writes it." >&2; exit 1; }
+	$(RUN) -m serving.local_server --model_name=atat --model_base_path=$(CURDIR)/$(MODELS) \
+		--port=8500 --rest_api_port=8501
 
 test: $(VENV)/.requirements-dev ## run the tests (4 minutes)
 	$(RUN) -m pytest -q

@@ -50,7 +50,7 @@ def replacing(path, suffix=""):
 
 
 def create(workdir):
-    """Makes the folder.
+    """Makes the folder, and returns its path.
 
     Raises:
       InputError: it cannot be made or written.
@@ -66,6 +66,7 @@ def create(workdir):
             "Expected a folder that can be written. Received: "
             f"workdir={str(workdir)!r} ({error.strerror or error})."
         ) from None
+    return workdir
 
 
 def write_json(path, values):

@@ -1,0 +1,127 @@
+"""Which versions of a model should be served, and what is to be done next.
+
+Pure functions of folder names, a version policy and the states of versions.
+"""
+
+import dataclasses
+import re
+
+# The life of a version, in the words of GetModelStatus.
+START = "START"
+LOADING = "LOADING"
+AVAILABLE = "AVAILABLE"
+UNLOADING = "UNLOADING"
+END = "END"
+
+_OK = ("OK", "")
+_DIGITS = re.compile(r"[0-9]+\Z")
+_MAX_VERSION = 2**63 - 1
+
+
+@dataclasses.dataclass(eq=False)
+class Version:
+    """One version of a model, from the moment it was wanted until its end.
+
+    Attributes:
+      name: the model's.
+      number: the version.
+      path: its folder.
+      state: one of the five above.
+      wanted: whether the version policy asks for it.
+      is_busy: whether a thread is loading or closing it.
+      failures: attempts to load that failed.
+      next_attempt: earliest monotonic time of the next one, in seconds.
+      error: (code, message) of the last attempt.
+      servable: what was loaded, while it is.
+      users: calls that use the servable right now.
+    """
+
+    name: str
+    number: int
+    path: str
+    state: str = START
+    wanted: bool = True
+    is_busy: bool = False
+    failures: int = 0
+    next_attempt: float = 0.0
+    error: tuple = _OK
+    servable: object = None
+    users: int = 0
+
+    def __str__(self):
+        return f"{{name: {self.name} version: {self.number}}}"
+
+
+def version_number(folder_name):
+    """Returns the version that a folder's name says, None if it says none.
+
+    `00000123` is 123. Names with anything but digits are not versions, so a
+    folder can be copied under another name and renamed when it is whole.
+    """
+    if not _DIGITS.match(folder_name):
+        return None
+    number = int(folder_name)
+    return number if number <= _MAX_VERSION else None
+
+
+def folders_by_version(folder_names):
+    """Returns {version: folder name}, leaving out what is not a version.
+
+    Of several names of one version, the last in the order of text counts, as
+    in TensorFlow Serving: `7` rather than `007`.
+    """
+    numbered = ((version_number(name), name) for name in sorted(folder_names))
+    return {number: name for number, name in numbered if number is not None}
+
+
+def wanted_versions(policy, present):
+    """Returns the set of versions to serve among those present.
+
+    Args:
+      policy: ServableVersionPolicy message; one without a choice means the
+        latest version.
+      present: version numbers.
+    """
+    choice = policy.WhichOneof("policy_choice")
+    if choice == "all":
+        return set(present)
+    if choice == "specific":
+        return set(policy.specific.versions) & set(present)
+    count = max(policy.latest.num_versions, 1)
+    return set(sorted(present)[-count:])
+
+
+def missing_versions(policy, present):
+    """Returns the versions that a policy names and that are not present."""
+    return sorted(set(policy.specific.versions) - set(present))
+
+
+def next_load(versions):
+    """Returns the version of a model to load next, None if there is none.
+
+    The newest comes first.
+
+    Args:
+      versions: the model's Versions.
+    """
+    new = [v for v in versions if v.wanted and v.state == START]
+    return max(new, key=lambda v: v.number, default=None)
+
+
+def next_unload(versions):
+    """Returns the version of a model to unload next, None if there is none.
+
+    What is no longer wanted goes when something that is wanted is available,
+    or nothing at all is wanted. Otherwise one version, the newest, stays to
+    answer calls until its successor has loaded.
+
+    Args:
+      versions: the model's Versions.
+    """
+    available = [v for v in versions if v.state == AVAILABLE]
+    surplus = [v for v in available if not v.wanted]
+    has_successor = len(surplus) < len(available)
+    is_withdrawn = not any(v.wanted for v in versions)
+    if not (has_successor or is_withdrawn or len(surplus) > 1):
+        return None
+    return min(surplus, key=lambda v: v.number, default=None)
