@@ -7,13 +7,19 @@ import sys
 
 from absl.testing import absltest
 
+from tests import serving_runs
+
 _ROOT = pathlib.Path(__file__).parents[1]
 _TEXT = (_ROOT / "README.md").read_text()
 
 
+def _programs():
+    return re.findall(r"```python\n(.*?)```", _TEXT, re.DOTALL)
+
+
 class ReadmeTest(absltest.TestCase):
     def test_the_library_example_runs(self):
-        (program,) = re.findall(r"```python\n(.*?)```", _TEXT, re.DOTALL)
+        program = _programs()[1]
         shortened = program.replace("epochs=6", "epochs=1, steps_per_epoch=2")
         self.assertNotEqual(shortened, program)
         done = subprocess.run(
@@ -25,6 +31,15 @@ class ReadmeTest(absltest.TestCase):
         )
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("attention_transfer", done.stdout)
+
+    def test_the_client_example_runs(self):
+        program = _programs()[0]
+        names = {"images": serving_runs.test_images(3)}
+        with serving_runs.serving() as server:
+            here = program.replace("localhost:8500", f"127.0.0.1:{server.port}")
+            self.assertNotEqual(here, program)
+            exec(here, names)
+        self.assertEqual(names["answer"]["attention"].shape, (3, 8, 8))
 
     def test_files_exist(self):
         """Every path in backquotes or links that looks like a file of ours."""
@@ -40,6 +55,8 @@ class ReadmeTest(absltest.TestCase):
             "atat_tf.train",
             "atat_tf.evaluate",
             "benchmarks.train_step",
+            "serving.export",
+            "serving.client",
         ):
             done = subprocess.run(
                 [sys.executable, "-m", module, "--help"],
