@@ -1,0 +1,40 @@
+"""What is served is as accurate as what was evaluated, image by image."""
+
+import json
+
+import numpy as np
+import pytest
+from absl.testing import absltest
+
+from atat_tf import evaluation
+from serving import grpc_client
+from tests import serving_runs
+
+_DATA = serving_runs.ROOT.parent / "shared" / "tfds"
+
+
+class AccuracyTest(absltest.TestCase):
+    @pytest.mark.long
+    def test_on_the_whole_test_set(self):
+        if not _DATA.is_dir():
+            self.skipTest("there is no CIFAR-10 beside the project")
+        config = evaluation.load_config(serving_runs.RUN)
+        dataset = evaluation.load_dataset(config, str(_DATA))
+        images = dataset.test.images.astype(np.float32) / 255.0
+        with serving_runs.serving() as server:
+            with grpc_client.Client(
+                f"127.0.0.1:{server.port}", "atat", timeout=300.0
+            ) as client:
+                answer = client.predict(images)
+        correct = answer["classes"] == dataset.test.labels
+        self.assertLen(correct, 10_000)
+        results = json.loads((serving_runs.RUN / "results.json").read_text())
+        self.assertEqual(np.mean(correct), results["accuracy"]["clean"])
+        classifier = evaluation.load_classifier(serving_runs.RUN, dataset.spec)
+        logits = classifier.predict(images, batch_size=500, verbose=0)
+        np.testing.assert_allclose(answer["logits"], logits, 1e-4, 1e-4)
+        np.testing.assert_array_equal(answer["classes"], logits.argmax(-1))
+
+
+if __name__ == "__main__":
+    absltest.main()
