@@ -28,8 +28,11 @@ class AccuracyTest(absltest.TestCase):
                 answer = client.predict(images)
         correct = answer["classes"] == dataset.test.labels
         self.assertLen(correct, 10_000)
+        # Written on another machine, whose rounding may decide a close image.
         results = json.loads((serving_runs.RUN / "results.json").read_text())
-        self.assertEqual(np.mean(correct), results["accuracy"]["clean"])
+        self.assertAlmostEqual(
+            np.mean(correct), results["accuracy"]["clean"], delta=0.0005
+        )
         classifier = evaluation.load_classifier(serving_runs.RUN, dataset.spec)
         logits = classifier.predict(images, batch_size=500, verbose=0)
         np.testing.assert_allclose(answer["logits"], logits, 1e-4, 1e-4)
