@@ -174,6 +174,12 @@ TABLE = (
             False,
             "answer with raw bytes, which clients read faster",
         ),
+        (
+            "enable_signature_method_name_check",
+            "bool",
+            False,
+            "refuse a call that a signature's method_name does not fit",
+        ),
         ("rest_api_num_threads", "int32", 4 * _CPUS, "requests at once"),
         ("rest_api_timeout_in_ms", "int32", 30_000, "longest REST request"),
         (
@@ -222,7 +228,6 @@ TABLE = (
         ("platform_config_file", "string", "", ""),
         ("per_process_gpu_memory_fraction", "float", 0.0, ""),
         ("remove_unused_fields_from_bundle_metagraph", "bool", True, ""),
-        ("enable_signature_method_name_check", "bool", False, ""),
         ("thread_pool_factory_config_file", "string", "", ""),
         ("enable_profiler", "bool", True, ""),
         ("use_alts_credentials", "bool", False, ""),
