@@ -60,21 +60,77 @@ class Batcher:
         due = None
         if timeout_seconds is not None:
             due = time.monotonic() + timeout_seconds
-        step = max(1, min(self._largest, size))
-        tasks = []
-        for start in range(0, max(1, size), step):
-            part = {k: v[start : start + step] for k, v in feeds.items()}
-            tasks.append(_Task(part, min(step, size - start), due))
         with self._lock:
-            for task in tasks:
-                batch = self._open_batch(task)
-                batch.append(task)
-                if batch.size >= self._largest:
-                    batch.closed.set()
+            tasks = self._enqueued(feeds, size, due)
         outputs = [task.result() for task in tasks]
         if len(outputs) == 1:
             return outputs[0]
         return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
+
+    def hurry(self):
+        """Has no batch wait for more rows that is in the queue now."""
+        with self._lock:
+            for batch in self._batches:
+                batch.closed.set()
+
+    def _enqueued(self, feeds, size, due):
+        """Returns the tasks of a request, now in the queue: all or none."""
+        room = self._room()
+        self._expect_capacity(size, room)
+        tasks, start = [], 0
+        for rows in self._part_sizes(size, room):
+            part = {k: v[start : start + rows] for k, v in feeds.items()}
+            tasks.append(_Task(part, rows, due))
+            start += rows
+        for task in tasks:
+            batch = self._open_batch(task)
+            batch.append(task)
+            if batch.size >= self._largest:
+                batch.closed.set()
+        return tasks
+
+    def _room(self):
+        """Returns how many rows the last batch still takes."""
+        if not self._batches or self._batches[-1].closed.is_set():
+            return 0
+        return self._largest - self._batches[-1].size
+
+    def _expect_capacity(self, size, room):
+        count, options = len(self._batches), self._options
+        if options.enable_large_batch_splitting:
+            free = options.max_enqueued_batches - count
+            capacity = room + self._largest * free
+            if size <= capacity:
+                return
+            reason = (
+                f"task size is {size} but scheduling capacity is only "
+                f"{capacity} (num_enqueued_batches={count}, "
+                f"max_enqueued_batches={options.max_enqueued_batches}, "
+                f"open_batch_size={self._largest - room if room else 0}, "
+                f"max_execution_batch_size={self._largest})"
+            )
+        else:
+            fits = room and size <= room
+            if fits or count < options.max_enqueued_batches:
+                return
+            reason = (
+                f"currently {count} batches enqueued and max_enqueued_batches "
+                f"is {options.max_enqueued_batches}"
+            )
+        raise StatusError(
+            "UNAVAILABLE",
+            "The batch scheduling queue to which this task was submitted is "
+            f"full; {reason}",
+        )
+
+    def _part_sizes(self, size, room):
+        """Returns how many rows of a request go into one batch each."""
+        splits = self._options.enable_large_batch_splitting
+        if not splits or size <= max(room, 1):
+            return [size]
+        whole, rest = divmod(size - room, self._largest)
+        sizes = [room, *[self._largest] * whole, rest]
+        return [rows for rows in sizes if rows]
 
     def _open_batch(self, task):
         if self._batches:
@@ -83,12 +139,6 @@ class Batcher:
             if fits and not last.closed.is_set():
                 return last
             last.closed.set()
-        if len(self._batches) >= self._options.max_enqueued_batches:
-            raise StatusError(
-                "UNAVAILABLE",
-                "The batch scheduling queue to which this task was submitted "
-                "is full",
-            )
         batch = _Batch()
         self._batches.append(batch)
         self._workers.submit(self._work, batch)
@@ -101,7 +151,7 @@ class Batcher:
         with self._lock:
             batch.closed.set()
             self._batches.remove(batch)
-        tasks = [task for task in batch.tasks if not task.abandoned]
+        tasks = [task for task in batch.tasks if task.begin()]
         if tasks:
             self._answer(tasks)
 
@@ -162,7 +212,7 @@ class Batcher:
         return outputs
 
     def _padded(self, size):
-        allowed = self._options.allowed_batch_sizes
+        allowed = self._options.allowed_batch_sizes if size else ()
         return next((n for n in allowed if n >= size), size)
 
 
@@ -172,8 +222,8 @@ class _Task:
     def __init__(self, feeds, size, due):
         self.feeds = feeds
         self.size = size
-        self.abandoned = False
         self._due = due
+        self._runs = self._abandoned = False
         self._done = threading.Event()
         self._outputs = self._error = None
 
@@ -182,6 +232,11 @@ class _Task:
         if self._due is None:
             return None
         return max(0.0, self._due - time.monotonic())
+
+    def begin(self):
+        """Returns whether to run the task: whether anybody waits for it."""
+        self._runs = not self._abandoned
+        return self._runs
 
     def finish(self, outputs):
         self._outputs = outputs
@@ -198,7 +253,11 @@ class _Task:
           StatusError: what went wrong, or the time is over.
         """
         if not self._done.wait(self.remaining()):
-            self.abandoned = True
+            self._abandoned = True
+            if self._runs:
+                raise StatusError(
+                    "DEADLINE_EXCEEDED", "Timed out waiting for notification"
+                )
             raise StatusError(
                 "RESOURCE_EXHAUSTED",
                 "Run() timeout exceeded while waiting in batching queue",

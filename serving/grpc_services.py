@@ -101,8 +101,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def _run(self, function, request, context):
         with _statuses(context):
-            with self._gate.admitted(context.time_remaining()):
-                return function(request, context.time_remaining())
+            with self._gate.admitted(_remaining(context)):
+                return function(request, _remaining(context))
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
@@ -121,7 +121,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
     def HandleReloadConfigRequest(self, request, context):
         with _statuses(context):
-            return self._inference.reload(request, context.time_remaining())
+            return self._inference.reload(request, _remaining(context))
 
 
 def add_services(server, inference, gate, with_health=False):
@@ -160,6 +160,13 @@ def _statuses(context):
             raise
         logging.exception("A call failed in a way that it should not")
         context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}")
+
+
+def _remaining(context):
+    """Returns the seconds until a call's deadline, or None if it has none."""
+    seconds = context.time_remaining()
+    # Without a deadline gRPC tells billions of years, which no lock can wait.
+    return None if seconds > threading.TIMEOUT_MAX else seconds
 
 
 def _exhausted():

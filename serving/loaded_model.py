@@ -67,6 +67,8 @@ class LoadedModel:
 
     def close(self):
         """Frees the session."""
+        for batcher in self._batchers.values():
+            batcher.hurry()
         self._servable.close()
 
 
@@ -82,12 +84,11 @@ class Loader:
         self._options = None
         threads = config_files.num_cpus()
         if flags.enable_batching:
-            parameters = None
+            parameters = config_files.BatchingParameters()  # all defaults
             if flags.batching_parameters_file:
                 parameters = config_files.read_batching(
                     flags.batching_parameters_file
                 )
-                config_files.check_batching(parameters)
             self._options = config_files.batching_options(parameters)
             threads = self._options.num_batch_threads
         # Threads start when they are needed.
@@ -123,8 +124,9 @@ class Loader:
         return model
 
     def close(self):
-        """Stops the threads of batching."""
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        """Ends the threads of batching once the queues are empty."""
+        # Whoever still waits there is told by the closed session.
+        self._workers.shutdown(wait=False)
 
     def _batching_options(self, path):
         own = pathlib.Path(path, _PER_MODEL_BATCHING)
@@ -210,7 +212,7 @@ def _fetching(loaded, fetches):
 
 
 def _key(feeds, fetches):
-    return tuple(sorted(feeds)), tuple(sorted(fetches))
+    return tuple(sorted(feeds)), tuple(sorted(set(fetches)))
 
 
 def _tensor_names(signature):

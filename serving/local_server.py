@@ -65,6 +65,8 @@ def _serve(flags):
         pass
     if starting.error:
         server.stop(0)
+        if not isinstance(starting.error, (StatusError, OSError)):
+            raise starting.error  # a mistake in here, with its traceback
         return _failed(starting.error, _FAILED_START)
     if not stop.is_set():
         print(_greeting(flags, server), flush=True)
@@ -85,7 +87,7 @@ class _Starting(threading.Thread):
     def run(self):
         try:
             self._server.start()
-        except (StatusError, OSError) as error:
+        except Exception as error:
             self.error = error
 
 

@@ -4,6 +4,7 @@ import concurrent.futures
 import errno
 import os
 import socket
+import time
 
 import grpc
 
@@ -25,6 +26,8 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _WAITING_PER_SLOT = 32
 # Threads for calls that need no slot, and for refusing.
 _SPARE_THREADS = 8
+# Calls that wait to be refused; gRPC itself refuses more, in its own words.
+_WAITING_TO_BE_REFUSED = 1024
 _MAX_MESSAGE_BYTES = 2**31 - 1
 _GRACE_SECONDS = 30.0
 
@@ -108,7 +111,12 @@ class Server:
         self._start_grpc(any_port)
 
     def stop(self, grace_seconds=_GRACE_SECONDS):
-        """Takes no new calls, lets those under way end, unloads the models."""
+        """Takes no new calls, lets those under way end, unloads the models.
+
+        Args:
+          grace_seconds: after which calls under way are cut off.
+        """
+        deadline = time.monotonic() + grace_seconds
         if self._health:
             self._health.enter_graceful_shutdown()
         stopping = self._grpc.stop(grace_seconds) if self._grpc else None
@@ -116,7 +124,7 @@ class Server:
             self._rest.stop(grace_seconds)
         if stopping:
             stopping.wait()
-        self._manager.close(grace_seconds)
+        self._manager.close(max(0.0, deadline - time.monotonic()))
         self._loader.close()
 
     def _start_grpc(self, any_port):
@@ -127,7 +135,7 @@ class Server:
         threads = gate.capacity + _SPARE_THREADS
         self._grpc = grpc.server(
             concurrent.futures.ThreadPoolExecutor(threads, "grpc"),
-            maximum_concurrent_rpcs=threads,
+            maximum_concurrent_rpcs=threads + _WAITING_TO_BE_REFUSED,
             options=[
                 ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
@@ -155,9 +163,14 @@ class Server:
                 return self._grpc.add_secure_port(address, credentials)
             return self._grpc.add_insecure_port(address)
         except RuntimeError as error:
-            raise OSError(
-                errno.EADDRINUSE, f"could not listen on {address}"
-            ) from error
+            message = f"could not listen on {address}"
+            if credentials:
+                # gRPC does not say which of the two it is.
+                message += (
+                    ", or with the server_key and server_cert in "
+                    f"{self._flags.ssl_config_file}"
+                )
+            raise OSError(errno.EADDRINUSE, message) from error
 
     def _credentials(self):
         if self._tls is None:
