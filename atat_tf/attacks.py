@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from atat_tf import losses
+from atat_tf import losses, stepped
 from atat_tf.errors import expect, unknown
 
 
@@ -31,6 +31,18 @@ def example_seeds(seed, step, indices):
     high = tf.cast(seed, tf.int64) * (1 << 32) + tf.cast(step, tf.int64)
     indices = tf.cast(indices, tf.int64)
     return tf.stack([tf.fill(tf.shape(indices), high), indices], axis=1)
+
+
+def restart_seeds(seeds, restart):
+    """Returns seeds that no other image and no other restart has.
+
+    Args:
+      seeds: int64 [b, 2] from `example_seeds`.
+      restart: int64 [], from 0, which changes nothing.
+    """
+    # Beyond the indices of any data set, all below 2**40.
+    restart = tf.cast(restart, tf.int64)
+    return seeds + tf.stack([tf.zeros_like(restart), restart * 2**40])
 
 
 def uniform_noise(seeds, shape, magnitude):
@@ -115,8 +127,7 @@ class LinfAttack:
             return tf.stop_gradient(best)
 
         def restart(index, best, margin):
-            # Beyond the indices of any data set, all below 2**40.
-            shifted = seeds + tf.stack([tf.zeros_like(index), index * 2**40])
+            shifted = restart_seeds(seeds, index)
             candidate = self._ascend(logits_fn, images, labels, shifted)
             candidate_margin = losses.margin(labels, logits_fn(candidate))
             better = candidate_margin < margin
@@ -133,33 +144,95 @@ class LinfAttack:
         )
         return tf.stop_gradient(best)
 
-    def _ascend(self, logits_fn, images, labels, seeds):
+    def first_point(self, images, seeds):
+        """Returns x^0: uniform in the ball, or the images themselves."""
+        if not self.random_start:
+            return images
+        noise = uniform_noise(seeds, images.shape[1:], self.epsilon)
+        return self._projected(images + tf.cast(noise, images.dtype), images)
+
+    def next_point(self, logits_fn, point, images, labels):
+        """Returns x^{t+1} after `point`, x^t, and the logits at x^t."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(point)
+            logits = logits_fn(point)
+            loss = self.loss_fn(labels, logits)
+        moved = point + self.step_size * tf.sign(tape.gradient(loss, point))
+        return self._projected(moved, images), logits
+
+    def _projected(self, points, images):
         lower = tf.maximum(images - self.epsilon, self.bounds[0])
         upper = tf.minimum(images + self.epsilon, self.bounds[1])
-        start = images
-        if self.random_start:
-            noise = uniform_noise(seeds, images.shape[1:], self.epsilon)
-            start = images + tf.cast(noise, images.dtype)
-            start = tf.clip_by_value(start, lower, upper)
+        return tf.clip_by_value(points, lower, upper)
 
-        def ascend(step, adversarial):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(adversarial)
-                loss = self.loss_fn(labels, logits_fn(adversarial))
-            gradient = tape.gradient(loss, adversarial)
-            adversarial += self.step_size * tf.sign(gradient)
-            return step + 1, tf.clip_by_value(adversarial, lower, upper)
+    def _ascend(self, logits_fn, images, labels, seeds):
+        def ascend(step, point):
+            point, _ = self.next_point(logits_fn, point, images, labels)
+            return step + 1, point
 
         # An explicit loop: Keras runs train_step without autograph, and an
         # unrolled one would trace the network num_steps times.
         _, adversarial = tf.while_loop(
             lambda step, _: step < self.num_steps,
             ascend,
-            (tf.constant(0), start),
+            (tf.constant(0), self.first_point(images, seeds)),
             maximum_iterations=self.num_steps,
             parallel_iterations=1,
         )
         return adversarial
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """A LinfAttack as a stepped attack, see `stepped`.
+
+    Every point that the attack comes by is judged, not the last one alone,
+    and of later restarts only what is still needed is run.
+
+    Attributes:
+      attack: LinfAttack.
+    """
+
+    attack: LinfAttack
+
+    @property
+    def epsilon(self):
+        return self.attack.epsilon
+
+    @property
+    def bounds(self):
+        return self.attack.bounds
+
+    @property
+    def num_steps(self):
+        return self.attack.num_steps * self.attack.restarts
+
+    def start(self, logits_fn, images, labels, seeds):
+        state = stepped.first_state(logits_fn, images, labels, seeds)
+        return {**state, "point": images}
+
+    def step(self, logits_fn, state, index):
+        attack = self.attack
+        images, labels = state["images"], state["labels"]
+        restart = index // attack.num_steps
+        is_first = index % attack.num_steps == 0
+        point = tf.cond(
+            is_first,
+            lambda: attack.first_point(
+                images, restart_seeds(state["seeds"], restart)
+            ),
+            lambda: state["point"],
+        )
+        after, logits = attack.next_point(logits_fn, point, images, labels)
+        # The forward pass of the gradient judges the point it is taken at.
+        state = stepped.judged(state, point, logits, index - 1)
+        is_last = (index + 1) % attack.num_steps == 0
+        state = tf.cond(
+            is_last,
+            lambda: stepped.judged(state, after, logits_fn(after), index),
+            lambda: state,
+        )
+        return {**state, "point": after}
 
 
 def fgsm(epsilon):

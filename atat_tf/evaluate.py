@@ -2,23 +2,29 @@
 
 python -m atat_tf.evaluate --workdir=runs/demo/teacher,runs/demo
 
-python -m atat_tf.evaluate --workdir=runs/demo --attacks=clean,pgd20x10
+python -m atat_tf.evaluate --workdir=runs/demo --attacks=standard,pgd20x10
+
+python -m atat_tf.evaluate --workdir=runs/demo --checklist
 """
 
 from absl import flags
 
 from atat_tf import command_line
-from atat_tf.errors import InputError
+from atat_tf.errors import InputError, expect
 
 flags.adopt_module_key_flags(command_line)
 _ATTACKS = flags.DEFINE_list(
     "attacks",
     None,
-    "columns: clean, fgsm, ifgsm<steps>, pgd<steps>, pgd<steps>x<restarts> "
+    "columns: clean, fgsm, ifgsm<steps>, pgd<steps>, pgd<steps>x<restarts> as "
+    "pgd20x10; standard (AutoAttack) and its parts apgd_ce, apgd_dlr, apgd_t, "
+    "fab_t, square; any of them at a radius of its own, as pgd20@4/255 "
     "(default: those of the paper's table for the data set)",
 )
 _NUM_IMAGES = flags.DEFINE_integer(
-    "num_images", None, "the first so many test images (default: all)"
+    "num_images",
+    None,
+    "the first so many test images (default: all; 500 for --checklist)",
 )
 _BN_EVAL = flags.DEFINE_string(
     "bn_eval",
@@ -27,18 +33,42 @@ _BN_EVAL = flags.DEFINE_string(
     "(of the attacked batch, as the paper's released evaluation had it)",
 )
 _WEIGHTS = flags.DEFINE_string("weights", "best", "best, last or ema")
+_CHECKLIST = flags.DEFINE_bool(
+    "checklist",
+    False,
+    "decide whether the run's robustness can be believed, point by point, and "
+    "write checklist.json",
+)
+_SAVE_ADVERSARIALS = flags.DEFINE_string(
+    "save_adversarials",
+    None,
+    "an .npz file for the adversarial images of one run; every attack is then "
+    "run anew",
+)
 
 
 def main(argv):
     del argv
     workdirs = str(command_line.workdir()).split(",")
     data_dir = command_line.data_dir()
+    _refuse_contradictions(workdirs)
 
     with command_line.quiet_start():
-        from atat_tf import evaluation
+        from atat_tf import checklist, evaluation, results_table
 
     for workdir in workdirs:
         _refuse_other_config(evaluation.load_config(workdir))
+    if _CHECKLIST.value:
+        for workdir in workdirs:
+            checklist.run_checklist(
+                workdir,
+                _NUM_IMAGES.value,
+                _WEIGHTS.value,
+                command_line.dataset(),
+                data_dir,
+                command_line.seed(),
+            )
+        return
     results = [
         evaluation.evaluate_run(
             workdir,
@@ -49,10 +79,33 @@ def main(argv):
             command_line.dataset(),
             data_dir,
             seed=command_line.seed(),
+            save_adversarials=_SAVE_ADVERSARIALS.value,
         )
         for workdir in workdirs
     ]
-    evaluation.print_table(results)
+    results_table.print_table(results)
+
+
+def _refuse_contradictions(workdirs):
+    """Raises InputError for flags that do not go together."""
+    expect(
+        _SAVE_ADVERSARIALS.value is None or len(workdirs) == 1,
+        "one --workdir with --save_adversarials",
+        workdir=",".join(workdirs),
+    )
+    if not _CHECKLIST.value:
+        return
+    for flag in (_ATTACKS, _SAVE_ADVERSARIALS):
+        expect(
+            flag.value is None,
+            f"--checklist without --{flag.name}: it has attacks of its own",
+            **{flag.name: flag.value},
+        )
+    expect(
+        _BN_EVAL.value == "frozen",
+        "bn_eval=frozen with --checklist, which judges each image on its own",
+        bn_eval=_BN_EVAL.value,
+    )
 
 
 def _refuse_other_config(config):

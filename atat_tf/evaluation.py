@@ -1,45 +1,27 @@
-"""Evaluation of a run folder: accuracies under attack, table, results.json."""
+"""Evaluation of a run folder: its ledger, and results.json made from it."""
 
+import dataclasses
 import json
-import math
 import pathlib
 
 import keras
+import ml_collections
 import numpy as np
 
+from atat_tf import attacker as attacker_lib
 from atat_tf import (
+    classifiers,
+    columns,
     datasets,
     experiment,
+    gate,
+    ledger,
     progress,
     robustness,
     run_folder,
+    verdicts,
 )
 from atat_tf.errors import InputError, expect, unknown
-
-# Tables 1 and 2 of the paper: accuracy in percent by data set and method.
-PAPER = {
-    "cifar10": {
-        "columns": ("clean", "fgsm", "ifgsm20", "pgd7", "pgd20"),
-        "standard": (95.01, 13.35, 0.00, 0.00, 0.00),
-        "at": (87.25, 56.22, 45.82, 49.70, 45.87),
-        "alp": (86.52, 60.57, 46.17, 52.32, 46.28),
-        "atat": (91.89, 76.74, 63.98, 70.15, 63.81),
-    },
-    "cifar100": {
-        "columns": ("clean", "fgsm", "ifgsm20", "pgd10", "pgd20"),
-        "standard": (78.68, 7.80, 0.00, 0.00, 0.00),
-        "at": (61.14, 29.24, 24.03, 24.82, 24.09),
-        "alp": (66.04, 31.83, 26.65, 27.50, 26.60),
-        "atat": (76.22, 62.65, 28.84, 35.03, 28.72),
-    },
-}
-
-METHODS = {
-    "standard": "Standard",
-    "at": "AT",
-    "alp": "ALP",
-    "atat": "ATAT",
-}
 
 
 def load_config(workdir):
@@ -80,6 +62,99 @@ def load_classifier(workdir, spec, weights="best"):
     return classifier
 
 
+@dataclasses.dataclass(frozen=True)
+class OpenRun:
+    """A run's classifier, ready to be attacked on test images.
+
+    Attributes:
+      config: the run's.
+      dataset: Dataset whose test images are attacked.
+      classifier: keras.Model with the stored weights.
+      attacker: Attacker of it.
+      split: datasets.Split, the test images in question.
+      ledger: Ledger that verdicts are taken from and added to.
+      seed: of the attacks' random starts.
+    """
+
+    config: ml_collections.ConfigDict
+    dataset: datasets.Dataset
+    classifier: keras.Model
+    attacker: attacker_lib.Attacker
+    split: datasets.Split
+    ledger: ledger.Ledger
+    seed: int
+
+
+def open_run(
+    workdir,
+    num_images=None,
+    bn_eval="frozen",
+    weights="best",
+    dataset_name=None,
+    data_dir=None,
+    dataset=None,
+    seed=None,
+    ledger_path=None,
+):
+    """Returns the OpenRun of a run folder.
+
+    Args:
+      workdir: the run folder.
+      num_images: the first so many test images; None for all.
+      bn_eval: "frozen" or "batch" statistics, see `attacker.Attacker`.
+      weights: "best", "last" or "ema".
+      dataset_name: another data set with the same classes.
+      data_dir: of tensorflow-datasets.
+      dataset: the Dataset, where the caller has read it already.
+      seed: of the attacks' random starts; None for the run's.
+      ledger_path: the ledger; None for the one in the run folder.
+
+    Raises:
+      InputError: bad arguments, or no run there.
+    """
+    config = load_config(workdir)
+    _expect_choices(weights, num_images, bn_eval)
+    if dataset is None:
+        dataset = _dataset(config, dataset_name, data_dir)
+    keras.utils.set_random_seed(config.seed)
+    classifier = load_classifier(workdir, dataset.spec, weights)
+    split = dataset.test.take(num_images)
+    seed = config.seed if seed is None else seed
+    batch_size = config.evaluation.batch_size
+    attacker = attacker_lib.Attacker(classifier, batch_size, bn_eval)
+    book = ledger.Ledger(
+        ledger_path or pathlib.Path(workdir) / ledger.FILE,
+        ledger_identity(
+            classifiers.weights_digest(classifier),
+            dataset.provenance,
+            bn_eval,
+            seed,
+            [batch_size, len(split)],
+        ),
+    )
+    return OpenRun(config, dataset, classifier, attacker, split, book, seed)
+
+
+def ledger_identity(digest, provenance, bn_eval, seed, batch):
+    """Returns what marks the ledger's lines of an evaluation.
+
+    Args:
+      digest: of the weights.
+      provenance: of the data set.
+      bn_eval: "frozen" or "batch".
+      seed: of the random starts.
+      batch: [batch size, number of images], which verdicts do not depend on
+        with frozen statistics.
+    """
+    return {
+        "weights": digest,
+        "data": f"{provenance}, test",
+        "bn_eval": bn_eval,
+        "seed": seed,
+        "batch": None if bn_eval == "frozen" else batch,
+    }
+
+
 def evaluate_run(
     workdir,
     attacks=None,
@@ -90,19 +165,18 @@ def evaluate_run(
     data_dir=None,
     dataset=None,
     seed=None,
+    save_adversarials=None,
 ):
     """Evaluates a run on test images and writes results.json.
 
     Args:
       workdir: the run folder.
-      attacks: names of columns; None for the data set's own.
-      num_images: the first so many test images; None for all.
-      bn_eval: "frozen" or "batch" statistics, see `robustness.Evaluator`.
-      weights: "best", "last" or "ema".
-      dataset_name: another data set with the same classes.
-      data_dir: of tensorflow-datasets.
-      dataset: the Dataset, where the caller has read it already.
-      seed: of the attacks' random starts; None for the run's.
+      attacks: names of columns, see `columns.column`; None for the data set's
+        own.
+      num_images, bn_eval, weights, dataset_name, data_dir, dataset, seed: as
+        for `open_run`.
+      save_adversarials: .npz file for the candidates of every attack; nothing
+        is then taken from the ledger.
 
     Returns:
       The dictionary written to results.json.
@@ -110,99 +184,109 @@ def evaluate_run(
     Raises:
       InputError: bad arguments, or no run there.
     """
-    config = load_config(workdir)
-    named = experiment.build_attacks(config, attacks)
-    if weights not in run_folder.WEIGHTS:
-        raise unknown("weights", weights, run_folder.WEIGHTS)
-    if num_images is not None:
-        expect(num_images >= 1, "num_images >= 1", num_images=num_images)
-    if dataset is None:
-        dataset = _dataset(config, dataset_name, data_dir)
-    keras.utils.set_random_seed(config.seed)
-    classifier = load_classifier(workdir, dataset.spec, weights)
-
-    split = dataset.test.take(num_images)
-    batch_size = config.evaluation.batch_size
-    seed = config.seed if seed is None else seed
-    evaluator = robustness.Evaluator(classifier, named, bn_eval, seed)
-    batches = math.ceil(len(split) / batch_size)
-    accuracy = {}
-    with progress.bar(
-        "evaluating", batches * len(named), batch_size
-    ) as advance:
-        for name in named:
-            correct = evaluator.correct(
-                name,
-                split,
-                batch_size,
-                lambda name=name: advance(f"evaluating {name}", **accuracy),
-            )
-            accuracy[name] = float(np.mean(correct))
-
+    experiment.build_columns(load_config(workdir), attacks)
+    _expect_place(save_adversarials)
+    run = open_run(
+        workdir,
+        num_images,
+        bn_eval,
+        weights,
+        dataset_name,
+        data_dir,
+        dataset,
+        seed,
+    )
+    config, attacker = run.config, run.attacker
+    if attacker.is_frozen:
+        gate.expect_passed(attacker, run.split.images)
+    classes = run.dataset.spec.num_classes
+    built = experiment.build_columns(config, attacks, classes)
+    adversarials = {} if save_adversarials else None
+    stands, refuted = standing(run, built, "evaluating", adversarials)
+    if save_adversarials:
+        _save(save_adversarials, built, run.split, adversarials)
     results = {
-        "dataset": dataset.name,
-        "data": dataset.provenance,
+        "dataset": run.dataset.name,
+        "data": run.dataset.provenance,
         "method": config.defense.name,
-        "num_images": len(split),
+        "num_images": len(run.split),
         "bn_eval": bn_eval,
-        "seed": seed,
+        "seed": run.seed,
         "commit": run_folder.commit(),
-        "accuracy": accuracy,
+        "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},
+        "worst_case": worst_case(config, built, stands),
+        "refuted": refuted,
         "weights": weights,
-        "batch_size": batch_size,
+        "weights_digest": run.ledger.identity["weights"],
+        "batch_size": attacker.batch_size,
         "attacks": {
-            name: "none" if attack is None else describe(attack)
-            for name, attack in named.items()
+            name: [columns.description(attack) for attack in built[name]]
+            for name in built
         },
     }
     run_folder.write_json(pathlib.Path(workdir) / run_folder.RESULTS, results)
     return results
 
 
-def describe(attack):
-    """Returns an attack's parameters in one line, radii in 255ths."""
-    return (
-        f"linf epsilon={attack.epsilon * 255:.4g}/255 "
-        f"step_size={attack.step_size * 255:.4g}/255 "
-        f"num_steps={attack.num_steps} random_start={attack.random_start} "
-        f"restarts={attack.restarts}"
-    )
-
-
-def print_table(all_results):
-    """Prints results side by side, each above the paper's row if it has one.
+def standing(run, built, doing, adversarials=None):
+    """Returns which images withstand each column, running what is missing.
 
     Args:
-      all_results: list of what `evaluate_run` returns, or results.json holds.
+      run: OpenRun.
+      built: {column: stepped attacks}.
+      doing: a word for the progress bar.
+      adversarials: as for `verdicts.Verdicts`.
+
+    Returns:
+      {column: bool [n]}, and the number of refuted candidates.
     """
-    columns = []
-    for results in all_results:
-        for name in results["accuracy"]:
-            if name not in columns:
-                columns.append(name)
-    rows = []
-    for results in all_results:
-        accuracy = results["accuracy"]
-        cells = [
-            f"{100 * accuracy[c]:.2f}" if c in accuracy else "not run"
-            for c in columns
-        ]
-        rows.append([METHODS.get(results["method"], results["method"]), *cells])
-        paper = paper_row(results["dataset"], results["method"])
-        if paper:
-            cells = [f"{paper[c]:.2f}" if c in paper else "" for c in columns]
-            rows.append(["  the paper's, WRN on all images", *cells])
-    progress.table(_title(all_results), ["accuracy, %", *columns], rows)
-    for note in _footnotes(all_results):
-        progress.console().print(note)
+    passes = sum(1 + len(attacks) for attacks in built.values())
+    stands, refuted = {}, 0
+    with progress.bar(doing, passes * len(run.split), 1) as advance:
+        for name, attacks in built.items():
+
+            def ended(count, name=name):
+                advance(f"{doing} {name}", units=count)
+
+            judge = verdicts.Verdicts(
+                run.attacker,
+                run.split,
+                run.ledger,
+                run.seed,
+                ended,
+                adversarials,
+            )
+            stands[name] = judge.standing(attacks)
+            refuted += judge.refuted(attacks)
+    return stands, refuted
 
 
-def paper_row(dataset, method):
-    """Returns {column: percent} of the paper's table, or None."""
-    table = PAPER.get(dataset, {})
-    if method not in table:
-        return None
-    return dict(zip(table["columns"], table[method], strict=True))
+def worst_case(config, built, stands):
+    """Returns the share of images that withstand all columns of the config's
+
+    threat model together: the mean of the worst, not the worst mean. None
+    where no column is in it.
+
+    Args:
+      config: gives ε.
+      built: {column: stepped attacks}.
+      stands: {column: bool [n]}.
+    """
+    within = [
+        stands[name]
+        for name, attacks in built.items()
+        if in_threat_model(config, attacks)
+    ]
+    return float(np.mean(np.all(within, axis=0))) if within else None
+
+
+def in_threat_model(config, attacks):
+    """Returns whether all attacks of a column stay in the config's ball."""
+    return all(
+        attack.epsilon <= config.attack.epsilon
+        and getattr(attack, "norm", "linf") == "linf"
+        for attack in attacks
+    )
 
 
 def differences(here, there, prefix=""):
@@ -237,25 +321,38 @@ def _dataset(config, name, data_dir):
     return other
 
 
-def _title(all_results):
-    first = all_results[0]
-    counts = sorted({results["num_images"] for results in all_results})
-    images = " and ".join(f"{count:,}" for count in counts)
-    return f"{first['data']}: {images} test images"
+def _expect_choices(weights, num_images, bn_eval):
+    if weights not in run_folder.WEIGHTS:
+        raise unknown("weights", weights, run_folder.WEIGHTS)
+    if num_images is not None:
+        expect(num_images >= 1, "num_images >= 1", num_images=num_images)
+    expect(
+        bn_eval in robustness.BATCH_NORM_MODES,
+        "bn_eval of frozen or batch",
+        bn_eval=bn_eval,
+    )
 
 
-def _footnotes(all_results):
-    notes = []
-    for results in all_results:
-        if results["bn_eval"] == "batch":
-            notes.append(
-                f"{results['method']}: batch-norm statistics of the attacked "
-                "batch (bn_eval=batch), not a claim of robustness."
-            )
-        values = results["accuracy"]
-        if "fgsm" in values and values["fgsm"] < values.get("pgd20", 0) - 0.01:
-            notes.append(
-                f"{results['method']}: FGSM is stronger than PGD(20), a sign "
-                "of masked gradients."
-            )
-    return notes
+def _expect_place(path):
+    """Raises InputError unless a file can be written at `path`, or no path."""
+    place = pathlib.Path(path or ".npz")
+    expect(
+        place.parent.is_dir() and place.name.endswith(".npz"),
+        "an .npz file in an existing folder",
+        save_adversarials=path,
+    )
+
+
+def _save(path, built, split, adversarials):
+    """Writes each attack's candidates, with the images' indices."""
+    arrays = {"labels": split.labels}
+    for name, attacks in built.items():
+        for number, attack in enumerate(attacks):
+            # No entry: nobody was left to attack.
+            kept = adversarials.get(columns.description(attack), {})
+            key = f"{name}/{number}"
+            arrays[f"{key}/indices"] = np.array(sorted(kept))
+            arrays[f"{key}/images"] = np.array([kept[i] for i in sorted(kept)])
+    with run_folder.replacing(path) as temporary:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)

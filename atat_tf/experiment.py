@@ -11,7 +11,7 @@ import keras
 import ml_collections
 import tensorflow as tf
 
-from atat_tf import attacks, datasets, defenses, models, trainer
+from atat_tf import attacks, columns, datasets, defenses, models, trainer
 from atat_tf.errors import expect, unknown
 from configs import base
 
@@ -94,7 +94,7 @@ def validate(config, data_dir=None):
     _validate_optimizer(config.optimizer)
     _expect_field(config, "teacher_learning_rate", lambda rate: rate > 0, "> 0")
     build_attack(config)
-    build_attacks(config)
+    build_columns(config)
     build_defense(config)
     _factory("a backbone", models.BACKBONES, config.backbone.name)
     spec = datasets.spec(config.dataset, data_dir, config.image_size)
@@ -134,13 +134,13 @@ def build_attack(config):
     return attacks.LinfAttack(**config.attack.to_dict())
 
 
-def build_attacks(config, names=None):
-    """Returns {name: attack} for a table's columns; None stands for clean.
+def build_columns(config, names=None, num_classes=10):
+    """Returns {name: stepped attacks} for a table's columns, in order.
 
     Args:
       config: gives ε and the step size.
-      names: columns as in `attacks.from_name`, and "clean"; None for the
-        data set's own.
+      names: as for `columns.column`; None for the data set's own.
+      num_classes: k, which limits the targets of targeted attacks.
 
     Raises:
       InputError: an unknown name.
@@ -148,10 +148,7 @@ def build_attacks(config, names=None):
     names = config.evaluation.attacks if names is None else names
     expect(names, "at least one attack", attacks=names)
     ball = config.attack.epsilon, config.attack.step_size
-    return {
-        name: None if name == "clean" else attacks.from_name(name, *ball)
-        for name in names
-    }
+    return {name: columns.column(name, *ball, num_classes) for name in names}
 
 
 def build_defense(config):

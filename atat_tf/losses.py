@@ -8,6 +8,10 @@ import tensorflow as tf
 
 from atat_tf.errors import InputError
 
+# Added to the denominator of both ratios, as their authors do: without effect
+# on logits that differ, and 0 / 0 is 0 where all are equal.
+_RATIO_GUARD = 1e-12
+
 
 def cross_entropy(labels, logits):
     """Returns L_ce = -log softmax(logits)[label] (§2.2) for each example.
@@ -118,3 +122,57 @@ def margin(labels, logits):
     of_label = tf.gather(logits, labels, axis=-1, batch_dims=1)
     others = tf.where(is_label, logits.dtype.min, logits)
     return of_label - tf.reduce_max(others, axis=-1)
+
+
+def targeted_margin(labels, targets, logits):
+    """Returns z_y − z_t for each example: negative when t beats the label.
+
+    Args:
+      labels: integers [b].
+      targets: integers [b], the wrong class t to compare with.
+      logits: float [b, k].
+
+    Returns:
+      [b], the dtype of the logits.
+    """
+    of_label = tf.gather(logits, labels, axis=-1, batch_dims=1)
+    return of_label - tf.gather(logits, targets, axis=-1, batch_dims=1)
+
+
+def dlr(labels, logits):
+    """Returns the difference of logits ratio for each example.
+
+    −(z_y − max_{j≠y} z_j) / (z_π1 − z_π3), with π the classes in descending
+    order of their logits (Croce & Hein 2020, Eq. 6). Unlike the cross-entropy
+    it does not change when logits are shifted or scaled.
+
+    Args:
+      labels: integers [b].
+      logits: float [b, k], k >= 3.
+
+    Returns:
+      [b], the dtype of the logits, >= -1; positive when wrong.
+    """
+    largest = tf.math.top_k(logits, 3).values
+    spread = largest[:, 0] - largest[:, 2]
+    return -margin(labels, logits) / (spread + _RATIO_GUARD)
+
+
+def targeted_dlr(labels, targets, logits):
+    """Returns the targeted difference of logits ratio for each example.
+
+    −(z_y − z_t) / (z_π1 − (z_π3 + z_π4) / 2), with π the classes in
+    descending order of their logits (Croce & Hein 2020, Eq. 7).
+
+    Args:
+      labels: integers [b].
+      targets: integers [b], the wrong class t to reach.
+      logits: float [b, k], k >= 4.
+
+    Returns:
+      [b], the dtype of the logits; positive when t beats the label.
+    """
+    largest = tf.math.top_k(logits, 4).values
+    spread = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2
+    difference = targeted_margin(labels, targets, logits)
+    return -difference / (spread + _RATIO_GUARD)

@@ -36,8 +36,8 @@ def bar(description, total, images_each, done=0):
       done: units that were done before.
 
     Yields:
-      advance(description=None, **figures): one more unit is done; figures are
-      shown behind the bar.
+      advance(description=None, units=1, **figures): more units are done;
+      figures are shown behind the bar.
     """
     screen = console()
     start = time.monotonic()
@@ -52,11 +52,11 @@ def bar(description, total, images_each, done=0):
 
     if not screen.is_terminal:
 
-        def advance_quietly(description=description, **figures):
+        def advance_quietly(description=description, units=1, **figures):
             nonlocal finished, shown
-            finished += 1
+            finished += units
             now = time.monotonic()
-            if now - shown >= _LINE_EVERY_SECONDS:
+            if now - shown >= _LINE_EVERY_SECONDS and finished > done:
                 shown = now
                 left = (now - start) / (finished - done) * (total - finished)
                 screen.print(
@@ -79,12 +79,12 @@ def bar(description, total, images_each, done=0):
             description, total=total, completed=done, state=""
         )
 
-        def advance(description=description, **figures):
+        def advance(description=description, units=1, **figures):
             nonlocal finished
-            finished += 1
+            finished += units
             progress.update(
                 task,
-                advance=1,
+                advance=units,
                 description=description,
                 state=state(figures),
             )

@@ -38,7 +38,7 @@ class Evaluator:
         )
         self.names = tuple(named_attacks)
         self._seed = seed
-        self._logits_fn = _logits_fn(classifier, batch_norm)
+        self._logits_fn = logits_function(classifier, batch_norm)
         shape = (None, *classifier.input_shape[1:])
         self._functions = {
             name: self._compile(attack, shape)
@@ -86,7 +86,14 @@ class Evaluator:
         return tf.function(still_correct, signature, jit_compile=on_gpu)
 
 
-def _logits_fn(classifier, batch_norm):
+def logits_function(classifier, batch_norm="frozen"):
+    """Returns images -> logits in inference mode, or with batch statistics.
+
+    Args:
+      classifier: keras.Model.
+      batch_norm: "frozen", or "batch": statistics of the batch at hand; no
+        stored ones move.
+    """
     if batch_norm == "frozen":
         return lambda images: classifier(images, training=False)
 

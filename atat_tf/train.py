@@ -34,12 +34,12 @@ def main(argv):
     data_dir = command_line.data_dir()
 
     with command_line.quiet_start():  # TensorFlow: not for --help
-        from atat_tf import evaluation, training
+        from atat_tf import results_table, training
 
     results = training.train_and_evaluate(
         config, workdir, data_dir, _NUM_DEVICES.value
     )
-    evaluation.print_table([results])
+    results_table.print_table([results])
 
 
 if __name__ == "__main__":

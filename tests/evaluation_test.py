@@ -43,8 +43,9 @@ class EvaluateRunTest(tf.test.TestCase):
         self.assertEqual(results["bn_eval"], "batch")
         self.assertEqual(results["weights"], "last")
         self.assertEqual(results["seed"], 7)
-        self.assertIn("restarts=2", results["attacks"]["pgd2x2"])
-        self.assertIn("epsilon=8/255", results["attacks"]["pgd2x2"])
+        (attack,) = results["attacks"]["pgd2x2"]
+        self.assertIn("restarts=2", attack)
+        self.assertIn("epsilon=8/255", attack)
 
     def test_bad_arguments(self):
         for arguments, message in (
@@ -100,57 +101,6 @@ class CommandTest(tf.test.TestCase):
             self.assertEqual(status, 1, output)
             self.assertRegex(output, message)
             self.assertNotIn("Traceback", output)
-
-
-def _results(method, dataset="cifar10", bn_eval="frozen", **accuracy):
-    return {
-        "dataset": dataset,
-        "data": "some data",
-        "method": method,
-        "num_images": 10_000,
-        "bn_eval": bn_eval,
-        "accuracy": accuracy,
-    }
-
-
-class TableTest(tf.test.TestCase):
-    def _printed(self, all_results):
-        import contextlib
-        import io
-
-        screen = io.StringIO()
-        with contextlib.redirect_stdout(screen):
-            evaluation.print_table(all_results)
-        return screen.getvalue()
-
-    def test_the_papers_row_stands_below(self):
-        text = self._printed([_results("atat", clean=0.5, pgd20=0.25)])
-        self.assertRegex(text, r"ATAT +│ +50\.00 +│ +25\.00")
-        self.assertRegex(text, r"the paper's.*│ +91\.89 +│ +63\.81")
-        self.assertIn("10,000 test images", text)
-
-    def test_no_paper_row_for_digits(self):
-        text = self._printed([_results("atat", "digits", clean=0.5)])
-        self.assertNotIn("paper", text)
-
-    def test_what_was_not_run_says_so(self):
-        rows = [_results("at", clean=0.5), _results("atat", pgd20=0.25)]
-        self.assertRegex(self._printed(rows), r"AT +│ +50\.00 +│ not run")
-
-    def test_footnotes(self):
-        text = self._printed(
-            [_results("at", bn_eval="batch", fgsm=0.2, pgd20=0.4)]
-        )
-        self.assertIn("not a claim of robustness", text)
-        self.assertIn("masked gradients", text)
-
-    def test_the_papers_tables(self):
-        """Corners of Tables 1 and 2."""
-        self.assertEqual(evaluation.paper_row("cifar10", "alp")["pgd7"], 52.32)
-        self.assertEqual(
-            evaluation.paper_row("cifar100", "atat")["pgd20"], 28.72
-        )
-        self.assertIsNone(evaluation.paper_row("digits", "atat"))
 
 
 class DifferencesTest(tf.test.TestCase):

@@ -46,11 +46,11 @@ class ResolveTest(parameterized.TestCase, tf.test.TestCase):
         )
         self.assertEqual(config.optimizer.weight_decay, 2e-4)
         self.assertEqual(
-            list(experiment.build_attacks(config)),
+            list(experiment.build_columns(config)),
             ["clean", "fgsm", "ifgsm20", "pgd7", "pgd20"],
         )
         self.assertEqual(
-            list(experiment.build_attacks(_config(dataset="cifar100"))),
+            list(experiment.build_columns(_config(dataset="cifar100"))),
             ["clean", "fgsm", "ifgsm20", "pgd10", "pgd20"],
         )
 

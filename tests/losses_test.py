@@ -277,5 +277,101 @@ class MarginTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllClose(losses.margin(labels, logits), expected, 1e-6)
 
 
+class TargetedMarginTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        # (logits, label, target, z_y − z_t)
+        ([5.0, 2.0, 3.0], 0, 1, 3.0),
+        ([5.0, 2.0, 3.0], 1, 2, -1.0),
+        ([5.0, 2.0, 3.0], 1, 0, -3.0),
+        ([-5.0, -5.0], 0, 1, 0.0),
+    )
+    def test_hand_numbers(self, logits, label, target, expected):
+        margin = losses.targeted_margin(
+            tf.constant([label]), tf.constant([target]), tf.constant([logits])
+        )
+        self.assertAllEqual(margin, [expected])
+
+    def test_the_most_likely_target_gives_the_untargeted_margin(self):
+        labels, logits = np.array([3, 0, 5, 1]), _logits(4)
+        others = logits.numpy()
+        others[np.arange(4), labels] = -np.inf
+        targets = others.argmax(-1)
+        self.assertAllEqual(
+            losses.targeted_margin(labels, targets, logits),
+            losses.margin(labels, logits),
+        )
+
+
+class DifferenceOfLogitsRatioTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        # In order 8, 5, 4, 0. Label at the top: −(8 − 5) / (8 − 4).
+        (0, -0.75),
+        # Second: −(5 − 8) / 4; third: −(4 − 8) / 4; last: −(0 − 8) / 4.
+        (2, 0.75),
+        (3, 1.0),
+        (1, 2.0),
+    )
+    def test_hand_numbers(self, label, expected):
+        logits = tf.constant([[8.0, 0.0, 5.0, 4.0]])
+        ratio = losses.dlr(tf.constant([label]), logits)
+        self.assertAllClose(ratio, [expected], 1e-6, 1e-6)
+
+    @parameterized.parameters(
+        # In order 8, 5, 4, 0: the denominator is 8 − (4 + 0) / 2 = 6.
+        (0, 2, -0.5),  # −(8 − 5) / 6
+        (0, 1, -8 / 6),  # −(8 − 0) / 6
+        (2, 0, 0.5),  # −(5 − 8) / 6
+        (1, 3, 4 / 6),  # −(0 − 4) / 6
+    )
+    def test_targeted_hand_numbers(self, label, target, expected):
+        logits = tf.constant([[8.0, 0.0, 5.0, 4.0]])
+        ratio = losses.targeted_dlr(
+            tf.constant([label]), tf.constant([target]), logits
+        )
+        self.assertAllClose(ratio, [expected], 1e-6, 1e-6)
+
+    def test_gradient_by_hand(self):
+        logits = tf.constant([[8.0, 0.0, 5.0, 4.0]])
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(logits)
+            ratio = losses.dlr([0], logits)
+            targeted = losses.targeted_dlr([0], [1], logits)
+        # −(a − b) / (a − c): by a −(b − c) / 4², by b 1 / 4, by c −3 / 4².
+        expected = [[-1 / 16, 0.0, 1 / 4, -3 / 16]]
+        self.assertAllClose(tape.gradient(ratio, logits), expected, 1e-6, 1e-6)
+        # −(a − d) / s, s = a − (c + d) / 2 = 6: by a −(s − 8) / s², by c
+        # −8 / (2 s²), by d 1 / s − 8 / (2 s²); b is nowhere.
+        expected = [[2 / 36, 1 / 6 - 4 / 36, 0.0, -4 / 36]]
+        self.assertAllClose(
+            tape.gradient(targeted, logits), expected, 1e-6, 1e-6
+        )
+
+    def test_shift_and_scale_change_nothing(self):
+        labels, targets = np.array([3, 0, 5, 1]), np.array([1, 2, 3, 4])
+        logits = _logits(4)
+        for moved in (logits + 7.0, logits * 1e3, logits * 1e-3):
+            self.assertAllClose(
+                losses.dlr(labels, moved), losses.dlr(labels, logits), 1e-4
+            )
+            self.assertAllClose(
+                losses.targeted_dlr(labels, targets, moved),
+                losses.targeted_dlr(labels, targets, logits),
+                1e-4,
+            )
+
+    def test_equal_and_huge_logits_are_finite(self):
+        logits = tf.constant([[2.0] * 5, [1e30, -1e30, 0.0, 5.0, 5.0]])
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(logits)
+            ratio = losses.dlr([0, 0], logits)
+            targeted = losses.targeted_dlr([0, 0], [1, 1], logits)
+        # 0 / 0 counts as 0; −1e30 / 1e30 and −2e30 / 1e30.
+        self.assertAllClose(ratio, [0.0, -1.0])
+        self.assertAllClose(targeted, [0.0, -2.0])
+        for loss in (ratio, targeted):
+            gradient = tape.gradient(loss, logits)
+            self.assertAllInRange(gradient, -1e13, 1e13)
+
+
 if __name__ == "__main__":
     tf.test.main()

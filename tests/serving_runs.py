@@ -142,3 +142,51 @@ def keras_classifier(ending="softmax"):
             keras.layers.Dense(3, activation=ending),
         ]
     )
+
+
+def save_numbers(folder, offset=2.0):
+    """Saves a model of a few numbers in the way of TensorFlow 1.
+
+    Its signatures: "serving_default" (x -> y = x / 2 + offset), "two" (x, z ->
+    a = x + z, b = x - z), "twins" (x -> y and the same as w), "total" (x -> y,
+    a mere number), "count" (n -> n, counted up from 0 one by one) and, of
+    tf.Examples with a number "x", "regress" (x) and "scores" (x, 2 x).
+
+    Args:
+      folder: the version's, which must not exist.
+      offset: tells versions apart.
+    """
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, None], name="x")
+        z = v1.placeholder(tf.float32, [None, None], name="z")
+        n = v1.placeholder(tf.int32, [None], name="n")
+        examples = v1.placeholder(tf.string, [None], name="examples")
+        features = {"x": tf.io.FixedLenFeature([1], tf.float32)}
+        read = tf.io.parse_example(examples, features)["x"]
+        counted = tf.while_loop(
+            lambda i: tf.reduce_any(i < n), lambda i: (i + 1,), (n * 0,)
+        )[0]
+        y = x / 2 + offset
+        signatures = {
+            "serving_default": ({"x": x}, {"y": y}),
+            "twins": ({"x": x}, {"y": y, "w": y}),
+            "two": ({"x": x, "z": z}, {"a": x + z, "b": x - z}),
+            "total": ({"x": x}, {"y": tf.reduce_sum(x)}),
+            "count": ({"n": n}, {"n": counted}),
+            "regress": ({"inputs": examples}, {"outputs": read}),
+            "scores": (
+                {"inputs": examples},
+                {"scores": tf.concat([read, 2 * read], 1)},
+            ),
+        }
+        writer = v1.saved_model.Builder(str(folder))
+        writer.add_meta_graph_and_variables(
+            session,
+            ["serve"],
+            {
+                name: v1.saved_model.predict_signature_def(*sides)
+                for name, sides in signatures.items()
+            },
+        )
+        writer.save()

@@ -1,0 +1,325 @@
+"""The points of the checklist: what is compared, with which threshold, why.
+
+Who stands after which attack enters; PASS, FAIL or NOT RUN leaves, each with
+its figure. Nothing here runs a classifier.
+"""
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+PASS, FAIL, NOT_RUN = "PASS", "FAIL", "NOT RUN"
+# Standard deviations that a figure may be above its threshold.
+DEVIATIONS = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Criterion:
+    """One line of the table of thresholds.
+
+    Attributes:
+      name: identifier.
+      compared: the point, in words.
+      threshold: the most that its figure may be, in points (hundredths of the
+        images); None where it holds or does not.
+      reason: where the threshold comes from.
+    """
+
+    name: str
+    compared: str
+    threshold: float | None
+    reason: str
+
+
+CRITERIA = (
+    Criterion(
+        "logits",
+        "outputs are finite logits, not probabilities",
+        None,
+        "a softmax in float32 hides gradients (AutoAttack's flag)",
+    ),
+    Criterion(
+        "repeatable",
+        "the same images get the same logits",
+        None,
+        "random outputs need attacks of their own (AutoAttack's flag)",
+    ),
+    Criterion(
+        "batch_independence",
+        "an image alone gets the logits it gets in a batch",
+        None,
+        "batch statistics answer for the whole batch of attacked images",
+    ),
+    Criterion(
+        "gradients",
+        "images whose gradient is zero or not finite",
+        1.0,
+        "an attack by gradients cannot move them; trained networks have none",
+    ),
+    Criterion(
+        "single_step",
+        "what FGSM breaks beyond PGD",
+        0.0,
+        "iterative attacks beat single-step ones (Carlini et al. 2019)",
+    ),
+    Criterion(
+        "steps",
+        "what doubling the steps takes away",
+        1.0,
+        "PGD-20 has converged (Carlini et al. 2019)",
+    ),
+    Criterion(
+        "restarts",
+        "what more random starts take away",
+        2.0,
+        "starts end alike unless the loss is rugged (Mosbach et al. 2018)",
+    ),
+    Criterion(
+        "step_sizes",
+        "what the best other step size takes away",
+        2.0,
+        "the step was not chosen to be weak (Carlini et al. 2019)",
+    ),
+    Criterion(
+        "margin_loss",
+        "what the margin loss takes away from cross-entropy",
+        4.0,
+        "trained networks lose about as much to all of AutoAttack (TLA: 51.6 "
+        "to 47.4), masked ones tens",
+    ),
+    Criterion(
+        "radii",
+        "the largest gain of accuracy from a larger ε",
+        0.0,
+        "a larger ball holds the smaller one (Carlini et al. 2019)",
+    ),
+    Criterion(
+        "unbounded",
+        "accuracy without a bound on the change",
+        0.0,
+        "any image can become one of another class (Athalye et al. 2018)",
+    ),
+    Criterion(
+        "square",
+        "what Square breaks and white-box attacks miss",
+        0.5,
+        "queries know less than gradients (AutoAttack's flag)",
+    ),
+    Criterion(
+        "transfer",
+        "what the teacher's adversarial images break beyond PGD",
+        0.0,
+        "another network's gradient knows less (Athalye et al. 2018)",
+    ),
+    Criterion(
+        "noise",
+        "what random noise breaks beyond PGD",
+        0.0,
+        "chance knows less than the gradient (Carlini et al. 2019)",
+    ),
+    Criterion(
+        "attention",
+        "what attacks on the attention break beyond the headline",
+        2.0,
+        "as for restarts, of which a sweep of weights is a kind",
+    ),
+    Criterion(
+        "undefended_twin",
+        "accuracy of the undefended teacher under PGD",
+        5.0,
+        "the attack works, and robustness is the defense's doing (the paper's "
+        "standard networks keep 0.00)",
+    ),
+    Criterion(
+        "candidates",
+        "adversarial images that do not hold when checked alone",
+        1.0,
+        "inside ball and box, finite, misclassified; rounding decides a few",
+    ),
+    Criterion(
+        "worst_case",
+        "results.json reports the mean over images of the worst attack",
+        None,
+        "the worst of the means is higher (Carlini et al. 2019)",
+    ),
+    Criterion(
+        "checkpoint",
+        "distance from the validation figure that chose the weights",
+        0.5,
+        "choosing on test images overstates (Rice et al. 2020); other devices "
+        "round a few images differently",
+    ),
+)
+_BY_NAME = {criterion.name: criterion for criterion in CRITERIA}
+
+# Points that ask what attacks take away from another's accuracy: the column
+# that is taken for reference, and the group of columns held against it.
+_TAKEN_AWAY = (
+    ("single_step", "pgd20", "single_step"),
+    ("steps", "pgd20", "steps"),
+    ("restarts", "pgd20", "restarts"),
+    ("step_sizes", "pgd20", "step_sizes"),
+    ("margin_loss", "pgd20", "margin_loss"),
+    ("square", "white box", "square"),
+    ("transfer", "pgd20", "transfer"),
+    ("noise", "pgd20", "noise"),
+    ("attention", "headline", "attention"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A decided point.
+
+    Attributes:
+      name: of its criterion, like `compared`, `threshold` and `reason`.
+      compared: what the figure is.
+      verdict: "PASS", "FAIL" or "NOT RUN".
+      figure: points (hundredths of the images); None for points without.
+      threshold: the most that the figure may be, in points; None likewise.
+      allowance: points that the figure may be above the threshold, DEVIATIONS
+        standard deviations of its sampling error; None likewise.
+      note: the two accuracies, what is wrong, or why it was not run.
+      reason: where the threshold comes from.
+    """
+
+    name: str
+    compared: str
+    verdict: str
+    figure: float | None
+    threshold: float | None
+    allowance: float | None
+    note: str
+    reason: str
+
+
+def held(name, wrong, note):
+    """Returns the Point of a criterion without a figure.
+
+    Args:
+      name: the criterion.
+      wrong: a sentence about what is wrong, or None.
+      note: what was seen, where nothing is wrong.
+    """
+    return _point(name, FAIL if wrong else PASS, note=wrong or note)
+
+
+def not_run(name, why):
+    """Returns the Point of a criterion that was not decided."""
+    return _point(name, NOT_RUN, note=why)
+
+
+def compared(name, figure, error, note):
+    """Returns the Point of a figure: PASS up to the widened threshold.
+
+    PASS where figure <= threshold + DEVIATIONS · error.
+
+    Args:
+      name: the criterion.
+      figure: a share of images, or a difference of two.
+      error: its standard deviation over draws of the images.
+      note: what the figure was computed from.
+    """
+    figure, allowance = 100 * float(figure), 100 * DEVIATIONS * float(error)
+    # Differences of shares are exact only up to rounding.
+    limit = _BY_NAME[name].threshold + allowance + 1e-9
+    verdict = PASS if figure <= limit else FAIL
+    return _point(name, verdict, figure, allowance, note)
+
+
+def share_error(flags):
+    """Returns the standard deviation of a share of n images.
+
+    sqrt(p (1 − p) / n) with p the share, of a binomial distribution.
+
+    Args:
+      flags: bool [n].
+    """
+    share = np.mean(flags)
+    return float(np.sqrt(share * (1 - share) / len(flags)))
+
+
+def difference_error(first, second):
+    """Returns the standard deviation of a difference of shares of n images.
+
+    The images are the same, so the difference is paired: with d_i in
+    {-1, 0, 1} and b + c the number of images in which the two differ,
+    sqrt((mean(d²) − mean(d)²) / n) = sqrt(((b + c) / n − (b − c)² / n²) / n).
+
+    Args:
+      first: bool [n].
+      second: bool [n].
+    """
+    differences = np.asarray(first, float) - np.asarray(second, float)
+    variance = np.mean(differences**2) - np.mean(differences) ** 2
+    return float(np.sqrt(max(0.0, variance) / len(differences)))
+
+
+def from_standing(stands, absent):
+    """Returns the points that compare who stands, {name: Point}.
+
+    Args:
+      stands: {group: {column: bool [n]}}. The group "reference" holds
+        "clean", "pgd20", "headline" and "white box", "radii" ascending ones.
+      absent: {group: why it was not run}.
+    """
+    reference = stands["reference"]
+    points = {
+        name: _taken_away(name, of, reference[of], stands[group])
+        for name, of, group in _TAKEN_AWAY
+        if group in stands
+    }
+    points["radii"] = _radii(reference["clean"], stands["radii"])
+    for name, group in stands.items():
+        if name in ("unbounded", "undefended_twin"):
+            ((column, flags),) = group.items()
+            note = f"{_percent(flags)} under {column}"
+            error = share_error(flags)
+            points[name] = compared(name, np.mean(flags), error, note)
+    return points | {name: not_run(name, why) for name, why in absent.items()}
+
+
+def _taken_away(name, of, reference, columns):
+    """Returns the Point of what the strongest of some columns takes away."""
+    column, flags = min(columns.items(), key=lambda item: np.mean(item[1]))
+    return compared(
+        name,
+        np.mean(reference) - np.mean(flags),
+        difference_error(reference, flags),
+        f"{_percent(reference)} under {of}, {_percent(flags)} under {column}",
+    )
+
+
+def _radii(clean, columns):
+    """Returns the Point of the largest rise from one radius to the next."""
+    ascending = [("clean", clean), *columns.items()]
+    (_, smaller), (column, larger) = max(
+        itertools.pairwise(ascending),
+        key=lambda pair: np.mean(pair[1][1]) - np.mean(pair[0][1]),
+    )
+    return compared(
+        "radii",
+        np.mean(larger) - np.mean(smaller),
+        difference_error(larger, smaller),
+        f"{', '.join(_percent(flags) for _, flags in ascending)}; least "
+        f"fall at {column}",
+    )
+
+
+def _percent(flags):
+    return f"{100 * np.mean(flags):.1f} %"
+
+
+def _point(name, verdict, figure=None, allowance=None, note=""):
+    criterion = _BY_NAME[name]
+    return Point(
+        name,
+        criterion.compared,
+        verdict,
+        figure,
+        criterion.threshold,
+        allowance,
+        note,
+        criterion.reason,
+    )

@@ -1,0 +1,264 @@
+"""Times the embedded server against the model in process and an empty echo.
+
+  python -m benchmarks.serving
+  python -m benchmarks.serving --repeats=9 --seconds=1 --json=FILE
+
+Server, echo and callers are processes of their own, over loopback; the callers
+are threads of one process that send ready bytes and read none of the answers.
+In process, as many threads run the same signature. Images are random. Ratios
+and differences are taken round by round in one run; goals are stated, not
+asserted.
+"""
+
+import json
+import logging
+import os
+import pathlib
+import platform
+import statistics
+import sys
+import tempfile
+
+from absl import app, flags
+
+_MODEL_FOLDER = flags.DEFINE_string(
+    "model_folder",
+    None,
+    "folder of the versions to serve; the newest is measured (default: a new "
+    "export of results/small_atat)",
+)
+_BATCHES = flags.DEFINE_list("batches", ["1", "8", "64"], "images in a call")
+_CLIENTS = flags.DEFINE_list("clients", ["1", "16"], "callers at a time")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "rounds", lower_bound=3)
+_SECONDS = flags.DEFINE_float(
+    "seconds", 0.5, "of each measurement in each round", lower_bound=0.01
+)
+_JSON = flags.DEFINE_string("json", None, "file for all of the figures")
+
+_RUN = pathlib.Path(__file__).resolve().parent.parent / "results/small_atat"
+_SERVED, _LOCAL, _ECHO = "served", "in process", "echo"
+_PLAIN = ", no attention"
+_COLUMNS = ("clients, images", "what", "p50 ms", "spread", "p99 ms")
+_COLUMNS += ("images/s", "spread", "processor ms")
+
+
+def measure(model_folder, batches, clients, repeats, seconds):
+    """Returns what each kind of call took: one dictionary a row.
+
+    Args:
+      model_folder: folder of the versions.
+      batches: images in a call, a row each.
+      clients: callers at a time, a row each.
+      repeats: number of rounds.
+      seconds: of one measurement.
+    """
+    from benchmarks import serving_load, serving_requests
+
+    newest = max(
+        (p for p in pathlib.Path(model_folder).iterdir() if p.name.isdecimal()),
+        key=lambda path: int(path.name),
+    )
+    rounds = {}
+    with serving_load.Processes(model_folder) as processes:
+        model = serving_requests.Model(newest)
+        for _ in range(repeats + 1):
+            for batch in batches:
+                timed = _functions(processes, model, batch, seconds)
+                for count in clients:
+                    for what, function in timed.items():
+                        key = count, batch, what
+                        rounds.setdefault(key, []).append(function(count))
+    # The first round warms up.
+    return [_row(*key, values[1:]) for key, values in rounds.items()]
+
+
+def _functions(processes, model, batch, seconds):
+    """Returns {what: function of the number of clients}, in their order."""
+    answer = processes.predict(model.payload("", batch), 1, 0)["answer"]
+
+    def served(signature):
+        payload = model.payload(signature, batch)
+        return lambda count: processes.predict(payload, count, seconds)
+
+    def local(signature):
+        call = model.call(signature, batch)
+        return lambda count: model.timed(call, count, seconds)
+
+    def echo(count):
+        payload = model.payload("", batch)
+        return processes.echo(payload, answer, count, seconds)
+
+    return {
+        _SERVED: served("serving_default"),
+        _LOCAL: local("serving_default"),
+        _ECHO: echo,
+        _SERVED + _PLAIN: served("predict"),
+        _LOCAL + _PLAIN: local("predict"),
+    }
+
+
+def _row(clients, batch, what, rounds):
+    every = sorted(one for timed in rounds for one in timed["latencies"])
+    counts = [len(timed["latencies"]) for timed in rounds]
+    pairs = list(zip(counts, rounds, strict=True))
+    return {
+        "clients": clients,
+        "batch": batch,
+        "what": what,
+        "calls": len(every),
+        "p50": [statistics.median(timed["latencies"]) for timed in rounds],
+        "p99": every[int(0.99 * len(every))],
+        "images_per_second": [n * batch / t["seconds"] for n, t in pairs],
+        "processor_seconds": [t["processor"] / n for n, t in pairs],
+    }
+
+
+def comparisons(rows):
+    """Returns (what, values of the rounds, unit, goal) of each comparison."""
+    found = {(r["clients"], r["batch"], r["what"]): r for r in rows}
+    compared = []
+    for clients, batch, what in found:
+        if what != _SERVED:
+            continue
+        case = f"{clients} x {batch}"
+        kinds = (_SERVED, _LOCAL, _ECHO, _SERVED + _PLAIN, _LOCAL + _PLAIN)
+        served, local, echo, *plain = (
+            found[clients, batch, kind] for kind in kinds
+        )
+        added = _each(
+            lambda a, b, c: 1e3 * (a - b - c),
+            *(row["p50"] for row in (served, local, echo)),
+        )
+        rates = _over(served, local, "images_per_second")
+        if clients == 1:
+            compared += [
+                (f"{case}: served - in process - echo", added, "ms", "<= 2"),
+                *(
+                    (
+                        f"{case}: attention / none, {row['what']}",
+                        _over(row, without, "p50"),
+                        "",
+                        "<= 1.10",
+                    )
+                    for row, without in zip((served, local), plain, strict=True)
+                ),
+            ]
+        else:
+            compared.append(
+                (f"{case}: rate served / in process", rates, "", ">= 0.9")
+            )
+        processor = _over(served, local, "processor_seconds")
+        what = f"{case}: processor time served / in process"
+        compared.append((what, processor, "", ""))
+    return compared
+
+
+def _over(row, other, field):
+    return _each(lambda a, b: a / b, row[field], other[field])
+
+
+def _each(function, *rounds):
+    return [function(*values) for values in zip(*rounds, strict=True)]
+
+
+def print_results(results):
+    """Prints what `main` measured, as two tables and the lines they need."""
+    from atat_tf import progress
+
+    progress.table(
+        f"{results['repeats']} rounds of {results['seconds']:g} s each; medians "
+        "of the rounds, p99 of all calls",
+        _COLUMNS,
+        [_cells(row) for row in results["rows"]],
+    )
+    progress.table(
+        "clients x images; medians of the rounds",
+        ("what", "median", "spread", "goal"),
+        [
+            (what, *_figures(values, 1, unit), goal)
+            for what, values, unit, goal in results["comparisons"]
+        ],
+    )
+    about = results["surroundings"]
+    progress.console().print(
+        f"{about['cpu']}, {about['cores']} cores, load before "
+        f"{about['load_before']}; TensorFlow {about['tensorflow']}, gRPC "
+        f"{about['grpc']}, Python {about['python']}, commit {about['commit']}. "
+        "Processor time is the server's, or the whole process's."
+    )
+
+
+def _cells(row):
+    return (
+        f"{row['clients']} x {row['batch']}",
+        row["what"],
+        *_figures(row["p50"], 1e3),
+        f"{1e3 * row['p99']:.2f}",
+        *_figures(row["images_per_second"], 1, digits=0),
+        _figures(row["processor_seconds"], 1e3)[0],
+    )
+
+
+def _figures(values, factor, unit="", digits=2):
+    scaled = [factor * value for value in values]
+    median, low, high = (
+        f"{value:,.{digits}f}"
+        for value in (statistics.median(scaled), min(scaled), max(scaled))
+    )
+    return f"{median} {unit}".rstrip(), f"{low}..{high}"
+
+
+def surroundings():
+    """Returns the hardware, the versions and the commit."""
+    import grpc
+    import tensorflow as tf
+
+    from atat_tf import run_folder
+
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    names = [x.partition(":")[2] for x in lines if x.startswith("model name")]
+    return {
+        "cpu": names[0].strip() if names else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_before": round(os.getloadavg()[0], 1),
+        "tensorflow": tf.__version__,
+        "grpc": grpc.__version__,
+        "python": platform.python_version(),
+        "commit": run_folder.commit(),
+    }
+
+
+def main(argv):
+    if len(argv) > 1:
+        sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
+    from atat_tf import command_line
+    from atat_tf.errors import InputError
+
+    with command_line.quiet_start():  # TensorFlow: not for --help
+        about = surroundings()
+        from serving import exporting
+    logging.getLogger().setLevel(logging.ERROR)
+    sizes = {
+        "batches": [int(number) for number in _BATCHES.value],
+        "clients": [int(number) for number in _CLIENTS.value],
+        "repeats": _REPEATS.value,
+        "seconds": _SECONDS.value,
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = _MODEL_FOLDER.value
+        try:
+            if not folder:
+                folder = pathlib.Path(temporary, "model")
+                exporting.export_run(_RUN, folder)
+            rows = measure(os.path.abspath(folder), **sizes)
+        except InputError as error:
+            sys.exit(f"error: {error}")
+    results = {**sizes, "surroundings": about, "rows": rows}
+    results["comparisons"] = comparisons(rows)
+    print_results(results)
+    if _JSON.value:
+        pathlib.Path(_JSON.value).write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    app.run(main)
