@@ -188,7 +188,7 @@ class APGD:
             "best_loss": loss,
             "best_gradient": gradient,
             "step_size": tf.fill(
-                tf.shape(labels), tf.cast(2 * self.epsilon, images.dtype)
+                tf.shape(labels), tf.constant(2 * self.epsilon, images.dtype)
             ),
             "increases": tf.zeros_like(labels, tf.int32),
             "checked_loss": loss,

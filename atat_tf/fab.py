@@ -12,7 +12,7 @@ import tensorflow as tf
 from atat_tf import attacks, losses, stepped
 from atat_tf.errors import expect
 
-# The last steps look on the way from the image to the nearest point found.
+# The last steps look between the image and the nearest point found.
 SEARCH_STEPS = 3
 
 
@@ -88,10 +88,10 @@ class FAB:
     misclassified point is looked for, and an image counts as broken once one
     is within ε. Farther ones are kept in the rows `closest` and `distance`.
 
-    The paper ends with a search on the way from the image to the nearest
-    point, which AutoAttack's version leaves out. It can change a verdict, for
-    points that overshoot by η end up about 0.5 % too far, so the last
-    `SEARCH_STEPS` steps are that search, one forward pass each. The others
+    The paper ends with three steps of search between the image and the nearest
+    point, which AutoAttack's version leaves out. They can change a verdict,
+    for points that overshoot by η end up about 0.5 % too far, so the last
+    `SEARCH_STEPS` steps are such a search, one forward pass each. The others
     take two forward passes and one backward, as in AutoAttack's version; the
     first also judges the point that the step starts from.
 
@@ -151,8 +151,8 @@ class FAB:
             "closest": images,
             "distance": tf.fill(tf.shape(state["margin"]), images.dtype.max),
             "closest_margin": tf.zeros_like(state["margin"]),
-            # Where the search knows the way to be still right: a distance
-            # from the image, and the margin there.
+            # The farthest that the search knows to be still right: its
+            # distance from the image, and the margin there.
             "right_distance": tf.zeros_like(state["margin"]),
             "right_margin": state["margin"],
         }
@@ -219,24 +219,24 @@ class FAB:
         return tf.reshape(moved, tf.shape(images))
 
     def _searched(self, logits_fn, state, index):
-        """Returns the state after a try on the way to the closest point.
+        """Returns the state after one try nearer than the closest point.
 
-        The boundary is where a straight line between the two known margins
-        would be zero; aimed is a little farther, as everywhere, by η.
+        The closest point is x + δ; tried is x + δ cut off at some length in
+        every coordinate, since in ℓ∞ only the longest count. Aimed at is where
+        a straight line between two known margins would be zero (the Illinois
+        variant of regula falsi), and a little beyond, as everywhere, by η.
         """
-        distance, right = state["distance"], state["right_distance"]
+        images, distance = state["images"], state["distance"]
+        right, right_margin = state["right_distance"], state["right_margin"]
         share = tf.math.divide_no_nan(
-            state["right_margin"],
-            state["right_margin"] - state["closest_margin"],
+            right_margin, right_margin - state["closest_margin"]
         )
         share = tf.clip_by_value(share, 0.0, 1.0)
-        share += (self.eta - 1) * (1 - share)
-        aimed = right + tf.minimum(share, 1.0) * (distance - right)
-        part = tf.math.divide_no_nan(aimed, distance)[:, None, None, None]
-        candidate = state["images"] + part * (
-            state["closest"] - state["images"]
-        )
-        candidate = tf.clip_by_value(candidate, *self.bounds)
+        share = 1 - (1 - share) * max(0.0, 2 - self.eta)
+        aimed = right + share * (distance - right)
+        length = aimed[:, None, None, None]
+        way = tf.clip_by_value(state["closest"] - images, -length, length)
+        candidate = tf.clip_by_value(images + way, *self.bounds)
         logits = logits_fn(candidate)
         margin = losses.margin(state["labels"], logits)
         state = self._recorded(state, candidate, logits, index)
@@ -244,7 +244,8 @@ class FAB:
         return {
             **state,
             "right_distance": tf.where(is_right, aimed, right),
-            "right_margin": tf.where(is_right, margin, state["right_margin"]),
+            # Halved, so that next is aimed nearer: else this end might stay.
+            "right_margin": tf.where(is_right, margin, 0.5 * right_margin),
         }
 
     def _recorded(self, state, points, logits, index):

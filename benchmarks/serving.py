@@ -11,7 +11,6 @@ asserted.
 """
 
 import json
-import logging
 import os
 import pathlib
 import platform
@@ -19,7 +18,7 @@ import statistics
 import sys
 import tempfile
 
-from absl import app, flags
+from absl import app, flags, logging
 
 _MODEL_FOLDER = flags.DEFINE_string(
     "model_folder",
@@ -37,9 +36,8 @@ _JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
 _RUN = pathlib.Path(__file__).resolve().parent.parent / "results/small_atat"
 _SERVED, _LOCAL, _ECHO = "served", "in process", "echo"
-_PLAIN = ", no attention"
-_COLUMNS = ("clients, images", "what", "p50 ms", "spread", "p99 ms")
-_COLUMNS += ("images/s", "spread", "processor ms")
+_PLAIN = ", predict"  # the signature without attention
+_COLUMNS = ("clients x images", "p50 ms", "spread", "p99", "images/s", "CPU ms")
 
 
 def measure(model_folder, batches, clients, repeats, seconds):
@@ -120,7 +118,7 @@ def comparisons(rows):
     for clients, batch, what in found:
         if what != _SERVED:
             continue
-        case = f"{clients} x {batch}"
+        case = f"{clients} x {batch}:"
         kinds = (_SERVED, _LOCAL, _ECHO, _SERVED + _PLAIN, _LOCAL + _PLAIN)
         served, local, echo, *plain = (
             found[clients, batch, kind] for kind in kinds
@@ -132,10 +130,10 @@ def comparisons(rows):
         rates = _over(served, local, "images_per_second")
         if clients == 1:
             compared += [
-                (f"{case}: served - in process - echo", added, "ms", "<= 2"),
+                (f"{case} served - in process - echo", added, "ms", "<= 2"),
                 *(
                     (
-                        f"{case}: attention / none, {row['what']}",
+                        f"{case} attention, {row['what']}",
                         _over(row, without, "p50"),
                         "",
                         "<= 1.10",
@@ -145,10 +143,10 @@ def comparisons(rows):
             ]
         else:
             compared.append(
-                (f"{case}: rate served / in process", rates, "", ">= 0.9")
+                (f"{case} rate served / in process", rates, "", ">= 0.9")
             )
         processor = _over(served, local, "processor_seconds")
-        what = f"{case}: processor time served / in process"
+        what = f"{case} CPU served / in process"
         compared.append((what, processor, "", ""))
     return compared
 
@@ -166,14 +164,14 @@ def print_results(results):
     from atat_tf import progress
 
     progress.table(
-        f"{results['repeats']} rounds of {results['seconds']:g} s each; medians "
-        "of the rounds, p99 of all calls",
+        f"{results['repeats']} rounds of {results['seconds']:g} s each; "
+        "medians of the rounds, p99 of all calls",
         _COLUMNS,
         [_cells(row) for row in results["rows"]],
     )
     progress.table(
-        "clients x images; medians of the rounds",
-        ("what", "median", "spread", "goal"),
+        "Compared round by round",
+        ("clients x images", "median", "spread", "goal"),
         [
             (what, *_figures(values, 1, unit), goal)
             for what, values, unit, goal in results["comparisons"]
@@ -184,17 +182,16 @@ def print_results(results):
         f"{about['cpu']}, {about['cores']} cores, load before "
         f"{about['load_before']}; TensorFlow {about['tensorflow']}, gRPC "
         f"{about['grpc']}, Python {about['python']}, commit {about['commit']}. "
-        "Processor time is the server's, or the whole process's."
+        "CPU: the server's processor time a call, or the model's process's."
     )
 
 
 def _cells(row):
     return (
-        f"{row['clients']} x {row['batch']}",
-        row["what"],
+        f"{row['clients']} x {row['batch']} {row['what']}",
         *_figures(row["p50"], 1e3),
-        f"{1e3 * row['p99']:.2f}",
-        *_figures(row["images_per_second"], 1, digits=0),
+        f"{1e3 * row['p99']:.1f}",
+        _figures(row["images_per_second"], 1, digits=0)[0],
         _figures(row["processor_seconds"], 1e3)[0],
     )
 
@@ -237,7 +234,7 @@ def main(argv):
     with command_line.quiet_start():  # TensorFlow: not for --help
         about = surroundings()
         from serving import exporting
-    logging.getLogger().setLevel(logging.ERROR)
+    logging.set_verbosity(logging.ERROR)
     sizes = {
         "batches": [int(number) for number in _BATCHES.value],
         "clients": [int(number) for number in _CLIENTS.value],

@@ -95,7 +95,8 @@ def callers():
     """Makes the calls that lines of standard input order, as JSON.
 
     Each line: "target", "method", "payload" (a file), "clients", "seconds".
-    Prints what `timed_calls` returns and "answer", the length of an answer.
+    Calls once on each connection, prints the length of an answer, waits for
+    another line and prints what `timed_calls` returns.
     """
     channels = {}
     for line in sys.stdin:
@@ -108,9 +109,10 @@ def callers():
                 channels[key] = grpc.insecure_channel(key[0], _CHANNEL_OPTIONS)
             method = channels[key].unary_unary(order["method"])
             calls.append(_call(method, payload))
-        answers = [call() for call in calls]  # connected, and warm
-        timed = timed_calls(calls, order["seconds"])
-        print(json.dumps({**timed, "answer": len(answers[0])}), flush=True)
+        lengths = {len(call()) for call in calls}
+        print(max(lengths), flush=True)
+        sys.stdin.readline()
+        print(json.dumps(timed_calls(calls, order["seconds"])), flush=True)
 
 
 def _call(method, payload):
@@ -172,16 +174,20 @@ class Processes:
         path.write_bytes(payload)
         order = {"target": target, "method": method, "payload": str(path)}
         order |= {"clients": clients, "seconds": seconds}
+        answer = int(self._said(json.dumps(order)))
         before = _processor_seconds(pid)
-        self._callers.stdin.write(json.dumps(order) + "\n")
+        timed = json.loads(self._said("begin"))
+        processor = _processor_seconds(pid) - before
+        return {**timed, "processor": processor, "answer": answer}
+
+    def _said(self, line):
+        """Returns the line with which the callers answer a line."""
+        self._callers.stdin.write(line + "\n")
         self._callers.stdin.flush()
-        line = self._callers.stdout.readline()
-        if not line:
+        answer = self._callers.stdout.readline()
+        if not answer:
             raise RuntimeError(f"the callers ended: {self._errors()}")
-        return {
-            **json.loads(line),
-            "processor": _processor_seconds(pid) - before,
-        }
+        return answer
 
     def _started_server(self):
         with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -154,5 +154,6 @@ def _loss(name, logits, label, target):
         weights = unit[order[0]] - unit[order[2]]
     else:
         weights = unit[order[0]] - (unit[order[2]] + unit[order[3]]) / 2
-    spread = weights @ logits
+    # The guard decides where the label is third and the ratio 1 everywhere.
+    spread = weights @ logits + 1e-12
     return gap / spread, gap_slopes / spread - gap * weights / spread**2

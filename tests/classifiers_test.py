@@ -1,4 +1,4 @@
-"""Questions asked of a classifier, on models small enough to know the answer."""
+"""Questions asked of a classifier, on models small enough to know."""
 
 import keras
 import numpy as np
