@@ -11,7 +11,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from atat_tf import attacks, robustness, stepped
+from atat_tf import attacks, frozen, robustness, stepped
 
 # Batches that are attacked side by side, so that the rest of one can join the
 # rest of another.
@@ -56,12 +56,24 @@ class Attacker:
       batch_size: images at a time.
       batch_norm: "frozen", or "batch" for the attacked batch's statistics: then
         batches stay as they are, whole, and no image is looked at alone.
+      compact: whether broken images leave their batch; verdicts are the same.
+
+    What is attacked has the weights of now; what candidates are checked with
+    is the classifier itself.
     """
 
-    def __init__(self, classifier, batch_size=100, batch_norm="frozen"):
+    def __init__(
+        self, classifier, batch_size=100, batch_norm="frozen", compact=True
+    ):
         self.batch_size = batch_size
         self.is_frozen = batch_norm == "frozen"
         self.logits_fn = robustness.logits_function(classifier, batch_norm)
+        self._attacked_fn = (
+            frozen.logits_function(classifier)
+            if self.is_frozen
+            else self.logits_fn
+        )
+        self._compacts = compact and self.is_frozen
         self._shape = tuple(classifier.input_shape[1:])
         self._compiled = {}
         self._on_gpu = bool(tf.config.list_physical_devices("GPU"))
@@ -69,6 +81,13 @@ class Attacker:
             lambda images: self.logits_fn(_as_pixels(images)),
             reduce_retracing=True,
             jit_compile=self._on_gpu,
+        )
+        # Each in a batch of one; XLA would compile for every number of them.
+        self._logits_alone = tf.function(
+            lambda images: tf.map_fn(
+                lambda image: self.logits_fn(image[None])[0], images
+            ),
+            input_signature=[tf.TensorSpec([None, *self._shape])],
         )
 
     @property
@@ -119,10 +138,12 @@ class Attacker:
             packs.append({**state, "position": tf.constant(positions)})
         ended, done = [], 0
         while packs and done < attack.num_steps:
-            last = min(attack.num_steps, done + _look_after(done, attack))
+            last = attack.num_steps
+            if self._compacts:
+                last = min(last, done + _look_after(done, attack))
             packs = [_stepped_pack(go_on, pack, done, last) for pack in packs]
             done = last
-            if self.is_frozen and done < attack.num_steps:
+            if done < attack.num_steps:
                 packs, gone = _without_broken(packs, self.batch_size)
                 ended += gone
                 if advance:
@@ -138,7 +159,7 @@ class Attacker:
         return self._compiled[attack]
 
     def _compile(self, attack):
-        logits_fn = self.logits_fn
+        logits_fn = self._attacked_fn
 
         @tf.function(
             input_signature=(
@@ -180,10 +201,11 @@ class Attacker:
         holds = np.ones(len(images), bool)
         if self.is_frozen:
             valid = _is_valid(attack, adversarial, pixels)
-            for i in np.flatnonzero(broken):
-                alone = self._logits(adversarial[i : i + 1]).numpy()[0]
-                margin[i] = _margin(alone, labels[i])
-                holds[i] = valid[i] and np.argmax(alone) != labels[i]
+            rows = np.flatnonzero(broken)
+            alone = self._logits_alone(adversarial[rows]).numpy()
+            for i, logits in zip(rows, alone, strict=True):
+                margin[i] = _margin(logits, labels[i])
+                holds[i] = valid[i] and np.argmax(logits) != labels[i]
         broke_at[broken & ~holds] = stepped.NEVER
         return Outcome(
             adversarial,

@@ -154,7 +154,7 @@ def decided_points(
 
 
 def print_table(title, points):
-    """Prints the points with figure, threshold and verdict."""
+    """Prints the points with figure, threshold and verdict, then the notes."""
     rows = []
     for point in points:
         figure, threshold = "", ""
@@ -162,11 +162,10 @@ def print_table(title, points):
             figure = f"{point.figure:.1f}"
             threshold = f"≤ {point.threshold:g} + {point.allowance:.1f}"
         rows.append([point.compared, figure, threshold, point.verdict])
-    heads = ["point", "figure, points", "threshold + error", "verdict"]
+    heads = ["figures in points", "figure", "threshold", "verdict"]
     progress.table(title, heads, rows)
-    screen = progress.console()
     for point in points:
-        screen.print(f"{point.verdict:7} {point.name}: {point.note}")
+        progress.console().print(f"{point.compared}: {point.note}")
 
 
 def _gate_points(run):

@@ -35,7 +35,7 @@ class Criterion:
 CRITERIA = (
     Criterion(
         "logits",
-        "outputs are finite logits, not probabilities",
+        "finite logits, not probabilities",
         None,
         "a softmax in float32 hides gradients (AutoAttack's flag)",
     ),
@@ -47,13 +47,13 @@ CRITERIA = (
     ),
     Criterion(
         "batch_independence",
-        "an image alone gets the logits it gets in a batch",
+        "a batch changes no image's logits",
         None,
         "batch statistics answer for the whole batch of attacked images",
     ),
     Criterion(
         "gradients",
-        "images whose gradient is zero or not finite",
+        "images without a usable gradient",
         1.0,
         "an attack by gradients cannot move them; trained networks have none",
     ),
@@ -65,7 +65,7 @@ CRITERIA = (
     ),
     Criterion(
         "steps",
-        "what doubling the steps takes away",
+        "what twice the steps take away",
         1.0,
         "PGD-20 has converged (Carlini et al. 2019)",
     ),
@@ -77,38 +77,38 @@ CRITERIA = (
     ),
     Criterion(
         "step_sizes",
-        "what the best other step size takes away",
+        "what another step size takes away",
         2.0,
         "the step was not chosen to be weak (Carlini et al. 2019)",
     ),
     Criterion(
         "margin_loss",
-        "what the margin loss takes away from cross-entropy",
+        "what the margin loss takes away",
         4.0,
         "trained networks lose about as much to all of AutoAttack (TLA: 51.6 "
         "to 47.4), masked ones tens",
     ),
     Criterion(
         "radii",
-        "the largest gain of accuracy from a larger ε",
+        "largest gain from a larger ε",
         0.0,
         "a larger ball holds the smaller one (Carlini et al. 2019)",
     ),
     Criterion(
         "unbounded",
-        "accuracy without a bound on the change",
+        "accuracy without a bound",
         0.0,
         "any image can become one of another class (Athalye et al. 2018)",
     ),
     Criterion(
         "square",
-        "what Square breaks and white-box attacks miss",
+        "what Square adds to white-box attacks",
         0.5,
         "queries know less than gradients (AutoAttack's flag)",
     ),
     Criterion(
         "transfer",
-        "what the teacher's adversarial images break beyond PGD",
+        "what the teacher's images break beyond PGD",
         0.0,
         "another network's gradient knows less (Athalye et al. 2018)",
     ),
@@ -120,35 +120,36 @@ CRITERIA = (
     ),
     Criterion(
         "attention",
-        "what attacks on the attention break beyond the headline",
+        "what attacks on the attention add",
         2.0,
-        "as for restarts, of which a sweep of weights is a kind",
+        "beyond the headline; as for restarts, of which the weights are a kind",
     ),
     Criterion(
         "undefended_twin",
-        "accuracy of the undefended teacher under PGD",
+        "accuracy of the undefended teacher",
         5.0,
         "the attack works, and robustness is the defense's doing (the paper's "
         "standard networks keep 0.00)",
     ),
     Criterion(
         "candidates",
-        "adversarial images that do not hold when checked alone",
+        "adversarial images refuted when alone",
         1.0,
         "inside ball and box, finite, misclassified; rounding decides a few",
     ),
     Criterion(
         "worst_case",
-        "results.json reports the mean over images of the worst attack",
+        "the worst case of all attacks is reported",
         None,
-        "the worst of the means is higher (Carlini et al. 2019)",
+        "the mean over images of the worst attack, not the worst of the means "
+        "(Carlini et al. 2019)",
     ),
     Criterion(
         "checkpoint",
-        "distance from the validation figure that chose the weights",
+        "distance from the validation figure",
         0.5,
-        "choosing on test images overstates (Rice et al. 2020); other devices "
-        "round a few images differently",
+        "that chose the weights: test images that choose overstate (Rice et "
+        "al. 2020); other devices round a few images differently",
     ),
 )
 _BY_NAME = {criterion.name: criterion for criterion in CRITERIA}

@@ -221,10 +221,11 @@ class FAB:
     def _searched(self, logits_fn, state, index):
         """Returns the state after one try nearer than the closest point.
 
-        The closest point is x + δ; tried is x + δ cut off at some length in
-        every coordinate, since in ℓ∞ only the longest count. Aimed at is where
-        a straight line between two known margins would be zero (the Illinois
-        variant of regula falsi), and a little beyond, as everywhere, by η.
+        The closest point is x + δ. Since in ℓ∞ only the longest coordinates
+        count, tried is x + δ / β with every coordinate cut off at some length:
+        the division undoes what the backward step took from the short ones.
+        Aimed at is where a straight line between two known margins would be
+        zero (the Illinois variant of regula falsi), and beyond it by η.
         """
         images, distance = state["images"], state["distance"]
         right, right_margin = state["right_distance"], state["right_margin"]
@@ -235,7 +236,8 @@ class FAB:
         share = 1 - (1 - share) * max(0.0, 2 - self.eta)
         aimed = right + share * (distance - right)
         length = aimed[:, None, None, None]
-        way = tf.clip_by_value(state["closest"] - images, -length, length)
+        way = (state["closest"] - images) / self.beta
+        way = tf.clip_by_value(way, -length, length)
         candidate = tf.clip_by_value(images + way, *self.bounds)
         logits = logits_fn(candidate)
         margin = losses.margin(state["labels"], logits)

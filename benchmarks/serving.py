@@ -26,8 +26,12 @@ _MODEL_FOLDER = flags.DEFINE_string(
     "folder of the versions to serve; the newest is measured (default: a new "
     "export of results/small_atat)",
 )
-_BATCHES = flags.DEFINE_list("batches", ["1", "8", "64"], "images in a call")
-_CLIENTS = flags.DEFINE_list("clients", ["1", "16"], "callers at a time")
+_BATCHES = flags.DEFINE_multi_integer(
+    "batch", [1, 8, 64], "images in a call", lower_bound=1
+)
+_CLIENTS = flags.DEFINE_multi_integer(
+    "clients", [1, 16], "callers at a time", lower_bound=1
+)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "rounds", lower_bound=3)
 _SECONDS = flags.DEFINE_float(
     "seconds", 0.5, "of each measurement in each round", lower_bound=0.01
@@ -36,7 +40,7 @@ _JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
 _RUN = pathlib.Path(__file__).resolve().parent.parent / "results/small_atat"
 _SERVED, _LOCAL, _ECHO = "served", "in process", "echo"
-_PLAIN = ", predict"  # the signature without attention
+_PLAIN = ": predict"  # the signature without attention
 _COLUMNS = ("clients x images", "p50 ms", "spread", "p99", "images/s", "CPU ms")
 
 
@@ -49,13 +53,13 @@ def measure(model_folder, batches, clients, repeats, seconds):
       clients: callers at a time, a row each.
       repeats: number of rounds.
       seconds: of one measurement.
+
+    Raises:
+      InputError: there is no version in the folder.
     """
     from benchmarks import serving_load, serving_requests
 
-    newest = max(
-        (p for p in pathlib.Path(model_folder).iterdir() if p.name.isdecimal()),
-        key=lambda path: int(path.name),
-    )
+    newest = _newest_version(model_folder)
     rounds = {}
     with serving_load.Processes(model_folder) as processes:
         model = serving_requests.Model(newest)
@@ -68,6 +72,17 @@ def measure(model_folder, batches, clients, repeats, seconds):
                         rounds.setdefault(key, []).append(function(count))
     # The first round warms up.
     return [_row(*key, values[1:]) for key, values in rounds.items()]
+
+
+def _newest_version(folder):
+    from atat_tf import errors
+
+    folder = pathlib.Path(folder)
+    names = os.listdir(folder) if folder.is_dir() else []
+    versions = [name for name in names if name.isdecimal()]
+    rule = "a model_folder with numbered versions"
+    errors.expect(versions, rule, model_folder=str(folder))
+    return folder / max(versions, key=int)
 
 
 def _functions(processes, model, batch, seconds):
@@ -116,47 +131,55 @@ def comparisons(rows):
     found = {(r["clients"], r["batch"], r["what"]): r for r in rows}
     compared = []
     for clients, batch, what in found:
-        if what != _SERVED:
-            continue
-        case = f"{clients} x {batch}:"
-        kinds = (_SERVED, _LOCAL, _ECHO, _SERVED + _PLAIN, _LOCAL + _PLAIN)
-        served, local, echo, *plain = (
-            found[clients, batch, kind] for kind in kinds
-        )
-        added = _each(
-            lambda a, b, c: 1e3 * (a - b - c),
-            *(row["p50"] for row in (served, local, echo)),
-        )
-        rates = _over(served, local, "images_per_second")
-        if clients == 1:
+        if what == _SERVED:
+            case = {
+                key[2]: row
+                for key, row in found.items()
+                if key[:2] == (clients, batch)
+            }
+            compare = _alone if clients == 1 else _together
             compared += [
-                (f"{case} served - in process - echo", added, "ms", "<= 2"),
-                *(
-                    (
-                        f"{case} attention, {row['what']}",
-                        _over(row, without, "p50"),
-                        "",
-                        "<= 1.10",
-                    )
-                    for row, without in zip((served, local), plain, strict=True)
-                ),
+                (f"{clients} x {batch} {name}", *rest)
+                for name, *rest in compare(case)
             ]
-        else:
-            compared.append(
-                (f"{case} rate served / in process", rates, "", ">= 0.9")
-            )
-        processor = _over(served, local, "processor_seconds")
-        what = f"{case} CPU served / in process"
-        compared.append((what, processor, "", ""))
     return compared
 
 
+def _alone(case):
+    served, local, echo = (case[w]["p50"] for w in (_SERVED, _LOCAL, _ECHO))
+    added = [
+        1e3 * (whole - model - wire)
+        for whole, model, wire in zip(served, local, echo, strict=True)
+    ]
+    return [
+        ("served - in process - echo", added, "ms", "<= 2"),
+        *(
+            (
+                f"attention, {what}",
+                _over(case[what], case[what + _PLAIN], "p50"),
+                "",
+                "<= 1.10",
+            )
+            for what in (_SERVED, _LOCAL)
+        ),
+        _processor(case),
+    ]
+
+
+def _together(case):
+    rates = _over(case[_SERVED], case[_LOCAL], "images_per_second")
+    what = "rate served / in process"
+    return [(what, rates, "", ">= 0.9"), _processor(case)]
+
+
+def _processor(case):
+    ratios = _over(case[_SERVED], case[_LOCAL], "processor_seconds")
+    return "CPU served / in process", ratios, "", ""
+
+
 def _over(row, other, field):
-    return _each(lambda a, b: a / b, row[field], other[field])
-
-
-def _each(function, *rounds):
-    return [function(*values) for values in zip(*rounds, strict=True)]
+    pairs = zip(row[field], other[field], strict=True)
+    return [a / b for a, b in pairs]
 
 
 def print_results(results):
@@ -235,12 +258,7 @@ def main(argv):
         about = surroundings()
         from serving import exporting
     logging.set_verbosity(logging.ERROR)
-    sizes = {
-        "batches": [int(number) for number in _BATCHES.value],
-        "clients": [int(number) for number in _CLIENTS.value],
-        "repeats": _REPEATS.value,
-        "seconds": _SECONDS.value,
-    }
+    sizes = _sizes()
     with tempfile.TemporaryDirectory() as temporary:
         folder = _MODEL_FOLDER.value
         try:
@@ -255,6 +273,15 @@ def main(argv):
     print_results(results)
     if _JSON.value:
         pathlib.Path(_JSON.value).write_text(json.dumps(results, indent=2))
+
+
+def _sizes():
+    return {
+        "batches": _BATCHES.value,
+        "clients": _CLIENTS.value,
+        "repeats": _REPEATS.value,
+        "seconds": _SECONDS.value,
+    }
 
 
 if __name__ == "__main__":

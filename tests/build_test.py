@@ -51,6 +51,7 @@ FLOORS = {
     "serving/version_policy": 1,
     "atat_tf/checkpoints": 2,
     "atat_tf/classifiers": 2,
+    "atat_tf/frozen": 2,
     "atat_tf/results_table": 2,
     "atat_tf/squares": 2,
     "atat_tf/stepped": 2,

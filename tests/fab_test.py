@@ -138,17 +138,29 @@ class ProjectionTest(parameterized.TestCase, tf.test.TestCase):
             self.assertAllClose(alone[0], together[i], 1e-6, 1e-7)
 
 
-def _ran(attack, logits_fn, images, labels, seeds=None):
-    """Returns the last state as arrays, from one compiled loop."""
-    seeds = toys.seeds(len(labels)) if seeds is None else seeds
+def _compiled(attack, logits_fn, shape):
+    """Returns (images, labels, seeds) -> last state, for any batch size."""
 
-    @tf.function
+    @tf.function(
+        input_signature=(
+            tf.TensorSpec([None, *shape], tf.float32),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None, 2], tf.int64),
+        )
+    )
     def run(images, labels, seeds):
         state = attack.start(logits_fn, images, labels, seeds)
         return stepped.advanced(
             attack, logits_fn, state, tf.constant(0), attack.num_steps
         )
 
+    return run
+
+
+def _ran(attack, logits_fn, images, labels, seeds=None):
+    """Returns the last state as arrays."""
+    seeds = toys.seeds(len(labels)) if seeds is None else seeds
+    run = _compiled(attack, logits_fn, images.shape[1:])
     return {k: v.numpy() for k, v in run(images, labels, seeds).items()}
 
 
@@ -246,9 +258,9 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
             return tf.stack([tf.zeros_like(value), value], axis=1)
 
         images = tf.constant([0.2, 0.4], shape=(2, 1, 1, 1))
-        # x³ = 0.125 at 0.5.
+        # x³ = 0.125 at 0.5. Without the search 0.3 is missed by 0.0014.
         found = _ran(FAB(0.01, 20), logits_fn, images, tf.zeros(2, tf.int32))
-        self.assertAllClose(found["distance"], [0.3, 0.1], atol=1e-5)
+        self.assertAllClose(found["distance"], [0.3, 0.1], atol=2e-4)
 
     def test_backward_step_and_overshoot_by_hand(self):
         # From 0.2 to the boundary at 0.5: both ways are 0.3, α = 0.1, and
@@ -293,7 +305,7 @@ class TargetTest(parameterized.TestCase, tf.test.TestCase):
             self.assertAllEqual(self._targets(rank, logits, [0, 1]), [1, 0])
 
     def test_stays_what_it_was_at_the_start(self):
-        logits_fn = toys.inference(toys.small_classifier())
+        logits_fn = _curved_logits()
         images = toys.random_images(6)
         labels = tf.argmax(logits_fn(images), -1, tf.int32)
         attack = FAB(0.2, 10, target=2)
@@ -302,10 +314,19 @@ class TargetTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllEqual(after["target"], before["target"])
 
 
+def _curved_logits(num_classes=5):
+    """Returns logits of a random network of one hidden layer of tanh."""
+    generator = np.random.default_rng(0)
+    hidden = generator.normal(size=(*toys.IMAGE_SHAPE, 20)) / 4
+    last = tf.constant(generator.normal(size=(20, num_classes)), tf.float32)
+    features = toys.linear_logits(hidden)
+    return lambda images: tf.tanh(features(images - 0.5)) @ last
+
+
 class StateTest(parameterized.TestCase, tf.test.TestCase):
     def setUp(self):
         super().setUp()
-        self.logits_fn = toys.inference(toys.small_classifier())
+        self.logits_fn = _curved_logits()
         self.images = toys.random_images(8)
         self.labels = tf.argmax(self.logits_fn(self.images), -1, tf.int32)
 
@@ -319,7 +340,7 @@ class StateTest(parameterized.TestCase, tf.test.TestCase):
 
     @parameterized.parameters(0, 1)
     def test_every_step_in_ball_and_box_and_broken_once(self, restart):
-        attack = FAB(0.05, 20, restart=restart)
+        attack = FAB(0.01, 20, restart=restart)
         state = self._start(attack)
         for index in range(attack.num_steps):
             before, state = (
@@ -329,7 +350,7 @@ class StateTest(parameterized.TestCase, tf.test.TestCase):
             candidate = state["adversarial"].numpy()
             self.assertAllInRange(candidate, 0.0, 1.0)
             moved = np.abs(candidate - self.images.numpy())
-            self.assertLessEqual(np.max(moved), 0.05 + 1e-6)
+            self.assertLessEqual(np.max(moved), 0.01 + 1e-6)
             self.assertAllInRange(state["point"].numpy(), 0.0, 1.0)
             broken = before["broke_at"].numpy() != stepped.NEVER
             margin = losses.margin(self.labels, self.logits_fn(candidate))
@@ -345,7 +366,7 @@ class StateTest(parameterized.TestCase, tf.test.TestCase):
             )
         broken = state["broke_at"].numpy() != stepped.NEVER
         self.assertBetween(np.sum(broken), 1, 7)
-        self.assertAllEqual(broken, state["distance"].numpy() <= 0.05)
+        self.assertAllEqual(broken, state["distance"].numpy() <= 0.01)
 
     def test_closest_is_wrong_and_as_far_as_is_said(self):
         state = _ran(FAB(0.01, 30), self.logits_fn, self.images, self.labels)
@@ -370,19 +391,16 @@ class StateTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(0, 1)
     def test_alone_as_in_a_batch(self, restart):
         attack = FAB(0.05, 12, restart=restart)
-        together = _ran(attack, self.logits_fn, self.images, self.labels)
-        for i in range(4):
+        run = _compiled(attack, self.logits_fn, toys.IMAGE_SHAPE)
+        together = run(self.images, self.labels, toys.seeds(8))
+        for i in range(8):
             row = slice(i, i + 1)
-            alone = _ran(
-                attack,
-                self.logits_fn,
-                self.images[row],
-                self.labels[row],
-                toys.seeds(1, first=i),
+            alone = run(
+                self.images[row], self.labels[row], toys.seeds(1, first=i)
             )
             for name in ("adversarial", "point", "distance"):
                 self.assertAllClose(alone[name][0], together[name][i], 0, 1e-5)
-            self.assertEqual(alone["broke_at"][0], together["broke_at"][i])
+            self.assertAllEqual(alone["broke_at"][0], together["broke_at"][i])
 
     def test_rows_of_two_batches_put_together_between_steps(self):
         attack = FAB(0.05, 12)
@@ -405,7 +423,8 @@ class StateTest(parameterized.TestCase, tf.test.TestCase):
         )
         order = [5, 6, 7, 0, 1, 2, 3, 4]
         for name, rows in joined.items():
-            self.assertAllClose(rows, whole[name][order], 1e-5, 1e-5)
+            atol = 1e-4 if name.endswith("margin") else 1e-5
+            self.assertAllClose(rows, whole[name][order], 1e-5, atol)
 
     def test_compiled_equals_eager(self):
         attack = FAB(0.05, 8, restart=1)
@@ -415,7 +434,8 @@ class StateTest(parameterized.TestCase, tf.test.TestCase):
         compiled = _ran(attack, self.logits_fn, self.images, self.labels)
         self.assertCountEqual(state, compiled)
         for name, rows in state.items():
-            self.assertAllClose(rows, compiled[name], 1e-5, 1e-5)
+            atol = 1e-4 if name.endswith("margin") else 1e-5
+            self.assertAllClose(rows, compiled[name], 1e-5, atol)
 
     def test_forward_passes(self):
         calls = []
@@ -435,17 +455,12 @@ class StateTest(parameterized.TestCase, tf.test.TestCase):
     def test_no_restart_starts_at_the_image_and_reads_no_seed(self):
         attack = FAB(0.1)
         self.assertAllEqual(self._start(attack)["point"], self.images)
+        run = _compiled(FAB(0.1, 6), self.logits_fn, toys.IMAGE_SHAPE)
         first, second = (
-            _ran(
-                FAB(0.1, 6),
-                self.logits_fn,
-                self.images,
-                self.labels,
-                toys.seeds(8, seed),
-            )
+            run(self.images, self.labels, toys.seeds(8, seed))["point"]
             for seed in (0, 1)
         )
-        self.assertAllEqual(first["point"], second["point"])
+        self.assertAllEqual(first, second)
 
     def test_restarts_start_half_a_radius_away_and_differ(self):
         self.images = 0.25 + 0.5 * self.images
@@ -469,7 +484,7 @@ class StateTest(parameterized.TestCase, tf.test.TestCase):
 class DegenerateTest(parameterized.TestCase, tf.test.TestCase):
     def _finite(self, attack, logits_fn, shape=(4, 4, 3)):
         images = toys.random_images(5, shape)
-        labels = tf.zeros(5, tf.int32)
+        labels = tf.argmax(logits_fn(images), -1, tf.int32)
         state = _ran(attack, logits_fn, images, labels)
         for name, rows in state.items():
             self.assertTrue(np.all(np.isfinite(rows)), name)
@@ -490,7 +505,7 @@ class DegenerateTest(parameterized.TestCase, tf.test.TestCase):
                 tf.zeros(tf.shape(images)[0], tf.int32), 3
             ),
         )
-        self.assertAllEqual(state["point"], state["images"])
+        self.assertAllClose(state["point"], state["images"], 1e-6, 1e-6)
 
     @parameterized.parameters(1e-38, 1e-20, 1e20, 1e35)
     def test_saturated_logits(self, scale):
@@ -521,7 +536,7 @@ class DegenerateTest(parameterized.TestCase, tf.test.TestCase):
 class RealNetworkTest(tf.test.TestCase):
     def test_breaks_about_as_many_as_pgd(self):
         network = small_network.classifier()
-        images, labels, seeds = small_network.right_images(network, 24)
+        images, labels, seeds = small_network.right_images(network, 20)
         logits_fn = toys.inference(network)
         pgd = attacks.Steps(
             attacks.pgd(small_network.EPSILON, small_network.EPSILON / 4, 100)

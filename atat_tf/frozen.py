@@ -1,0 +1,202 @@
+"""A classifier in inference mode with its weights of now, made cheap to attack.
+
+A Keras classifier enters; a function from images to the same logits leaves.
+Batch norm is folded into the convolution before it, or is one multiplication
+and one addition, and its gradient no longer sums over the batch for weights
+that nobody asks about.
+"""
+
+import inspect
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from atat_tf import models
+
+# What is lost by rounding; a larger difference is another function.
+_AGREEMENT = 1e-5
+_SAMPLE = 4
+
+
+def logits_function(classifier):
+    """Returns images -> logits in inference mode, to be attacked.
+
+    Weights that change later do not change it. Where the classifier is not a
+    float32 functional model with one input and output, or where its logits on
+    random images are not the same, it is the classifier itself.
+
+    Args:
+      classifier: keras.Model, float32 [b, H, W, C] in [0, 1] -> logits.
+    """
+
+    def exact(images):
+        return classifier(images, training=False)
+
+    if not _can_be_rebuilt(classifier):
+        return exact
+    replaced = _replacements(classifier)
+
+    def frozen(images):
+        (logits,) = keras.tree.flatten(
+            classifier._run_through_graph(
+                images, lambda layer: _inference(layer, replaced)
+            )
+        )
+        return logits
+
+    return frozen if _agree(classifier, exact, frozen) else exact
+
+
+def _can_be_rebuilt(classifier):
+    return (
+        hasattr(classifier, "_run_through_graph")
+        and len(classifier.inputs) == len(classifier.outputs) == 1
+        and None not in classifier.input_shape[1:]
+        and all(layer.compute_dtype == "float32" for layer in classifier.layers)
+    )
+
+
+def _agree(classifier, exact, frozen):
+    draw = np.random.default_rng(0)
+    shape = (_SAMPLE, *classifier.input_shape[1:])
+    images = tf.constant(draw.random(shape, np.float32))
+    expected, received = exact(images).numpy(), frozen(images).numpy()
+    largest = np.abs(expected).max(initial=np.finfo(np.float32).tiny)
+    # False for NaN too.
+    return bool(np.abs(received - expected).max() <= _AGREEMENT * largest)
+
+
+def _inference(layer, replaced):
+    """Returns what is called in a layer's place: mode and weights fixed."""
+
+    def call(*args, **kwargs):
+        if id(layer) in replaced:
+            return replaced[id(layer)](*args)
+        # As Keras does, whatever the model was built with.
+        if "training" in inspect.signature(layer.call).parameters:
+            kwargs["training"] = False
+        return layer(*args, **kwargs)
+
+    return call
+
+
+def _replacements(classifier):
+    """Returns {id of a layer: function of its input}, weights as tensors.
+
+    They are captured by whatever function is traced, not copied into it.
+    """
+    folded = _folded(classifier)
+    norms = {id(norm): id(layer) for layer, norm in folded}
+    scales = {id(layer): _scale_and_shift(norm) for layer, norm in folded}
+    replaced = {}
+    for layer in classifier.layers:
+        if id(layer) in norms:
+            replaced[id(layer)] = tf.identity
+        elif _is_plain_convolution(layer):
+            replaced[id(layer)] = _convolution(layer, scales.get(id(layer)))
+        elif _is_channel_norm(layer):
+            scale, shift = map(tf.constant, _scale_and_shift(layer))
+            replaced[id(layer)] = _affine(scale, shift)
+    return replaced
+
+
+def _folded(classifier):
+    """Returns [(convolution, norm)] where nothing else reads the former."""
+    readers = {}
+    for layer in classifier.layers:
+        for node in layer._inbound_nodes:
+            for tensor in node.input_tensors:
+                readers.setdefault(id(tensor), set()).add(id(layer))
+    pairs = []
+    for norm in filter(_is_channel_norm, classifier.layers):
+        tensor, *more = (
+            tensor
+            for node in norm._inbound_nodes
+            for tensor in node.input_tensors
+        )
+        layer, _ = models.made_by(tensor)
+        if (
+            not more
+            and _is_plain_convolution(layer)
+            and len(layer._inbound_nodes) == 1
+            and readers[id(tensor)] == {id(norm)}
+        ):
+            pairs.append((layer, norm))
+    return pairs
+
+
+def _is_plain_convolution(layer):
+    return (
+        type(layer) is layers.Conv2D
+        and layer.data_format == "channels_last"
+        and layer.groups == 1
+        and layer.dilation_rate == (1, 1)
+        and layer.activation is keras.activations.linear
+    )
+
+
+def _is_channel_norm(layer):
+    is_norm = isinstance(layer, layers.BatchNormalization)
+    return is_norm and layer.axis in (
+        -1,
+        layer._inbound_nodes[0].outputs[0].ndim - 1,
+    )
+
+
+def _scale_and_shift(norm):
+    """Returns float32 [c] each, with norm(x) = scale · x + shift."""
+    scale = 1 / np.sqrt(norm.moving_variance.numpy() + np.float32(norm.epsilon))
+    if norm.gamma is not None:
+        scale = scale * norm.gamma.numpy()
+    shift = -norm.moving_mean.numpy() * scale
+    return scale, shift if norm.beta is None else shift + norm.beta.numpy()
+
+
+def _affine(scale, shift):
+    return lambda x: x * scale + shift
+
+
+def _convolution(layer, scale_and_shift):
+    """Returns a convolution of constants, with a norm behind it or None."""
+    kernel = layer.kernel.numpy()
+    shift = layer.bias.numpy() if layer.use_bias else None
+    if scale_and_shift is not None:
+        scale, after = scale_and_shift
+        kernel = kernel * scale
+        shift = after if shift is None else shift * scale + after
+    strides, padding = layer.strides, layer.padding.upper()
+    size_is_odd = all(size % 2 for size in kernel.shape[:2])
+    keeps_size = strides == (1, 1) and padding == "SAME" and size_is_odd
+    if keeps_size:
+        convolve = _same_convolution(kernel)
+    else:
+        kernel = tf.constant(kernel)
+
+        def convolve(x):
+            return tf.nn.conv2d(x, kernel, strides, padding)
+
+    if shift is None:
+        return convolve
+    shift = tf.constant(shift)
+    return lambda x: tf.nn.bias_add(convolve(x), shift)
+
+
+def _same_convolution(kernel):
+    """Returns a convolution whose gradient is written as one.
+
+    With the kernel turned around it is the same sum, and convolution is the
+    faster kernel of the two on processors.
+    """
+    turned = tf.constant(kernel[::-1, ::-1].transpose(0, 1, 3, 2))
+    kernel = tf.constant(kernel)
+
+    @tf.custom_gradient
+    def convolve(x):
+        def gradient(upstream):
+            return tf.nn.conv2d(upstream, turned, 1, "SAME")
+
+        return tf.nn.conv2d(x, kernel, 1, "SAME"), gradient
+
+    return convolve
