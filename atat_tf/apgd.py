@@ -180,7 +180,7 @@ class APGD:
         logits, loss, gradient = self._ascent(logits_fn, state, position)
         return {
             **stepped.judged(state, position, logits, -1),
-            "position": position,
+            "point": position,
             "previous": position,
             "loss": loss,
             "gradient": gradient,
@@ -204,8 +204,8 @@ class APGD:
         increases = tf.cast(loss > state["loss"], tf.int32)
         moved = {
             **state,
-            "position": position,
-            "previous": state["position"],
+            "point": position,
+            "previous": state["point"],
             "loss": loss,
             "gradient": gradient,
             "best": _chosen(better, position, state["best"]),
@@ -216,7 +216,7 @@ class APGD:
         return self._checked(moved, index)
 
     def _next_position(self, state, index):
-        images, position = state["images"], state["position"]
+        images, position = state["images"], state["point"]
         direction = state["gradient"]
         direction = (
             tf.sign(direction) if self.norm == "linf" else _unit(direction)
@@ -242,7 +242,7 @@ class APGD:
         return {
             **state,
             "step_size": tf.where(halves, size / 2, size),
-            "position": _chosen(halves, state["best"], state["position"]),
+            "point": _chosen(halves, state["best"], state["point"]),
             "loss": tf.where(halves, state["best_loss"], state["loss"]),
             "gradient": _chosen(
                 halves, state["best_gradient"], state["gradient"]

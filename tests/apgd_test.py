@@ -8,6 +8,7 @@ from absl.testing import parameterized
 
 from atat_tf import (
     apgd,
+    attacker,
     attacks,
     datasets,
     evaluation,
@@ -124,7 +125,7 @@ class TargetsTest(parameterized.TestCase, tf.test.TestCase):
             best = state["best"].numpy()[:, 0, target - 1, 0]
             self.assertAllClose(best, images[:, 0, target - 1, 0] + EPSILON)
             first = attack.start(logits_fn, images, labels, toys.seeds(8))
-            leader = np.argmax(logits_fn(first["position"])[:, 1:], -1) + 1
+            leader = np.argmax(logits_fn(first["point"])[:, 1:], -1) + 1
             self.assertBetween(np.sum(leader == target), 1, 7)
 
 
@@ -262,7 +263,7 @@ class EveryAttackTest(parameterized.TestCase, tf.test.TestCase):
                 lambda state, index, fn=logits_fn: attack.step(fn, state, index)
             )
             for index in range(attack.num_steps + 1):
-                for name in ("position", "best", "adversarial"):
+                for name in ("point", "best", "adversarial"):
                     points = state[name].numpy()
                     self.assertEqual(points.dtype, np.float32)
                     self.assertAllInRange(points, 0.0, 1.0)
@@ -297,10 +298,10 @@ class EveryAttackTest(parameterized.TestCase, tf.test.TestCase):
                 state = _walk(attack, logits_fn, images, labels)
                 del state["margin"]  # the classifier's own
                 self._expect_finite(state)
-                for point in ("position", "best", "adversarial"):
-                    distance = _distance(state[point], images, norm)
+                for row in ("point", "best", "adversarial"):
+                    distance = _distance(state[row], images, norm)
                     self.assertAllInRange(distance, 0.0, EPSILON + 1e-6)
-                    self.assertAllInRange(state[point], 0.0, 1.0)
+                    self.assertAllInRange(state[row], 0.0, 1.0)
 
     def test_a_zero_gradient_stays_at_the_start(self):
         logits_fn = toys.linear_logits(np.zeros((8, 8, 3, 5)))
@@ -309,10 +310,8 @@ class EveryAttackTest(parameterized.TestCase, tf.test.TestCase):
             attack = apgd.APGD(EPSILON, norm, 20)
             start = attack.start(logits_fn, images, labels, toys.seeds(3))
             state = _walk(attack, logits_fn, images, labels)
-            self.assertAllClose(
-                state["position"], start["position"], 1e-6, 1e-6
-            )
-            self.assertAllEqual(state["best"], start["position"])
+            self.assertAllClose(state["point"], start["point"], 1e-6, 1e-6)
+            self.assertAllEqual(state["best"], start["point"])
 
     def _expect_finite(self, state):
         for name, rows in state.items():
@@ -330,7 +329,7 @@ class RandomStartTest(parameterized.TestCase, tf.test.TestCase):
     def _noise(self, attack, seeds=None):
         seeds = toys.seeds(20) if seeds is None else seeds
         state = attack.start(self.logits_fn, self.images, self.labels, seeds)
-        return (state["position"] - self.images).numpy()
+        return (state["point"] - self.images).numpy()
 
     def test_linf_is_uniform_and_touches_the_ball(self):
         noise = self._noise(apgd.APGD(0.25))
@@ -433,10 +432,25 @@ class BatchIndependenceTest(parameterized.TestCase, tf.test.TestCase):
             part = slice(i, i + 1)
             seeds = toys.seeds(1, first=i)
             alone = _walk(attack, logits_fn, images[part], labels[part], seeds)
-            for name in ("adversarial", "position", "best", "best_loss"):
+            for name in ("adversarial", "point", "best", "best_loss"):
                 self.assertAllClose(
                     alone[name], together[name][part], 1e-5, 1e-5
                 )
+
+
+class AttackerTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(*apgd.NORMS)
+    def test_runs_where_broken_images_leave(self, norm):
+        generator = np.random.default_rng(0)
+        images = generator.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+        runner = attacker.Attacker(toys.small_classifier(), batch_size=5)
+        labels = runner.logits(images).argmax(-1).astype(np.int32)
+        # Small enough for some to stand.
+        epsilon = {"linf": 0.01, "l2": 0.1}[norm]
+        attack = apgd.APGD(epsilon, norm, 30, "targeted_dlr", 1)
+        outcome = runner.run(attack, images, labels, np.arange(12), seed=0)
+        self.assertBetween(np.sum(outcome.broken), 1, 11)
+        self.assertFalse(np.any(outcome.refuted))
 
 
 class BrokeAtTest(tf.test.TestCase):

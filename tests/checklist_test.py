@@ -20,6 +20,7 @@ from atat_tf import (
     attacks,
     checklist,
     checklist_columns,
+    checklist_files,
     checklist_points,
     classifiers,
     datasets,
@@ -197,10 +198,10 @@ class BrokenClassifiersTest(parameterized.TestCase):
 
     @parameterized.named_parameters(
         ("softmax", lambda: _after(layers.Softmax()), "logits"),
-        ("random", lambda: _after(_Random()), "repeatable"),
+        ("random", lambda: _after(_Random(name="random")), "repeatable"),
         (
             "batch_norm_in_training_mode",
-            lambda: _before(_BatchStatistics()),
+            lambda: _before(_BatchStatistics(name="norm")),
             "batch_independence",
         ),
     )
@@ -212,7 +213,7 @@ class BrokenClassifiersTest(parameterized.TestCase):
         self.assertFalse((self.folder / ledger.FILE).exists())
 
     def test_a_quantising_input(self):
-        points = self._points(_before(_Quantised()))
+        points = self._points(_before(_Quantised(name="quantised")))
         self.assertEqual(self._failing(points), {"gradients"})
         self.assertEqual(points["gradients"].figure, 100.0)
         self.assertEqual(points["steps"].note, "no image has a gradient")
@@ -226,7 +227,9 @@ class BrokenClassifiersTest(parameterized.TestCase):
 
     def test_gradients_that_point_the_wrong_way(self):
         self._shorten_sweeps()
-        points = self._points(_before(_WrongGradient()), _trained())
+        points = self._points(
+            _before(_WrongGradient(name="wrong_gradient")), _trained()
+        )
         self.assertContainsSubset(
             {"square", "transfer", "noise", "unbounded"}, self._failing(points)
         )
@@ -362,65 +365,75 @@ class RunFolderTest(absltest.TestCase):
         classifier = experiment.build_classifier(config, spec)
         run_folder.save_weights(teacher, "best", classifier)
 
-    def _checklist(self, **kwargs):
-        screen = io.StringIO()
-        with contextlib.redirect_stdout(screen):
-            points = checklist.run_checklist(self.workdir, 50, **kwargs)
-        return {point.name: point for point in points}, screen.getvalue()
+        cls.run = evaluation.open_run(cls.workdir, 50)
 
     def test_the_files_points_pass_and_are_written(self):
-        points, screen = self._checklist()
-        for name in ("logits", "repeatable", "worst_case", "checkpoint"):
-            self.assertEqual(points[name].verdict, "PASS", points[name])
-        self.assertEqual(points["steps"].verdict, "NOT RUN")
+        screen = io.StringIO()
+        with contextlib.redirect_stdout(screen):
+            points = checklist.run_checklist(self.workdir, 50)
+        decided = {p.name: p for p in points if p.verdict != "NOT RUN"}
+        self.assertEqual(
+            set(decided),
+            {
+                "logits",
+                "repeatable",
+                "batch_independence",
+                "worst_case",
+                "checkpoint",
+            },
+        )
+        for point in decided.values():
+            self.assertEqual(point.verdict, "PASS", point)
         written = json.loads((self.workdir / checklist.FILE).read_text())
         self.assertEqual(written["num_images"], 50)
         self.assertEqual(
-            written["points"], [dataclasses.asdict(p) for p in points.values()]
+            written["points"], [dataclasses.asdict(point) for point in points]
         )
-        self.assertIn("50 images; at least 200 are needed", screen)
+        self.assertIn("50 images; at least 200 are needed", screen.getvalue())
 
     def test_weights_that_validation_did_not_choose(self):
         path = self.workdir / "metrics.jsonl"
         kept = path.read_text()
         self.addCleanup(path.write_text, kept)
         rows = [json.loads(line) for line in kept.splitlines()]
-        rows[0]["validation_pgd_accuracy"] = 0.999
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        points, _ = self._checklist()
-        self.assertEqual(points["checkpoint"].verdict, "FAIL")
+        rows[0]["validation_pgd_accuracy"] += 0.01
+        run_folder.write_metrics(self.workdir, rows)
+        point = checklist_files.checkpoint_point(self.run, self.workdir, "best")
+        self.assertEqual(point.verdict, "FAIL")
+        self.assertAlmostEqual(point.figure, 1.0)
         path.unlink()
-        points, _ = self._checklist()
-        self.assertEqual(points["checkpoint"].verdict, "NOT RUN")
+        point = checklist_files.checkpoint_point(self.run, self.workdir, "best")
+        self.assertEqual(point.verdict, "NOT RUN")
 
     def test_a_reported_worst_case_that_the_ledger_does_not_give(self):
         path = self.workdir / "results.json"
         kept = path.read_text()
         self.addCleanup(path.write_text, kept)
         results = json.loads(kept)
-        for worst, verdict in (
-            (results["worst_case"] + 0.01, "FAIL"),
-            (None, "FAIL"),
+        raised = results["worst_case"] + 0.01
+        for changed, verdict, note in (
+            ({"worst_case": raised}, "FAIL", "the ledger's lines give"),
+            ({"worst_case": None}, "FAIL", "gives no worst case"),
+            ({"bn_eval": "batch"}, "FAIL", "batch statistics"),
+            ({"seed": 1}, "NOT RUN", "lacks lines"),
+            ({"weights_digest": "other"}, "NOT RUN", "other weights"),
         ):
-            path.write_text(json.dumps({**results, "worst_case": worst}))
-            points, _ = self._checklist()
-            self.assertEqual(points["worst_case"].verdict, verdict)
-        path.write_text(json.dumps({**results, "seed": 1}))
-        points, _ = self._checklist()
-        self.assertIn("lacks lines", points["worst_case"].note)
+            path.write_text(json.dumps({**results, **changed}))
+            point = checklist_files.worst_case_point(self.run, self.workdir)
+            self.assertEqual(point.verdict, verdict)
+            self.assertIn(note, point.note)
         path.unlink()
-        points, _ = self._checklist()
-        self.assertEqual(points["worst_case"].verdict, "NOT RUN")
+        point = checklist_files.worst_case_point(self.run, self.workdir)
+        self.assertEqual(point.verdict, "NOT RUN")
 
     def test_the_teacher_is_found(self):
-        run = evaluation.open_run(self.workdir, 20)
+        run = self.run
         teacher = checklist.teacher_of(run, self.workdir)
         self.assertEqual(teacher.config.defense.name, "standard")
-        self.assertLen(teacher.split, 20)
+        self.assertLen(teacher.split, 50)
         self.assertNotEqual(
             teacher.ledger.identity["weights"], run.ledger.identity["weights"]
         )
-        run = evaluation.open_run(self.workdir / "teacher", 20)
         self.assertIsNone(checklist.teacher_of(run, self.workdir / "teacher"))
 
 

@@ -445,16 +445,16 @@ class EveryNormTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(*NORMS)
     def test_seed_restart_and_image_give_choices_of_their_own(self, norm):
         images = tf.fill([2, *toys.IMAGE_SHAPE], 0.5)
-        runs = [
-            _ran(
-                self._attack(norm, num_steps=5, restart=restart),
-                self.logits_fn,
-                images,
-                tf.argmax(self.logits_fn(images), -1, tf.int32),
-                toys.seeds(2, seed),
-            )["point"]
-            for seed, restart in ((0, 0), (1, 0), (0, 1), (0, 0))
-        ]
+        labels = tf.argmax(self.logits_fn(images), -1, tf.int32)
+        runs = []
+        for seed, restart in ((0, 0), (1, 0), (0, 1), (0, 0)):
+            attack = self._attack(norm, restart=restart)
+            state = attack.start(
+                self.logits_fn, images, labels, toys.seeds(2, seed)
+            )
+            for index in range(3):
+                state = attack.step(self.logits_fn, state, tf.constant(index))
+            runs.append(state["point"].numpy())
         self.assertAllEqual(runs[0], runs[3])
         points = [point for run in runs[:3] for point in run]
         for i, first in enumerate(points):
@@ -469,7 +469,7 @@ class EveryNormTest(parameterized.TestCase, tf.test.TestCase):
             calls.append(len(images))
             return self.logits_fn(images)
 
-        attack = self._attack(norm)
+        attack = self._attack(norm, num_steps=5)
         state = attack.start(logits_fn, self.images, self.labels, toys.seeds(8))
         for index in range(attack.num_steps):
             state = attack.step(logits_fn, state, tf.constant(index))
