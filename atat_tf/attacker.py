@@ -75,7 +75,7 @@ class Attacker:
         )
         self._compacts = compact and self.is_frozen
         self._shape = tuple(classifier.input_shape[1:])
-        self._compiled = {}
+        self._starts, self._steps = {}, {}
         self._on_gpu = bool(tf.config.list_physical_devices("GPU"))
         self._logits = tf.function(
             lambda images: self.logits_fn(_as_pixels(images)),
@@ -154,11 +154,15 @@ class Attacker:
         return ended + rest
 
     def _functions(self, attack):
-        if attack not in self._compiled:
-            self._compiled[attack] = self._compile(attack)
-        return self._compiled[attack]
+        """Returns the compiled start of an attack, and steps from a to b."""
+        if attack not in self._starts:
+            self._starts[attack] = self._compiled_start(attack)
+        start, walk = self._starts[attack], _with_first_target(attack)
+        if walk not in self._steps:
+            self._steps[walk] = self._compiled_steps(walk, start)
+        return start, self._steps[walk]
 
-    def _compile(self, attack):
+    def _compiled_start(self, attack):
         logits_fn = self._attacked_fn
 
         @tf.function(
@@ -175,20 +179,22 @@ class Attacker:
             state = attack.start(logits_fn, _as_pixels(images), labels, seeds)
             return {k: tf.stop_gradient(v) for k, v in state.items()}
 
+        return start
+
+    def _compiled_steps(self, attack, start):
         rows = start.get_concrete_function().structured_outputs
         state_spec = {
             name: tf.TensorSpec([None, *row.shape[1:]], row.dtype)
             for name, row in rows.items()
         }
         step_spec = tf.TensorSpec([], tf.int32)
-        go_on = tf.function(
+        return tf.function(
             lambda state, first, last: stepped.advanced(
-                attack, logits_fn, state, first, last
+                attack, self._attacked_fn, state, first, last
             ),
             input_signature=(state_spec, step_spec, step_spec),
             jit_compile=self._on_gpu,
         )
-        return start, go_on
 
     def _checked(self, attack, images, labels, rows, share):
         """Returns the Outcome with candidates that do not hold refuted."""
@@ -215,6 +221,17 @@ class Attacker:
             broken & ~holds,
             np.full(len(images), share),
         )
+
+
+def _with_first_target(attack):
+    """Returns the attack whose steps are the same and may be compiled already.
+
+    The rank of a target is only read at the start, which puts the class into
+    the state: nine targets are nine starts, and steps of one kind.
+    """
+    if getattr(attack, "target", None):
+        return dataclasses.replace(attack, target=1)
+    return attack
 
 
 def _look_after(done, attack):

@@ -197,8 +197,9 @@ class Torchattacks:
         return attacked
 
     def _images(self, images):
-        # The channels stay last in memory.
-        return self._torch.from_numpy(images).permute(0, 3, 1, 2)
+        # Channels first in memory too: FAB asks for it.
+        channels_first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        return self._torch.from_numpy(channels_first)
 
     def pgd(self, epsilon, step_size, num_steps, random_start):
         return self._attacks.PGD(

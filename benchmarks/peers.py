@@ -173,11 +173,13 @@ class Peer:
 
 
 def environment(onednn):
-    """Returns a TensorFlow process's variables: oneDNN's kernels on or off.
+    """Returns the variables of a process: oneDNN in TensorFlow on or off.
 
     TensorFlow leaves them off on processors without AVX-512.
     """
     return {
         "TF_ENABLE_ONEDNN_OPTS": "1" if onednn else "0",
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        # OpenMP threads that wait would take turns with those that work.
+        "OMP_WAIT_POLICY": "PASSIVE",
     }

@@ -108,7 +108,7 @@ FLOORS = {
     "benchmarks/serving_load": 9,
     "benchmarks/serving_requests": 10,
     "benchmarks/timings": 10,
-    "benchmarks/torch_models": 10,
+    "benchmarks/torch_models": 9,
     "benchmarks/*": 11,
     "tests/hostile_calls": 11,
     "tests/hostile_images": 11,

@@ -365,7 +365,7 @@ class RunFolderTest(absltest.TestCase):
         classifier = experiment.build_classifier(config, spec)
         run_folder.save_weights(teacher, "best", classifier)
 
-        cls.run = evaluation.open_run(cls.workdir, 50)
+        cls.opened = evaluation.open_run(cls.workdir, 50)
 
     def test_the_files_points_pass_and_are_written(self):
         screen = io.StringIO()
@@ -398,11 +398,15 @@ class RunFolderTest(absltest.TestCase):
         rows = [json.loads(line) for line in kept.splitlines()]
         rows[0]["validation_pgd_accuracy"] += 0.01
         run_folder.write_metrics(self.workdir, rows)
-        point = checklist_files.checkpoint_point(self.run, self.workdir, "best")
+        point = checklist_files.checkpoint_point(
+            self.opened, self.workdir, "best"
+        )
         self.assertEqual(point.verdict, "FAIL")
         self.assertAlmostEqual(point.figure, 1.0)
         path.unlink()
-        point = checklist_files.checkpoint_point(self.run, self.workdir, "best")
+        point = checklist_files.checkpoint_point(
+            self.opened, self.workdir, "best"
+        )
         self.assertEqual(point.verdict, "NOT RUN")
 
     def test_a_reported_worst_case_that_the_ledger_does_not_give(self):
@@ -419,15 +423,15 @@ class RunFolderTest(absltest.TestCase):
             ({"weights_digest": "other"}, "NOT RUN", "other weights"),
         ):
             path.write_text(json.dumps({**results, **changed}))
-            point = checklist_files.worst_case_point(self.run, self.workdir)
+            point = checklist_files.worst_case_point(self.opened, self.workdir)
             self.assertEqual(point.verdict, verdict)
             self.assertIn(note, point.note)
         path.unlink()
-        point = checklist_files.worst_case_point(self.run, self.workdir)
+        point = checklist_files.worst_case_point(self.opened, self.workdir)
         self.assertEqual(point.verdict, "NOT RUN")
 
     def test_the_teacher_is_found(self):
-        run = self.run
+        run = self.opened
         teacher = checklist.teacher_of(run, self.workdir)
         self.assertEqual(teacher.config.defense.name, "standard")
         self.assertLen(teacher.split, 50)

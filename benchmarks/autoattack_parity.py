@@ -1,0 +1,220 @@
+"""Holds our AutoAttack against torchattacks' on the same weights and images.
+
+  python3.11 -m venv .venv-peers
+  .venv-peers/bin/pip install -r benchmarks/requirements.txt
+  python -m benchmarks.autoattack_parity
+  python -m benchmarks.autoattack_parity --cases=robust --json=FILE
+
+Every part of AutoAttack runs alone, on all images that are classified right.
+What the peer returns is judged by our model: inside ball and box, and wrong.
+Goal: robust accuracies within 1 point of each other, ours not the higher one.
+Seconds are the whole attack's, ours with tracing.
+
+The peer, torchattacks 3.5.1: its AutoAttack runs APGD and FAB with 10 steps
+and not with 100, seeds from the clock, and targets all wrong classes and not
+nine: its parts are called one by one, with 100 steps, 5,000 queries, seed 0 and
+at most nine targets. Its parts take a batch whole, to the last step, except for
+Square, which leaves broken images out. One square is drawn for all images of a
+batch; ours has one for each. Its APGD-T needs four classes. Its networks are in
+inference mode, batch norm included.
+"""
+
+import json
+import os
+import pathlib
+import sys
+
+import numpy as np
+from absl import app, flags, logging
+
+from benchmarks import compared, peers
+
+_CASES = {
+    "standard": lambda *given: compared.run_case("standard", *given),
+    "standard_small": lambda *given: compared.run_case("standard", *given),
+    "robust": lambda *given: compared.run_case("robust", *given),
+    "two": compared.two_classes_case,
+    "hundred": compared.hundred_classes_case,
+}
+# Where some images stand and some fall, and the usual 8/255.
+_EPSILON = {
+    "standard": 8 / 255,
+    "standard_small": 1 / 255,
+    "robust": 8 / 255,
+    "two": 8 / 255,
+    "hundred": 2 / 255,
+}
+_PARTS = ("apgd_ce", "apgd_t", "fab_t", "square")
+_WITHIN = 0.01
+
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", compared.DATA_DIR, "of tensorflow-datasets, with CIFAR-10"
+)
+_ONLY = flags.DEFINE_list("cases", list(_CASES), "classifiers to compare on")
+_ATTACKS = flags.DEFINE_list("attacks", list(_PARTS), "parts of AutoAttack")
+_NUM_IMAGES = flags.DEFINE_integer(
+    "num_images", 200, "first test images", lower_bound=1
+)
+_NUM_STEPS = flags.DEFINE_integer("num_steps", 100, "of APGD and FAB")
+_NUM_QUERIES = flags.DEFINE_integer("num_queries", 5000, "of Square")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 200, "of both", lower_bound=1)
+_PYTHON = flags.DEFINE_string(
+    "peers_python", peers.PYTHON, "interpreter of the peers' environment"
+)
+_ONEDNN = flags.DEFINE_bool("onednn", True, "TensorFlow's oneDNN kernels")
+_JSON = flags.DEFINE_string("json", None, "file for all of the figures")
+
+
+def compare(case, parts, peer, batch_size, steps):
+    """Yields a row for each attack, ours and the peer's side by side.
+
+    Args:
+      case: compared.Case.
+      parts: names of AutoAttack's parts.
+      peer: peers.Peer that has them.
+      batch_size: of both.
+      steps: {part: number of steps}.
+    """
+    from atat_tf import attacker, columns
+
+    runner = attacker.Attacker(case.classifier, batch_size)
+    right = runner.logits(case.images).argmax(-1) == case.labels
+    peer.load(case.classifier)
+    difference = compared.expect_same_logits(peer, case)
+    for part in parts:
+        attacks = columns.column(
+            f"{part}{steps[part]}", case.epsilon, None, case.num_classes
+        )
+        ours, seconds, processor = compared.attack(runner, attacks, case, right)
+        row = {
+            "attack": part,
+            "images": len(right),
+            "right": int(right.sum()),
+            "logits_differ_by": difference,
+            "ours": float(ours.mean()),
+            "our_seconds": seconds,
+            "our_processor_seconds": processor,
+        }
+        try:
+            theirs = _theirs(case, part, peer, batch_size, steps[part], right)
+        except peers.NotRun as error:
+            yield {**row, "not_run": str(error)}
+            continue
+        stands = theirs.pop("stands")
+        yield {**row, **theirs, **_disagreement(ours, stands)}
+
+
+def _theirs(case, part, peer, batch_size, num_steps, right):
+    entering = np.flatnonzero(right)
+    attacked = peer.attack(
+        part,
+        case.images[entering],
+        case.labels[entering],
+        batch_size,
+        epsilon=case.epsilon,
+        num_steps=num_steps,
+    )
+    adversarial = case.images.astype(np.float32) / np.float32(255)
+    adversarial[entering] = attacked.adversarial
+    stands = right & ~compared.broken(case, adversarial)
+    return {
+        "stands": stands,
+        "theirs": float(stands.mean()),
+        "their_seconds": attacked.seconds,
+        "their_processor_seconds": attacked.processor_seconds,
+    }
+
+
+def _disagreement(ours, theirs):
+    difference = float(ours.mean() - theirs.mean())
+    verdict = "within 1 point"
+    if abs(difference) > _WITHIN + 1e-9:
+        verdict = "OURS IS WEAKER" if difference > 0 else "ours is stronger"
+    return {
+        "difference": difference,
+        "verdict": verdict,
+        "only_ours_breaks": np.flatnonzero(theirs & ~ours).tolist(),
+        "only_theirs_breaks": np.flatnonzero(ours & ~theirs).tolist(),
+    }
+
+
+def print_case(case, rows, versions):
+    """Prints the table of a case and the images that are disagreed about."""
+    from atat_tf import progress
+
+    progress.table(
+        f"{case.what}, epsilon {case.epsilon * 255:g}/255, "
+        f"{rows[0]['right']} of {rows[0]['images']} right, against "
+        + ", ".join(f"{name} {v}" for name, v in versions.items()),
+        (
+            "attack",
+            "ours %",
+            "theirs %",
+            "verdict",
+            "ours s",
+            "theirs s",
+            "theirs / ours",
+            "by processor",
+        ),
+        [_cells(row) for row in rows],
+    )
+    console = progress.console()
+    for row in rows:
+        if "not_run" in row:
+            console.print(f"{row['attack']}, NOT RUN: {row['not_run']}")
+        for who in ("only_ours_breaks", "only_theirs_breaks"):
+            if row.get(who):
+                words = who.replace("_", " ")
+                console.print(f"{row['attack']}, {words}: {row[who]}")
+
+
+def _cells(row):
+    ours = f"{100 * row['ours']:.1f}"
+    if "not_run" in row:
+        seconds = f"{row['our_seconds']:.1f}"
+        return [row["attack"], ours, "", "NOT RUN", seconds, "", "", ""]
+    by_processor = row["their_processor_seconds"] / row["our_processor_seconds"]
+    return [
+        row["attack"],
+        ours,
+        f"{100 * row['theirs']:.1f}",
+        row["verdict"],
+        f"{row['our_seconds']:.1f}",
+        f"{row['their_seconds']:.1f}",
+        f"{row['their_seconds'] / row['our_seconds']:.2f}",
+        f"{by_processor:.2f}",
+    ]
+
+
+def main(argv):
+    if len(argv) > 1:
+        sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
+    unknown = {*_ONLY.value} - {*_CASES} | {*_ATTACKS.value} - {*_PARTS}
+    if unknown:
+        sys.exit(
+            f"error: expected cases among {', '.join(_CASES)} and attacks "
+            f"among {', '.join(_PARTS)}. Received: {', '.join(unknown)}."
+        )
+    environment = peers.environment(_ONEDNN.value)
+    os.environ.update(environment)
+    logging.set_verbosity(logging.ERROR)
+    dataset = compared.load_dataset(_DATA_DIR.value)
+    steps = dict.fromkeys(_PARTS, _NUM_STEPS.value)
+    steps["square"] = _NUM_QUERIES.value
+    results = []
+    try:
+        with peers.Peer("torchattacks", _PYTHON.value, environment) as peer:
+            for name in _ONLY.value:
+                case = _CASES[name](dataset, _NUM_IMAGES.value, _EPSILON[name])
+                given = _ATTACKS.value, peer, _BATCH_SIZE.value, steps
+                rows = list(compare(case, *given))
+                print_case(case, rows, peer.versions)
+                results.append({"case": case.what, "rows": rows})
+    except peers.NotRun as error:
+        sys.exit(f"NOT RUN: torchattacks: {error}")
+    if _JSON.value:
+        pathlib.Path(_JSON.value).write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    app.run(main)
