@@ -11,6 +11,7 @@ from unittest import mock
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 from keras import layers
@@ -173,6 +174,7 @@ class BrokenClassifiersTest(parameterized.TestCase):
     def _failing(self, points):
         return {n for n, point in points.items() if point.verdict == "FAIL"}
 
+    @pytest.mark.long
     def test_an_honest_classifier_passes(self):
         points = self._points(_trained(), _trained(epsilon=0))
         not_run = {
@@ -225,6 +227,7 @@ class BrokenClassifiersTest(parameterized.TestCase):
         # The margin loss still has the gradient that cross-entropy lost.
         self.assertContainsSubset({"gradients", "margin_loss"}, failing)
 
+    @pytest.mark.long
     def test_gradients_that_point_the_wrong_way(self):
         self._shorten_sweeps()
         points = self._points(
@@ -364,7 +367,6 @@ class RunFolderTest(absltest.TestCase):
         spec = datasets.SPECS["digits"]
         classifier = experiment.build_classifier(config, spec)
         run_folder.save_weights(teacher, "best", classifier)
-
         cls.opened = evaluation.open_run(cls.workdir, 50)
 
     def test_the_files_points_pass_and_are_written(self):
