@@ -23,7 +23,7 @@ _SAMPLE = 4
 def logits_function(classifier):
     """Returns images -> logits in inference mode, to be attacked.
 
-    Weights that change later do not change it. Where the classifier is not a
+    Convolutions, batch norms and dense layers keep the weights of now. Where the classifier is not a
     float32 functional model with one input and output, or where its logits on
     random images are not the same, it is the classifier itself.
 
@@ -96,6 +96,8 @@ def _replacements(classifier):
             replaced[id(layer)] = tf.identity
         elif _is_plain_convolution(layer):
             replaced[id(layer)] = _convolution(layer, scales.get(id(layer)))
+        elif type(layer) is layers.Dense:
+            replaced[id(layer)] = _dense(layer)
         elif _is_channel_norm(layer):
             scale, shift = map(tf.constant, _scale_and_shift(layer))
             replaced[id(layer)] = _affine(scale, shift)
@@ -152,6 +154,12 @@ def _scale_and_shift(norm):
         scale = scale * norm.gamma.numpy()
     shift = -norm.moving_mean.numpy() * scale
     return scale, shift if norm.beta is None else shift + norm.beta.numpy()
+
+
+def _dense(layer):
+    kernel = tf.constant(layer.kernel.numpy())
+    bias = tf.constant(layer.bias.numpy() if layer.use_bias else 0.0)
+    return lambda x: layer.activation(tf.linalg.matmul(x, kernel) + bias)
 
 
 def _affine(scale, shift):

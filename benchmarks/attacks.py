@@ -11,14 +11,18 @@ with its own draws. Every round runs every row once on the same images, so that
 what else the machine does meets all alike; the first, untimed, is a batch.
 What the peers find is judged by our model: inside ball and box, and wrong. So
 the table also says whether they find more than our PGD does with the same
-budget; goal: no more than 1 point. Ours judges every point on its way and
-checks each candidate once more alone, in the time that is printed; the peers'
-time is the attack's alone.
+budget; goal: no more than 1 point.
 
-TensorFlow's oneDNN kernels are on for ours and for the TensorFlow peers alike
-(--noonednn: off for all). Peers get their fastest form, see
-`benchmarks.peer_attacks`. Goals, on the robust model: 2 times the fastest peer
-with compaction, 1.2 times without.
+"ours" is an evaluation as `atat_tf.evaluate` does it: misclassified images do
+not enter, broken ones leave. "ours, no compaction" takes all images through all
+steps, as the peers do. Both judge every point on the way and check candidates
+once more, alone in a batch of one; the time of a peer is its attack and one
+forward pass over what it returned.
+
+TensorFlow leaves its oneDNN kernels off on processors without AVX-512. They are
+on for ours and for the TensorFlow peers alike (--noonednn, --nopeers_onednn for
+off). Peers get their fastest form, see `benchmarks.peer_attacks`. Goals, on the
+robust model: 2 times the fastest peer with compaction, 1.2 times without.
 """
 
 import contextlib
@@ -63,7 +67,10 @@ _RANDOM_START = flags.DEFINE_bool(
 _PYTHON = flags.DEFINE_string(
     "peers_python", peers.PYTHON, "interpreter of the peers' environment"
 )
-_ONEDNN = flags.DEFINE_bool("onednn", True, "TensorFlow's oneDNN kernels")
+_ONEDNN = flags.DEFINE_bool("onednn", True, "oneDNN's kernels for ours")
+_PEERS_ONEDNN = flags.DEFINE_bool(
+    "peers_onednn", True, "oneDNN's kernels for the TensorFlow peers"
+)
 _JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
 
@@ -119,8 +126,10 @@ def _our_rows(case, num_steps, batch_size, random_start):
         runner = attacker.Attacker(case.classifier, batch_size, compact=compact)
 
         def run(count):
-            everyone = np.arange(len(case.images)) < count
-            return compared.attack(runner, [attack], case, everyone)
+            entering = np.arange(len(case.images)) < count
+            return compared.evaluation(
+                runner, [attack], case, entering, only_right=compact
+            )
 
         return run
 
@@ -253,13 +262,12 @@ def main(argv):
             f"error: expected models among {', '.join(_MODELS)} and peers "
             f"among {', '.join(_PEERS)}. Received: {', '.join(unknown)}."
         )
-    environment = peers.environment(_ONEDNN.value)
-    os.environ.update(environment)
+    os.environ.update(peers.environment(_ONEDNN.value))
     logging.set_verbosity(logging.ERROR)
     dataset = compared.load_dataset(_DATA_DIR.value)
     results = []
     with contextlib.ExitStack() as stack:
-        found, absent = _opened(stack, environment)
+        found, absent = _opened(stack, peers.environment(_PEERS_ONEDNN.value))
         for name in _ONLY.value:
             case = _MODELS[name](dataset, _NUM_IMAGES.value)
             measured, failed = measure(

@@ -183,17 +183,21 @@ def broken(case, adversarial):
     return inside & (predictions != case.labels)
 
 
-def attack(attacker, attacks, case, stands):
+def evaluation(attacker, attacks, case, entering, only_right=True):
     """Returns which images still stand, with seconds and processor seconds.
 
     Args:
       attacker: Attacker of the case's classifier.
       attacks: stepped attacks; each meets what stood after the one before.
       case: Case.
-      stands: bool [n], the images to begin with.
+      entering: bool [n], the images to begin with.
+      only_right: whether misclassified ones are taken out first.
     """
-    stands = stands.copy()
     begin = time.perf_counter(), time.process_time()
+    stands = entering.copy()
+    if only_right:
+        predictions = attacker.logits(case.images[entering]).argmax(-1)
+        stands[entering] = predictions == case.labels[entering]
     for each in attacks:
         entering = np.flatnonzero(stands)
         for first in range(0, len(entering), attacker.group_size):

@@ -32,7 +32,7 @@ class Attacked:
 
     Attributes:
       adversarial: float32 [n, H, W, C].
-      seconds: of the attack alone, by the clock.
+      seconds: of the attack and a forward pass over its images, by the clock.
       processor_seconds: of the peer's process, over all of its threads.
     """
 
