@@ -23,9 +23,10 @@ _SAMPLE = 4
 def logits_function(classifier):
     """Returns images -> logits in inference mode, to be attacked.
 
-    Convolutions, batch norms and dense layers keep the weights of now. Where the classifier is not a
-    float32 functional model with one input and output, or where its logits on
-    random images are not the same, it is the classifier itself.
+    Convolutions, batch norms and dense layers keep the weights of now. Where
+    the classifier is not a float32 functional model with one input and output,
+    or where its logits on random images are not the same, it is the classifier
+    itself.
 
     Args:
       classifier: keras.Model, float32 [b, H, W, C] in [0, 1] -> logits.
