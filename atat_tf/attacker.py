@@ -20,6 +20,8 @@ _SIDE_BY_SIDE = 8
 # never more than a tenth of all.
 _LOOKS = 10
 _BALL_TOLERANCE = 1e-6
+# A row beside those of the attack, which may have any name but this.
+_POSITION = "attacker: position"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Attacker:
         """
         begin = time.perf_counter()
         rows = self._ended_rows(attack, images, labels, indices, seed, advance)
-        order = np.concatenate([row["position"] for row in rows])
+        order = np.concatenate([row[_POSITION] for row in rows])
         joined = {
             name: np.concatenate([row[name] for row in rows])[np.argsort(order)]
             for name in ("adversarial", "margin", "broke_at")
@@ -135,7 +137,7 @@ class Attacker:
             part = slice(first, first + self.batch_size)
             state = start(images[part], labels[part], indices[part], seed)
             positions = np.arange(len(images))[part]
-            packs.append({**state, "position": tf.constant(positions)})
+            packs.append({**state, _POSITION: tf.constant(positions)})
         ended, done = [], 0
         while packs and done < attack.num_steps:
             last = attack.num_steps
@@ -239,10 +241,10 @@ def _look_after(done, attack):
 
 
 def _stepped_pack(go_on, pack, first, last):
-    position = pack["position"]
-    state = {k: v for k, v in pack.items() if k != "position"}
+    position = pack[_POSITION]
+    state = {k: v for k, v in pack.items() if k != _POSITION}
     after = go_on(state, tf.constant(first), tf.constant(last))
-    return {**after, "position": position}
+    return {**after, _POSITION: position}
 
 
 def _without_broken(packs, batch_size):
@@ -276,7 +278,7 @@ def _without_broken(packs, batch_size):
 
 
 def _as_numpy(pack):
-    names = ("adversarial", "margin", "broke_at", "position")
+    names = ("adversarial", "margin", "broke_at", _POSITION)
     return {name: pack[name].numpy() for name in names}
 
 

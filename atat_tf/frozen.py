@@ -40,11 +40,13 @@ def logits_function(classifier):
     replaced = _replacements(classifier)
 
     def frozen(images):
-        (logits,) = keras.tree.flatten(
-            classifier._run_through_graph(
-                images, lambda layer: _inference(layer, replaced)
+        # A layer may have a name that TensorFlow takes inside a scope only.
+        with tf.name_scope("frozen"):
+            (logits,) = keras.tree.flatten(
+                classifier._run_through_graph(
+                    images, lambda layer: _inference(layer, replaced)
+                )
             )
-        )
         return logits
 
     return frozen if _agree(classifier, exact, frozen) else exact

@@ -85,7 +85,9 @@ def compare(case, parts, peer, batch_size, steps):
         attacks = columns.column(
             f"{part}{steps[part]}", case.epsilon, None, case.num_classes
         )
-        ours, seconds, processor = compared.attack(runner, attacks, case, right)
+        ours, seconds, processor = compared.evaluation(
+            runner, attacks, case, right, only_right=False
+        )
         row = {
             "attack": part,
             "images": len(right),

@@ -36,6 +36,18 @@ EVERY_ATTACK = tuple(
     for norm in apgd.NORMS
     for loss, target in KINDS
 )
+# The equation of each is held by the twin; what the loss has no part in is
+# tested on one of each norm and each way to aim.
+SOME_ATTACKS = tuple(
+    attack
+    for attack in EVERY_ATTACK
+    if attack[1:]
+    in (
+        ("linf", "cross_entropy", None),
+        ("linf", "targeted_dlr", 2),
+        ("l2", "dlr", None),
+    )
+)
 
 
 def _walk(attack, logits_fn, images, labels, seeds=None, steps=None):
@@ -248,7 +260,7 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
 
 
 class EveryAttackTest(parameterized.TestCase, tf.test.TestCase):
-    @parameterized.named_parameters(*EVERY_ATTACK)
+    @parameterized.named_parameters(*SOME_ATTACKS)
     def test_each_point_is_inside_ball_and_box(self, norm, loss, target):
         epsilon = EPSILON if norm == "linf" else 1.0
         attack = apgd.APGD(epsilon, norm, 12, loss, target)
@@ -277,7 +289,7 @@ class EveryAttackTest(parameterized.TestCase, tf.test.TestCase):
             moved = _distance(state["best"], images.numpy(), norm)
             self.assertGreater(np.max(moved), 0.5 * epsilon)
 
-    @parameterized.named_parameters(*EVERY_ATTACK)
+    @parameterized.named_parameters(*SOME_ATTACKS)
     def test_finite_without_a_usable_gradient(self, norm, loss, target):
         weights = np.random.default_rng(0).normal(size=(8, 8, 3, 5))
         linear = toys.linear_logits(weights)
@@ -406,7 +418,7 @@ class BatchIndependenceTest(parameterized.TestCase, tf.test.TestCase):
             expected = tf.gather(other[name], rows)
             self.assertAllClose(values, expected, 1e-5, 1e-5, name)
 
-    @parameterized.named_parameters(*EVERY_ATTACK)
+    @parameterized.named_parameters(*SOME_ATTACKS)
     def test_alone_in_a_batch_and_put_together(self, norm, loss, target):
         attack = apgd.APGD(0.3, norm, 20, loss, target)
         walk = self._walk_of(attack)

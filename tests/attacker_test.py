@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf import attacker, attacks, gate, stepped
+from atat_tf import apgd, attacker, attacks, gate, stepped
 from atat_tf.errors import InputError
 from tests import toys
 
@@ -83,6 +83,30 @@ class AttackerTest(parameterized.TestCase, tf.test.TestCase):
         there = _run(classifier, _PGD, images, labels, batch_size)
         self.assertAllEqual(here.broke_at, there.broke_at)
         self.assertAllClose(here.adversarial, there.adversarial, 1e-5, 1e-5)
+
+    def test_without_compaction_the_verdicts_are_the_same(self):
+        classifier, images, labels = _problem(21)
+        here = _run(classifier, _PGD, images, labels)
+        there = _run(classifier, _PGD, images, labels, compact=False)
+        self.assertAllEqual(here.broke_at, there.broke_at)
+        self.assertAllClose(here.adversarial, there.adversarial, 1e-5, 1e-5)
+        self.assertBetween(np.mean(here.broken), 0.1, 0.95)
+
+    def test_targets_that_share_their_steps_keep_their_results(self):
+        classifier, images, labels = _problem(16)
+        shared = attacker.Attacker(classifier, 8)
+        indices = np.arange(16, dtype=np.int64)
+        margins = []
+        for target in (1, 3):
+            attack = apgd.APGD(
+                EPSILON, num_steps=5, loss="targeted_dlr", target=target
+            )
+            here = shared.run(attack, images, labels, indices, np.int64(0))
+            alone = _run(classifier, attack, images, labels)
+            self.assertAllEqual(here.broke_at, alone.broke_at)
+            self.assertAllEqual(here.adversarial, alone.adversarial)
+            margins.append(here.margin)
+        self.assertNotAllClose(*margins)
 
     def test_the_step_at_which_an_image_broke(self):
         classifier, images, labels = _problem(9)

@@ -109,6 +109,14 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
         adversarial = attack(logits_fn, images, labels, toys.seeds(3))
         self.assertAllEqual(adversarial, images)
 
+    def test_logits_that_do_not_read_the_images(self):
+        images, labels = toys.random_images(3), toys.random_labels(3)
+        attack = _named("ifgsm20")
+        adversarial = attack(
+            lambda images: tf.eye(3, 5), images, labels, toys.seeds(3)
+        )
+        self.assertAllEqual(adversarial, images)
+
     def test_random_start_survives_a_zero_gradient(self):
         images, labels = toys.random_images(3), toys.random_labels(3)
         logits_fn = toys.linear_logits(np.zeros((8, 8, 3, 5)))

@@ -72,6 +72,22 @@ class ErrorsTest(parameterized.TestCase):
     @parameterized.parameters(
         ([], "--workdir=RUN_FOLDER"),
         (["--workdir=/nowhere"], "run folder with config.json"),
+        (
+            ["--workdir=/nowhere", "--checklist", "--attacks=fgsm"],
+            "--checklist without --attacks",
+        ),
+        (
+            ["--workdir=/nowhere", "--checklist", "--bn_eval=batch"],
+            "bn_eval=frozen with --checklist",
+        ),
+        (
+            ["--workdir=/nowhere", "--checklist", "--save_adversarials=a.npz"],
+            "--checklist without --save_adversarials",
+        ),
+        (
+            ["--workdir=/a,/b", "--save_adversarials=a.npz"],
+            "one --workdir with --save_adversarials",
+        ),
     )
     def test_evaluate(self, words, pattern):
         self._assert_error(pattern, "atat_tf.evaluate", *words)

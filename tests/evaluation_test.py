@@ -47,6 +47,46 @@ class EvaluateRunTest(tf.test.TestCase):
         self.assertIn("restarts=2", attack)
         self.assertIn("epsilon=8/255", attack)
 
+    def test_adversarial_images_are_kept(self):
+        path = pathlib.Path(self.get_temp_dir()) / "adversarials.npz"
+        names = ["square2", "fgsm"]
+        for _ in range(2):
+            # The second time all verdicts are in the ledger.
+            path.unlink(missing_ok=True)
+            results = evaluation.evaluate_run(
+                self.workdir, names, 40, save_adversarials=path
+            )
+        config = evaluation.load_config(self.workdir)
+        split = evaluation.load_dataset(config).test.take(40)
+        dataset = evaluation.load_dataset(config)
+        classifier = evaluation.load_classifier(self.workdir, dataset.spec)
+        pixels = split.images / np.float32(255)
+        clean = np.argmax(classifier(pixels, training=False), -1)
+        with np.load(path) as kept:
+            self.assertAllEqual(kept["labels"], split.labels)
+            for name in names:
+                indices = kept[f"{name}/0/indices"]
+                # Those that are classified right, and no other.
+                self.assertAllEqual(
+                    indices, np.flatnonzero(clean == split.labels)
+                )
+                images = kept[f"{name}/0/images"]
+                distance = np.abs(images - pixels[indices]).max()
+                self.assertAllInRange(images, 0, 1)
+                self.assertBetween(distance, 1e-3, 8 / 255 + 1e-6)
+                attacked = np.argmax(classifier(images, training=False), -1)
+                self.assertAllClose(
+                    np.sum(attacked == split.labels[indices]) / 40,
+                    results["accuracy"][name],
+                )
+
+    def test_no_place_for_adversarial_images(self):
+        for place in ("/nowhere/a.npz", self.get_temp_dir() + "/a.txt"):
+            with self.assertRaisesRegex(InputError, "an .npz file in an exist"):
+                evaluation.evaluate_run(
+                    self.workdir, ["fgsm"], 5, save_adversarials=place
+                )
+
     def test_bad_arguments(self):
         for arguments, message in (
             ({"weights": "bset"}, "Did you mean 'best'"),

@@ -69,6 +69,11 @@ class _Random(layers.Layer):
         return x + tf.random.normal(tf.shape(x))
 
 
+class _Doubled(layers.Layer):
+    def call(self, x):
+        return 2.0 * x
+
+
 class FrozenTest(parameterized.TestCase, tf.test.TestCase):
     def _expect_same(self, classifier):
         logits_fn = frozen.logits_function(classifier)
@@ -90,6 +95,13 @@ class FrozenTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_layers_that_are_folded_and_that_are_not(self):
         self._expect_same(_settled(_mixed()))
+
+    def test_a_layer_that_is_called_by_a_private_class(self):
+        inputs = keras.Input(toys.IMAGE_SHAPE)
+        x = layers.Flatten()(_Doubled()(inputs))
+        classifier = keras.Model(inputs, layers.Dense(toys.NUM_CLASSES)(x))
+        self.assertStartsWith(classifier.layers[1].name, "_")
+        self._expect_same(classifier)
 
     def test_the_gradient_of_a_gradient(self):
         inputs = keras.Input(toys.IMAGE_SHAPE)
