@@ -7,27 +7,15 @@ an attack is only run on images that withstood those before it.
 import dataclasses
 import re
 
+from absl import logging
+
 from atat_tf import apgd, attacks, fab, square
 from atat_tf.errors import InputError, expect, unknown
 
 # AutoAttack's default (Croce & Hein 2020): 9 targets, 100 steps, 5,000 queries.
 _TARGETS = 9
 _STANDARD = ("apgd_ce", "apgd_t", "fab_t", "square")
-_FORMS = (
-    "clean",
-    "standard",
-    "apgd_ce",
-    "apgd_dlr",
-    "apgd_t",
-    "fab_t",
-    "square",
-    "fgsm",
-    "ifgsm20",
-    "pgd7",
-    "pgd10",
-    "pgd20",
-    "pgd20x10",
-)
+_TABLES = ("fgsm", "ifgsm20", "pgd7", "pgd10", "pgd20", "pgd20x10")
 
 
 def column(name, epsilon, step_size, num_classes):
@@ -58,13 +46,12 @@ def column(name, epsilon, step_size, num_classes):
             column(part, epsilon, step_size, num_classes) for part in _STANDARD
         )
         return tuple(attack for part in parts for attack in part)
-    match = re.fullmatch(
-        r"(apgd_ce|apgd_dlr|apgd_t|fab_t|square)(\d+)?(_l2)?", base
-    )
+    match = re.fullmatch(rf"({'|'.join(PARTS)})(\d+)?(_l2)?", base)
     if match:
-        steps = int(match[2]) if match[2] else None
-        norm = "l2" if match[3] else "linf"
-        return _part(match[1], epsilon, steps, norm, num_classes)
+        settings = {"norm": "l2"} if match[3] else {}
+        if match[2]:
+            settings["num_steps"] = int(match[2])
+        return PARTS[match[1]](epsilon, num_classes, **settings)
     try:
         return (attacks.Steps(attacks.from_name(base, epsilon, step_size)),)
     except InputError as error:
@@ -74,7 +61,7 @@ def column(name, epsilon, step_size, num_classes):
             "an attack (any number of steps, of restarts as in pgd20x10, "
             "another radius as in pgd20@4/255)",
             name,
-            _FORMS,
+            ("clean", "standard", *PARTS, *_TABLES),
         ) from error
 
 
@@ -115,22 +102,59 @@ def description(attack):
     return f"{type(attack).__name__}({', '.join(fields)})"
 
 
-def _part(name, epsilon, steps, norm, num_classes):
-    expect(
-        norm == "linf" or not name.startswith("fab"),
-        "fab_t in ℓ∞",
-        norm=norm,
-    )
-    given = {"num_steps": steps} if steps else {}
-    if name == "square":
-        return (square.Square(epsilon, norm=norm, **given),)
-    if name in ("apgd_ce", "apgd_dlr"):
-        loss = {"apgd_ce": "cross_entropy", "apgd_dlr": "dlr"}[name]
-        return (apgd.APGD(epsilon, norm=norm, loss=loss, **given),)
-    targets = range(1, min(_TARGETS, num_classes - 1) + 1)
-    if name == "fab_t":
-        return tuple(fab.FAB(epsilon, target=t, **given) for t in targets)
+def _apgd_ce(epsilon, num_classes, **settings):
+    return (apgd.APGD(epsilon, loss="cross_entropy", **settings),)
+
+
+def _apgd_dlr(epsilon, num_classes, **settings):
+    attack = apgd.APGD(epsilon, loss="dlr", **settings)
+    return (_with_loss_in_force(attack, num_classes),)
+
+
+def _apgd_t(epsilon, num_classes, **settings):
     return tuple(
-        apgd.APGD(epsilon, norm=norm, loss="targeted_dlr", target=t, **given)
-        for t in targets
+        _with_loss_in_force(
+            apgd.APGD(epsilon, loss="targeted_dlr", target=target, **settings),
+            num_classes,
+        )
+        for target in _targets(num_classes)
     )
+
+
+def _fab_t(epsilon, num_classes, norm="linf", **settings):
+    expect(norm == "linf", "fab_t in ℓ∞", norm=norm)
+    return tuple(
+        fab.FAB(epsilon, target=target, **settings)
+        for target in _targets(num_classes)
+    )
+
+
+def _square(epsilon, num_classes, **settings):
+    return (square.Square(epsilon, **settings),)
+
+
+# {name: (epsilon, num_classes, norm, num_steps) -> stepped attacks}; norm and
+# num_steps are given where the column's name says them.
+PARTS = {
+    "apgd_ce": _apgd_ce,
+    "apgd_dlr": _apgd_dlr,
+    "apgd_t": _apgd_t,
+    "fab_t": _fab_t,
+    "square": _square,
+}
+
+
+def _targets(num_classes):
+    return range(1, min(_TARGETS, num_classes - 1) + 1)
+
+
+def _with_loss_in_force(attack, num_classes):
+    """Returns the attack under the loss that so few classes leave it."""
+    loss = attack.loss_in_force(num_classes)
+    if loss != attack.loss and attack.target in (None, 1):
+        logging.warning(
+            "The loss is the margin in place of %s, which needs %d classes.",
+            attack.loss,
+            apgd.LOSSES[attack.loss],
+        )
+    return dataclasses.replace(attack, loss=loss)
