@@ -4,11 +4,13 @@
   .venv-peers/bin/pip install -r benchmarks/requirements.txt
   python -m benchmarks.autoattack_parity
   python -m benchmarks.autoattack_parity --cases=robust --json=FILE
+  python -m benchmarks.autoattack_parity --attacks=standard --peer=art
 
-Every part of AutoAttack runs alone, on all images that are classified right.
-What the peer returns is judged by our model: inside ball and box, and wrong.
-Goal: robust accuracies within 1 point of each other, ours not the higher one.
-Seconds are the whole attack's, ours with tracing.
+Every part of AutoAttack runs alone, on all images that are classified right;
+"standard" runs them in order, each on what the one before left. What the peer
+returns is judged by our model: inside ball and box, and wrong. Goal: robust
+accuracies within 1 point of each other, ours not the higher one. Seconds are
+the whole attack's, ours with tracing.
 
 The peer, torchattacks 3.5.1: its AutoAttack runs APGD and FAB with 10 steps
 and not with 100, seeds from the clock, and targets all wrong classes and not
@@ -17,6 +19,9 @@ at most nine targets. Its parts take a batch whole, to the last step, except for
 Square, which leaves broken images out. One square is drawn for all images of a
 batch; ours has one for each. Its APGD-T needs four classes. Its networks are in
 inference mode, batch norm included.
+
+ART 1.20.1 has an AutoAttack of its own, which is compared as a whole: APGD on
+cross-entropy and on the ratio of logits with 5 starts each, DeepFool, Square.
 """
 
 import json
@@ -45,13 +50,20 @@ _EPSILON = {
     "hundred": 2 / 255,
 }
 _PARTS = ("apgd_ce", "apgd_t", "fab_t", "square")
+_SEQUENCES = {**{part: (part,) for part in _PARTS}, "standard": _PARTS}
 _WITHIN = 0.01
+_WEAKER = "OURS IS WEAKER"
 
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", compared.DATA_DIR, "of tensorflow-datasets, with CIFAR-10"
 )
 _ONLY = flags.DEFINE_list("cases", list(_CASES), "classifiers to compare on")
-_ATTACKS = flags.DEFINE_list("attacks", list(_PARTS), "parts of AutoAttack")
+_ATTACKS = flags.DEFINE_list(
+    "attacks", list(_PARTS), "parts of AutoAttack, or standard: all in order"
+)
+_PEER = flags.DEFINE_enum(
+    "peer", "torchattacks", ["torchattacks", "art"], "whom to compare with"
+)
 _NUM_IMAGES = flags.DEFINE_integer(
     "num_images", 200, "first test images", lower_bound=1
 )
@@ -65,13 +77,13 @@ _ONEDNN = flags.DEFINE_bool("onednn", True, "TensorFlow's oneDNN kernels")
 _JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
 
-def compare(case, parts, peer, batch_size, steps):
+def compare(case, names, peer, batch_size, steps):
     """Yields a row for each attack, ours and the peer's side by side.
 
     Args:
       case: compared.Case.
-      parts: names of AutoAttack's parts.
-      peer: peers.Peer that has them.
+      names: of _SEQUENCES.
+      peer: peers.Peer that has their parts, or "art" with its own whole.
       batch_size: of both.
       steps: {part: number of steps}.
     """
@@ -81,15 +93,19 @@ def compare(case, parts, peer, batch_size, steps):
     right = runner.logits(case.images).argmax(-1) == case.labels
     peer.load(case.classifier)
     difference = compared.expect_same_logits(peer, case)
-    for part in parts:
-        attacks = columns.column(
-            f"{part}{steps[part]}", case.epsilon, None, case.num_classes
-        )
+    for name in names:
+        attacks = [
+            attack
+            for part in _SEQUENCES[name]
+            for attack in columns.column(
+                f"{part}{steps[part]}", case.epsilon, None, case.num_classes
+            )
+        ]
         ours, seconds, processor = compared.evaluation(
             runner, attacks, case, right, only_right=False
         )
         row = {
-            "attack": part,
+            "attack": name,
             "images": len(right),
             "right": int(right.sum()),
             "logits_differ_by": difference,
@@ -97,8 +113,11 @@ def compare(case, parts, peer, batch_size, steps):
             "our_seconds": seconds,
             "our_processor_seconds": processor,
         }
+        parts = {part: {"num_steps": steps[part]} for part in _SEQUENCES[name]}
+        if peer.name == "art":
+            parts = {"autoattack": {}}
         try:
-            theirs = _theirs(case, part, peer, batch_size, steps[part], right)
+            theirs = _theirs(case, parts, peer, batch_size, right)
         except peers.NotRun as error:
             yield {**row, "not_run": str(error)}
             continue
@@ -106,24 +125,31 @@ def compare(case, parts, peer, batch_size, steps):
         yield {**row, **theirs, **_disagreement(ours, stands)}
 
 
-def _theirs(case, part, peer, batch_size, num_steps, right):
-    entering = np.flatnonzero(right)
-    attacked = peer.attack(
-        part,
-        case.images[entering],
-        case.labels[entering],
-        batch_size,
-        epsilon=case.epsilon,
-        num_steps=num_steps,
-    )
-    adversarial = case.images.astype(np.float32) / np.float32(255)
-    adversarial[entering] = attacked.adversarial
-    stands = right & ~compared.broken(case, adversarial)
+def _theirs(case, parts, peer, batch_size, right):
+    """Returns who stands after the peer's parts, each on what was left."""
+    stands, seconds, processor = right.copy(), 0.0, 0.0
+    for part, arguments in parts.items():
+        entering = np.flatnonzero(stands)
+        if not len(entering):
+            break
+        attacked = peer.attack(
+            part,
+            case.images[entering],
+            case.labels[entering],
+            batch_size,
+            epsilon=case.epsilon,
+            **arguments,
+        )
+        adversarial = case.images.astype(np.float32) / np.float32(255)
+        adversarial[entering] = attacked.adversarial
+        stands &= ~compared.broken(case, adversarial)
+        seconds += attacked.seconds
+        processor += attacked.processor_seconds
     return {
         "stands": stands,
         "theirs": float(stands.mean()),
-        "their_seconds": attacked.seconds,
-        "their_processor_seconds": attacked.processor_seconds,
+        "their_seconds": seconds,
+        "their_processor_seconds": processor,
     }
 
 
@@ -131,7 +157,7 @@ def _disagreement(ours, theirs):
     difference = float(ours.mean() - theirs.mean())
     verdict = "within 1 point"
     if abs(difference) > _WITHIN + 1e-9:
-        verdict = "OURS IS WEAKER" if difference > 0 else "ours is stronger"
+        verdict = _WEAKER if difference > 0 else "ours is stronger"
     return {
         "difference": difference,
         "verdict": verdict,
@@ -191,11 +217,13 @@ def _cells(row):
 def main(argv):
     if len(argv) > 1:
         sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
-    unknown = {*_ONLY.value} - {*_CASES} | {*_ATTACKS.value} - {*_PARTS}
+    known = ["standard"] if _PEER.value == "art" else list(_SEQUENCES)
+    unknown = {*_ONLY.value} - {*_CASES} | {*_ATTACKS.value} - {*known}
     if unknown:
         sys.exit(
-            f"error: expected cases among {', '.join(_CASES)} and attacks "
-            f"among {', '.join(_PARTS)}. Received: {', '.join(unknown)}."
+            f"error: expected cases among {', '.join(_CASES)} and, against "
+            f"{_PEER.value}, attacks among {', '.join(known)}. Received: "
+            f"{', '.join(sorted(unknown))}."
         )
     environment = peers.environment(_ONEDNN.value)
     os.environ.update(environment)
@@ -205,7 +233,7 @@ def main(argv):
     steps["square"] = _NUM_QUERIES.value
     results = []
     try:
-        with peers.Peer("torchattacks", _PYTHON.value, environment) as peer:
+        with peers.Peer(_PEER.value, _PYTHON.value, environment) as peer:
             for name in _ONLY.value:
                 case = _CASES[name](dataset, _NUM_IMAGES.value, _EPSILON[name])
                 given = _ATTACKS.value, peer, _BATCH_SIZE.value, steps
@@ -213,9 +241,12 @@ def main(argv):
                 print_case(case, rows, peer.versions)
                 results.append({"case": case.what, "rows": rows})
     except peers.NotRun as error:
-        sys.exit(f"NOT RUN: torchattacks: {error}")
+        sys.exit(f"NOT RUN: {_PEER.value}: {error}")
     if _JSON.value:
         pathlib.Path(_JSON.value).write_text(json.dumps(results, indent=2))
+    rows = [row for result in results for row in result["rows"]]
+    if any(row.get("verdict") == _WEAKER for row in rows):
+        sys.exit("error: an attack of ours left more images than the peer's.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From the name of a column to its attacks, and what few classes leave of it."""
+"""From a column's name to its attacks, and what few classes leave of them."""
 
 from absl.testing import absltest, parameterized
 
