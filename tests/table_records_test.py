@@ -9,7 +9,7 @@ from tests import table_runs
 
 class StandingTest(absltest.TestCase):
     def _folder(self):
-        return self.create_tempdir().full_path
+        return table_runs.temporary_folder(self)
 
     def test_broken_by_none_of_the_attacks(self):
         workdir = table_runs.write(
@@ -54,7 +54,7 @@ class RecordTest(absltest.TestCase):
     def setUp(self):
         super().setUp()
         self.workdir = table_runs.write(
-            self.create_tempdir().full_path, "at", [False] * 4, [False] * 4
+            table_runs.temporary_folder(self), "at", [False] * 4, [False] * 4
         )
 
     def _add(self, **changes):

@@ -1,6 +1,8 @@
 """Made-up ledgers that tests of tables share: every line by hand."""
 
 import pathlib
+import shutil
+import tempfile
 
 from atat_tf import ledger, run_folder, table_records, tables
 
@@ -28,6 +30,13 @@ SCALE = tables.Scale(
     autoattack_images=4,
     shift_images=40,
 )
+
+
+def temporary_folder(test):
+    """Returns a folder that is gone after the test."""
+    folder = tempfile.mkdtemp()
+    test.addCleanup(shutil.rmtree, folder)
+    return pathlib.Path(folder)
 
 
 def identity(seed=0, bn_eval="frozen", weights="w"):

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import pathlib
 
 from absl.testing import absltest
 
@@ -24,7 +23,7 @@ _RIGHT, _WRONG = False, True
 class TableTextTest(absltest.TestCase):
     def setUp(self):
         super().setUp()
-        self.folder = pathlib.Path(self.create_tempdir().full_path)
+        self.folder = table_runs.temporary_folder(self)
         # Of four images: AT withstands 2, ATAT 3 with seed 0, 4 with seed 1.
         table_runs.write(
             self.folder, "at", [_RIGHT] * 4, [False, True, True, False]
@@ -127,7 +126,7 @@ class TableTextTest(absltest.TestCase):
 class FilesTest(absltest.TestCase):
     def setUp(self):
         super().setUp()
-        self.folder = pathlib.Path(self.create_tempdir().full_path)
+        self.folder = table_runs.temporary_folder(self)
         table_runs.write(self.folder, "at", [_RIGHT] * 4, [True] * 3 + [False])
         self.results = table_results.collect(
             table_runs.TABLE, table_runs.SCALE, 1, self.folder
@@ -177,7 +176,7 @@ class FilesTest(absltest.TestCase):
 
 class ShiftTest(absltest.TestCase):
     def test_correlations_come_from_the_ledgers_verdicts(self):
-        folder = pathlib.Path(self.create_tempdir().full_path)
+        folder = table_runs.temporary_folder(self)
         broken = [False, True, False, True]
         workdir = table_runs.write(folder, "at", [_RIGHT] * 4, broken)
         (part,) = table_records.read(workdir, "frozen")["parts"]
