@@ -27,7 +27,6 @@ from atat_tf import (
     tables,
     training,
 )
-from atat_tf.errors import expect
 
 
 def reproduce(
@@ -59,8 +58,9 @@ def reproduce(
     Raises:
       InputError: the plan cannot be run; nothing was started.
     """
+    section_name = table_text.section_name(table, scale)
     if page is not None:
-        expect(pathlib.Path(page).is_file(), "an existing page", page=page)
+        table_files.expect_marks(page, section_name)
     try:
         plan = table_plan.build(
             table, scale, num_seeds, workdir, data_dir, rows
@@ -79,8 +79,8 @@ def reproduce(
     results, sections = _write(plan, command)
     table_files.show(sections)
     if page is not None:
-        name = f"table {table.name}, scale {scale.name}"
-        table_files.insert(page, name, table_files.markdown(sections, command))
+        text = table_files.markdown(sections, command)
+        table_files.insert(page, section_name, text)
     return results
 
 

@@ -107,7 +107,19 @@ def insert(page, name, text):
     Raises:
       InputError: the page has no such marks.
     """
+    before, after = expect_marks(page, name)
+    with run_folder.replacing(page) as temporary:
+        temporary.write_text(f"{before}\n{text}\n{after}")
+
+
+def expect_marks(page, name):
+    """Returns what stands before and after a page's section, marks included.
+
+    Raises:
+      InputError: no such page, or it has no such marks.
+    """
     page = pathlib.Path(page)
+    expect(page.is_file(), "an existing page", page=str(page))
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
     before, found, rest = page.read_text().partition(begin)
     _, also_found, after = rest.partition(end)
@@ -116,8 +128,7 @@ def insert(page, name, text):
         f"a page with the lines {begin.strip()} and {end}",
         page=str(page),
     )
-    with run_folder.replacing(page) as temporary:
-        temporary.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+    return before + begin, end + after
 
 
 def _by_seed(cell):

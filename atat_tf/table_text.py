@@ -48,6 +48,11 @@ def sections(results):
     return found
 
 
+def section_name(table, scale):
+    """Returns the name of a table's section in a page."""
+    return f"table {table.name}, scale {scale.name}"
+
+
 def column_name(column, count=None):
     """Returns a column as printed, with its number of images where given."""
     name = _NAMES.get(column, column)

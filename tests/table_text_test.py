@@ -2,6 +2,8 @@
 
 import csv
 import json
+import pathlib
+import re
 
 from absl.testing import absltest
 
@@ -168,6 +170,24 @@ class FilesTest(absltest.TestCase):
             )
         with self.assertRaisesRegex(InputError, "<!-- b: begin -->"):
             table_files.insert(page, "b", "new")
+
+    def test_the_pages_marks_are_those_of_tables(self):
+        page = pathlib.Path(__file__).parents[1] / "docs/results.md"
+        copy = self.folder / "page.md"
+        copy.write_text(page.read_text())
+        marks = re.findall(r"<!-- (table .*): begin -->", page.read_text())
+        self.assertLen(marks, 8)
+        for mark in marks:
+            table, scale = re.fullmatch(
+                r"table (\w+), scale (\w+)", mark
+            ).groups()
+            self.assertEqual(
+                table_text.section_name(
+                    tables.table(table), tables.scale(scale)
+                ),
+                mark,
+            )
+            table_files.insert(copy, mark, "new")
 
     def test_cells_with_bars(self):
         section = table_text.Section("t", ["a", "b"], [["x|y", 1]], [])
