@@ -117,35 +117,51 @@ def _cell(column, runs):
 
 
 def _tests(table, runs):
-    """Returns McNemar's test of the reference row against each other one."""
+    """Returns McNemar's tests of the pairs of lines that a table asks about.
+
+    The reference row against each other one, and each row's batch statistics
+    against its frozen ones.
+    """
+    pairs = [
+        ((table.reference, mode), (key, mode))
+        for key, mode in runs
+        if key != table.reference
+    ]
+    pairs += [
+        ((key, mode), (key, "frozen")) for key, mode in runs if mode == "batch"
+    ]
+    return [
+        test
+        for first, second in pairs
+        for column in table.columns
+        for test in _tests_of(first, second, column, runs)
+    ]
+
+
+def _tests_of(first, second, column, runs):
+    """Returns the tests of two lines in a column, one for each seed of both."""
+    others = {run["seed"]: run["stands"] for run in runs[second]}
     found = []
-    for (key, mode), seeds in runs.items():
-        if key == table.reference:
+    for run in runs.get(first, ()):
+        here = run["stands"].get(column)
+        there = others.get(run["seed"], {}).get(column)
+        if here is None or there is None or len(here) != len(there):
             continue
-        others = {r["seed"]: r["stands"] for r in seeds}
-        for reference in runs.get((table.reference, mode), ()):
-            seed = reference["seed"]
-            for column in table.columns:
-                first = reference["stands"].get(column)
-                second = others.get(seed, {}).get(column)
-                if first is None or second is None:
-                    continue
-                if len(first) != len(second):
-                    continue
-                only_first, only_second, p = statistics.mcnemar(first, second)
-                found.append(
-                    {
-                        "column": column,
-                        "first": table.reference,
-                        "second": key,
-                        "bn_eval": mode,
-                        "seed": seed,
-                        "num_images": len(first),
-                        "only_first": only_first,
-                        "only_second": only_second,
-                        "p": p,
-                    }
-                )
+        only_first, only_second, p = statistics.mcnemar(here, there)
+        found.append(
+            {
+                "column": column,
+                "first": first[0],
+                "first_bn_eval": first[1],
+                "second": second[0],
+                "second_bn_eval": second[1],
+                "seed": run["seed"],
+                "num_images": len(here),
+                "only_first": only_first,
+                "only_second": only_second,
+                "p": p,
+            }
+        )
     return found
 
 

@@ -17,6 +17,7 @@ _NAMES = {
     "pgd20": "PGD(20)",
     tables.AUTOATTACK: "AutoAttack",
 }
+_TESTED = ("clean", tables.SHIFT_COLUMN, tables.AUTOATTACK)
 _SHIFT_NAMES = {
     "distance": "distance of the maps (Eq. 4)",
     "shape_distance": "1 − cosine of the maps",
@@ -178,11 +179,11 @@ def _joined(values):
 
 
 def _tests(results):
+    several = len({line["bn_eval"] for line in results["lines"]}) > 1
     rows = [
         [
-            f"{tables.ROWS[test['first']].label} against "
-            f"{tables.ROWS[test['second']].label}"
-            + (", batch statistics" if test["bn_eval"] == "batch" else ""),
+            f"{_of(test, 'first', several)} against "
+            f"{_of(test, 'second', several)}",
             column_name(test["column"], test["num_images"]),
             str(test["seed"]),
             str(test["only_first"]),
@@ -190,17 +191,24 @@ def _tests(results):
             p_value(test["p"]),
         ]
         for test in results["tests"]
+        if test["column"] in _TESTED
     ]
     return Section(
         "Paired tests on the same images",
         ["rows", "column", "seed", "only first", "only second", "p"],
         rows,
         [
-            "Images that only one of the two rows classifies right; exact "
-            "McNemar, two-sided, not corrected for the number of tests. It "
-            "compares these trained networks, not the methods behind them."
+            "Images that only one of the two classifies right; exact McNemar, "
+            "two-sided, not corrected for the number of tests. It compares "
+            "these trained networks, not the methods behind them. The other "
+            "columns' tests are in the JSON file."
         ],
     )
+
+
+def _of(test, which, several):
+    label = tables.ROWS[test[which]].label
+    return f"{label}, {test[f'{which}_bn_eval']}" if several else label
 
 
 def p_value(p):

@@ -40,11 +40,13 @@ class StandingTest(absltest.TestCase):
         self.assertEqual(table_records.standing(workdir, "frozen"), {})
 
     def test_lines_of_other_weights_are_not_read(self):
-        workdir = table_runs.write(self._folder(), "at", [False], [None])
+        workdir = table_runs.write(
+            self._folder(), "at", [False, False], [False, None]
+        )
         other = ledger.Ledger(
             workdir / ledger.FILE, table_runs.identity(weights="others")
         )
-        other.append("PGD", table_runs.lines([True]))
+        other.append("PGD", table_runs.lines([None, True]))
         self.assertEqual(
             list(table_records.standing(workdir, "frozen")), ["clean"]
         )

@@ -123,6 +123,19 @@ class TableTextTest(absltest.TestCase):
         self.assertStartsWith(row[2], "50.00")
         (section, *_) = table_text.sections(results)
         self.assertIn("no claim of robustness", " ".join(section.notes))
+        # Of the same network, two images stand in batch mode alone.
+        (test,) = (
+            test
+            for test in results["tests"]
+            if (test["first"], test["second"], test["column"])
+            == ("at", "at", "pgd20")
+        )
+        self.assertEqual(
+            (test["first_bn_eval"], test["second_bn_eval"]),
+            ("batch", "frozen"),
+        )
+        self.assertEqual((test["only_first"], test["only_second"]), (2, 0))
+        self.assertAlmostEqual(test["p"], 0.5)
 
 
 class FilesTest(absltest.TestCase):
