@@ -290,7 +290,7 @@ class _Run:
     def _announce(self, step):
         config = self.config
         flops = models.flops_per_image(self.student)
-        passes = _passes(config)
+        passes = passes_per_image(config)
         self.console.print(
             f"{config.defense.name}: {config.backbone.name} "
             f"{config.backbone.depth}-{config.backbone.width} on "
@@ -312,11 +312,11 @@ class _Run:
         )
         if self.followed_by:
             after = self.followed_by
-            ratio = _passes(after) / passes
+            ratio = passes_per_image(after) / passes
             then = seconds * ratio * after.num_epochs * self.steps_per_epoch
             self.console.print(
                 f"  then about {progress.duration(then)} for the student, "
-                f"at {_passes(after):g} forward equivalents an image"
+                f"at {passes_per_image(after):g} forward equivalents an image"
             )
             left += then
         if left > _DAY:
@@ -357,11 +357,14 @@ def _score_name(validator):
     return f"validation_{validator.names[-1]}_accuracy"
 
 
-def _passes(config):
+def passes_per_image(config):
     """Returns a training step's cost for an image, in forward passes.
 
     A gradient to the images costs one more than the forward pass, one to the
     weights too costs two more.
+
+    Args:
+      config: resolved.
     """
     defense = experiment.build_defense(config)
     if not defense.needs_attack:

@@ -32,7 +32,7 @@ class HelpTest(parameterized.TestCase):
 
     def test_does_not_load_tensorflow(self):
         program = (
-            "import sys; from atat_tf import train, evaluate; "
+            "import sys; from atat_tf import train, evaluate, reproduce; "
             "sys.exit('tensorflow' in sys.modules)"
         )
         done = subprocess.run(
@@ -91,6 +91,18 @@ class ErrorsTest(parameterized.TestCase):
     )
     def test_evaluate(self, words, pattern):
         self._assert_error(pattern, "atat_tf.evaluate", *words)
+
+    @parameterized.parameters(
+        ([], "--table=1, 2, ablation, protocol or shift"),
+        (["--table=3"], "a table among .*'3'"),
+        (["--table=1", "--scale=smal"], "Did you mean 'small'"),
+        (["--table=1", "--rows=attat"], "Did you mean 'atat'"),
+        (["--table=1", "--seed=1"], "no --seed: .*--seeds decide"),
+        (["--table=1", "--seeds=two"], "seeds"),
+        (["--table=1", "--seeds=0", "--rows=at"], "seeds >= 1"),
+    )
+    def test_reproduce(self, words, pattern):
+        self._assert_error(pattern, "atat_tf.reproduce", *words)
 
     def test_train_refuses_in_one_sentence_and_makes_no_folder(self):
         folder = pathlib.Path(tempfile.mkdtemp()) / "run"

@@ -54,6 +54,7 @@ class ReadmeTest(absltest.TestCase):
         for module in (
             "atat_tf.train",
             "atat_tf.evaluate",
+            "atat_tf.reproduce",
             "benchmarks.train_step",
             "serving.export",
             "serving.client",

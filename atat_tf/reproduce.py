@@ -1,0 +1,72 @@
+"""Reproduces a table of the paper, or a question about it, row by row.
+
+  python -m atat_tf.reproduce --table=1 --dry_run
+  python -m atat_tf.reproduce --table=1 --scale=small --data_dir=../shared/tfds
+  python -m atat_tf.reproduce --table=ablation --seeds=1
+
+Run it again to go on after any interruption.
+"""
+
+import shlex
+import sys
+
+from absl import flags
+
+from atat_tf import command_line, tables
+from atat_tf.errors import expect
+
+flags.adopt_module_key_flags(command_line)
+_TABLE = flags.DEFINE_string(
+    "table", None, "1, 2 (the paper's), ablation, protocol or shift"
+)
+_SCALE = flags.DEFINE_string(
+    "scale",
+    "tiny",
+    "tiny: digits, WRN-10-1; small: CIFAR-10 on two CPU cores; paper: "
+    "WRN-34-10, the paper's protocol",
+)
+_SEEDS = flags.DEFINE_integer("seeds", 3, "how many seeds, 0 being the first")
+_ROWS = flags.DEFINE_list(
+    "rows", None, "rows to run; others stay as they are (default: all)"
+)
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "print the plan and what it will cost, and stop"
+)
+_PAGE = flags.DEFINE_string(
+    "page", None, "a Markdown page whose section of this table is replaced"
+)
+
+
+def main(argv):
+    del argv
+    expect(_TABLE.value, "--table=1, 2, ablation, protocol or shift", table="")
+    for name, value in (
+        ("dataset", command_line.dataset()),
+        ("seed", command_line.seed()),
+    ):
+        rule = f"no --{name}: the table and --scale, --seeds decide"
+        expect(value is None, rule, **{name: value})
+    table, scale = tables.table(_TABLE.value), tables.scale(_SCALE.value)
+    chosen = [row.key for row in tables.chosen_rows(table, _ROWS.value)]
+    workdir = command_line.workdir("runs/reproduce")
+    data_dir = command_line.data_dir()
+    command = shlex.join(["python", "-m", "atat_tf.reproduce", *sys.argv[1:]])
+
+    with command_line.quiet_start():
+        from atat_tf import reproducing
+
+    reproducing.reproduce(
+        table,
+        scale,
+        _SEEDS.value,
+        workdir,
+        data_dir,
+        chosen,
+        _DRY_RUN.value,
+        _PAGE.value,
+        command,
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(main, recipes=False)

@@ -1,0 +1,174 @@
+"""A table from nothing: what is missing is trained, attacked and written down.
+
+A table's name, a scale and seeds enter; run folders, ledgers and the table's
+files leave. Killed at any moment, the same call goes on where it was.
+"""
+
+import os
+import pathlib
+import platform
+
+import keras
+import tensorflow as tf
+
+from atat_tf import (
+    attention_shift,
+    columns,
+    evaluation,
+    experiment,
+    gate,
+    progress,
+    table_cost,
+    table_files,
+    table_plan,
+    table_records,
+    table_results,
+    table_text,
+    tables,
+    training,
+)
+
+
+def reproduce(
+    table,
+    scale,
+    num_seeds,
+    workdir,
+    data_dir=None,
+    rows=None,
+    dry_run=False,
+    page=None,
+    command="",
+):
+    """Reproduces a table: prints the plan, runs it, writes and prints results.
+
+    Args:
+      table, scale: Table and Scale, as from `tables.table`, `tables.scale`.
+      num_seeds: seeds 0 to num_seeds − 1.
+      workdir: folder of all scales.
+      data_dir: of tensorflow-datasets.
+      rows: keys of the rows to run; None for all. Others stay as they are.
+      dry_run: whether the plan is all that is wanted.
+      page: a Markdown page to put the table into, see `table_files.insert`.
+      command: that the Markdown file names.
+
+    Returns:
+      What the table's JSON file holds; None after a dry run.
+
+    Raises:
+      InputError: the plan cannot be run; nothing was started.
+    """
+    section_name = table_text.section_name(table, scale)
+    if page is not None:
+        table_files.expect_marks(page, section_name)
+    try:
+        plan = table_plan.build(
+            table, scale, num_seeds, workdir, data_dir, rows
+        )
+    except table_plan.NoData:
+        _show_without_data(table, scale, num_seeds, workdir)
+        raise
+    table_cost.print_plan(plan, table_cost.costs(plan))
+    if dry_run:
+        return None
+    for job in plan.jobs:
+        if _run(plan, job, data_dir):
+            _write(plan, command)
+            # Networks and traces of one job are of no use to the next.
+            keras.backend.clear_session()
+    results, sections = _write(plan, command)
+    table_files.show(sections)
+    if page is not None:
+        text = table_files.markdown(sections, command)
+        table_files.insert(page, section_name, text)
+    return results
+
+
+def _run(plan, job, data_dir):
+    """Returns whether anything was left to do of a job, having done it."""
+    missing, lacks_shift = plan.missing(job), plan.lacks_shift(job)
+    if job.is_trained and not missing and not lacks_shift:
+        return False
+    label = f"{job.row.label}, seed {job.seed}"
+    progress.console().print(f"{label}: {job.workdir}")
+    if not job.is_trained:
+        training.train_and_evaluate(job.config, job.workdir, data_dir)
+    facts = {
+        "data": plan.dataset.provenance,
+        "commit": plan.commit,
+        "hardware": hardware(),
+    }
+    for mode, wanted in missing.items():
+        parts = [
+            _evaluated(plan, job, mode, count, wanted)
+            for count in dict.fromkeys(wanted.values())
+        ]
+        table_records.add(job.workdir, mode, parts, facts)
+    if lacks_shift:
+        attention_shift.measure(
+            job.workdir,
+            tables.SHIFT_COLUMN,
+            plan.scale.shift_images,
+            plan.dataset,
+            facts,
+        )
+    return True
+
+
+def _evaluated(plan, job, mode, count, wanted):
+    """Returns a record's part: the columns wanted on `count` images."""
+    run = evaluation.open_run(job.workdir, count, mode, dataset=plan.dataset)
+    if run.attacker.is_frozen:
+        gate.expect_passed(run.attacker, run.split.images)
+    names = [column for column in wanted if wanted[column] == count]
+    built = experiment.build_columns(
+        run.config, names, plan.dataset.spec.num_classes
+    )
+    evaluation.standing(run, built, f"{job.row.label}, {mode}:")
+    return {
+        "num_images": count,
+        "identity": run.ledger.identity,
+        "columns": {
+            name: [columns.description(attack) for attack in attacks]
+            for name, attacks in built.items()
+        },
+    }
+
+
+def _write(plan, command):
+    results = table_results.collect(
+        plan.table, plan.scale, plan.num_seeds, plan.folder
+    )
+    sections = table_text.sections(results)
+    name = file_name(plan.table)
+    table_files.write(plan.folder, name, results, sections, command)
+    return results, sections
+
+
+def _show_without_data(table, scale, num_seeds, workdir):
+    folder = pathlib.Path(workdir) / scale.name
+    results = table_results.collect(
+        table, scale, num_seeds, folder, reason="no data"
+    )
+    table_files.show(table_text.sections(results)[:1])
+
+
+def file_name(table):
+    """Returns the name of a table's files, without suffix."""
+    return f"table{table.name}" if table.name.isdigit() else table.name
+
+
+def hardware():
+    """Returns the machine in words: cores and processor, and GPUs."""
+    cpu = platform.machine()
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                cpu = line.partition(":")[2].strip()
+                break
+    words = [f"{len(os.sched_getaffinity(0))} cores of {cpu}"]
+    for gpu in tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(gpu)
+        words.append(details.get("device_name", "GPU"))
+    return ", ".join(words)

@@ -1,0 +1,401 @@
+"""Plans, resuming after kills, tables end to end on runs of seconds."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import tempfile
+from unittest import mock
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from atat_tf import (
+    attention_shift,
+    columns,
+    evaluation,
+    experiment,
+    ledger,
+    reproducing,
+    run_folder,
+    table_cost,
+    table_files,
+    table_plan,
+    table_records,
+    table_text,
+    tables,
+    training,
+)
+from atat_tf.errors import InputError
+from tests import table_runs
+
+_SCALE = table_runs.SCALE
+_TABLE = tables.Table(
+    "1",
+    "Table 1: CIFAR-10",
+    "cifar10",
+    {"standard": "standard", "atat": "atat"},
+    # AutoAttack's place is taken by one of its steps.
+    ("clean", "fgsm", "standard"),
+)
+
+
+def _one_step_instead_of_autoattack(config, names=None, num_classes=10):
+    ball = config.attack.epsilon, config.attack.step_size
+    names = config.evaluation.attacks if names is None else names
+    return {
+        name: columns.column(
+            "apgd_ce1" if name == "standard" else name, *ball, num_classes
+        )
+        for name in names
+    }
+
+
+class PlanTest(parameterized.TestCase, tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.workdir = pathlib.Path(self.get_temp_dir()) / self.id()
+
+    def _plan(self, table="1", seeds=1, rows=None, scale=_SCALE):
+        if isinstance(table, str):
+            table = tables.table(table)
+        return table_plan.build(table, scale, seeds, self.workdir, None, rows)
+
+    def test_a_seeds_rows_share_its_teacher(self):
+        plan = self._plan(seeds=2, rows=["standard", "at", "atat"])
+        self.assertEqual(
+            [(job.row.key, job.seed) for job in plan.jobs],
+            [
+                ("standard", 0),
+                ("at", 0),
+                ("atat", 0),
+                ("standard", 1),
+                ("at", 1),
+                ("atat", 1),
+            ],
+        )
+        standard, at, atat = plan.jobs[3:]
+        self.assertEqual(atat.config.teacher, str(standard.workdir))
+        self.assertEqual(at.config.teacher, "")
+        self.assertEqual({job.config.seed for job in plan.jobs[3:]}, {1})
+
+    def test_a_teacher_that_is_no_row_is_trained_and_not_a_line(self):
+        teacher, atat = self._plan(rows=["atat"]).jobs
+        self.assertFalse(teacher.in_table)
+        self.assertTrue(atat.in_table)
+        # It is the very network of the Standard row.
+        (standard,) = self._plan(rows=["standard"]).jobs
+        self.assertEqual(teacher.config, standard.config)
+        self.assertEqual(teacher.workdir, standard.workdir)
+
+    def test_tables_share_rows(self):
+        first = {j.row.key: j for j in self._plan(rows=["atat"]).jobs}
+        second = {
+            j.row.key: j
+            for j in self._plan("ablation", rows=["atat", "lambda_0_1"]).jobs
+        }
+        self.assertEqual(first["atat"].workdir, second["atat"].workdir)
+        changed = second["lambda_0_1"].config
+        self.assertEqual(changed.defense.attention_weight, 0)
+        self.assertEqual(
+            evaluation.differences(
+                changed.defense.to_dict(),
+                first["atat"].config.defense.to_dict(),
+            ),
+            ["attention_weight=0.0 here, 1.0 there"],
+        )
+
+    def test_equal_cost(self):
+        """ATAT: 6 epochs of 21 passes (7 attack gradients of 2, an update of
+        3 on twice the images, the teacher's 1), its teacher's 8 of 3: 150.
+        An epoch of AT has 20, so 8 epochs are 160, and 7 would be 140.
+        """
+        plan = self._plan(
+            "ablation", rows=["at_equal_cost"], scale=tables.scale("tiny")
+        )
+        (job,) = plan.jobs
+        self.assertEqual(job.config.num_epochs, 8)
+
+    def test_the_standard_row_has_the_teachers_epochs(self):
+        (job,) = self._plan(rows=["standard"], scale=tables.scale("tiny")).jobs
+        self.assertEqual(job.config.num_epochs, 8)
+        self.assertEqual(job.config.optimizer.learning_rate, 0.01)
+
+    @parameterized.parameters("tiny", "small", "paper")
+    def test_every_row_has_a_valid_config(self, scale):
+        """Except rows whose recipe is not there, which are named."""
+        for table in ("1", "2", "ablation", "protocol", "shift"):
+            of = tables.table(table)
+            able = [
+                row
+                for row in tables.chosen_rows(of)
+                if table_plan.recipe(tables.scale(scale), row) is not None
+            ]
+            self.assertGreaterEqual(len(able), 2)
+            for row in able:
+                for job in table_plan.jobs_of_row(
+                    row, of, tables.scale(scale), 0, "nowhere"
+                ):
+                    experiment.validate(job.config)
+                    wide = job.config.backbone.depth == 34
+                    self.assertEqual(wide, scale == "paper")
+
+    def test_rows_without_a_recipe_are_named_with_those_that_can_run(self):
+        table = dataclasses.replace(
+            _TABLE, rows={**_TABLE.rows, "lost": "", "at": "at"}
+        )
+        lost = tables.Row("lost", "Lost", "no_such_recipe")
+        with (
+            mock.patch.dict(tables.ROWS, {"lost": lost}),
+            self.assertRaisesRegex(
+                InputError, "none for lost; .*--rows=standard,atat,at"
+            ),
+        ):
+            self._plan(table)
+
+    def test_nothing_is_made_by_a_plan_that_cannot_run(self):
+        for keywords, message in (
+            ({"seeds": 0}, "seeds >= 1. Received: seeds=0"),
+            ({"rows": ["atta"]}, "Did you mean 'atat'"),
+        ):
+            with self.assertRaisesRegex(InputError, message):
+                self._plan(**keywords)
+        scale = dataclasses.replace(_SCALE, changes={"batch_size": 0})
+        with self.assertRaisesRegex(InputError, "batch_size >= 1"):
+            self._plan(rows=["at"], scale=scale)
+        self.assertFalse(self.workdir.exists())
+
+    def test_a_run_of_another_config_stands_in_the_way(self):
+        (job,) = self._plan(rows=["at"]).jobs
+        run_folder.create(job.workdir)
+        config = job.config.to_dict()
+        config["num_epochs"] = 99
+        run_folder.write_json(job.workdir / "config.json", config)
+        with self.assertRaisesRegex(
+            InputError, "another --workdir.*num_epochs=1 here, 99 there"
+        ):
+            self._plan(rows=["at"])
+
+    def test_cost_is_counted_and_measured(self):
+        plan = self._plan(_TABLE)
+        standard, atat = table_cost.costs(plan)
+        self.assertIn("train 1 epochs, evaluate frozen", atat.doing)
+        self.assertGreater(atat.flops, standard.flops)
+        self.assertGreater(standard.seconds, 0)
+        # AutoAttack on 4 images: 1 + 200 + 9 · 200 + 9 · 200 + 5,000 passes.
+        # The rest: 320 images · 3 passes; clean and FGSM 1 + 1 + 2 on 360.
+        forward = standard.flops / (4 * 8801 + 320 * 3 + 360 * 4)
+        self.assertAllClose(
+            # ATAT's step with one attack step: 2 + 6 + 1.
+            (atat.flops - standard.flops) / forward,
+            320 * (9 - 3),
+        )
+
+
+class EndToEndTest(tf.test.TestCase):
+    """One table from nothing, stopped between rows and gone on with."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.base = pathlib.Path(tempfile.mkdtemp())
+        cls.page = cls.base / "page.md"
+        name = "table 1, scale smoke"
+        cls.page.write_text(f"<!-- {name}: begin -->\n<!-- {name}: end -->\n")
+        cls.trained = []
+        fast = mock.patch.object(
+            experiment,
+            "build_columns",
+            _one_step_instead_of_autoattack,
+        )
+        with fast:
+            cls._stop_at_the_second_row()
+            cls.partial = (cls.base / "smoke/table1.md").read_text()
+            with cls._watched():
+                cls.results = cls._reproduce()
+            again = mock.patch.object(
+                evaluation, "open_run", side_effect=AssertionError
+            )
+            with cls._watched(), again:
+                cls.repeated = cls._reproduce(page=cls.page)
+
+    @classmethod
+    def _reproduce(cls, table=_TABLE, **kwargs):
+        return reproducing.reproduce(
+            table, _SCALE, 1, cls.base, command="python -m x", **kwargs
+        )
+
+    @classmethod
+    def _watched(cls, stop_at=None):
+        real = training.train_and_evaluate
+
+        def train(config, *arguments):
+            if config.defense.name == stop_at:
+                raise KeyboardInterrupt
+            cls.trained.append(config.defense.name)
+            return real(config, *arguments)
+
+        return mock.patch.object(training, "train_and_evaluate", train)
+
+    @classmethod
+    def _stop_at_the_second_row(cls):
+        with cls._watched(stop_at="atat"):
+            try:
+                cls._reproduce()
+            except KeyboardInterrupt:
+                return
+        raise AssertionError("it was not stopped")
+
+    def test_a_row_is_trained_once(self):
+        self.assertEqual(self.trained, ["standard", "atat"])
+        self.assertEqual(self.repeated, self.results)
+
+    def test_the_partial_table_says_not_run(self):
+        line = next(x for x in self.partial.splitlines() if "ATAT" in x)
+        self.assertEqual(line, f"| ATAT, λ = (1, 1) {'| not run ' * 3}|")
+        standard = next(x for x in self.partial.splitlines() if "Stand" in x)
+        self.assertNotIn("not run", standard)
+
+    def test_cells_are_the_ledgers(self):
+        """Counted from the text of the ledger, without the library."""
+        workdir = self.base / "smoke/digits/atat/seed0"
+        broken = {}
+        for text in (workdir / ledger.FILE).read_text().splitlines():
+            line = json.loads(text)
+            broken.setdefault(line["attack"], {})[line["index"]] = line[
+                "broken"
+            ]
+        right = [i for i, value in broken["none"].items() if not value]
+        line = next(x for x in self.results["lines"] if x["row"] == "atat")
+        self.assertEqual(line["cells"]["clean"]["standing"], [len(right)])
+        (fgsm,) = (x for x in broken if "num_steps=1," in x and "Linf" in x)
+        standing = [i for i in right if not broken[fgsm][i]]
+        self.assertEqual(line["cells"]["fgsm"]["standing"], [len(standing)])
+        self.assertEqual(line["cells"]["fgsm"]["num_images"], 360)
+        self.assertEqual(line["cells"]["standard"]["num_images"], 4)
+
+    def test_the_student_has_the_rows_teacher(self):
+        folder = self.base / "smoke/digits"
+        config = run_folder.read_json(folder / "atat/seed0/config.json")
+        self.assertEqual(config["teacher"], str(folder / "standard/seed0"))
+        self.assertFalse((folder / "atat/seed0/teacher").exists())
+
+    def test_files_and_page(self):
+        folder = self.base / "smoke"
+        written = (folder / "table1.md").read_text()
+        self.assertIn(written, self.page.read_text())
+        self.assertIn("python -m x", written)
+        self.assertEqual(
+            run_folder.read_json(folder / "table1.json"), self.results
+        )
+        self.assertIn("cores of", written)
+
+    def test_shift(self):
+        """The whole way: images attacked anew, maps, ledger's verdicts."""
+        table = dataclasses.replace(
+            tables.table("shift"),
+            rows={"standard": ""},
+        )
+        results = self._reproduce(table)
+        (shift,) = results["shifts"]
+        workdir = self.base / "smoke/digits/standard/seed0"
+        measured = attention_shift.read(workdir)
+        self.assertEqual(measured["num_images"], 40)
+        stands = table_records.standing(workdir, "frozen")
+        right = np.flatnonzero(stands["clean"][:40])
+        self.assertAllEqual(measured["indices"], right)
+        self.assertEqual(
+            shift["num_broken"], np.sum(~stands["pgd20"][:40][right])
+        )
+        self.assertAllGreaterEqual(measured["distance"], 0)
+        # FGSM's and AutoAttack's columns are still there.
+        self.assertContainsSubset({"fgsm", "standard"}, stands)
+
+
+class NoDataTest(tf.test.TestCase):
+    def test_table_2_says_so_and_makes_no_folder(self):
+        workdir = pathlib.Path(self.get_temp_dir()) / "runs"
+        shown = []
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mock.patch.dict(os.environ, {"no_proxy": "*"}),
+            mock.patch.object(table_files, "show", shown.extend),
+            self.assertRaisesRegex(InputError, "data set 'cifar100'"),
+        ):
+            reproducing.reproduce(
+                tables.table("2"),
+                tables.scale("tiny"),
+                1,
+                workdir,
+                folder,
+                ["standard", "at", "alp", "atat"],
+            )
+        self.assertFalse(workdir.exists())
+        cells = {row[0]: row[1:] for row in shown[0].rows}
+        self.assertEqual(set(cells["ALP"]), {"not run: no data"})
+
+    def test_bad_page(self):
+        with self.assertRaisesRegex(InputError, "an existing page"):
+            reproducing.reproduce(
+                _TABLE, _SCALE, 1, "nowhere", page="nowhere.md"
+            )
+
+
+class Cifar100Test(tf.test.TestCase):
+    """Table 2's path, on generated images in tfds' real format."""
+
+    def test_a_row(self):
+        base = pathlib.Path(self.get_temp_dir())
+        _write_cifar100(base / "data")
+        changes = {"num_validation": 20, "batch_size": 50}
+        scale = dataclasses.replace(
+            _SCALE, changes={**_SCALE.changes, **changes}
+        )
+        table = dataclasses.replace(
+            tables.table("2"), columns=("clean", "fgsm")
+        )
+        results = reproducing.reproduce(
+            table, scale, 1, base / "runs", base / "data", ["standard"]
+        )
+        lines = {line["row"]: line for line in results["lines"]}
+        cell = lines["standard"]["cells"]["clean"]
+        self.assertEqual(cell["num_images"], 40)
+        self.assertEqual(lines["standard"]["paper"]["clean"], 78.68)
+        self.assertIn("cifar100", results["data"])
+        self.assertIsNone(lines["tla"]["cells"]["clean"])
+        (section, *_) = table_text.sections(results)
+        labels = [row[0] for row in section.rows]
+        below = section.rows[labels.index("TLA") + 1]
+        self.assertEqual(set(below[1:]), {"not in the paper"})
+
+
+def _write_cifar100(folder):
+    """Writes 120 training and 40 test images of noise as tfds would."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder("cifar100", data_dir=folder)
+
+    def examples(count):
+        rng = np.random.default_rng(count)
+        for index in range(count):
+            yield (
+                index,
+                {
+                    "id": f"{index}",
+                    "image": rng.integers(0, 256, (32, 32, 3), np.uint8),
+                    "label": index % 100,
+                    "coarse_label": index % 20,
+                },
+            )
+
+    builder._split_generators = lambda manager: {
+        "train": examples(120),
+        "test": examples(40),
+    }
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    builder.download_and_prepare(download_config=config)
+
+
+if __name__ == "__main__":
+    tf.test.main()
