@@ -28,7 +28,11 @@ METHODS = {
     "standard": "Standard",
     "at": "AT",
     "alp": "ALP",
+    "tla": "TLA",
+    "trades": "TRADES",
     "atat": "ATAT",
+    "released_cifar10": "released, CIFAR-10's loss",
+    "released_cifar100": "released, CIFAR-100's loss",
 }
 
 

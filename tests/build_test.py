@@ -38,6 +38,7 @@ FLOORS = {
     "atat_tf/counter_random": 1,
     "atat_tf/datasets": 1,
     "atat_tf/gate": 1,
+    "atat_tf/guard": 1,
     "atat_tf/ledger": 1,
     "atat_tf/losses": 1,
     "atat_tf/models": 1,
@@ -53,10 +54,12 @@ FLOORS = {
     "atat_tf/checkpoints": 2,
     "atat_tf/classifiers": 2,
     "atat_tf/frozen": 2,
+    "atat_tf/objective": 2,
     "atat_tf/results_table": 2,
     "atat_tf/squares": 2,
     "atat_tf/stepped": 2,
     "atat_tf/table_files": 2,
+    "atat_tf/triplets": 2,
     "serving/batching": 2,
     "serving/client_calls": 2,
     "serving/client_channel": 2,
@@ -68,7 +71,8 @@ FLOORS = {
     "serving/servable": 2,
     "serving/worker_threads": 2,
     "atat_tf/attacks": 3,
-    "atat_tf/defenses": 3,
+    "atat_tf/compared_defenses": 3,
+    "atat_tf/released_defenses": 3,
     "atat_tf/tables": 3,
     "serving/grpc_client": 3,
     "serving/json_answers": 3,
@@ -80,11 +84,13 @@ FLOORS = {
     "atat_tf/apgd": 4,
     "atat_tf/attention_attack": 4,
     "atat_tf/baseline_attacks": 4,
+    "atat_tf/defenses": 4,
     "atat_tf/fab": 4,
     "atat_tf/robustness": 4,
     "atat_tf/square": 4,
     "atat_tf/table_text": 4,
     "atat_tf/trainer": 4,
+    "atat_tf/training_attacks": 4,
     "serving/example_tasks": 4,
     "serving/json_examples": 4,
     "atat_tf/attacker": 5,
@@ -132,22 +138,26 @@ FLOORS = {
     "tests/*_test": 13,
 }
 
+_RECIPES = (
+    "configs/alp",
+    "configs/at",
+    "configs/atat",
+    "configs/fast",
+    "configs/madry",
+    "configs/released_cifar10",
+    "configs/released_cifar100",
+    "configs/standard",
+    "configs/tla",
+    "configs/trades",
+)
+
 # Modules that a file imports by a name it computes.
 COMPUTED_IMPORTS = {
     # Every recipe that a row of a table names.
-    "atat_tf/table_plan": (
-        "configs/alp",
-        "configs/at",
-        "configs/atat",
-        "configs/small",
-        "configs/standard",
-    ),
-    "configs/small": (
-        "configs/alp",
-        "configs/at",
-        "configs/atat",
-        "configs/standard",
-    ),
+    "atat_tf/table_plan": (*_RECIPES, "configs/small"),
+    "configs/small": _RECIPES,
+    "tests/experiment_test": _RECIPES,
+    "tests/runs": _RECIPES,
 }
 
 # What `pip install` calls a module, where that is not the module's own name.
