@@ -144,7 +144,7 @@ def build(table, scale, num_seeds, workdir, data_dir=None, rows=None):
                 jobs[job.workdir] = dataclasses.replace(job, in_table=in_table)
     for job in jobs.values():
         experiment.validate(job.config, data_dir)
-        _expect_same_config(job)
+        training.expect_same_config(job.workdir, job.config)
     return Plan(
         table,
         scale,
@@ -257,17 +257,4 @@ def _expect_recipes(scale, rows):
             f"Expected a recipe for every row, at scale {scale.name}. "
             f"Received: none for {', '.join(lacking)}; the others can be run "
             f"with --rows={','.join(able)}."
-        )
-
-
-def _expect_same_config(job):
-    path = job.workdir / run_folder.CONFIG
-    if not path.exists():
-        return
-    here, there = experiment.to_dict(job.config), run_folder.read_json(path)
-    differing = evaluation.differences(here, there)
-    if differing:
-        raise InputError(
-            f"Expected the run in {str(job.workdir)!r} to be of this plan, or "
-            f"another --workdir. Received: {'; '.join(differing)}."
         )

@@ -52,7 +52,7 @@ def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
     workdir = pathlib.Path(workdir)
     config = experiment.resolve(config)
     experiment.validate(config, data_dir)
-    _expect_same_config(workdir, config)
+    expect_same_config(workdir, config)
     if config.teacher:
         _expect_fitting_teacher(config)
     strategy = experiment.build_strategy(num_devices)
@@ -85,7 +85,7 @@ def _teacher(config, workdir, dataset, strategy):
     else:
         source = workdir / "teacher"
         teacher_config = experiment.teacher_config(config)
-        _expect_same_config(source, teacher_config)
+        expect_same_config(source, teacher_config)
         _Run(
             teacher_config, source, dataset, strategy, None, followed_by=config
         ).train()
@@ -377,7 +377,13 @@ def passes_per_image(config):
     return passes + (3 if alone else 6)
 
 
-def _expect_same_config(workdir, config):
+def expect_same_config(workdir, config):
+    """Raises InputError if a run folder holds a run of another config.
+
+    Args:
+      workdir: the run folder; it need not exist.
+      config: resolved.
+    """
     path = workdir / run_folder.CONFIG
     if not path.exists():
         return

@@ -291,6 +291,34 @@ class EndToEndTest(tf.test.TestCase):
         )
         self.assertIn("cores of", written)
 
+    def test_batch_statistics(self):
+        """The protocol table's way, on the network that is there."""
+        table = dataclasses.replace(
+            _TABLE,
+            name="protocol",
+            rows={"standard": "standard"},
+            columns=("clean", "fgsm"),
+            bn_modes=("frozen", "batch"),
+        )
+        results = self._reproduce(table)
+        frozen, batch = results["lines"]
+        before = next(
+            line for line in self.results["lines"] if line["row"] == "standard"
+        )
+        self.assertEqual(frozen["cells"]["fgsm"], before["cells"]["fgsm"])
+        self.assertEqual(batch["bn_eval"], "batch")
+        self.assertEqual(batch["cells"]["fgsm"]["num_images"], 360)
+        self.assertNotEqual(
+            batch["cells"]["clean"]["standing"],
+            frozen["cells"]["clean"]["standing"],
+        )
+        (test, _) = results["tests"]
+        self.assertEqual(
+            test["only_first"] - test["only_second"],
+            batch["cells"]["clean"]["standing"][0]
+            - frozen["cells"]["clean"]["standing"][0],
+        )
+
     def test_shift(self):
         """The whole way: images attacked anew, maps, ledger's verdicts."""
         table = dataclasses.replace(
