@@ -12,7 +12,9 @@ import tempfile
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
+from ml_collections.config_flags import config_path
 
+from atat_tf import radii
 from atat_tf.errors import InputError, unknown
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -36,6 +38,24 @@ _DATASET = flags.DEFINE_string(
 _SEED = flags.DEFINE_integer(
     "seed", None, "root of every random draw", lower_bound=0
 )
+
+
+class _RadiusParser(flags.ArgumentParser):
+    """Parses 8/255 and 0.031."""
+
+    def parse(self, argument):
+        return radii.parsed(argument)
+
+    def flag_type(self):
+        return "radius"
+
+
+def define_radius(name, default, text):
+    """Returns the holder of a flag for an ε or a step, as --epsilon=8/255."""
+    serializer = flags.ArgumentSerializer()
+    return flags.DEFINE(
+        _RadiusParser(), name, default, text, serializer=serializer
+    )
 
 
 def run(main, recipes=True):
@@ -171,7 +191,7 @@ def seed():
 
 def _parse(argv):
     try:
-        _check_recipe(argv)
+        values = _checked_recipe(argv)
     except (InputError, TypeError, ValueError) as error:
         _exit_with(error)
     config_flags.DEFINE_config_file(
@@ -181,7 +201,7 @@ def _parse(argv):
         "by --config.FIELD=VALUE",
     )
     flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS["config"])
-    return _parse_flags(argv)
+    return _parse_flags(_with_decimals(argv, values))
 
 
 def _parse_flags(argv):
@@ -197,10 +217,30 @@ def _exit_with(error):
     sys.exit(f"error: {sentence} (--help lists the flags)")
 
 
-def _check_recipe(argv):
-    """Looks at --config and --config.FIELD before their parser, whose errors
+def _with_decimals(argv, values):
+    """Returns the words with --config.FIELD=8/255 as a decimal number.
 
-    are tracebacks.
+    Args:
+      argv: the words.
+      values: the recipe; only fields that hold a float there are looked at.
+    """
+    words = []
+    for before, word in zip(["", *argv], argv, strict=False):
+        head, _, value = word.rpartition("=")
+        flag = head or before  # --config.FIELD=8/255 or --config.FIELD 8/255
+        match = re.fullmatch(r"--?config\.([\w.]+)", flag)
+        if match and re.fullmatch(r"[\d.]+ */ *[\d.]+", value):
+            if config_path.get_type(match[1], values) is float:
+                decimal = repr(radii.parsed(value))
+                word = f"{head}={decimal}" if head else decimal
+        words.append(word)
+    return words
+
+
+def _checked_recipe(argv):
+    """Returns the recipe, with --config and --config.FIELD looked at before
+
+    their parser, whose errors are tracebacks.
     """
     recipe = str(_DEFAULT_RECIPE)
     for word, following in zip(argv, [*argv[1:], ""], strict=True):
@@ -224,3 +264,4 @@ def _check_recipe(argv):
                 known = section.keys() if hasattr(section, "keys") else ()
                 raise unknown(f"a field of {name}", field, known)
             section, name = section[field], f"{name}.{field}"
+    return values
