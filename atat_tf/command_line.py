@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import runpy
+import shlex
 import sys
 import tempfile
 
@@ -163,6 +164,37 @@ def workdir(default=None):
     if not value:
         raise InputError("Expected --workdir=RUN_FOLDER. Received: none.")
     return pathlib.Path(value)
+
+
+def workdirs():
+    """Returns the paths in --workdir, comma-separated, or an empty list."""
+    return _WORKDIR.value.split(",") if _WORKDIR.value else []
+
+
+def integers(name, words):
+    """Returns the words of a list flag as integers.
+
+    Args:
+      name: of the flag.
+      words: its value.
+
+    Raises:
+      InputError: one is no whole number >= 0.
+    """
+    for word in words:
+        if not re.fullmatch(r"\s*\d+\s*", word):
+            raise InputError(
+                f"Expected --{name} as whole numbers, 0,1,2. "
+                f"Received: {word!r}."
+            )
+    return [int(word) for word in words]
+
+
+def command():
+    """Returns the command line, to repeat what a file shows."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    name = spec.name if spec else pathlib.Path(sys.argv[0]).name
+    return shlex.join(["python", "-m", name, *sys.argv[1:]])
 
 
 def data_dir():

@@ -37,7 +37,7 @@ def stem(output):
     return path
 
 
-def save(figure, path, command, rows):
+def save(figure, path, command, rows, dpi=150):
     """Writes a figure as PNG and SVG, and its numbers as CSV, each whole.
 
     Args:
@@ -46,13 +46,19 @@ def save(figure, path, command, rows):
       command: what made it; in the metadata of both pictures, and the first
         line of the numbers, after a #.
       rows: dictionaries of the same keys, the numbers.
+      dpi: pixels an inch of the PNG.
 
     Returns:
       The three paths.
     """
     paths = [path.with_name(path.name + suffix) for suffix in SUFFIXES]
     with run_folder.replacing(paths[0], ".png") as temporary:
-        figure.savefig(temporary, metadata={"Description": command})
+        figure.savefig(
+            temporary,
+            dpi=dpi,
+            metadata={"Description": command},
+            pil_kwargs={"optimize": True},
+        )
     # Names inside an SVG come from a salt, its date from the clock: without
     # both the same picture is the same file.
     with matplotlib.rc_context({"svg.hashsalt": "atat_tf"}):

@@ -11,7 +11,7 @@ import textwrap
 
 import matplotlib
 import numpy as np
-from matplotlib import cm, colors, patheffects
+from matplotlib import cm, colors, patheffects, ticker
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -142,8 +142,9 @@ def loss_surfaces(surfaces, positions, titles, title, caption):
     """
     surfaces = np.asarray(surfaces, np.float64)
     models, images = surfaces.shape[:2]
-    figure = _figure(6.4 * images + 0.4, 3.1 * models + 1.0, title, caption)
-    grid = figure.add_gridspec(models, 2 * images)
+    figure = _figure(6.6 * images + 0.4, 3.0 * models + 1.0, title, caption)
+    ratios = [1.25, 1] * images
+    grid = figure.add_gridspec(models, 2 * images, width_ratios=ratios)
     for image in range(images):
         limits = surfaces[:, image].min(), surfaces[:, image].max()
         flat = []
@@ -156,7 +157,13 @@ def loss_surfaces(surfaces, positions, titles, title, caption):
             flat.append(
                 _draw_contours(figure, place, positions, values, limits)
             )
-        bar = figure.colorbar(flat[0][1], ax=[axes for axes, _ in flat])
+        bar = figure.colorbar(
+            flat[0][1],
+            ax=[axes for axes, _ in flat],
+            aspect=40,
+            shrink=0.8,
+            format="%.2g",
+        )
         bar.set_label("cross-entropy", fontsize=8)
         bar.ax.tick_params(labelsize=7)
     return figure
@@ -247,11 +254,13 @@ def _draw_surface(figure, place, positions, values, limits, text):
     )
     axes.set_zlim(*limits)
     axes.set_title(text, fontsize=9)
-    axes.set_xlabel("sign gradient, ε", fontsize=7, labelpad=-4)
-    axes.set_ylabel("Rademacher, ε", fontsize=7, labelpad=-4)
-    axes.set_zlabel("cross-entropy", fontsize=7, labelpad=-4)
-    axes.tick_params(labelsize=6, pad=-2)
-    axes.set_box_aspect(None, zoom=0.85)
+    axes.set_xlabel("sign gradient, ε", fontsize=7, labelpad=-3)
+    axes.set_ylabel("Rademacher, ε", fontsize=7, labelpad=-3)
+    axes.set_zlabel("cross-entropy", fontsize=7, labelpad=-3)
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+        axis.set_major_locator(ticker.MaxNLocator(4))
+    axes.tick_params(labelsize=7, pad=-2)
+    axes.set_box_aspect(None, zoom=0.95)
 
 
 def _draw_contours(figure, place, positions, values, limits):
@@ -271,5 +280,7 @@ def _draw_contours(figure, place, positions, values, limits):
     axes.set_aspect("equal")
     axes.set_xlabel("sign gradient, ε", fontsize=8)
     axes.set_ylabel("Rademacher, ε", fontsize=8)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(ticker.MaxNLocator(4))
     axes.tick_params(labelsize=7)
     return axes, filled

@@ -4,6 +4,10 @@ A classifier, images and classes enter, maps at the layer's own size leave:
 neither enlarged nor scaled.
 """
 
+import contextlib
+import io
+import warnings
+
 import numpy as np
 from tf_keras_vis import (
     gradcam,
@@ -58,15 +62,24 @@ def attention_map(method, classifier, layer, images, labels):
     expect_known([method])
     score = scores.CategoricalScore([int(label) for label in labels])
     images = np.asarray(images, np.float32)
-    if method == "saliency":
-        maps = saliency.Saliency(classifier)(score, images, normalize_map=False)
-        return np.asarray(maps)
-    maps = _CLASSES[method](classifier)(
-        score,
-        images,
-        penultimate_layer=layer,
-        seek_penultimate_conv_layer=False,
-        expand_cam=False,
-        normalize_cam=False,
-    )
+    with _quiet():
+        if method == "saliency":
+            of = saliency.Saliency(classifier)
+            return np.asarray(of(score, images, normalize_map=False))
+        maps = _CLASSES[method](classifier)(
+            score,
+            images,
+            penultimate_layer=layer,
+            seek_penultimate_conv_layer=False,
+            expand_cam=False,
+            normalize_cam=False,
+        )
     return np.asarray(maps)
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keeps back Score-CAM's progress bars and Keras' remark on lists."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.filterwarnings("ignore", "The structure of `inputs`")
+        yield
