@@ -150,7 +150,7 @@ def _pictures(sources, indices, data_dir):
 
 
 def _drawn(sources, shown, data, rounds):
-    from atat_tf import attention_figures, figure_sources
+    from atat_tf import attention_figures, figure_sources, method_figures
 
     seed = command_line.seed() or 0
     setting = attention_figures.Setting(
@@ -170,7 +170,7 @@ def _drawn(sources, shown, data, rounds):
         return attention_figures.ablation(
             sources, shown, setting, _CRAFTED.value
         )
-    return attention_figures.methods(sources[0], shown, setting, _METHODS.value)
+    return method_figures.methods(sources[0], shown, setting, _METHODS.value)
 
 
 if __name__ == "__main__":
