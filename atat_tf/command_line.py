@@ -223,7 +223,7 @@ def seed():
 
 def _parse(argv):
     try:
-        values = _checked_recipe(argv)
+        words = _with_decimals(argv, _checked_recipe(argv))
     except (InputError, TypeError, ValueError) as error:
         _exit_with(error)
     config_flags.DEFINE_config_file(
@@ -233,7 +233,7 @@ def _parse(argv):
         "by --config.FIELD=VALUE",
     )
     flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS["config"])
-    return _parse_flags(_with_decimals(argv, values))
+    return _parse_flags(words)
 
 
 def _parse_flags(argv):
