@@ -11,9 +11,19 @@ import keras
 import ml_collections
 import tensorflow as tf
 
-from atat_tf import attacks, columns, datasets, defenses, models, trainer
+from atat_tf import (
+    attacks,
+    cifar_backbones,
+    columns,
+    datasets,
+    defenses,
+    models,
+    trainer,
+)
 from atat_tf.errors import expect, unknown
 from configs import base
+
+BACKBONES = {**models.BACKBONES, **cifar_backbones.BACKBONES}
 
 
 def resolve(config):
@@ -96,7 +106,7 @@ def validate(config, data_dir=None):
     build_attack(config)
     build_columns(config)
     build_defense(config)
-    _factory("a backbone", models.BACKBONES, config.backbone.name)
+    _factory("a backbone", BACKBONES, config.backbone.name)
     spec = datasets.spec(config.dataset, data_dir, config.image_size)
     models.units_per_group(config.backbone.depth, config.backbone.width)
     expect(
@@ -112,7 +122,7 @@ def build_classifier(config, spec):
     Under "mixed_bfloat16" the layers compute in bfloat16; weights and logits
     stay float32.
     """
-    factory = _factory("a backbone", models.BACKBONES, config.backbone.name)
+    factory = _factory("a backbone", BACKBONES, config.backbone.name)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:

@@ -162,7 +162,7 @@ def loss_surfaces(surfaces, positions, titles, title, caption):
             ax=[axes for axes, _ in flat],
             aspect=40,
             shrink=0.8,
-            format="%.2g",
+            ticks=ticker.MaxNLocator(6),
         )
         bar.set_label("cross-entropy", fontsize=8)
         bar.ax.tick_params(labelsize=7)
@@ -253,12 +253,12 @@ def _draw_surface(figure, place, positions, values, limits, text):
         linewidth=0,
     )
     axes.set_zlim(*limits)
-    axes.set_title(text, fontsize=9)
+    # What is up says the colour bar too: a label there meets its neighbour.
+    axes.set_title(f"{text}: cross-entropy", fontsize=9)
     axes.set_xlabel("sign gradient, ε", fontsize=7, labelpad=-3)
     axes.set_ylabel("Rademacher, ε", fontsize=7, labelpad=-3)
-    axes.set_zlabel("cross-entropy", fontsize=7, labelpad=-3)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
-        axis.set_major_locator(ticker.MaxNLocator(4))
+        axis.set_major_locator(ticker.MaxNLocator(4, steps=(1, 2, 5, 10)))
     axes.tick_params(labelsize=7, pad=-2)
     axes.set_box_aspect(None, zoom=0.95)
 

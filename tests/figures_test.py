@@ -121,7 +121,9 @@ class LandscapeTest(absltest.TestCase):
         limits = surfaces.min(), surfaces.max()
         for axes, title in ((first, "raw"), (second, "ATAT")):
             np.testing.assert_allclose(axes.get_zlim(), limits)
-            self.assertEqual(axes.get_title(), f"{title}, test image 0 (cat)")
+            self.assertEqual(
+                axes.get_title(), f"{title}, test image 0 (cat): cross-entropy"
+            )
         for axes in (flat_first, flat_second):
             np.testing.assert_allclose(axes.collections[0].get_clim(), limits)
             self.assertEqual(axes.get_xlim(), (-2, 2))
