@@ -22,7 +22,9 @@ _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _DEFAULT_RECIPE = _ROOT / "configs" / "atat.py"
 
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "the run folder; for evaluate several, comma-separated"
+    "workdir",
+    None,
+    "the run folder; several, comma-separated, to evaluate or draw",
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",

@@ -92,6 +92,9 @@ def load(name, weights=None, layer=None, data_dir=None):
 def load_all(names, weights=None, layer=None, data_dir=None):
     """Returns the Sources of names, no two with the same title."""
     expect(names, "at least one network (--workdir or --models)", models=names)
+    if not APPLICATIONS.keys() & set(names) and weights is not None:
+        if weights not in run_folder.WEIGHTS:
+            raise unknown("weights", weights, run_folder.WEIGHTS)
     sources = [load(name, weights, layer, data_dir) for name in names]
     titles = [source.title for source in sources]
     return [

@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -117,6 +118,32 @@ class FigureCommandsTest(parameterized.TestCase):
         self.assertEqual(status, 1, output + errors)
         self.assertRegex(errors, "^error: .*" + pattern)
         self.assertLen(errors.splitlines(), 1)
+
+
+class PageTest(absltest.TestCase):
+    """docs/figures.md and the pictures that it shows."""
+
+    def setUp(self):
+        super().setUp()
+        self.page = (_ROOT / "docs" / "figures.md").read_text()
+
+    def test_pictures_are_of_the_commands_beside_them(self):
+        commands = re.findall(r"(?m)^python -m atat_tf.*$", self.page)
+        shown = re.findall(r"\]\((figures/\w+\.png)\)", self.page)
+        self.assertLen(shown, len(commands))
+        for command, name in zip(commands, shown, strict=True):
+            path = _ROOT / "docs" / name
+            self.assertLess(path.stat().st_size, 200_000, name)
+            with Image.open(path) as image:
+                self.assertEqual(image.info["Description"], command)
+
+    def test_flags_exist(self):
+        modules = INSPECT, LANDSCAPE, "atat_tf.train", "atat_tf.evaluate"
+        texts = "".join(_run(module, "--help")[1] for module in modules)
+        named = set(re.findall(r"--([a-z_]+)", self.page)) - {"config"}
+        self.assertGreater(len(named), 10)
+        for name in named:
+            self.assertRegex(texts, rf"--(\[no\])?{name}:")
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ class RunsTest(tf.test.TestCase):
             figure_sources.load("none.keras")
         with self.assertRaisesRegex(InputError, "run folder with config.json"):
             figure_sources.load(self.get_temp_dir())
+        with self.assertRaisesRegex(InputError, "Did you mean 'best'"):
+            figure_sources.load_all([str(self.at)], "bset")
         with self.assertRaisesRegex(InputError, "at least one network"):
             figure_sources.load_all([])
 
@@ -53,7 +55,7 @@ class RunsTest(tf.test.TestCase):
         self.assertEqual(titles, [f"AT ({name})"] * 2)
 
     def test_the_raw_network_is_the_standard_one(self):
-        atat, at, teacher = str(self.atat), str(self.at), "atat/teacher"
+        atat, at = str(self.atat), str(self.at)
         teacher = str(self.atat / "teacher")
         raw = figure_sources.with_raw
         self.assertEqual(raw([at, atat]), [teacher, at, atat])
