@@ -43,22 +43,14 @@ _SEED = flags.DEFINE_integer(
 )
 
 
-class _RadiusParser(flags.ArgumentParser):
-    """Parses 8/255 and 0.031."""
+class RadiusParser(flags.ArgumentParser):
+    """Parses the value of a flag for an ε or a step: 8/255 or 0.031."""
 
     def parse(self, argument):
         return radii.parsed(argument)
 
     def flag_type(self):
         return "radius"
-
-
-def define_radius(name, default, text):
-    """Returns the holder of a flag for an ε or a step, as --epsilon=8/255."""
-    serializer = flags.ArgumentSerializer()
-    return flags.DEFINE(
-        _RadiusParser(), name, default, text, serializer=serializer
-    )
 
 
 def run(main, recipes=True):

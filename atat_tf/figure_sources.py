@@ -227,6 +227,8 @@ def _application(name, weights, layer):
             "--weights=FILE, or --weights=none for an untrained one. "
             f"Received: weights={weights!r} ({type(error).__name__}: {reason})."
         ) from error
+    # One input, not a list of one, at which Keras would warn each time.
+    classifier = keras.Model(inputs, classifier.outputs[0], name=name)
     return Source(
         name,
         classifier,

@@ -58,11 +58,17 @@ _INDICES = flags.DEFINE_list(
 _NUM_IMAGES = flags.DEFINE_integer(
     "num_images", 4, "how many pictures", lower_bound=1
 )
-_EPSILON = command_line.define_radius(
-    "epsilon", 8 / 255, "radius of the attack, as 8/255"
+_EPSILON = flags.DEFINE(
+    command_line.RadiusParser(),
+    "epsilon",
+    8 / 255,
+    "radius of the attack, as 8/255",
 )
-_STEP_SIZE = command_line.define_radius(
-    "step_size", 2 / 255, "step of the attack, as 2/255"
+_STEP_SIZE = flags.DEFINE(
+    command_line.RadiusParser(),
+    "step_size",
+    2 / 255,
+    "step of the attack, as 2/255",
 )
 _NUM_STEPS = flags.DEFINE_integer(
     "num_steps", 20, "steps of the attack", lower_bound=1
@@ -102,6 +108,7 @@ def main(argv):
     if _FOLLOWED.value not in ("label", "predicted"):
         raise unknown("--attention_of", _FOLLOWED.value, ("label", "predicted"))
     names = [*command_line.workdirs(), *_WORKDIRS.value, *_MODELS.value]
+    expect(names, "at least one network (--workdir or --models)", models=names)
     indices = command_line.integers("indices", _INDICES.value)
     rounds = command_line.integers("rounds", _ROUNDS.value)
     data_dir = command_line.data_dir()

@@ -37,8 +37,11 @@ _INDICES = flags.DEFINE_list(
     [str(index) for index in _PAPER_INDICES],
     "surface: positions of test images",
 )
-_EPSILON = command_line.define_radius(
-    "epsilon", 8 / 255, "surface: the unit of both axes, as 8/255"
+_EPSILON = flags.DEFINE(
+    command_line.RadiusParser(),
+    "epsilon",
+    8 / 255,
+    "surface: the unit of both axes, as 8/255",
 )
 _EXTENT = flags.DEFINE_float(
     "extent", 2.0, "surface: how far both axes go, in units of epsilon"

@@ -65,6 +65,7 @@ class FigureCommandsTest(parameterized.TestCase):
             "--num_steps=2",
         )
 
+    @pytest.mark.long
     def test_steps(self):
         self._assert_draws(
             LANDSCAPE, "steps", 4, "--num_steps=3", "--num_images=20"
@@ -92,9 +93,10 @@ class FigureCommandsTest(parameterized.TestCase):
         errors = self._assert_draws(LANDSCAPE, "surface", 18, *words)
         self.assertNotIn("warning", errors)  # digits have one order
 
-    def test_help_and_first_checks_do_not_load_tensorflow(self):
+    @parameterized.parameters("inspect_attention", "landscape")
+    def test_help_does_not_load_tensorflow(self, name):
         program = (
-            "import sys; from atat_tf import inspect_attention, landscape; "
+            f"import sys; from atat_tf import {name}; "
             "sys.exit('tensorflow' in sys.modules or 'matplotlib' in "
             "sys.modules)"
         )

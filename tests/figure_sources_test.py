@@ -38,8 +38,8 @@ class RunsTest(tf.test.TestCase):
             figure_sources.load(str(self.at), layer="featrues")
 
     def test_names_that_are_nothing(self):
-        with self.assertRaisesRegex(InputError, "Did you mean 'VGG16'"):
-            figure_sources.load("VGG61")
+        with self.assertRaisesRegex(InputError, "Did you mean 'ResNet50'"):
+            figure_sources.load("ResNet5")
         with self.assertRaisesRegex(InputError, "a .keras file"):
             figure_sources.load("none.keras")
         with self.assertRaisesRegex(InputError, "run folder with config.json"):
@@ -76,20 +76,22 @@ class RunsTest(tf.test.TestCase):
         dataset = datasets.load("digits")
         sources = figure_sources.load_all([str(self.atat), str(self.at)])
         images = dataset.test.images / np.float32(255)
-        right = np.all(
-            [
-                np.argmax(source.classifier(images, training=False), -1)
-                == dataset.test.labels
-                for source in sources
-            ],
-            axis=0,
-        )
-        self.assertTrue(right.any())
-        found = pictures.first_right(sources, dataset, 2)
-        self.assertEqual(
-            [picture.index for picture in found],
-            np.flatnonzero(right)[:2].tolist(),
-        )
+        right = [
+            np.argmax(source.classifier(images, training=False), -1)
+            == dataset.test.labels
+            for source in sources
+        ]
+        for asked in ([0], [1], [0, 1]):
+            of_all = np.flatnonzero(np.all([right[i] for i in asked], 0))
+            chosen = [sources[i] for i in asked]
+            if len(of_all):
+                found = pictures.first_right(chosen, dataset, 2)
+                indices = [picture.index for picture in found]
+                self.assertEqual(indices, of_all[:2].tolist())
+            else:
+                with self.assertRaisesRegex(InputError, "all networks"):
+                    pictures.first_right(chosen, dataset, 2)
+        self.assertTrue(right[0].any())
 
 
 class OthersTest(tf.test.TestCase):
