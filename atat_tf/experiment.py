@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from atat_tf import (
     attacks,
+    cifar_backbones,
     columns,
     datasets,
     defenses,
@@ -24,6 +25,8 @@ from atat_tf import (
 )
 from atat_tf.errors import expect, unknown
 from configs import base
+
+BACKBONES = {**models.BACKBONES, **cifar_backbones.BACKBONES}
 
 
 def resolve(config):
@@ -113,7 +116,7 @@ def validate(config, data_dir=None):
     build_validation_attack(config)
     build_columns(config)
     trainer.expect_fitting_attack(build_defense(config), attack)
-    _factory("a backbone", models.BACKBONES, config.backbone.name)
+    _factory("a backbone", BACKBONES, config.backbone.name)
     spec = datasets.spec(config.dataset, data_dir, config.image_size)
     models.units_per_group(config.backbone.depth, config.backbone.width)
     expect(
@@ -129,7 +132,7 @@ def build_classifier(config, spec):
     Under "mixed_bfloat16" the layers compute in bfloat16; weights and logits
     stay float32.
     """
-    factory = _factory("a backbone", models.BACKBONES, config.backbone.name)
+    factory = _factory("a backbone", BACKBONES, config.backbone.name)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:

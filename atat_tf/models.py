@@ -61,7 +61,7 @@ def wide_resnet(
       InputError: depth is not 6n + 4, or width < 1.
     """
     units = units_per_group(depth, width)
-    part = _Parts(l2, synchronized, layers.ReLU, {})
+    part = Parts(l2, synchronized, layers.ReLU, {})
     inputs = keras.Input(image_shape, name="images")
     x = layers.Rescaling(
         4.0, offset=-2.0, dtype=keras.config.floatx(), name="normalise"
@@ -117,7 +117,7 @@ def madry_wide_resnet(
       InputError: depth is not 6n + 4, or width < 1.
     """
     units = units_per_group(depth, width)
-    part = _Parts(l2, synchronized, layers.LeakyReLU, {"negative_slope": 0.1})
+    part = Parts(l2, synchronized, layers.LeakyReLU, {"negative_slope": 0.1})
     inputs = keras.Input(image_shape, name="images")
     x = PerImageStandardization(dtype=keras.config.floatx(), name="normalise")(
         inputs
@@ -291,8 +291,8 @@ def flops_per_image(classifier):
     return flops
 
 
-class _Parts:
-    """The layers that both networks are built from."""
+class Parts:
+    """The layers that all backbones are built from."""
 
     def __init__(self, l2, synchronized, activation, activation_arguments):
         self._l2 = l2
@@ -317,12 +317,15 @@ class _Parts:
             name=name,
         )(x)
 
-    def norm_activation(self, x, name):
-        x = BatchNormalization(
+    def norm(self, x, name):
+        return BatchNormalization(
             momentum=_BATCH_NORM_MOMENTUM,
             synchronized=self._synchronized,
-            name=f"{name}_norm",
+            name=name,
         )(x)
+
+    def norm_activation(self, x, name):
+        x = self.norm(x, f"{name}_norm")
         return self._activation(name=name, **self._activation_arguments)(x)
 
     def classifier(self, inputs, features, num_classes, name):

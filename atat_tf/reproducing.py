@@ -12,12 +12,12 @@ import keras
 import tensorflow as tf
 
 from atat_tf import (
-    attention_shift,
     columns,
     evaluation,
     experiment,
     gate,
     progress,
+    shift_measurement,
     table_cost,
     table_files,
     table_plan,
@@ -105,7 +105,7 @@ def _run(plan, job, data_dir):
         ]
         table_records.add(job.workdir, mode, parts, facts)
     if lacks_shift:
-        attention_shift.measure(
+        shift_measurement.measure(
             job.workdir,
             tables.SHIFT_COLUMN,
             plan.scale.shift_images,

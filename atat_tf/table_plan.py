@@ -13,11 +13,11 @@ import pathlib
 import ml_collections
 
 from atat_tf import (
-    attention_shift,
     datasets,
     evaluation,
     experiment,
     run_folder,
+    shift_measurement,
     table_records,
     tables,
     training,
@@ -107,7 +107,7 @@ class Plan:
         """Returns whether a job's attention shifts are still to be measured."""
         if not (self.table.shift and job.in_table):
             return False
-        measured = attention_shift.read(job.workdir)
+        measured = shift_measurement.read(job.workdir)
         wanted = len(self.dataset.test.take(self.scale.shift_images))
         return measured is None or measured["num_images"] != wanted
 

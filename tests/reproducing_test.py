@@ -12,13 +12,13 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from atat_tf import (
-    attention_shift,
     columns,
     evaluation,
     experiment,
     ledger,
     reproducing,
     run_folder,
+    shift_measurement,
     table_cost,
     table_files,
     table_plan,
@@ -328,7 +328,7 @@ class EndToEndTest(tf.test.TestCase):
         results = self._reproduce(table)
         (shift,) = results["shifts"]
         workdir = self.base / "smoke/digits/standard/seed0"
-        measured = attention_shift.read(workdir)
+        measured = shift_measurement.read(workdir)
         self.assertEqual(measured["num_images"], 40)
         stands = table_records.standing(workdir, "frozen")
         right = np.flatnonzero(stands["clean"][:40])
