@@ -13,10 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf import (
+    attention_panels,
     checkpoints,
     datasets,
     defenses,
     evaluation,
+    event_log,
     experiment,
     models,
     progress,
@@ -121,6 +123,7 @@ class _Run:
             *(v for m in self.trainer.metrics for v in m.variables),
         ]
         self.validator = _validator(config, self.student)
+        self.panels = _panels(config, self.student, dataset.validation)
         self.console = progress.console()
 
     def train(self):
@@ -146,9 +149,7 @@ class _Run:
         step, rows, best = facts["step"], facts["epochs"], facts["best"]
         config = self.config
         iterator = iter(self._batches(step, self.total_steps - step))
-        writer = tf.summary.create_file_writer(
-            str(self.workdir / "tensorboard")
-        )
+        log = event_log.EventLog(self.workdir / "tensorboard")
         started = time.monotonic()
         with progress.bar(
             config.defense.name, self.total_steps, config.batch_size, step
@@ -164,11 +165,11 @@ class _Run:
                     **figures,
                 )
                 if step % self.steps_per_epoch == 0:
-                    row = self._row(epoch, step, figures, started)
+                    row, picture = self._row(epoch, step, figures, started)
                     started = time.monotonic()
                     rows.append(row)
                     best = self._keep_weights(row, best)
-                    self._report(row, writer)
+                    self._report(row, picture, log)
                     self.trainer.reset_metrics()
                 elif not self._time_for_checkpoint(step):
                     continue
@@ -179,7 +180,7 @@ class _Run:
                     {"step": step, "epochs": rows, "best": best},
                 )
                 run_folder.write_metrics(self.workdir, rows)
-        writer.close()
+        log.close()
 
     def _time_for_checkpoint(self, step):
         every = self.config.checkpoint_every_steps
@@ -220,8 +221,14 @@ class _Run:
                 self.config.evaluation.batch_size,
             )
             row[f"validation_{name}_accuracy"] = float(np.mean(correct))
+        picture = None
+        if self.panels:
+            attended = self.panels.attended()
+            shift = float(np.mean(attended.shift))
+            row["validation_attention_shift"] = shift
+            picture = self.panels.picture(attended)
         row["learning_rate"] = float(self.optimizer.learning_rate)
-        return row
+        return row, picture
 
     def _keep_weights(self, row, best):
         score = row[f"validation_{self.validator.names[-1]}_accuracy"]
@@ -237,7 +244,7 @@ class _Run:
             checkpoints.assign(averaged, kept)
         return best
 
-    def _report(self, row, writer):
+    def _report(self, row, picture, log):
         words = [
             f"{name.replace('_', ' ')} {value:.3f}"
             for name, value in row.items()
@@ -248,10 +255,11 @@ class _Run:
             f"{self.config.num_epochs} ({progress.duration(row['seconds'])}): "
             + ", ".join(words)
         )
-        with writer.as_default(step=row["step"]):
-            for name, value in row.items():
-                tf.summary.scalar(name.replace("_", "/", 1), value)
-        writer.flush()
+        for name, value in row.items():
+            log.scalar(name.replace("_", "/", 1), value, row["step"])
+        if picture is not None:
+            log.picture("validation/attention", picture, row["step"])
+        log.flush()
 
     def _announce(self, step):
         config = self.config
@@ -316,6 +324,20 @@ def _validator(config, student):
     if defenses.DEFENSES[config.defense.name].needs_attack:
         named["pgd"] = experiment.build_attack(config)
     return robustness.Evaluator(student, named)
+
+
+def _panels(config, student, validation):
+    """Returns the AttentionPanels of the first validation images, or None."""
+    split = validation.take(config.attention_panels)
+    if not len(split):
+        return None
+    return attention_panels.AttentionPanels(
+        student,
+        experiment.build_attack(config),
+        experiment.build_defense(config).layers,
+        split,
+        config.seed,
+    )
 
 
 def _passes(config):
