@@ -134,9 +134,7 @@ def commands(workdir, config, data_dir=None):
         "checklist": _command(
             evaluate, ("--workdir", workdir), data, ("--checklist",)
         ),
-        "teacher": _command(
-            "train", *twin, ("--workdir", teacher), data
-        ),
+        "teacher": _command("train", *twin, ("--workdir", teacher), data),
         "teacher_results": _command(evaluate, ("--workdir", teacher), data),
         "report": _command("report", ("--workdir", workdir), data),
     }

@@ -29,6 +29,8 @@ from atat_tf.errors import InputError
 
 _DAY = 86400.0
 _SMALL_RECIPE = "configs/small.py"
+# Fields in which a run may differ from what it began with.
+_MOVE_NO_WEIGHT = ("attention_panels",)
 
 
 def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
@@ -358,6 +360,9 @@ def _expect_same_config(workdir, config):
     if not path.exists():
         return
     here, there = experiment.to_dict(config), run_folder.read_json(path)
+    for field in _MOVE_NO_WEIGHT:
+        here.pop(field, None)
+        there.pop(field, None)
     differing = evaluation.differences(here, there)
     if differing:
         raise InputError(

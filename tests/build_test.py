@@ -124,6 +124,7 @@ FLOORS = {
     "benchmarks/*": 11,
     "tests/hostile_calls": 11,
     "tests/hostile_images": 11,
+    "tests/runs": 11,
     "tests/toys": 11,
     "tests/*": 12,
     "tests/*_test": 13,
