@@ -267,4 +267,4 @@ def _said(value):
         return ", ".join(map(_said, value))
     if isinstance(value, float):
         return f"{value:g}"
-    return "" if value is None else str(value)
+    return "not set" if value in (None, "") else str(value)

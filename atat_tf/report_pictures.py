@@ -12,13 +12,13 @@ import tensorflow as tf
 from atat_tf import (
     attacks,
     attention,
-    attention_panels,
     classifiers,
     columns,
     evaluation,
     experiment,
     heat_maps,
     models,
+    training_attention,
 )
 
 _DEFAULT_COLUMN = "pgd20"
@@ -80,7 +80,7 @@ def shown(run, attack):
     adversarial = _attacked(run, attack)
     classifier = run.classifier
     layers = experiment.build_defense(run.config).layers
-    layer = attention_panels.shown_layer(classifier, layers)
+    layer = training_attention.shown_layer(classifier, layers)
     look = _looking(classifier, layer)
     pixels = images / np.float32(255)
     logits, clean = look(pixels, labels, run.attacker.batch_size)
@@ -95,7 +95,7 @@ def shown(run, attack):
         attacked_logits.argmax(-1),
         clean,
         attacked,
-        attention_panels.attention_shift(
+        training_attention.attention_shift(
             tf.constant(clean), tf.constant(attacked)
         ).numpy(),
     )

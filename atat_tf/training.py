@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf import (
-    attention_panels,
     checkpoints,
     datasets,
     defenses,
@@ -24,6 +23,7 @@ from atat_tf import (
     progress,
     robustness,
     run_folder,
+    training_attention,
 )
 from atat_tf.errors import InputError
 
@@ -333,7 +333,7 @@ def _panels(config, student, validation):
     split = validation.take(config.attention_panels)
     if not len(split):
         return None
-    return attention_panels.AttentionPanels(
+    return training_attention.AttentionPanels(
         student,
         experiment.build_attack(config),
         experiment.build_defense(config).layers,

@@ -176,7 +176,7 @@ class ColumnsTest(absltest.TestCase):
                 ("attack.random_start", "True"),
                 ("optimizer.ema", "0.2"),
                 ("optimizer.decay_at", "0.75, 0.9"),
-                ("image_size", ""),
+                ("image_size", "not set"),
             ],
         )
 

@@ -13,7 +13,8 @@ import numpy as np
 from atat_tf import datasets, evaluation, experiment, models, run_folder
 from tests import runs
 
-COLUMNS = ("clean", "fgsm", "pgd3")
+# Radii at which some images stand and some break.
+COLUMNS = ("clean", "fgsm@0.5/255", "pgd3@1/255")
 NUM_IMAGES = 40
 # A name that a page must escape, in text and in an attribute.
 FOLDER = 'a run & <b>"its"<b>'
@@ -54,7 +55,7 @@ def write_weights(workdir, config, seed):
             weight.assign(scale * generator.normal(size=weight.shape))
     train = dataset.train.take(400)
     images = train.images / np.float32(255)
-    features = models.with_taps(classifier, ["features"])(images)["features"]
+    features = models.with_taps(classifier, ["features"])([images])["features"]
     pooled = np.mean(features, axis=(1, 2))
     inputs = np.concatenate([pooled, np.ones((len(pooled), 1))], axis=1)
     targets = 5 * np.eye(10)[train.labels]

@@ -7,10 +7,10 @@ from absl.testing import parameterized
 from atat_tf import (
     attacks,
     attention,
-    attention_panels,
     datasets,
     heat_maps,
     models,
+    training_attention,
 )
 from atat_tf.errors import InputError
 from tests import toys
@@ -38,20 +38,20 @@ class ShiftTest(parameterized.TestCase, tf.test.TestCase):
     def test_by_hand(self, first, second, expected):
         maps = (tf.constant([m], tf.float32) for m in (first, second))
         self.assertAllClose(
-            attention_panels.attention_shift(*maps), [expected], atol=1e-6
+            training_attention.attention_shift(*maps), [expected], atol=1e-6
         )
 
     def test_each_image_has_its_own(self):
         first = tf.constant([[[1.0, 0.0]], [[1.0, 0.0]]])
         second = tf.constant([[[1.0, 0.0]], [[0.0, 1.0]]])
-        shift = attention_panels.attention_shift(first, second)
+        shift = training_attention.attention_shift(first, second)
         self.assertAllEqual(shift, [0.0, 1.0])
 
 
 class PanelsTest(tf.test.TestCase):
     def test_what_is_attended_is_grad_cam_of_the_attacked_images(self):
         student, split = toys.small_wide_resnet(), _split()
-        panels = attention_panels.AttentionPanels(
+        panels = training_attention.AttentionPanels(
             student, _PGD, ("features",), split, 7
         )
         seen = panels.attended()
@@ -76,7 +76,7 @@ class PanelsTest(tf.test.TestCase):
 
     def test_it_follows_the_weights_and_moves_none(self):
         student = toys.small_classifier()
-        panels = attention_panels.AttentionPanels(
+        panels = training_attention.AttentionPanels(
             student, _PGD, (), _split(), 0
         )
         first = panels.attended()
@@ -91,7 +91,7 @@ class PanelsTest(tf.test.TestCase):
 
     def test_the_picture_has_clean_map_attacked_map(self):
         split = _split(2)
-        panels = attention_panels.AttentionPanels(
+        panels = training_attention.AttentionPanels(
             toys.small_classifier(), _PGD, ("hidden",), split, 0
         )
         seen = panels.attended()
@@ -114,7 +114,7 @@ class PanelsTest(tf.test.TestCase):
 
     def test_layers(self):
         student = toys.small_classifier()
-        shown = attention_panels.shown_layer
+        shown = training_attention.shown_layer
         self.assertEqual(shown(student, ("hidden", "features")), "features")
         self.assertEqual(shown(student, ("hidden",)), "hidden")
         self.assertEqual(shown(student, ()), "features")
