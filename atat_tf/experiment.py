@@ -105,7 +105,8 @@ def validate(config, data_dir=None):
     _expect_field(config, "seed", lambda s: 0 <= s < 2**31, "in [0, 2**31)")
     for field in ("batch_size", "num_epochs", "teacher_num_epochs"):
         _expect_field(config, field, lambda value: value >= 1, ">= 1")
-    _expect_field(config, "checkpoint_every_steps", lambda n: n >= 0, ">= 0")
+    for field in ("checkpoint_every_steps", "attention_panels"):
+        _expect_field(config, field, lambda value: value >= 0, ">= 0")
     _expect_choice(config, "student_start", ("teacher", "random"))
     _expect_choice(config, "precision", ("float32", "mixed_bfloat16"))
     _expect_choice(config.optimizer, "schedule", ("piecewise", "cosine"))

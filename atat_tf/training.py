@@ -17,6 +17,7 @@ from atat_tf import (
     datasets,
     defenses,
     evaluation,
+    event_log,
     experiment,
     guard,
     models,
@@ -24,11 +25,14 @@ from atat_tf import (
     robustness,
     run_folder,
     training_attacks,
+    training_attention,
 )
 from atat_tf.errors import InputError, TrainingError
 
 _DAY = 86400.0
 _SMALL_RECIPE = "configs/small.py"
+# Fields in which a run may differ from what it began with.
+_MOVE_NO_WEIGHT = ("attention_panels", "guard", "guard_share")
 
 
 def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
@@ -124,6 +128,7 @@ class _Run:
             *(v for m in self.trainer.metrics for v in m.variables),
         ]
         self.validator = _validator(config, self.student)
+        self.panels = _panels(config, self.student, dataset.validation)
         self.console = progress.console()
 
     def train(self):
@@ -151,9 +156,7 @@ class _Run:
         step, rows, best = facts["step"], facts["epochs"], facts["best"]
         config = self.config
         iterator = iter(self._batches(step, self.total_steps - step))
-        writer = tf.summary.create_file_writer(
-            str(self.workdir / "tensorboard")
-        )
+        log = event_log.EventLog(self.workdir / "tensorboard")
         started = time.monotonic()
         with progress.bar(
             config.defense.name, self.total_steps, config.batch_size, step
@@ -169,11 +172,11 @@ class _Run:
                     **figures,
                 )
                 if step % self.steps_per_epoch == 0:
-                    row = self._row(epoch, step, figures, started)
+                    row, picture = self._row(epoch, step, figures, started)
                     started = time.monotonic()
                     rows.append(row)
                     best = self._keep_weights(row, best)
-                    self._report(row, writer)
+                    self._report(row, picture, log)
                     self.trainer.reset_metrics()
                 elif not self._time_for_checkpoint(step):
                     continue
@@ -186,7 +189,7 @@ class _Run:
                 run_folder.write_metrics(self.workdir, rows)
                 if self._ended_by_guard(rows):
                     break
-        writer.close()
+        log.close()
 
     def _ended_by_guard(self, rows):
         """Returns whether the guard has ended the run after these epochs.
@@ -254,8 +257,14 @@ class _Run:
                 self.config.evaluation.batch_size,
             )
             row[f"validation_{name}_accuracy"] = float(np.mean(correct))
+        picture = None
+        if self.panels:
+            attended = self.panels.attended()
+            shift = float(np.mean(attended.shift))
+            row["validation_attention_shift"] = shift
+            picture = self.panels.picture(attended)
         row["learning_rate"] = float(self.optimizer.learning_rate)
-        return row
+        return row, picture
 
     def _keep_weights(self, row, best):
         score = row[_score_name(self.validator)]
@@ -271,7 +280,7 @@ class _Run:
             checkpoints.assign(averaged, kept)
         return best
 
-    def _report(self, row, writer):
+    def _report(self, row, picture, log):
         words = [
             f"{name.replace('_', ' ')} {value:.3f}"
             for name, value in row.items()
@@ -282,10 +291,11 @@ class _Run:
             f"{self.config.num_epochs} ({progress.duration(row['seconds'])}): "
             + ", ".join(words)
         )
-        with writer.as_default(step=row["step"]):
-            for name, value in row.items():
-                tf.summary.scalar(name.replace("_", "/", 1), value)
-        writer.flush()
+        for name, value in row.items():
+            log.scalar(name.replace("_", "/", 1), value, row["step"])
+        if picture is not None:
+            log.picture("validation/attention", picture, row["step"])
+        log.flush()
 
     def _announce(self, step):
         config = self.config
@@ -357,6 +367,20 @@ def _score_name(validator):
     return f"validation_{validator.names[-1]}_accuracy"
 
 
+def _panels(config, student, validation):
+    """Returns the AttentionPanels of the first validation images, or None."""
+    split = validation.take(config.attention_panels)
+    if not len(split):
+        return None
+    return training_attention.AttentionPanels(
+        student,
+        experiment.build_validation_attack(config),
+        experiment.build_defense(config).layers,
+        split,
+        config.seed,
+    )
+
+
 def passes_per_image(config):
     """Returns a training step's cost for an image, in forward passes.
 
@@ -390,10 +414,9 @@ def expect_same_config(workdir, config):
     here, there = experiment.to_dict(config), run_folder.read_json(path)
     # Runs from before there were several training attacks had PGD.
     there.setdefault("attack", {}).setdefault("name", "pgd")
-    for values in (here, there):
-        # A guard only looks on, and may be another when a run goes on.
-        for field in ("guard", "guard_share"):
-            values.pop(field, None)
+    for field in _MOVE_NO_WEIGHT:
+        here.pop(field, None)
+        there.pop(field, None)
     differing = evaluation.differences(here, there)
     if differing:
         raise InputError(
