@@ -85,7 +85,7 @@ def reproduce(
 
 
 def _run_all(plan, data_dir, command):
-    """Returns a sentence for each job that failed; the rest is not its fault."""
+    """Returns a sentence for each job that failed; the others are run."""
     failures = []
     for job in plan.jobs:
         try:
