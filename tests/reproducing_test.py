@@ -27,7 +27,7 @@ from atat_tf import (
     tables,
     training,
 )
-from atat_tf.errors import InputError
+from atat_tf.errors import InputError, TrainingError
 from tests import table_runs
 
 _SCALE = table_runs.SCALE
@@ -318,6 +318,31 @@ class EndToEndTest(tf.test.TestCase):
             batch["cells"]["clean"]["standing"][0]
             - frozen["cells"]["clean"]["standing"][0],
         )
+
+    def test_a_row_that_fails_does_not_stop_the_others(self):
+        """Neither the row nor its folder is in the table; the rest is."""
+        table = dataclasses.replace(
+            _TABLE,
+            name="ablation",
+            rows={"at": "at", "standard": "standard"},
+            columns=("clean", "fgsm"),
+        )
+        diverged = mock.patch.object(
+            training,
+            "train_and_evaluate",
+            side_effect=FloatingPointError("a finite loss"),
+        )
+        with (
+            diverged,
+            self.assertRaisesRegex(
+                TrainingError, "mixture.*, seed 0 failed: a finite loss"
+            ),
+        ):
+            self._reproduce(table)
+        results = run_folder.read_json(self.base / "smoke/ablation.json")
+        at, standard = results["lines"]
+        self.assertIsNone(at["cells"]["clean"])
+        self.assertIsNotNone(standard["cells"]["clean"])
 
     def test_shift(self):
         """The whole way: images attacked anew, maps, ledger's verdicts."""
