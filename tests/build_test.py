@@ -100,6 +100,7 @@ FLOORS = {
     "atat_tf/checklist_columns": 8,
     "atat_tf/checklist_files": 8,
     "atat_tf/report_data": 8,
+    "atat_tf/report_files": 8,
     "atat_tf/report_pictures": 8,
     "atat_tf/training": 8,
     "serving/attacking": 8,
