@@ -1,7 +1,7 @@
-"""The numbers of a run's report, from the files of its folder alone.
+"""The numbers of a run's report, from what the files of its folder hold.
 
-No image is read and no classifier is run: config.json, metrics.jsonl,
-results.json, checklist.json and ledger.jsonl enter, plain values leave.
+No image is read and no classifier is run: config, results and the ledger
+enter, plain values leave.
 """
 
 import dataclasses
@@ -10,13 +10,7 @@ import shlex
 
 import numpy as np
 
-from atat_tf import (
-    evaluation,
-    ledger,
-    results_table,
-    run_folder,
-    verdicts,
-)
+from atat_tf import results_table, verdicts
 
 STANDS, BROKEN, WRONG, NOT_RUN = "stands", "broken", "wrong", "not run"
 # Classes that a matrix on a screen has room for, and the pairs told otherwise.
@@ -49,18 +43,6 @@ def teacher_folder(workdir, config):
     """
     named = config.get("teacher")
     return pathlib.Path(named) if named else pathlib.Path(workdir) / "teacher"
-
-
-def results(workdir):
-    """Returns what results.json holds, or None where there is none."""
-    path = pathlib.Path(workdir) / run_folder.RESULTS
-    return run_folder.read_json(path) if path.exists() else None
-
-
-def checked(workdir):
-    """Returns what checklist.json holds, or None where there is none."""
-    path = pathlib.Path(workdir) / run_folder.CHECKLIST
-    return run_folder.read_json(path) if path.exists() else None
 
 
 def flat(values, prefix=""):
@@ -138,26 +120,6 @@ def commands(workdir, config, data_dir=None):
         "teacher_results": _command(evaluate, ("--workdir", teacher), data),
         "report": _command("report", ("--workdir", workdir), data),
     }
-
-
-def book(workdir, found):
-    """Returns the Ledger whose lines results.json was computed from, or None.
-
-    Args:
-      workdir: the run folder.
-      found: what results.json holds, or None.
-    """
-    path = pathlib.Path(workdir) / ledger.FILE
-    if not found or "weights_digest" not in found or not path.exists():
-        return None
-    identity = evaluation.ledger_identity(
-        found["weights_digest"],
-        found["data"],
-        found["bn_eval"],
-        found["seed"],
-        [found["batch_size"], found["num_images"]],
-    )
-    return ledger.Ledger(path, identity)
 
 
 def verdict(lines, attacks, index):

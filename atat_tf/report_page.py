@@ -17,6 +17,7 @@ from atat_tf import (
     ledger,
     report_curves,
     report_data,
+    report_files,
     report_pictures,
     results_table,
     run_folder,
@@ -40,8 +41,8 @@ def page(workdir, data_dir=None, num_images=64):
       InputError: bad arguments, no run there, or no data.
     """
     expect(num_images >= 0, "num_images >= 0", num_images=num_images)
-    config = run_folder.read_json(pathlib.Path(workdir) / run_folder.CONFIG)
-    found = report_data.results(workdir)
+    config = report_files.config(workdir)
+    found = report_files.results(workdir)
     pictures = None
     if num_images:
         pictures = _Pictures(workdir, config, found, data_dir, num_images)
@@ -69,10 +70,10 @@ def rendered(values):
 
 def _facts(workdir, config, found, data_dir):
     """Returns what the files say without the ledger."""
-    rows = run_folder.read_metrics(workdir)
+    rows = report_files.epochs(workdir)
     teacher = report_data.teacher_folder(workdir, config)
     has_teacher = (teacher / run_folder.CONFIG).exists()
-    teacher_found = report_data.results(teacher) if has_teacher else None
+    teacher_found = report_files.results(teacher) if has_teacher else None
     method = config["defense"]["name"]
     return {
         "version": __version__,
@@ -90,14 +91,14 @@ def _facts(workdir, config, found, data_dir):
         "found": found,
         "teacher": str(teacher) if has_teacher else None,
         "teacher_found": teacher_found,
-        "checklist": report_data.checked(workdir),
+        "checklist": report_files.checked(workdir),
         "commands": report_data.commands(workdir, config, data_dir),
     }
 
 
 def _verdicts(workdir, found, pictures, data_dir):
     """Returns the columns, each shown image's verdicts, and the confusion."""
-    book = report_data.book(workdir, found)
+    book = report_files.book(workdir, found)
     is_stale = bool(book and pictures and not pictures.has_weights_of(found))
     if is_stale:
         book = None

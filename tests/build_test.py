@@ -125,6 +125,7 @@ FLOORS = {
     "atat_tf/pictures": 8,
     "atat_tf/steps_curve": 8,
     "atat_tf/report_data": 8,
+    "atat_tf/report_files": 8,
     "atat_tf/report_pictures": 8,
     "atat_tf/training": 8,
     "serving/attacking": 8,

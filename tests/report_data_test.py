@@ -8,7 +8,7 @@ import tempfile
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from atat_tf import evaluation, ledger, report_curves, report_data
+from atat_tf import evaluation, ledger, report_curves, report_data, report_files
 
 _FOUND = {
     "dataset": "cifar10",
@@ -76,7 +76,7 @@ class LedgerTest(parameterized.TestCase):
                 _line(3, 0, 0, False),
             ],
         )
-        self.book = report_data.book(self.workdir, _FOUND)
+        self.book = report_files.book(self.workdir, _FOUND)
 
     @parameterized.parameters(
         ("clean", 1, "stands", None, 1),
@@ -111,7 +111,7 @@ class LedgerTest(parameterized.TestCase):
         for line in lines:
             del line["attacked_prediction"]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        book = report_data.book(self.workdir, _FOUND)
+        book = report_files.book(self.workdir, _FOUND)
         on = report_data.verdict(book, ["A"], 1)
         self.assertEqual(on, report_data.Verdict("broken", 3, None))
         self.assertIsNone(report_data.confusion(book, _FOUND, "fgsm", 3))
@@ -124,15 +124,15 @@ class LedgerTest(parameterized.TestCase):
         ({"commit": "def"}, "broken"),
     )
     def test_lines_of_another_evaluation_are_not_read(self, changes, word):
-        book = report_data.book(self.workdir, {**_FOUND, **changes})
+        book = report_files.book(self.workdir, {**_FOUND, **changes})
         self.assertEqual(report_data.verdict(book, ["A"], 1).word, word)
 
     def test_no_ledger(self):
         elsewhere = self.workdir / "none"
-        self.assertIsNone(report_data.book(elsewhere, _FOUND))
-        self.assertIsNone(report_data.book(self.workdir, None))
+        self.assertIsNone(report_files.book(elsewhere, _FOUND))
+        self.assertIsNone(report_files.book(self.workdir, None))
         older = {k: v for k, v in _FOUND.items() if k != "weights_digest"}
-        self.assertIsNone(report_data.book(self.workdir, older))
+        self.assertIsNone(report_files.book(self.workdir, older))
 
 
 class ColumnsTest(absltest.TestCase):

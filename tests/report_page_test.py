@@ -248,6 +248,25 @@ class PageTest(absltest.TestCase):
         first = datasets.load("digits").test.labels[0]
         self.assertIn(f"Attention on image 0, {evil[first]}", labels)
 
+    def test_files_of_another_kind_are_refused(self):
+        workdir = self._copy("config.json")
+        for name, text, message in (
+            ("results.json", "{}", "results.json with accuracy, attacks,"),
+            ("results.json", "[1]", "results.json with .*missing="),
+            ("results.json", "{", "a run folder with results.json"),
+            ("checklist.json", '{"points": []}', "missing=.'num_images'."),
+            ("config.json", '{"dataset": "digits"}', "config.json with back"),
+        ):
+            path = workdir / name
+            kept = path.read_text() if path.exists() else None
+            path.write_text(text)
+            with self.assertRaisesRegex(InputError, message):
+                report_page.page(workdir, None, 0)
+            path.write_text(kept) if kept else path.unlink()
+        (workdir / "metrics.jsonl").write_text('{"torn\n1\n{"step": 3}\n')
+        page = report_page.page(workdir, None, 0)
+        self.assertIn("no metrics.jsonl", page)
+
     def test_bad_arguments(self):
         with self.assertRaisesRegex(InputError, "num_images >= 0"):
             report_page.page(self.workdir, None, -1)
