@@ -32,7 +32,7 @@ import sys
 import numpy as np
 from absl import app, flags, logging
 
-from benchmarks import compared, peers
+from benchmarks import compared, peers, ratios, surroundings
 
 _CASES = {
     "standard": lambda *given: compared.run_case("standard", *given),
@@ -52,6 +52,8 @@ _EPSILON = {
 _PARTS = ("apgd_ce", "apgd_t", "fab_t", "square")
 _SEQUENCES = {**{part: (part,) for part in _PARTS}, "standard": _PARTS}
 _WITHIN = 0.01
+# How many times ours should be as fast as the whole of a peer's.
+_FASTER = {"torchattacks": ">= 2", "art": ">= 3"}
 _WEAKER = "OURS IS WEAKER"
 
 _DATA_DIR = flags.DEFINE_string(
@@ -166,6 +168,26 @@ def _disagreement(ours, theirs):
     }
 
 
+def comparisons(case, rows, peer):
+    """Returns how much faster and how much weaker ours is, see `ratios`."""
+    found = []
+    for row in rows:
+        what = f"{row['attack']}, {case.what}"
+        if "not_run" in row:
+            found.append(ratios.not_run(what, peer, row["not_run"]))
+            continue
+        goal = _FASTER[peer] if row["attack"] == "standard" else ""
+        faster = row["their_seconds"] / row["our_seconds"]
+        left = 100 * row["difference"]
+        found += [
+            ratios.comparison(what, peer, [faster], goal),
+            ratios.comparison(
+                f"{what}, left more", peer, [left], "<= 1", "points"
+            ),
+        ]
+    return found
+
+
 def print_case(case, rows, versions):
     """Prints the table of a case and the images that are disagreed about."""
     from atat_tf import progress
@@ -231,7 +253,7 @@ def main(argv):
     dataset = compared.load_dataset(_DATA_DIR.value)
     steps = dict.fromkeys(_PARTS, _NUM_STEPS.value)
     steps["square"] = _NUM_QUERIES.value
-    results = []
+    results, compared_rows = [], []
     try:
         with peers.Peer(_PEER.value, _PYTHON.value, environment) as peer:
             for name in _ONLY.value:
@@ -240,10 +262,16 @@ def main(argv):
                 rows = list(compare(case, *given))
                 print_case(case, rows, peer.versions)
                 results.append({"case": case.what, "rows": rows})
+                compared_rows += comparisons(case, rows, peer.name)
     except peers.NotRun as error:
         sys.exit(f"NOT RUN: {_PEER.value}: {error}")
     if _JSON.value:
-        pathlib.Path(_JSON.value).write_text(json.dumps(results, indent=2))
+        report = {
+            "results": results,
+            "comparisons": compared_rows,
+            "surroundings": surroundings.surroundings(),
+        }
+        pathlib.Path(_JSON.value).write_text(json.dumps(report, indent=2))
     rows = [row for result in results for row in result["rows"]]
     if any(row.get("verdict") == _WEAKER for row in rows):
         sys.exit("error: an attack of ours left more images than the peer's.")
