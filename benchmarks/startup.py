@@ -16,6 +16,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 
 from absl import app, flags
@@ -111,22 +112,21 @@ def help_comparisons(rows):
     ]
 
 
-def first_calls(name, batch_size, repeats):
-    """Returns the rounds of a function of `fresh_work`."""
+def first_calls(part, batch_size, repeats):
+    """Returns the rounds of a part: what each process took, and in all."""
     size = {"depth": _DEPTH.value, "width": _WIDTH.value}
-    return [
-        fresh.called(name, **size, batch_size=batch_size)
-        for _ in range(repeats)
-    ]
-
-
-def first_comparison(what, goal, rounds):
-    """Returns the comparison of whole processes with a number of seconds."""
-    seconds = [
-        each["process_seconds"] - each.get("preparing_seconds", 0.0)
-        for each in rounds
-    ]
-    return ratios.comparison(what, "", seconds, goal, "s")
+    if part == "training":
+        return [
+            fresh.called("first_step", **size, batch_size=batch_size)
+            for _ in range(repeats)
+        ]
+    with tempfile.TemporaryDirectory() as folder:
+        fresh.called("written_weights", folder=folder, **size)
+        more = {"folder": folder, "batch_size": batch_size}
+        return [
+            fresh.called("first_evaluation", **size, **more)
+            for _ in range(repeats)
+        ]
 
 
 def print_calls(what, rounds):
@@ -153,19 +153,20 @@ def measure():
         modules = _COMMANDS.value or commands()
         results["help"] = helps(modules, _REPEATS.value)
         compared += help_comparisons(results["help"])
-    for part, name, batch, goal in (
-        ("training", "first_step", _TRAINING_BATCH, "<= 30"),
-        ("evaluation", "first_evaluation", _EVALUATION_BATCH, "<= 15"),
+    for part, batch, goal in (
+        ("training", _TRAINING_BATCH, "<= 30"),
+        ("evaluation", _EVALUATION_BATCH, "<= 15"),
     ):
         if part in _ONLY.value:
-            rounds = first_calls(name, batch, _REPEATS.value)
+            rounds = first_calls(part, batch, _REPEATS.value)
             what = (
                 f"first {part} batch, WRN-{_DEPTH.value}-{_WIDTH.value}, "
                 f"b = {batch}"
             )
             print_calls(what, rounds)
             results[part] = rounds
-            compared.append(first_comparison(what, goal, rounds))
+            seconds = [each["process_seconds"] for each in rounds]
+            compared.append(ratios.comparison(what, "", seconds, goal, "s"))
     return results
 
 

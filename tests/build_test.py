@@ -120,6 +120,7 @@ FLOORS = {
     "benchmarks/surroundings": 9,
     "benchmarks/timings": 10,
     "benchmarks/torch_models": 8,
+    "benchmarks/traces": 10,
     "benchmarks/*": 11,
     "tests/hostile_calls": 11,
     "tests/hostile_images": 11,
