@@ -10,7 +10,7 @@ Every part of AutoAttack runs alone, on all images that are classified right;
 "standard" runs them in order, each on what the one before left. What the peer
 returns is judged by our model: inside ball and box, and wrong. Goal: robust
 accuracies within 1 point of each other, ours not the higher one. Seconds are
-the whole attack's, ours with tracing.
+the whole attack's, medians of --repeats rounds, ours with tracing in the first.
 
 The peer, torchattacks 3.5.1: its AutoAttack runs APGD and FAB with 10 steps
 and not with 100, seeds from the clock, and targets all wrong classes and not
@@ -27,6 +27,7 @@ cross-entropy and on the ratio of logits with 5 starts each, DeepFool, Square.
 import json
 import os
 import pathlib
+import statistics
 import sys
 
 import numpy as np
@@ -72,6 +73,9 @@ _NUM_IMAGES = flags.DEFINE_integer(
 _NUM_STEPS = flags.DEFINE_integer("num_steps", 100, "of APGD and FAB")
 _NUM_QUERIES = flags.DEFINE_integer("num_queries", 5000, "of Square")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 200, "of both", lower_bound=1)
+_REPEATS = flags.DEFINE_integer(
+    "repeats", 1, "rounds of ours and the peer's in turns", lower_bound=1
+)
 _PYTHON = flags.DEFINE_string(
     "peers_python", peers.PYTHON, "interpreter of the peers' environment"
 )
@@ -79,7 +83,7 @@ _ONEDNN = flags.DEFINE_bool("onednn", True, "TensorFlow's oneDNN kernels")
 _JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
 
-def compare(case, names, peer, batch_size, steps):
+def compare(case, names, peer, batch_size, steps, repeats=1):
     """Yields a row for each attack, ours and the peer's side by side.
 
     Args:
@@ -88,6 +92,7 @@ def compare(case, names, peer, batch_size, steps):
       peer: peers.Peer that has their parts, or "art" with its own whole.
       batch_size: of both.
       steps: {part: number of steps}.
+      repeats: rounds of both in turns; verdicts are the last one's.
     """
     from atat_tf import attacker, columns
 
@@ -103,28 +108,49 @@ def compare(case, names, peer, batch_size, steps):
                 f"{part}{steps[part]}", case.epsilon, None, case.num_classes
             )
         ]
-        ours, seconds, processor = compared.evaluation(
-            runner, attacks, case, right, only_right=False
-        )
+        parts = {part: {"num_steps": steps[part]} for part in _SEQUENCES[name]}
+        if peer.name == "art":
+            parts = {"autoattack": {}}
         row = {
             "attack": name,
             "images": len(right),
             "right": int(right.sum()),
             "logits_differ_by": difference,
-            "ours": float(ours.mean()),
-            "our_seconds": seconds,
-            "our_processor_seconds": processor,
         }
-        parts = {part: {"num_steps": steps[part]} for part in _SEQUENCES[name]}
-        if peer.name == "art":
-            parts = {"autoattack": {}}
-        try:
-            theirs = _theirs(case, parts, peer, batch_size, right)
-        except peers.NotRun as error:
-            yield {**row, "not_run": str(error)}
-            continue
-        stands = theirs.pop("stands")
-        yield {**row, **theirs, **_disagreement(ours, stands)}
+        rounds = []
+        for _ in range(repeats):
+            rounds.append(_ours(case, attacks, runner, right))
+            try:
+                rounds[-1] |= _theirs(case, parts, peer, batch_size, right)
+            except peers.NotRun as error:
+                row["not_run"] = str(error)
+                break
+        yield row | _summed_up(rounds)
+
+
+def _ours(case, attacks, runner, right):
+    stands, seconds, processor = compared.evaluation(
+        runner, attacks, case, right, only_right=False
+    )
+    return {
+        "our_verdicts": stands,
+        "our_seconds": seconds,
+        "our_processor_seconds": processor,
+    }
+
+
+def _summed_up(rounds):
+    """Returns medians of the rounds, all of their seconds, and verdicts."""
+    names = [name for name in rounds[-1] if name.endswith("_seconds")]
+    every = {name: [each[name] for each in rounds] for name in names}
+    medians = {name: statistics.median(every[name]) for name in names}
+    ours, theirs = (
+        rounds[-1].get(f"{who}_verdicts") for who in ("our", "their")
+    )
+    row = {"ours": float(ours.mean()), **medians, "rounds": every}
+    if theirs is not None:
+        row |= {"theirs": float(theirs.mean()), **_disagreement(ours, theirs)}
+    return row
 
 
 def _theirs(case, parts, peer, batch_size, right):
@@ -148,8 +174,7 @@ def _theirs(case, parts, peer, batch_size, right):
         seconds += attacked.seconds
         processor += attacked.processor_seconds
     return {
-        "stands": stands,
-        "theirs": float(stands.mean()),
+        "their_verdicts": stands,
         "their_seconds": seconds,
         "their_processor_seconds": processor,
     }
@@ -177,10 +202,12 @@ def comparisons(case, rows, peer):
             found.append(ratios.not_run(what, peer, row["not_run"]))
             continue
         goal = _FASTER[peer] if row["attack"] == "standard" else ""
-        faster = row["their_seconds"] / row["our_seconds"]
+        faster = ratios.over(
+            row["rounds"]["their_seconds"], row["rounds"]["our_seconds"]
+        )
         left = 100 * row["difference"]
         found += [
-            ratios.comparison(what, peer, [faster], goal),
+            ratios.comparison(what, peer, faster, goal),
             ratios.comparison(
                 f"{what}, left more", peer, [left], "<= 1", "points"
             ),
@@ -259,7 +286,7 @@ def main(argv):
             for name in _ONLY.value:
                 case = _CASES[name](dataset, _NUM_IMAGES.value, _EPSILON[name])
                 given = _ATTACKS.value, peer, _BATCH_SIZE.value, steps
-                rows = list(compare(case, *given))
+                rows = list(compare(case, *given, _REPEATS.value))
                 print_case(case, rows, peer.versions)
                 results.append({"case": case.what, "rows": rows})
                 compared_rows += comparisons(case, rows, peer.name)

@@ -112,8 +112,8 @@ SUITES = (
         "torchattacks",
         ">= 2 x, within 1 point",
         "benchmarks.autoattack_parity",
-        ("--cases=robust", "--attacks=standard"),
-        (*_TINY_ATTACK, "--num_queries=10"),
+        ("--cases=robust", "--attacks=standard", "--repeats=5"),
+        (*_TINY_ATTACK, "--num_queries=10", "--repeats=1"),
     ),
     Suite(
         "autoattack_art",
@@ -121,9 +121,9 @@ SUITES = (
         "ART",
         ">= 3 x, within 1 point",
         "benchmarks.autoattack_parity",
-        ("--cases=robust", "--attacks=standard", "--peer=art"),
+        ("--cases=robust", "--attacks=standard", "--peer=art", "--repeats=5"),
         # ART's own has no number of steps.
-        ("--num_images=2", "--batch_size=2", "--num_steps=2"),
+        ("--num_images=2", "--batch_size=2", "--num_steps=2", "--repeats=1"),
     ),
     Suite(
         "serving",
