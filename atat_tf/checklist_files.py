@@ -114,7 +114,10 @@ def checkpoint_point(run, workdir, weights):
     if run.dataset.name != run.config.dataset:
         return not_run("checkpoint", "the run was trained on another data set")
     recorded = max(scores) if weights == "best" else scores[-1]
-    attack = experiment.build_attack(run.config) if under == "pgd" else None
+    attack = {
+        "clean": None,
+        "pgd": experiment.build_validation_attack(run.config),
+    }[under]
     correct = robustness.Evaluator(run.classifier, {under: attack}).correct(
         under, run.dataset.validation, run.attacker.batch_size
     )

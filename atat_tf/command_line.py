@@ -13,7 +13,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from atat_tf.errors import InputError, unknown
+from atat_tf.errors import InputError, TrainingError, unknown
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _DEFAULT_RECIPE = _ROOT / "configs" / "atat.py"
@@ -58,7 +58,12 @@ def run(main, recipes=True):
                     f"{' '.join(argv[1:])!r}."
                 )
             main(argv)
-        except (InputError, FloatingPointError, OSError) as error:
+        except (
+            InputError,
+            TrainingError,
+            FloatingPointError,
+            OSError,
+        ) as error:
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
             print(

@@ -6,28 +6,18 @@ leave, whole and term by term. `student` and `teacher` are models from
 """
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import tensorflow as tf
 
-from atat_tf import attention, losses
+from atat_tf import attention, compared_defenses, losses, released_defenses
 from atat_tf.errors import expect
-
-
-class Objective(NamedTuple):
-    """One training step's losses, before any mean.
-
-    Attributes:
-      loss: [b], what is minimised.
-      terms: {name: [b]}, its parts before their weights.
-      clean_logits: [b, k], or None where clean images were not seen.
-      adversarial_logits: [b, k], or None.
-    """
-
-    loss: tf.Tensor
-    terms: dict
-    clean_logits: tf.Tensor | None
-    adversarial_logits: tf.Tensor | None
+from atat_tf.objective import (
+    Objective,
+    expect_weight,
+    mixture_cross_entropy,
+    mixture_outputs,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,14 +65,10 @@ class AdversarialTraining:
             logits = student(adversarial, training=True)["logits"]
             loss = losses.cross_entropy(labels, logits)
             return Objective(loss, {"cross_entropy": loss}, None, logits)
-        mixture = tf.concat([images, adversarial], axis=0)
-        logits = student(mixture, training=True)["logits"]
-        clean_logits, adversarial_logits = tf.split(logits, 2)
-        loss = _mixture_cross_entropy(
-            self.clean_weight, labels, clean_logits, adversarial_logits
-        )
-        terms = {"cross_entropy": loss}
-        return Objective(loss, terms, clean_logits, adversarial_logits)
+        clean, attacked = mixture_outputs(student, images, adversarial)
+        clean, attacked = clean["logits"], attacked["logits"]
+        loss = mixture_cross_entropy(self.clean_weight, labels, clean, attacked)
+        return Objective(loss, {"cross_entropy": loss}, clean, attacked)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +89,7 @@ class LogitPairing:
     layers: ClassVar = ()
 
     def __post_init__(self):
-        _expect_weight("logit_weight", self.logit_weight)
+        expect_weight("logit_weight", self.logit_weight)
         _expect_clean_weight(self.clean_weight)
 
     def __call__(self, student, teacher, images, adversarial, labels):
@@ -144,8 +130,8 @@ class ATAT:
     needs_teacher: ClassVar = True
 
     def __post_init__(self):
-        _expect_weight("attention_weight", self.attention_weight)
-        _expect_weight("logit_weight", self.logit_weight)
+        expect_weight("attention_weight", self.attention_weight)
+        expect_weight("logit_weight", self.logit_weight)
         _expect_clean_weight(self.clean_weight)
         expect(self.layers, "at least one attention layer", layers=self.layers)
 
@@ -179,7 +165,7 @@ class ATAT:
             )
 
         terms = {
-            "cross_entropy": _mixture_cross_entropy(
+            "cross_entropy": mixture_cross_entropy(
                 self.clean_weight, labels, clean_logits, adversarial_logits
             ),
             "attention_transfer": losses.attention_transfer(
@@ -201,18 +187,12 @@ DEFENSES = {
     "standard": Standard,
     "at": AdversarialTraining,
     "alp": LogitPairing,
+    "tla": compared_defenses.TLA,
+    "trades": compared_defenses.TRADES,
     "atat": ATAT,
+    "released_cifar10": released_defenses.ReleasedCIFAR10,
+    "released_cifar100": released_defenses.ReleasedCIFAR100,
 }
-
-
-def _mixture_cross_entropy(weight, labels, clean_logits, adversarial_logits):
-    clean = losses.cross_entropy(labels, clean_logits)
-    adversarial = losses.cross_entropy(labels, adversarial_logits)
-    return weight * clean + (1.0 - weight) * adversarial
-
-
-def _expect_weight(name, value):
-    expect(value >= 0, f"{name} >= 0", **{name: value})
 
 
 def _expect_clean_weight(value):

@@ -1,4 +1,7 @@
-"""The one exception for bad input, and the two sentences it is raised with."""
+"""The exceptions with a sentence for the user, and how one is put.
+
+InputError is for bad input; TrainingError for a training that went wrong.
+"""
 
 import difflib
 
@@ -8,6 +11,10 @@ class InputError(ValueError):
 
     Command lines print it as one sentence, without a traceback.
     """
+
+
+class TrainingError(RuntimeError):
+    """A training has ended early; the text says why, and how to go on."""
 
 
 def expect(holds, rule, **received):

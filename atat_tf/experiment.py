@@ -5,13 +5,23 @@ classifier, attack, defense and trainer that it names.
 """
 
 import dataclasses
+import inspect
 import json
 
 import keras
 import ml_collections
 import tensorflow as tf
 
-from atat_tf import attacks, columns, datasets, defenses, models, trainer
+from atat_tf import (
+    attacks,
+    columns,
+    datasets,
+    defenses,
+    guard,
+    models,
+    trainer,
+    training_attacks,
+)
 from atat_tf.errors import expect, unknown
 from configs import base
 
@@ -30,6 +40,9 @@ def resolve(config):
         defaults["num_epochs"] = defaults["teacher_num_epochs"]
         rate = defaults["teacher_learning_rate"]
         defaults["optimizer.learning_rate"] = rate
+        defaults["guard"] = "off"
+    by_attack = base.BY_ATTACK.get(config.attack.name, base.BY_ATTACK[""])
+    defaults = {**by_attack, **defaults}
     for path, value in defaults.items():
         *sections, field = path.split(".")
         section = config
@@ -63,6 +76,8 @@ def teacher_config(config):
     teacher.defense = ml_collections.ConfigDict({"name": "standard"})
     teacher.num_epochs = config.teacher_num_epochs
     teacher.optimizer.learning_rate = config.teacher_learning_rate
+    teacher.attack.name = "pgd"
+    teacher.guard = "off"
     teacher.student_start = "random"
     teacher.teacher = ""
     return teacher.lock()
@@ -92,10 +107,12 @@ def validate(config, data_dir=None):
     _expect_choice(config, "precision", ("float32", "mixed_bfloat16"))
     _expect_choice(config.optimizer, "schedule", ("piecewise", "cosine"))
     _validate_optimizer(config.optimizer)
+    _validate_guard(config)
     _expect_field(config, "teacher_learning_rate", lambda rate: rate > 0, "> 0")
-    build_attack(config)
+    attack = build_attack(config)
+    build_validation_attack(config)
     build_columns(config)
-    build_defense(config)
+    trainer.expect_fitting_attack(build_defense(config), attack)
     _factory("a backbone", models.BACKBONES, config.backbone.name)
     spec = datasets.spec(config.dataset, data_dir, config.image_size)
     models.units_per_group(config.backbone.depth, config.backbone.width)
@@ -130,8 +147,36 @@ def build_classifier(config, spec):
 
 
 def build_attack(config):
-    """Returns the training attack, PGD within the config's ball."""
-    return attacks.LinfAttack(**config.attack.to_dict())
+    """Returns the training attack that the config's section names.
+
+    Raises:
+      InputError: an unknown name, or a field out of its range.
+    """
+    name, section = _attack_section(config)
+    known = training_attacks.TRAINING_ATTACKS
+    factory = _factory("a training attack", known, name)
+    expect(
+        name == "pgd" or section["random_start"],
+        f"random_start=True, as {name} always has it",
+        random_start=section["random_start"],
+    )
+    fields = inspect.signature(factory).parameters
+    return factory(**{f: v for f, v in section.items() if f in fields})
+
+
+def build_validation_attack(config):
+    """Returns the PGD that validation images, and so the best epoch, meet.
+
+    The section's own PGD, by the labels, whatever attack trains: one-step
+    attacks do not notice when a network has learnt to fool them.
+    """
+    name, section = _attack_section(config)
+    expect(
+        name not in training_attacks.ONE_STEP or section["num_steps"] > 1,
+        f"num_steps > 1, of the PGD that validates {name}",
+        num_steps=section["num_steps"],
+    )
+    return attacks.LinfAttack(**section)
 
 
 def build_columns(config, names=None, num_classes=10):
@@ -229,6 +274,23 @@ def build_strategy(num_devices=None):
     )
     return tf.distribute.MirroredStrategy(
         [f"{kind}:{number}" for number in range(count)]
+    )
+
+
+def _attack_section(config):
+    """Returns the training attack's name and the fields of the PGD."""
+    section = config.attack.to_dict()
+    # Runs from before there were several have no name in their config.json.
+    return section.pop("name", "pgd"), section
+
+
+def _validate_guard(config):
+    _expect_choice(config, "guard", guard.GUARDS)
+    _expect_field(config, "guard_share", lambda s: 0 < s < 1, "in (0, 1)")
+    expect(
+        config.guard == "off" or build_defense(config).needs_attack,
+        "guard=off for a defense that is not validated under attack",
+        guard=config.guard,
     )
 
 

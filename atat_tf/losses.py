@@ -1,4 +1,4 @@
-"""Per-example losses of the paper: cross-entropy and Equations 4, 5 and 6.
+"""Per-example losses: cross-entropy, Equations 4, 5 and 6, and others' own.
 
 Logits and attention maps enter, one number for each example leaves; nothing
 here knows of models, batches on several devices, or weights of a sum.
@@ -106,6 +106,38 @@ def logit_pairing(clean_logits, adversarial_logits):
       [b], >= 0.
     """
     return safe_norm(clean_logits - adversarial_logits)
+
+
+def kl_divergence(clean_logits, logits):
+    """Returns KL(p ‖ q) = Σ_j p_j (log p_j − log q_j) for each example.
+
+    p is the softmax of the clean logits, q that of the others: what TRADES
+    (Zhang et al. 2019) minimises and its attack maximises.
+
+    Args:
+      clean_logits: float [b, k].
+      logits: float [b, k].
+
+    Returns:
+      [b], the dtype of the logits, in nats, >= 0 up to rounding.
+    """
+    log_p = tf.nn.log_softmax(clean_logits)
+    difference = log_p - tf.nn.log_softmax(logits)
+    return tf.reduce_sum(tf.exp(log_p) * difference, axis=-1)
+
+
+def mean_squared_error(first, second):
+    """Returns the mean of (first − second)² for each example.
+
+    Args:
+      first: float [b, ...].
+      second: the same shape.
+
+    Returns:
+      [b], >= 0; its mean over the batch is the mean over everything.
+    """
+    squared = tf.math.squared_difference(first, second)
+    return tf.reduce_mean(squared, axis=list(range(1, squared.shape.rank)))
 
 
 def margin(labels, logits):

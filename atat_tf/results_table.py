@@ -12,6 +12,7 @@ PAPER = {
         "standard": (95.01, 13.35, 0.00, 0.00, 0.00),
         "at": (87.25, 56.22, 45.82, 49.70, 45.87),
         "alp": (86.52, 60.57, 46.17, 52.32, 46.28),
+        "tla": (86.21, 58.88, 51.77, 53.87, 51.59),
         "atat": (91.89, 76.74, 63.98, 70.15, 63.81),
     },
     "cifar100": {
@@ -27,7 +28,11 @@ METHODS = {
     "standard": "Standard",
     "at": "AT",
     "alp": "ALP",
+    "tla": "TLA",
+    "trades": "TRADES",
     "atat": "ATAT",
+    "released_cifar10": "released, CIFAR-10's loss",
+    "released_cifar100": "released, CIFAR-100's loss",
 }
 
 

@@ -29,7 +29,8 @@ class AdversarialTrainer(keras.Model):
       seed: integer in [0, 2**31), the root of every random start.
 
     Raises:
-      InputError: an attack or a teacher is missing, or a layer is unknown.
+      InputError: an attack or a teacher is missing, the attack maximises
+        another loss than the defense needs, or a layer is unknown.
     """
 
     def __init__(self, student, defense, attack=None, teacher=None, seed=0):
@@ -44,6 +45,7 @@ class AdversarialTrainer(keras.Model):
             f"a teacher for {type(defense).__name__}",
             teacher=teacher,
         )
+        expect_fitting_attack(defense, attack)
         self.student = student
         self.defense = defense
         self.attack = attack
@@ -190,6 +192,20 @@ class _Replicas:
             total = tf.reduce_sum(sizes)
         self.global_batch = tf.cast(total, keras.config.floatx())
         self.indices = offset + tf.range(batch)
+
+
+def expect_fitting_attack(defense, attack):
+    """Raises InputError where a defense names a loss that its attack must
+
+    maximise, as TRADES does, and the attack maximises another.
+    """
+    needed = getattr(defense, "attack_loss", None)
+    expect(
+        needed is None or getattr(attack, "loss_fn", None) is needed,
+        f"an attack that maximises {getattr(needed, '__name__', needed)} for "
+        f"{type(defense).__name__}",
+        attack=attack,
+    )
 
 
 def as_pixels(images):

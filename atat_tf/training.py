@@ -18,12 +18,14 @@ from atat_tf import (
     defenses,
     evaluation,
     experiment,
+    guard,
     models,
     progress,
     robustness,
     run_folder,
+    training_attacks,
 )
-from atat_tf.errors import InputError
+from atat_tf.errors import InputError, TrainingError
 
 _DAY = 86400.0
 _SMALL_RECIPE = "configs/small.py"
@@ -44,6 +46,7 @@ def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
     Raises:
       InputError: bad config, data, teacher or workdir; nothing was started.
       FloatingPointError: the loss is no longer finite.
+      TrainingError: the config's guard has stopped the training.
       OSError: a file could not be written.
     """
     workdir = pathlib.Path(workdir)
@@ -133,6 +136,8 @@ class _Run:
         facts = facts or {"step": 0, "epochs": [], "best": -1.0}
         run_folder.write_metrics(self.workdir, facts["epochs"])
         name = self.config.defense.name
+        if self._ended_by_guard(facts["epochs"]):
+            return False
         if facts["step"] >= self.total_steps:
             self.console.print(f"{name}: trained already, in {self.workdir}")
             return False
@@ -179,7 +184,36 @@ class _Run:
                     {"step": step, "epochs": rows, "best": best},
                 )
                 run_folder.write_metrics(self.workdir, rows)
+                if self._ended_by_guard(rows):
+                    break
         writer.close()
+
+    def _ended_by_guard(self, rows):
+        """Returns whether the guard has ended the run after these epochs.
+
+        It looks at the epochs' lines alone, so that a run which was killed
+        before or after it acted ends in the same way.
+        """
+        name = _score_name(self.validator)
+        scores = [row[name] for row in rows]
+        config = self.config
+        if config.guard == "off" or not guard.has_collapsed(
+            scores, config.guard_share
+        ):
+            return False
+        if config.guard == "stop":
+            raise TrainingError(
+                f"{guard.report(scores)} The same command with "
+                "--config.guard=rollback ends there, with --config.guard=off "
+                f"it goes on. The run is in {self.workdir}."
+            )
+        run_folder.load_weights(self.workdir, "best", self.student)
+        run_folder.save_weights(self.workdir, "last", self.student)
+        if config.optimizer.ema:
+            run_folder.save_weights(self.workdir, "ema", self.student)
+        self.console.print(f"{config.defense.name}: {guard.report(scores)}")
+        self.console.print("  Training ends with these weights.")
+        return True
 
     def _time_for_checkpoint(self, step):
         every = self.config.checkpoint_every_steps
@@ -224,7 +258,7 @@ class _Run:
         return row
 
     def _keep_weights(self, row, best):
-        score = row[f"validation_{self.validator.names[-1]}_accuracy"]
+        score = row[_score_name(self.validator)]
         if score > best:
             best = score
             run_folder.save_weights(self.workdir, "best", self.student)
@@ -314,8 +348,13 @@ class _Run:
 def _validator(config, student):
     named = {"clean": None}
     if defenses.DEFENSES[config.defense.name].needs_attack:
-        named["pgd"] = experiment.build_attack(config)
+        named["pgd"] = experiment.build_validation_attack(config)
     return robustness.Evaluator(student, named)
+
+
+def _score_name(validator):
+    """Returns the field of a row by which the best epoch is chosen."""
+    return f"validation_{validator.names[-1]}_accuracy"
 
 
 def _passes(config):
@@ -327,8 +366,12 @@ def _passes(config):
     defense = experiment.build_defense(config)
     if not defense.needs_attack:
         return 3
-    updates = 1 if getattr(defense, "clean_weight", None) == 0 else 2
-    return 2 * config.attack.num_steps + 3 * updates + defense.needs_teacher
+    # Of all, only adversarial training may leave the clean images out.
+    alone = defense == defenses.AdversarialTraining(clean_weight=0)
+    attack = experiment.build_attack(config)
+    before = isinstance(attack, training_attacks.KLAttack)
+    passes = before + 2 * attack.num_steps + defense.needs_teacher
+    return passes + (3 if alone else 6)
 
 
 def _expect_same_config(workdir, config):
@@ -336,6 +379,12 @@ def _expect_same_config(workdir, config):
     if not path.exists():
         return
     here, there = experiment.to_dict(config), run_folder.read_json(path)
+    # Runs from before there were several training attacks had PGD.
+    there.setdefault("attack", {}).setdefault("name", "pgd")
+    for values in (here, there):
+        # A guard only looks on, and may be another when a run goes on.
+        for field in ("guard", "guard_share"):
+            values.pop(field, None)
     differing = evaluation.differences(here, there)
     if differing:
         raise InputError(

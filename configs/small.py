@@ -3,7 +3,8 @@
     python -m atat_tf.train --config=configs/small.py:atat \
         --data_dir=../shared/tfds --workdir=runs/small_atat
 
-The name behind the colon is a recipe: standard, at, alp or atat. Measured on
+The name behind the colon is a recipe: standard, at, madry, alp, tla, trades,
+atat, fast, released_cifar10 or released_cifar100. Measured on
 the JPEG copy of CIFAR-10, 10,000 test images, seed 0, best epoch by
 validation, commit 10140ccb2955; about half an hour for atat with its teacher,
 and for at, on two free cores. A small network on the JPEG copy, not the
@@ -13,12 +14,23 @@ paper's WRN. Percent:
     standard  72.28    1.52        0.00    0.00     0.00
     at        54.60   26.69       24.16   25.35    24.19
     atat      38.18   27.00       26.47   26.76    26.45
-    alp       not run
+    others    not run
 """
 
 import importlib
 
-_METHODS = ("standard", "at", "alp", "atat")
+_METHODS = (
+    "standard",
+    "at",
+    "madry",
+    "alp",
+    "tla",
+    "trades",
+    "atat",
+    "fast",
+    "released_cifar10",
+    "released_cifar100",
+)
 
 
 def get_config(method="atat"):

@@ -38,6 +38,7 @@ FLOORS = {
     "atat_tf/counter_random": 1,
     "atat_tf/datasets": 1,
     "atat_tf/gate": 1,
+    "atat_tf/guard": 1,
     "atat_tf/ledger": 1,
     "atat_tf/losses": 1,
     "atat_tf/models": 1,
@@ -52,9 +53,11 @@ FLOORS = {
     "atat_tf/checkpoints": 2,
     "atat_tf/classifiers": 2,
     "atat_tf/frozen": 2,
+    "atat_tf/objective": 2,
     "atat_tf/results_table": 2,
     "atat_tf/squares": 2,
     "atat_tf/stepped": 2,
+    "atat_tf/triplets": 2,
     "serving/batching": 2,
     "serving/client_calls": 2,
     "serving/client_channel": 2,
@@ -66,7 +69,8 @@ FLOORS = {
     "serving/servable": 2,
     "serving/worker_threads": 2,
     "atat_tf/attacks": 3,
-    "atat_tf/defenses": 3,
+    "atat_tf/compared_defenses": 3,
+    "atat_tf/released_defenses": 3,
     "serving/grpc_client": 3,
     "serving/json_answers": 3,
     "serving/json_tensors": 3,
@@ -77,10 +81,12 @@ FLOORS = {
     "atat_tf/apgd": 4,
     "atat_tf/attention_attack": 4,
     "atat_tf/baseline_attacks": 4,
+    "atat_tf/defenses": 4,
     "atat_tf/fab": 4,
     "atat_tf/robustness": 4,
     "atat_tf/square": 4,
     "atat_tf/trainer": 4,
+    "atat_tf/training_attacks": 4,
     "serving/example_tasks": 4,
     "serving/json_examples": 4,
     "atat_tf/attacker": 5,
@@ -129,14 +135,24 @@ FLOORS = {
     "tests/*_test": 13,
 }
 
+_RECIPES = (
+    "configs/alp",
+    "configs/at",
+    "configs/atat",
+    "configs/fast",
+    "configs/madry",
+    "configs/released_cifar10",
+    "configs/released_cifar100",
+    "configs/standard",
+    "configs/tla",
+    "configs/trades",
+)
+
 # Modules that a file imports by a name it computes.
 COMPUTED_IMPORTS = {
-    "configs/small": (
-        "configs/alp",
-        "configs/at",
-        "configs/atat",
-        "configs/standard",
-    ),
+    "configs/small": _RECIPES,
+    "tests/experiment_test": _RECIPES,
+    "tests/runs": _RECIPES,
 }
 
 # What `pip install` calls a module, where that is not the module's own name.

@@ -100,7 +100,8 @@ class EveryDefenseTest(DefenseTestCase):
         toys.randomise(self.teacher, seed=7)
         moved = np.max(np.abs(self._objective(defense).loss - loss))
         if defense.needs_teacher:
-            self.assertGreater(moved, 1e-3)
+            # The smallest, of released_cifar100, is of the size of (b · k)⁻².
+            self.assertGreater(moved, 1e-5)
         else:
             self.assertLess(moved, 1e-6)
 

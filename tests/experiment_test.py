@@ -1,14 +1,39 @@
 """From recipes to objects: what is filled in, what is refused."""
 
+import importlib
+
 import keras
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf import attacks, datasets, defenses, experiment
+from atat_tf import (
+    attacks,
+    compared_defenses,
+    datasets,
+    defenses,
+    experiment,
+    training_attacks,
+)
 from atat_tf.errors import InputError
-from configs import alp, at, atat, base, small, standard
+from configs import base, small
 
-_RECIPES = {"standard": standard, "at": at, "alp": alp, "atat": atat}
+# {recipe: its defense}
+_RECIPES = {
+    "standard": "standard",
+    "at": "at",
+    "madry": "at",
+    "alp": "alp",
+    "tla": "tla",
+    "trades": "trades",
+    "atat": "atat",
+    "fast": "atat",
+    "released_cifar10": "released_cifar10",
+    "released_cifar100": "released_cifar100",
+}
+
+
+def _recipe(method):
+    return importlib.import_module(f"configs.{method}").get_config()
 
 
 def _config(**overrides):
@@ -23,12 +48,36 @@ class ResolveTest(parameterized.TestCase, tf.test.TestCase):
         method=[*_RECIPES], dataset=["cifar10", "cifar100", "digits"]
     )
     def test_every_recipe_is_valid_on_every_data_set(self, method, dataset):
-        values = _RECIPES[method].get_config()
+        values = _recipe(method)
         values.dataset = dataset
         config = experiment.resolve(values)
         experiment.validate(config)
         defense = experiment.build_defense(config)
-        self.assertIsInstance(defense, defenses.DEFENSES[method])
+        expected = defenses.DEFENSES[_RECIPES[method]]
+        self.assertIsInstance(defense, expected)
+
+    def test_every_defense_has_a_recipe(self):
+        self.assertCountEqual(defenses.DEFENSES, {*_RECIPES.values()})
+
+    @parameterized.parameters(
+        ("madry", defenses.AdversarialTraining(clean_weight=0)),
+        ("trades", compared_defenses.TRADES(robust_weight=6)),
+        ("tla", compared_defenses.TLA(2.0, 1e-3, 0.03, 0.0)),
+        ("fast", defenses.ATAT(1, 1)),
+    )
+    def test_what_recipes_say(self, method, expected):
+        config = experiment.resolve(_recipe(method))
+        self.assertEqual(experiment.build_defense(config), expected)
+
+    @parameterized.parameters("released_cifar10", "released_cifar100")
+    def test_the_released_codes_protocol(self, method):
+        """Its network, a teacher, and a student from random weights."""
+        config = experiment.resolve(_recipe(method))
+        self.assertEqual(config.backbone.name, "madry_wide_resnet")
+        self.assertEqual(config.student_start, "random")
+        self.assertTrue(experiment.needs_teacher(config))
+        teacher = experiment.teacher_config(config)
+        self.assertEqual(teacher.backbone, config.backbone)
 
     def test_the_papers_protocol(self):
         """§4.1, and λ1 = λ2 = 1."""
@@ -63,7 +112,7 @@ class ResolveTest(parameterized.TestCase, tf.test.TestCase):
     def test_small_recipe(self, method):
         config = experiment.resolve(small.get_config(method))
         experiment.validate(config)
-        self.assertEqual(config.defense.name, method)
+        self.assertEqual(config.defense.name, _RECIPES[method])
         self.assertEqual(config.backbone.depth, 10)
 
     def test_small_recipe_of_an_unknown_method(self):
@@ -88,7 +137,7 @@ class ResolveTest(parameterized.TestCase, tf.test.TestCase):
 
     @parameterized.parameters("cifar10", "digits")
     def test_the_teacher_is_what_the_standard_recipe_trains(self, dataset):
-        values = standard.get_config()
+        values = _recipe("standard")
         values.dataset = dataset
         self.assertEqual(
             experiment.to_dict(experiment.resolve(values)),
@@ -116,6 +165,17 @@ class ValidateTest(parameterized.TestCase, tf.test.TestCase):
         ({"attack__epsilon": 0.0}, r"epsilon in \(0, 1\]"),
         ({"attack__step_size": -0.1}, "step_size > 0"),
         ({"attack__num_steps": 0}, "num_steps >= 1"),
+        ({"guard": "halt"}, "guard among off, rollback, stop"),
+        ({"guard_share": 1.0}, r"guard_share in \(0, 1\)"),
+        ({"attack__name": "pdg"}, "a training attack.*Did you mean 'pgd'"),
+        (
+            {"attack__name": "n_fgsm", "attack__num_steps": 1},
+            "num_steps > 1.*validates n_fgsm",
+        ),
+        (
+            {"attack__name": "fgsm_rs", "attack__random_start": False},
+            "random_start=True, as fgsm_rs",
+        ),
         ({"evaluation__attacks": ("pdg20",)}, "Did you mean 'pgd20'"),
         ({"evaluation__attacks": ()}, "at least one attack"),
         ({"defense__name": "atta"}, "Did you mean 'atat'"),
@@ -129,6 +189,65 @@ class ValidateTest(parameterized.TestCase, tf.test.TestCase):
     def test_refuses(self, overrides, message):
         with self.assertRaisesRegex(InputError, message):
             experiment.validate(_config(**overrides))
+
+
+class AttackTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        ("pgd", attacks.LinfAttack(8 / 255, 2 / 255, 7)),
+        ("trades", training_attacks.KLAttack(8 / 255, 2 / 255, 7)),
+        ("fgsm_rs", attacks.LinfAttack(8 / 255, 10 / 255, 1)),
+        ("n_fgsm", training_attacks.NoiseFGSM(8 / 255, 8 / 255, 1, noise=2.0)),
+    )
+    def test_names(self, name, attack):
+        config = _config(attack__name=name)
+        self.assertEqual(experiment.build_attack(config), attack)
+        # Whatever trains, PGD(7) chooses the best epoch.
+        self.assertEqual(
+            experiment.build_validation_attack(config),
+            attacks.LinfAttack(8 / 255, 2 / 255, 7),
+        )
+
+    def test_a_config_from_before_names_is_pgd(self):
+        values = experiment.to_dict(_config())
+        del values["attack"]["name"]
+        self.assertEqual(
+            experiment.build_attack(experiment.from_dict(values)),
+            attacks.LinfAttack(8 / 255, 2 / 255, 7),
+        )
+
+    @parameterized.parameters("pgd", "fgsm_rs", "n_fgsm")
+    def test_trades_is_refused_another_attack(self, name):
+        values = _recipe("trades")
+        values.attack.name = name
+        with self.assertRaisesRegex(
+            InputError, "maximises kl_divergence for TRADES"
+        ):
+            experiment.validate(experiment.resolve(values))
+
+    @parameterized.parameters(
+        ("pgd", "off"),
+        ("trades", "off"),
+        ("fgsm_rs", "stop"),
+        ("n_fgsm", "stop"),
+    )
+    def test_one_step_attacks_are_guarded(self, name, guard):
+        self.assertEqual(_config(attack__name=name).guard, guard)
+        chosen = _config(attack__name=name, guard="rollback")
+        self.assertEqual(chosen.guard, "rollback")
+        self.assertEqual(experiment.teacher_config(chosen).guard, "off")
+        self.assertEqual(experiment.teacher_config(chosen).attack.name, "pgd")
+
+    def test_nothing_to_guard(self):
+        values = _recipe("standard")
+        values.guard = "stop"
+        with self.assertRaisesRegex(InputError, "guard=off for a defense"):
+            experiment.validate(experiment.resolve(values))
+
+    def test_columns_keep_their_step_size(self):
+        (column,) = experiment.build_columns(
+            _config(attack__name="n_fgsm"), ["pgd20"]
+        )["pgd20"]
+        self.assertEqual(column.attack, attacks.pgd(8 / 255, 2 / 255, 20))
 
 
 class BuildTest(tf.test.TestCase):

@@ -254,6 +254,74 @@ class LogitPairingTest(tf.test.TestCase):
         self.assertAllEqual(pairing, losses.logit_pairing(adversarial, clean))
 
 
+class DivergenceTest(tf.test.TestCase):
+    def test_hand_numbers(self):
+        """p = (¾, ¼), q = (½, ½): ¾ log 3/2 + ¼ log ½; and backwards."""
+        clean, other = tf.constant([[np.log(3.0), 0.0]]), tf.zeros([1, 2])
+        forward = 0.75 * np.log(1.5) + 0.25 * np.log(0.5)
+        backward = 0.5 * np.log(2 / 3) + 0.5 * np.log(2.0)
+        self.assertAllClose(
+            losses.kl_divergence(clean, other), [forward], 1e-6, 1e-6
+        )
+        self.assertAllClose(
+            losses.kl_divergence(other, clean), [backward], 1e-6, 1e-6
+        )
+
+    def test_equals_numpy_twin(self):
+        clean, other = _logits(1), _logits(2)
+        expected = []
+        for a, b in zip(clean.numpy(), other.numpy(), strict=True):
+            p, q = np.exp(a) / sum(np.exp(a)), np.exp(b) / sum(np.exp(b))
+            expected.append(sum(p * np.log(p / q)))
+        divergence = losses.kl_divergence(clean, other)
+        self.assertAllClose(divergence, expected, 1e-4, 1e-6)
+        self.assertAllGreater(divergence, 0.0)
+
+    def test_shift_changes_nothing_and_itself_is_zero(self):
+        clean, other = _logits(1), _logits(2)
+        self.assertAllClose(
+            losses.kl_divergence(clean + 7.0, other - 3.0),
+            losses.kl_divergence(clean, other),
+            1e-4,
+        )
+        self.assertAllClose(
+            losses.kl_divergence(clean, clean), np.zeros(4), atol=1e-6
+        )
+
+    def test_gradient_by_hand(self):
+        """By q's logits q − p; by p's p_j (log p_j/q_j − KL)."""
+        clean, other = _logits(1), _logits(2)
+        with tf.GradientTape() as tape:
+            tape.watch([clean, other])
+            divergence = losses.kl_divergence(clean, other)
+        by_clean, by_other = tape.gradient(divergence, [clean, other])
+        p, q = tf.nn.softmax(clean).numpy(), tf.nn.softmax(other).numpy()
+        self.assertAllClose(by_other, q - p, 1e-5, 1e-5)
+        expected = p * (np.log(p / q) - divergence.numpy()[:, None])
+        self.assertAllClose(by_clean, expected, 1e-4, 1e-5)
+
+    def test_certain_predictions_are_finite(self):
+        clean = tf.constant([[200.0, 0.0], [0.0, 200.0], [200.0, 0.0]])
+        other = tf.constant([[200.0, 0.0], [200.0, 0.0], [0.0, 0.0]])
+        with tf.GradientTape() as tape:
+            tape.watch(other)
+            divergence = losses.kl_divergence(clean, other)
+        self.assertAllClose(divergence, [0.0, 200.0, np.log(2)], 1e-5, 1e-5)
+        gradient = tape.gradient(divergence, other)
+        self.assertAllClose(
+            gradient, [[0.0, 0.0], [1.0, -1.0], [-0.5, 0.5]], 1e-5, 1e-5
+        )
+
+
+class MeanSquaredErrorTest(tf.test.TestCase):
+    def test_hand_numbers(self):
+        first = tf.constant([[[1.0, 2.0]], [[0.0, 0.0]]])
+        second = tf.constant([[[3.0, 1.0]], [[0.0, 4.0]]])
+        # (4 + 1) / 2 and (0 + 16) / 2.
+        error = losses.mean_squared_error(first, second)
+        self.assertAllClose(error, [2.5, 8.0], 1e-6, 1e-6)
+
+
 class MarginTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(
         # (logits, label, z_y − the largest other)

@@ -5,11 +5,18 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf import attacks, defenses, trainer
+from atat_tf import (
+    attacks,
+    compared_defenses,
+    defenses,
+    trainer,
+    training_attacks,
+)
 from atat_tf.errors import InputError
 from tests import toys
 
 _ATTACK = attacks.pgd(8 / 255, 4 / 255, 2)
+_KL_ATTACK = training_attacks.trades(8 / 255, 4 / 255, 2)
 
 
 def _linear_classifier(kernel, l2=0.0):
@@ -107,8 +114,9 @@ class StepTest(parameterized.TestCase, tf.test.TestCase):
         student, teacher = toys.small_classifier(1), toys.small_classifier(2)
         before = [w.copy() for w in student.get_weights()]
         frozen = [w.copy() for w in teacher.get_weights()]
+        attack = _KL_ATTACK if name == "trades" else _ATTACK
         logs = _step(
-            _trainer(student, defense, teacher=teacher),
+            _trainer(student, defense, attack, teacher),
             self.images,
             self.labels,
         )
@@ -153,7 +161,11 @@ class StepTest(parameterized.TestCase, tf.test.TestCase):
             kernels.append(student.get_weights()[0])
         self.assertAllClose(*kernels, 1e-6, 1e-6)
 
-    def test_mixed_precision_keeps_losses_and_weights_in_float32(self):
+    @parameterized.parameters(
+        name for name in defenses.DEFENSES if name != "standard"
+    )
+    def test_mixed_precision_keeps_losses_and_weights_in_float32(self, name):
+        defense = defenses.DEFENSES[name]()
         keras.config.set_dtype_policy("mixed_bfloat16")
         try:
             student, teacher = (
@@ -163,16 +175,17 @@ class StepTest(parameterized.TestCase, tf.test.TestCase):
         finally:
             keras.config.set_dtype_policy("float32")
         self.assertEqual(student.get_layer("stem").compute_dtype, "bfloat16")
-        objective = defenses.ATAT()(
-            trainer.models.with_taps(student, ("features",)),
-            trainer.models.with_taps(teacher, ("features",)),
+        objective = defense(
+            trainer.models.with_taps(student, defense.layers),
+            trainer.models.with_taps(teacher, defense.layers),
             self.images,
             self.images,
             self.labels,
         )
         for values in (objective.loss, *objective.terms.values()):
             self.assertEqual(values.dtype, tf.float32)
-        built = _trainer(student, defenses.ATAT(), teacher=teacher)
+        attack = _KL_ATTACK if name == "trades" else _ATTACK
+        built = _trainer(student, defense, attack, teacher)
         logs = _step(built, self.images, self.labels)
         self.assertTrue(np.isfinite(float(logs["loss"])))
         self.assertEqual({w.dtype for w in student.weights}, {"float32"})
@@ -218,6 +231,14 @@ class MissingPartsTest(tf.test.TestCase):
         with self.assertRaisesRegex(InputError, "attack for Adversarial"):
             trainer.AdversarialTrainer(
                 toys.small_classifier(), defenses.AdversarialTraining()
+            )
+
+    def test_an_attack_that_maximises_another_loss(self):
+        with self.assertRaisesRegex(
+            InputError, "maximises kl_divergence for TRADES.*LinfAttack"
+        ):
+            trainer.AdversarialTrainer(
+                toys.small_classifier(), compared_defenses.TRADES(), _ATTACK
             )
 
     def test_teacher(self):

@@ -18,7 +18,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from atat_tf import checkpoints, run_folder, training
-from atat_tf.errors import InputError
+from atat_tf.errors import InputError, TrainingError
 from tests import runs
 
 
@@ -55,7 +55,7 @@ class RunsTest(parameterized.TestCase, tf.test.TestCase):
         self.workdir = self.base / self.id().rpartition(".")[2]
 
     def _train(self, method="atat", workdir=None, **overrides):
-        if method == "atat":
+        if method in ("atat", "fast"):
             overrides.setdefault("teacher", str(self.done / "teacher"))
         return training.train_and_evaluate(
             runs.config(method, **overrides), workdir or self.workdir
@@ -162,11 +162,31 @@ class FilesTest(RunsTest):
         after = (self.done / "last.weights.h5").stat().st_mtime_ns
         self.assertEqual(before, after)
 
-    @parameterized.parameters("at", "alp")
+    @parameterized.parameters("at", "alp", "tla", "trades", "madry")
     def test_other_methods_train_without_a_teacher(self, method):
         results = self._train(method, num_epochs=1)
-        self.assertEqual(results["method"], method)
+        name = {"madry": "at"}.get(method, method)
+        self.assertEqual(results["method"], name)
+        (row,) = run_folder.read_metrics(self.workdir)
+        self.assertIn("validation_pgd_accuracy", row)
         self.assertFalse((self.workdir / "teacher").exists())
+
+    @parameterized.parameters("released_cifar10", "released_cifar100")
+    def test_released_students_start_at_random(self, method):
+        """One step at a rate of all but zero later, it is no teacher's."""
+        self._train(method, num_epochs=1, optimizer__learning_rate=1e-30)
+        teacher, student = (
+            _arrays(run_folder.weights_path(folder, which))
+            for folder, which in (
+                (self.workdir / "teacher", "best"),
+                (self.workdir, "last"),
+            )
+        )
+        kernel = next(k for k in teacher if teacher[k].shape == (64, 10))
+        self.assertGreater(np.max(np.abs(teacher[kernel])), 0)
+        self.assertNotAllClose(teacher[kernel], student[kernel])
+        (row,) = run_folder.read_metrics(self.workdir)
+        self.assertGreater(row["train_loss"], row["train_cross_entropy"])
 
     def test_madry_alone_never_sees_clean_images(self):
         self._train("at", num_epochs=1, defense__clean_weight=0.0)
@@ -249,6 +269,86 @@ class ResumeTest(RunsTest):
         status, output = runs.finish(words)
         self.assertEqual(status, 0, output)
         self._assert_same_weights(self.workdir, self.done)
+
+
+class GuardTest(RunsTest):
+    """One-step training; an epoch 1 that was better makes epoch 2 a collapse.
+
+    The run is real, and ends one step short; then the record of its first
+    epoch is raised to 100 %.
+    """
+
+    def setUp(self):
+        super().setUp()
+        self._fast(guard="off")
+        newest, one_before = sorted(
+            (self.workdir / "checkpoints").iterdir(), reverse=True
+        )
+        newest.unlink()
+        with np.load(one_before) as stored:
+            arrays = dict(stored)
+        facts = json.loads(str(arrays["facts"]))
+        self.assertEqual(facts["step"], 9)
+        facts["epochs"][0]["validation_pgd_accuracy"] = facts["best"] = 1.0
+        arrays["facts"] = json.dumps(facts)
+        np.savez(one_before, **arrays)
+        for name in ("results.json", "ledger.jsonl"):
+            (self.workdir / name).unlink(missing_ok=True)
+
+    def _fast(self, **overrides):
+        return self._train(
+            "fast",
+            attack__num_steps=2,
+            optimizer__ema=0.9,
+            **overrides,
+        )
+
+    def _epochs(self):
+        return len(run_folder.read_metrics(self.workdir))
+
+    def test_rollback_ends_with_the_best_weights(self):
+        results = self._fast(guard="rollback")
+        self.assertEqual(self._epochs(), 2)
+        best = _arrays(run_folder.weights_path(self.workdir, "best"))
+        for name in ("last", "ema"):
+            other = _arrays(run_folder.weights_path(self.workdir, name))
+            for key, value in best.items():
+                np.testing.assert_array_equal(value, other[key], key)
+        self.assertEqual(results["num_images"], 360)
+        # Done is done.
+        self.assertEqual(self._fast(guard="rollback"), results)
+
+    def test_stop_is_an_error_until_it_is_answered(self):
+        for _ in range(2):
+            with self.assertRaisesRegex(
+                TrainingError, r"collapsed: .* in epoch 2, after 100.0 %.*=off"
+            ):
+                self._fast(guard="stop")
+        self.assertEqual(self._epochs(), 2)
+        self.assertFalse((self.workdir / "results.json").exists())
+        # It is the recipe's own choice.
+        with self.assertRaises(TrainingError):
+            self._fast()
+        self.assertEqual(self._fast(guard="off")["num_images"], 360)
+
+    def test_a_guard_that_sees_no_collapse_changes_nothing(self):
+        other = self.base / "unguarded"
+        self._train(
+            "fast",
+            workdir=other,
+            attack__num_steps=2,
+            optimizer__ema=0.9,
+            guard="off",
+        )
+        self._train(
+            "fast",
+            workdir=self.base / "guarded",
+            attack__num_steps=2,
+            optimizer__ema=0.9,
+            guard="stop",
+            guard_share=1e-6,
+        )
+        self._assert_same_weights(self.base / "guarded", other)
 
 
 class RefusalTest(RunsTest):

@@ -1,0 +1,21 @@
+"""AT of Madry et al. 2018: cross-entropy on adversarial images only.
+
+    python -m atat_tf.train --config=configs/madry.py --workdir=runs/madry
+
+`configs/at.py` is the mixture with clean images. WRN-34-10 on CIFAR-10 or
+CIFAR-100: not run.
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config():
+    config = base.get_config()
+    config.unlock()
+    config.defense = ml_collections.ConfigDict(
+        {"name": "at", "clean_weight": 0.0}
+    )
+    config.student_start = "random"
+    return config.lock()
