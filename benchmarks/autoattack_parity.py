@@ -111,12 +111,8 @@ def compare(case, names, peer, batch_size, steps, repeats=1):
         parts = {part: {"num_steps": steps[part]} for part in _SEQUENCES[name]}
         if peer.name == "art":
             parts = {"autoattack": {}}
-        row = {
-            "attack": name,
-            "images": len(right),
-            "right": int(right.sum()),
-            "logits_differ_by": difference,
-        }
+        row = {"attack": name, "images": len(right), "right": int(right.sum())}
+        row["logits_differ_by"] = difference
         rounds = []
         for _ in range(repeats):
             rounds.append(_ours(case, attacks, runner, right))
@@ -129,24 +125,18 @@ def compare(case, names, peer, batch_size, steps, repeats=1):
 
 
 def _ours(case, attacks, runner, right):
-    stands, seconds, processor = compared.evaluation(
-        runner, attacks, case, right, only_right=False
-    )
-    return {
-        "our_verdicts": stands,
-        "our_seconds": seconds,
-        "our_processor_seconds": processor,
-    }
+    names = "our_verdicts", "our_seconds", "our_processor_seconds"
+    found = compared.evaluation(runner, attacks, case, right, only_right=False)
+    return dict(zip(names, found, strict=True))
 
 
 def _summed_up(rounds):
     """Returns medians of the rounds, all of their seconds, and verdicts."""
-    names = [name for name in rounds[-1] if name.endswith("_seconds")]
+    last = rounds[-1]
+    names = [name for name in last if name.endswith("_seconds")]
     every = {name: [each[name] for each in rounds] for name in names}
     medians = {name: statistics.median(every[name]) for name in names}
-    ours, theirs = (
-        rounds[-1].get(f"{who}_verdicts") for who in ("our", "their")
-    )
+    ours, theirs = last["our_verdicts"], last.get("their_verdicts")
     row = {"ours": float(ours.mean()), **medians, "rounds": every}
     if theirs is not None:
         row |= {"theirs": float(theirs.mean()), **_disagreement(ours, theirs)}

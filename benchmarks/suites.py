@@ -136,7 +136,7 @@ SUITES = (
     ),
     Suite(
         "cheap_training",
-        "time to a student by a cheap inner attack",
+        "time to a student by cheap inner attacks",
         "PGD-7, equal epochs",
         ">= 1.9 x less",
         "benchmarks.cheap_training",

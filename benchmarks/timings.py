@@ -101,12 +101,12 @@ def attack_step(config, split):
 def validation(config):
     """Returns a function that validates one batch as training does.
 
-    Clean and under the training attack, on `evaluation.batch_size` images.
+    Clean and under the recipe's PGD, on `evaluation.batch_size` images.
     """
     split = random_split(config.evaluation.batch_size)
     evaluator = robustness.Evaluator(
         classifier(config),
-        {"clean": None, "pgd": experiment.build_attack(config)},
+        {"clean": None, "pgd": experiment.build_validation_attack(config)},
     )
 
     def validated():
@@ -140,7 +140,7 @@ def passes(config):
     """
     defense = experiment.build_defense(config)
     updates = 1 if getattr(defense, "clean_weight", None) == 0 else 2
-    backward = config.attack.num_steps + updates
+    backward = experiment.build_attack(config).num_steps + updates
     return backward + defense.needs_teacher, backward
 
 

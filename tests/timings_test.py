@@ -23,6 +23,11 @@ class TimingsTest(tf.test.TestCase, parameterized.TestCase):
         config = _config(method, num_steps=num_steps)
         self.assertEqual(timings.passes(config), passes)
 
+    def test_passes_of_a_cheap_attack(self):
+        # One gradient and the student's two; the teacher forwards once more.
+        config = _config("atat", name="n_fgsm")
+        self.assertEqual(timings.passes(config), (4, 3))
+
     def test_passes_of_adversarial_images_alone(self):
         config = _config("at")
         config.defense.clean_weight = 0.0
