@@ -6,8 +6,8 @@
 All train ATAT by the network of `configs/small.py`, with another attack inside:
 N-FGSM (de Jorge et al. 2022), FGSM-RS (Wong et al. 2020), one gradient each. A
 round is a step and a validation batch of each. An epoch is 49,000 images of
-CIFAR-10 in steps and 1,000 in validation, under PGD-7 whatever trains; its input
-pipeline, its files and its start are left out. Goal: 1.9 times less at equal
+CIFAR-10 in steps and 1,000 in validation, under PGD-7 whatever trains; its
+input pipeline, files and start are left out. Goal: 1.9 times less at equal
 epochs.
 
 With --runs=PGD,CHEAP, two trained run folders, what they took and withstood is
