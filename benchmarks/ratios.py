@@ -111,6 +111,8 @@ def cells(compared):
 
 def written(value):
     """Returns a number with three digits that count, and no exponent."""
+    if isinstance(value, int):
+        return f"{value:,}"
     size = abs(value)
     digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 4
     return f"{value:,.{digits}f}"

@@ -210,6 +210,9 @@ def _reason(command, minutes, folder):
         if not ran.returncode:
             return ""
         errors.seek(0)
-        lines = errors.read().strip().splitlines() or [""]
-    last = lines[-1].removeprefix("error: ").removeprefix("NOT RUN: ")
+        lines = errors.read().strip().splitlines()
+    # What absl writes behind the error of a flag.
+    lines = [line for line in lines if not line.startswith("Pass --help")]
+    last = lines[-1].strip() if lines else ""
+    last = last.removeprefix("error: ").removeprefix("NOT RUN: ")
     return last or f"it ended with {ran.returncode}"

@@ -79,7 +79,8 @@ class RatiosTest(parameterized.TestCase):
         (1.2345, "1.23"),
         (0.0123, "0.0123"),
         (-1.5, "-1.50"),
-        (0, "0.0000"),
+        (0.0, "0.0000"),
+        (12345, "12,345"),
     )
     def test_written(self, value, text):
         self.assertEqual(ratios.written(value), text)
