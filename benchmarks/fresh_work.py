@@ -97,7 +97,7 @@ def training_memory(depth, width, batch_size):
     step = timings.training_step(config, split, experiment.build_strategy())
     return {
         "peak_bytes": _peak(step),
-        "activation_bytes": 2 * batch_size * _activations(config),
+        "activation_bytes": 2 * batch_size * activation_bytes(config),
     }
 
 
@@ -109,11 +109,11 @@ def attack_memory(depth, width, batch_size):
     attack = timings.attack_step(config, timings.random_split(batch_size))
     return {
         "peak_bytes": _peak(attack),
-        "activation_bytes": batch_size * _activations(config),
+        "activation_bytes": batch_size * activation_bytes(config),
     }
 
 
-def _activations(config):
+def activation_bytes(config):
     """Returns the bytes that an image's activations have, all layers' outputs.
 
     Every convolution, batch norm, activation and addition gives one, float32.

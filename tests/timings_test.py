@@ -3,7 +3,7 @@
 import tensorflow as tf
 from absl.testing import parameterized
 
-from benchmarks import timings
+from benchmarks import fresh_work, timings
 
 
 def _config(method, **attack):
@@ -37,6 +37,19 @@ class TimingsTest(tf.test.TestCase, parameterized.TestCase):
         # 49,000 images are 382 whole batches of 128, 1,000 are 10 of 100.
         self.assertAllClose(
             timings.epoch_seconds(_config("atat"), 0.5, 2.0), 191 + 20
+        )
+
+    def test_activations(self):
+        """Every layer's output of WRN-10-1, in floats, group by group."""
+        pixels = 2 * 32 * 32 * 3  # the images, and normalised
+        maps = 32 * 32 * 16  # halved by each of the two strides
+        group0 = maps + 7 * maps  # stem; 2 norms, 2 ReLUs, 2 convolutions, sum
+        group1 = 2 * maps + 6 * maps / 2  # first norm and ReLU; a shortcut more
+        group2 = 2 * maps / 2 + 6 * maps / 4
+        head = 2 * maps / 4 + 64 + 10
+        self.assertEqual(
+            fresh_work.activation_bytes(_config("atat")),
+            4 * (pixels + group0 + group1 + group2 + head),
         )
 
     def test_given_weights_are_where_a_step_starts(self):
