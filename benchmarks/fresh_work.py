@@ -4,6 +4,7 @@ Every function imports TensorFlow itself, so that its time counts, and returns
 a dictionary of numbers.
 """
 
+import math
 import pathlib
 import re
 import time
@@ -121,14 +122,7 @@ def activation_bytes(config):
     from benchmarks import timings
 
     shapes = (layer.output.shape for layer in timings.classifier(config).layers)
-    return sum(4 * _size(shape[1:]) for shape in shapes)
-
-
-def _size(shape):
-    size = 1
-    for side in shape:
-        size *= side
-    return size
+    return sum(4 * math.prod(shape[1:]) for shape in shapes)
 
 
 def _peak(step):
