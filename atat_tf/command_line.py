@@ -35,8 +35,8 @@ _DATA_DIR = flags.DEFINE_string(
 _DATASET = flags.DEFINE_string(
     "dataset",
     None,
-    "cifar10, cifar100, digits, or any image-classification set of "
-    "tensorflow-datasets",
+    "cifar10, cifar100, digits, any image-classification set of "
+    "tensorflow-datasets, or folder:PATH with a sub-folder for each class",
 )
 _SEED = flags.DEFINE_integer(
     "seed", None, "root of every random draw", lower_bound=0
@@ -118,8 +118,8 @@ def config(**plain_flags):
     """Returns the recipe's ConfigDict with --dataset and --seed in it.
 
     Args:
-      **plain_flags: {field: value} of a command's own such flags; None where
-        the flag was not given.
+      **plain_flags: {field: value} of a command's own such flags, a field of
+        a section as section.field; None where the flag was not given.
 
     Raises:
       InputError: one of them contradicts an explicit --config.<same>.
@@ -139,7 +139,7 @@ def config(**plain_flags):
                 f"Expected one value of {name}. Received: --{name}={value} "
                 f"and --config.{name}={explicit}."
             )
-        values[name] = value
+        values.update_from_flattened_dict({name: value})
     return values.lock()
 
 

@@ -13,6 +13,8 @@ from atat_tf.errors import InputError, expect
 
 # 2e-4 · ½‖w‖² (the released code's weight decay): Keras' L2 has no ½.
 L2_KERNEL = 1e-4
+# In the place of a layer's name: the last with a spatial map (§3.2).
+DEEPEST = "deepest"
 _BATCH_NORM_MOMENTUM = 0.9
 
 
@@ -214,7 +216,7 @@ def with_taps(classifier, tapped_layers):
 
     Args:
       classifier: functional keras.Model, images -> logits.
-      tapped_layers: names of layers whose output is [b, h, w, c].
+      tapped_layers: names of layers whose output is [b, h, w, c], or DEEPEST.
 
     Returns:
       keras.Model, images -> {"logits": [b, k], layer: [b, h, w, c], ...}.
@@ -224,6 +226,8 @@ def with_taps(classifier, tapped_layers):
         can be named are listed.
     """
     spatial = spatial_layers(classifier)
+    if spatial:
+        spatial.setdefault(DEEPEST, list(spatial.values())[-1])
     for name in tapped_layers:
         if name not in spatial:
             raise InputError(
@@ -283,7 +287,7 @@ def flops_per_image(classifier):
     """
     flops = 0
     for layer in classifier.layers:
-        if isinstance(layer, layers.Conv2D):
+        if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
             positions = layer.output.shape[1] * layer.output.shape[2]
             flops += 2 * positions * int(tf.size(layer.kernel))
         elif isinstance(layer, layers.Dense):

@@ -3,19 +3,38 @@
   python -m atat_tf.train --dataset=cifar10
   python -m atat_tf.train --dataset=digits --workdir=runs/digits
   python -m atat_tf.train --config=configs/at.py --config.num_epochs=30
+  python -m atat_tf.train --model=my.keras --dataset=folder:photos
 
 Run it again to go on after any interruption.
 """
 
+import pathlib
+
 from absl import flags
 
 from atat_tf import command_line
+from atat_tf.errors import expect
 
 flags.adopt_module_key_flags(command_line)
 _TEACHER = flags.DEFINE_string(
     "teacher",
     None,
     "run folder of a trained teacher (default: trained into WORKDIR/teacher)",
+)
+_MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "a .keras file to harden, in the place of a backbone: it is the teacher, "
+    "and the student starts from its weights",
+)
+_BACKBONE = flags.DEFINE_string(
+    "backbone", None, "wide_resnet, ..., or keras:ResNet50 and its like"
+)
+_BAD_IMAGES = flags.DEFINE_enum(
+    "bad_images",
+    None,
+    ["stop", "skip"],
+    "what to do at image files that cannot be decoded (default: stop)",
 )
 _NUM_DEVICES = flags.DEFINE_integer(
     "num_devices",
@@ -27,10 +46,15 @@ _NUM_DEVICES = flags.DEFINE_integer(
 
 def main(argv):
     del argv
-    config = command_line.config(teacher=_TEACHER.value)
-    workdir = command_line.workdir(
-        f"runs/{config.dataset}_{config.defense.name}"
+    _refuse_contradictions()
+    config = command_line.config(
+        teacher=_TEACHER.value,
+        model=_MODEL.value,
+        bad_images=_BAD_IMAGES.value,
+        **{"backbone.name": _BACKBONE.value},
     )
+    data = pathlib.Path(config.dataset.removeprefix("folder:")).name
+    workdir = command_line.workdir(f"runs/{data}_{config.defense.name}")
     data_dir = command_line.data_dir()
 
     with command_line.quiet_start():  # TensorFlow: not for --help
@@ -40,6 +64,15 @@ def main(argv):
         config, workdir, data_dir, _NUM_DEVICES.value
     )
     results_table.print_table([results])
+
+
+def _refuse_contradictions():
+    expect(
+        not (_MODEL.value and _BACKBONE.value),
+        "one of --model and --backbone",
+        model=_MODEL.value,
+        backbone=_BACKBONE.value,
+    )
 
 
 if __name__ == "__main__":

@@ -19,11 +19,14 @@ from atat_tf import (
     evaluation,
     event_log,
     experiment,
+    given_model,
     guard,
+    model_files,
     models,
     progress,
     robustness,
     run_folder,
+    sources,
     training_attacks,
     training_attention,
 )
@@ -90,9 +93,17 @@ def _teacher(config, workdir, dataset, strategy):
         source = workdir / "teacher"
         teacher_config = experiment.teacher_config(config)
         expect_same_config(source, teacher_config)
-        _Run(
-            teacher_config, source, dataset, strategy, None, followed_by=config
-        ).train()
+        if config.model:
+            given_model.write_teacher(config, source, dataset)
+        else:
+            _Run(
+                teacher_config,
+                source,
+                dataset,
+                strategy,
+                None,
+                followed_by=config,
+            ).train()
     with strategy.scope():
         teacher = experiment.build_classifier(config, dataset.spec)
         run_folder.load_weights(source, "best", teacher)
@@ -115,6 +126,8 @@ class _Run:
         keras.utils.set_random_seed(config.seed)
         with strategy.scope():
             self.student = experiment.build_classifier(config, dataset.spec)
+            if config.model and config.student_start == "random":
+                self.student = model_files.with_random_weights(self.student)
             if config.student_start == "teacher":
                 self.student.set_weights(teacher.get_weights())
             self.trainer = experiment.build_trainer(
@@ -134,6 +147,8 @@ class _Run:
     def train(self):
         """Returns whether there was anything left to train."""
         run_folder.create(self.workdir)
+        if self.config.model:
+            model_files.keep(self.config.model, self.workdir)
         run_folder.write_json(
             self.workdir / run_folder.CONFIG, experiment.to_dict(self.config)
         )
@@ -223,13 +238,14 @@ class _Run:
         return every > 0 and step % every == 0
 
     def _batches(self, first_step, num_steps, batch_size=None):
+        config = self.config
         batches = datasets.training_batches(
             self.dataset.train,
-            batch_size or self.config.batch_size,
-            self.config.seed,
+            batch_size or config.batch_size,
+            config.seed,
             first_step,
             num_steps,
-            self.dataset.spec.flip,
+            self.dataset.spec.flip if config.flip is None else config.flip,
         )
         return self.strategy.experimental_distribute_dataset(batches)
 
@@ -302,8 +318,7 @@ class _Run:
         flops = models.flops_per_image(self.student)
         passes = passes_per_image(config)
         self.console.print(
-            f"{config.defense.name}: {config.backbone.name} "
-            f"{config.backbone.depth}-{config.backbone.width} on "
+            f"{config.defense.name}: {sources.network_name(config)} on "
             f"{config.dataset} ({self.dataset.provenance}), "
             f"{len(self.dataset.train):,} training images"
         )
@@ -411,7 +426,9 @@ def expect_same_config(workdir, config):
     path = workdir / run_folder.CONFIG
     if not path.exists():
         return
-    here, there = experiment.to_dict(config), run_folder.read_json(path)
+    here = experiment.to_dict(config)
+    there = experiment.from_dict(run_folder.read_json(path))
+    there = experiment.to_dict(there)
     # Runs from before there were several training attacks had PGD.
     there.setdefault("attack", {}).setdefault("name", "pgd")
     for field in _MOVE_NO_WEIGHT:
@@ -427,8 +444,15 @@ def expect_same_config(workdir, config):
 
 def _expect_fitting_teacher(config):
     path = pathlib.Path(config.teacher) / run_folder.CONFIG
-    teacher = run_folder.read_json(path)
-    fields = ("dataset", "backbone", "split_seed", "num_validation")
+    teacher = experiment.from_dict(run_folder.read_json(path))
+    teacher = experiment.to_dict(teacher)
+    fields = (
+        "dataset",
+        "backbone",
+        "model_digest",
+        "split_seed",
+        "num_validation",
+    )
     here = {f: experiment.to_dict(config)[f] for f in fields}
     there = {f: teacher.get(f) for f in fields}
     differing = evaluation.differences(here, there)
