@@ -96,14 +96,19 @@ class EveryDefenseTest(DefenseTestCase):
     @parameterized.parameters(*defenses.DEFENSES)
     def test_the_teacher_is_read_only_where_it_is_needed(self, name):
         defense = defenses.DEFENSES[name]()
-        loss = self._objective(defense).loss
+        before = self._objective(defense).terms
         toys.randomise(self.teacher, seed=7)
-        moved = np.max(np.abs(self._objective(defense).loss - loss))
+        after = self._objective(defense).terms
+        # In shares: one of released_cifar100's terms is tiny.
+        moved = max(
+            np.max(np.abs(after[term] / before[term] - 1))
+            for term in before
+            if np.all(before[term])
+        )
         if defense.needs_teacher:
-            # The smallest, of released_cifar100, is of the size of (b · k)⁻².
-            self.assertGreater(moved, 1e-5)
+            self.assertGreater(moved, 1e-2)
         else:
-            self.assertLess(moved, 1e-6)
+            self.assertLess(moved, 1e-5)
 
     @parameterized.parameters(*defenses.DEFENSES)
     def test_adversarial_images_are_read_only_where_attacked(self, name):

@@ -5,13 +5,23 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import tensorflow as tf
+from absl.testing import parameterized
 
 _ROOT = pathlib.Path(__file__).parents[1]
 
 
-class ReplicasTest(tf.test.TestCase):
+class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
     def test_two_replicas_equal_one(self):
+        self._assert_two_replicas_equal_one("atat")
+
+    @pytest.mark.long
+    @parameterized.parameters("trades", "released_cifar10")
+    def test_of_other_defenses_too(self, defense):
+        self._assert_two_replicas_equal_one(defense)
+
+    def _assert_two_replicas_equal_one(self, defense):
         """Batch norm, random start, unequal halves, L2 and EMA."""
         results = []
         for number in (1, 2):
@@ -23,6 +33,7 @@ class ReplicasTest(tf.test.TestCase):
                     "tests.distribute_worker",
                     str(number),
                     output,
+                    defense,
                 ],
                 cwd=_ROOT,
                 check=True,

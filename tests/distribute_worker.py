@@ -4,7 +4,7 @@ A process of its own: logical devices are set before TensorFlow starts. In
 float64, so that one replica and two differ by rounding of that size only and
 not by the sign of a gradient that is all but zero.
 
-  python -m tests.distribute_worker NUM_DEVICES OUTPUT.npz
+  python -m tests.distribute_worker NUM_DEVICES OUTPUT.npz [DEFENSE]
 """
 
 import sys
@@ -13,10 +13,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from atat_tf import attacks, defenses, experiment, models, trainer
+from atat_tf import (
+    attacks,
+    defenses,
+    experiment,
+    models,
+    trainer,
+    training_attacks,
+)
+
+_ATTACKS = {"trades": training_attacks.trades}
 
 
-def main(num_devices, output):
+def main(num_devices, output, name="atat"):
     keras.config.set_floatx("float64")
     strategy = experiment.build_strategy(num_devices)
     keras.utils.set_random_seed(1)
@@ -27,8 +36,8 @@ def main(num_devices, output):
         )
         built = trainer.AdversarialTrainer(
             student,
-            defenses.ATAT(),
-            attacks.pgd(8 / 255, 2 / 255, 2),
+            defenses.DEFENSES[name](),
+            _ATTACKS.get(name, attacks.pgd)(8 / 255, 2 / 255, 2),
             teacher,
             seed=3,
         )
@@ -53,4 +62,4 @@ def main(num_devices, output):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), *sys.argv[2:])
