@@ -107,15 +107,15 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
         )
 
     def test_equal_cost(self):
-        """ATAT: 6 epochs of 21 passes (7 attack gradients of 2, an update of
-        3 on twice the images, the teacher's 1), its teacher's 8 of 3: 150.
-        An epoch of AT has 20, so 8 epochs are 160, and 7 would be 140.
+        """ATAT: 3 epochs of 21 passes (7 attack gradients of 2, an update of
+        3 on twice the images, the teacher's 1), its teacher's 8 of 3: 87.
+        An epoch of AT has 20, so 5 epochs are 100, and 4 would be 80.
         """
         plan = self._plan(
             "ablation", rows=["at_equal_cost"], scale=tables.scale("tiny")
         )
         (job,) = plan.jobs
-        self.assertEqual(job.config.num_epochs, 8)
+        self.assertEqual(job.config.num_epochs, 5)
 
     def test_the_standard_row_has_the_teachers_epochs(self):
         (job,) = self._plan(rows=["standard"], scale=tables.scale("tiny")).jobs
