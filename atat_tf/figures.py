@@ -206,7 +206,10 @@ def accuracy_curves(curves, zoom, title, caption):
 def _figure(width, height, title, caption):
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(textwrap.fill(title, int(width * _TITLE_COLUMNS)))
+    figure.get_layout_engine().set(h_pad=0.07)
+    figure.suptitle(
+        textwrap.fill(title, int(width * _TITLE_COLUMNS)), fontsize=11
+    )
     columns = int(width * _CAPTION_COLUMNS)
     lines = [
         textwrap.fill(line, columns, break_long_words=True)

@@ -108,9 +108,9 @@ def main(argv):
     if _FOLLOWED.value not in ("label", "predicted"):
         raise unknown("--attention_of", _FOLLOWED.value, ("label", "predicted"))
     names = [*command_line.workdirs(), *_WORKDIRS.value, *_MODELS.value]
-    expect(names, "at least one network (--workdir or --models)", models=names)
     indices = command_line.integers("indices", _INDICES.value)
     rounds = command_line.integers("rounds", _ROUNDS.value)
+    expect(names, "at least one network (--workdir or --models)", models=names)
     data_dir = command_line.data_dir()
 
     with command_line.quiet_start():  # TensorFlow: not for --help
