@@ -4,7 +4,8 @@
   python -m atat_tf.train --dataset=digits --workdir=runs/digits
   python -m atat_tf.train --config=configs/at.py --config.num_epochs=30
 
-Run it again to go on after any interruption.
+Run it again to go on after any interruption. With TF_CONFIG set it is one of
+several workers: docs/many_machines.md.
 """
 
 from absl import flags
@@ -39,7 +40,8 @@ def main(argv):
     results = training.train_and_evaluate(
         config, workdir, data_dir, _NUM_DEVICES.value
     )
-    results_table.print_table([results])
+    if results:  # the chief's, where there are several workers
+        results_table.print_table([results])
 
 
 if __name__ == "__main__":

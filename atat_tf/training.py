@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from atat_tf import (
     checkpoints,
+    cluster,
     datasets,
     defenses,
     evaluation,
@@ -24,6 +25,7 @@ from atat_tf import (
     robustness,
     run_folder,
     training_attacks,
+    workers,
 )
 from atat_tf.errors import InputError, TrainingError
 
@@ -41,42 +43,66 @@ def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
       num_devices: as for `experiment.build_strategy`.
 
     Returns:
-      The results, as results.json holds them.
+      The results, as results.json holds them; None on a worker that is not
+      the chief.
 
     Raises:
       InputError: bad config, data, teacher or workdir; nothing was started.
       FloatingPointError: the loss is no longer finite.
       TrainingError: the config's guard has stopped the training.
       OSError: a file could not be written.
+      ConnectionError: another worker is gone; see `workers`.
     """
+    members = cluster.from_environment()
     workdir = pathlib.Path(workdir)
     config = experiment.resolve(config)
     experiment.validate(config, data_dir)
-    _expect_same_config(workdir, config)
-    if config.teacher:
-        _expect_fitting_teacher(config)
-    strategy = experiment.build_strategy(num_devices)
+    if members.is_chief:
+        _expect_same_config(workdir, config)
+        if config.teacher:
+            _expect_fitting_teacher(config)
+    strategy = _strategy(members, num_devices)
     if not tf.config.list_physical_devices("GPU"):
         # A resumed run repeats the killed one to the bit; on GPUs it would
         # cost speed, and no such promise is made.
         tf.config.experimental.enable_op_determinism()
-    dataset = evaluation.load_dataset(config, data_dir)
+    with workers.watched(members):
+        dataset = evaluation.load_dataset(config, data_dir)
+        trained = _train(config, workdir, dataset, strategy)
+    if not members.is_chief:
+        return None
+    if not trained and (workdir / run_folder.RESULTS).exists():
+        return run_folder.read_json(workdir / run_folder.RESULTS)
+    return evaluation.evaluate_run(workdir, data_dir=data_dir, dataset=dataset)
+
+
+def _strategy(members, num_devices):
+    if members.count == 1:
+        return experiment.build_strategy(num_devices)
+    progress.console().print(
+        f"{members.name(members.mine)} of {members.count} waits for the others"
+    )
+    return workers.build_strategy(members, num_devices)
+
+
+def _train(config, workdir, dataset, strategy):
+    """Returns whether there was anything left to train."""
+    team = workers.Team(strategy)
     _expect_a_batch(config, dataset, strategy)
+    team.expect_same(f"{config.to_json()} {dataset.provenance}")
     with strategy.scope():
         models.with_taps(
             experiment.build_classifier(config, dataset.spec),
             experiment.build_defense(config).layers,
         )
-    run_folder.create(workdir)
-
+    if team.is_chief:
+        run_folder.create(workdir)
     teacher = None
     if experiment.needs_teacher(config):
         teacher = _teacher(config, workdir, dataset, strategy)
-    run = _Run(config, workdir, dataset, strategy, teacher)
-    trained = run.train()
-    if not trained and (workdir / run_folder.RESULTS).exists():
-        return run_folder.read_json(workdir / run_folder.RESULTS)
-    return evaluation.evaluate_run(workdir, data_dir=data_dir, dataset=dataset)
+    trained = _Run(config, workdir, dataset, strategy, teacher).train()
+    team.total(0)  # all leave together: who is missing earlier is lost
+    return trained
 
 
 def _teacher(config, workdir, dataset, strategy):
@@ -85,13 +111,14 @@ def _teacher(config, workdir, dataset, strategy):
     else:
         source = workdir / "teacher"
         teacher_config = experiment.teacher_config(config)
-        _expect_same_config(source, teacher_config)
+        if workers.Team(strategy).is_chief:
+            _expect_same_config(source, teacher_config)
         _Run(
             teacher_config, source, dataset, strategy, None, followed_by=config
         ).train()
     with strategy.scope():
         teacher = experiment.build_classifier(config, dataset.spec)
-        run_folder.load_weights(source, "best", teacher)
+        workers.Team(strategy).load_weights(source, "best", teacher)
     return teacher
 
 
@@ -106,6 +133,7 @@ class _Run:
         self.workdir = workdir
         self.dataset = dataset
         self.strategy = strategy
+        self.team = workers.Team(strategy)
         self.steps_per_epoch = len(dataset.train) // config.batch_size
         self.total_steps = config.num_epochs * self.steps_per_epoch
         keras.utils.set_random_seed(config.seed)
@@ -124,17 +152,19 @@ class _Run:
             *(v for m in self.trainer.metrics for v in m.variables),
         ]
         self.validator = _validator(config, self.student)
-        self.console = progress.console()
+        self.console = progress.console(quiet=not self.team.is_chief)
 
     def train(self):
         """Returns whether there was anything left to train."""
-        run_folder.create(self.workdir)
-        run_folder.write_json(
-            self.workdir / run_folder.CONFIG, experiment.to_dict(self.config)
-        )
-        facts = checkpoints.restore(self.workdir, self.variables)
+        if self.team.is_chief:
+            run_folder.create(self.workdir)
+            run_folder.write_json(
+                self.workdir / run_folder.CONFIG,
+                experiment.to_dict(self.config),
+            )
+        facts = self.team.restore(self.workdir, self.variables)
         facts = facts or {"step": 0, "epochs": [], "best": -1.0}
-        run_folder.write_metrics(self.workdir, facts["epochs"])
+        self._write_metrics(facts["epochs"])
         name = self.config.defense.name
         if self._ended_by_guard(facts["epochs"]):
             return False
@@ -151,12 +181,14 @@ class _Run:
         step, rows, best = facts["step"], facts["epochs"], facts["best"]
         config = self.config
         iterator = iter(self._batches(step, self.total_steps - step))
-        writer = tf.summary.create_file_writer(
-            str(self.workdir / "tensorboard")
-        )
+        writer = self._summary_writer()
         started = time.monotonic()
         with progress.bar(
-            config.defense.name, self.total_steps, config.batch_size, step
+            config.defense.name,
+            self.total_steps,
+            config.batch_size,
+            step,
+            quiet=not self.team.is_chief,
         ) as advance:
             while step < self.total_steps:
                 self.trainer.train_function(iterator)
@@ -182,8 +214,9 @@ class _Run:
                     step,
                     self.variables,
                     {"step": step, "epochs": rows, "best": best},
+                    writes=self.team.is_chief,
                 )
-                run_folder.write_metrics(self.workdir, rows)
+                self._write_metrics(rows)
                 if self._ended_by_guard(rows):
                     break
         writer.close()
@@ -207,10 +240,10 @@ class _Run:
                 "--config.guard=rollback ends there, with --config.guard=off "
                 f"it goes on. The run is in {self.workdir}."
             )
-        run_folder.load_weights(self.workdir, "best", self.student)
-        run_folder.save_weights(self.workdir, "last", self.student)
+        self.team.load_weights(self.workdir, "best", self.student)
+        self._save_weights("last")
         if config.optimizer.ema:
-            run_folder.save_weights(self.workdir, "ema", self.student)
+            self._save_weights("ema")
         self.console.print(f"{config.defense.name}: {guard.report(scores)}")
         self.console.print("  Training ends with these weights.")
         return True
@@ -219,16 +252,34 @@ class _Run:
         every = self.config.checkpoint_every_steps
         return every > 0 and step % every == 0
 
+    def _write_metrics(self, rows):
+        if self.team.is_chief:
+            run_folder.write_metrics(self.workdir, rows)
+
+    def _save_weights(self, which):
+        if self.team.is_chief:
+            run_folder.save_weights(self.workdir, which, self.student)
+
+    def _summary_writer(self):
+        if not self.team.is_chief:
+            return tf.summary.create_noop_writer()
+        return tf.summary.create_file_writer(str(self.workdir / "tensorboard"))
+
     def _batches(self, first_step, num_steps, batch_size=None):
-        batches = datasets.training_batches(
-            self.dataset.train,
-            batch_size or self.config.batch_size,
-            self.config.seed,
-            first_step,
-            num_steps,
-            self.dataset.spec.flip,
-        )
-        return self.strategy.experimental_distribute_dataset(batches)
+        batch_size = batch_size or self.config.batch_size
+
+        def batches(parts):
+            return datasets.training_batches(
+                self.dataset.train,
+                batch_size,
+                self.config.seed,
+                first_step,
+                num_steps,
+                self.dataset.spec.flip,
+                parts,
+            )
+
+        return self.team.batches(batches, batch_size)
 
     def _figures(self):
         # Read here and not inside the step: across replicas the metrics' own
@@ -252,8 +303,11 @@ class _Run:
                 name,
                 self.dataset.validation,
                 self.config.evaluation.batch_size,
+                share=(self.team.cluster.mine, self.team.cluster.count),
             )
-            row[f"validation_{name}_accuracy"] = float(np.mean(correct))
+            total = int(self.team.total(np.sum(correct)))
+            accuracy = total / len(self.dataset.validation)
+            row[f"validation_{name}_accuracy"] = accuracy
         row["learning_rate"] = float(self.optimizer.learning_rate)
         return row
 
@@ -261,13 +315,13 @@ class _Run:
         score = row[_score_name(self.validator)]
         if score > best:
             best = score
-            run_folder.save_weights(self.workdir, "best", self.student)
-        run_folder.save_weights(self.workdir, "last", self.student)
+            self._save_weights("best")
+        self._save_weights("last")
         if self.config.optimizer.ema:
             averaged = self.student.trainable_variables
             kept = checkpoints.capture(averaged)
             self.optimizer.finalize_variable_values(averaged)
-            run_folder.save_weights(self.workdir, "ema", self.student)
+            self._save_weights("ema")
             checkpoints.assign(averaged, kept)
         return best
 
