@@ -438,9 +438,11 @@ def _expect_same_config(workdir, config):
     here, there = experiment.to_dict(config), run_folder.read_json(path)
     # Runs from before there were several training attacks had PGD.
     there.setdefault("attack", {}).setdefault("name", "pgd")
+    there.setdefault("micro_batch_size", 0)
     for values in (here, there):
-        # A guard only looks on, and may be another when a run goes on.
-        for field in ("guard", "guard_share"):
+        # A guard only looks on, and may be another when a run goes on; so may
+        # what only saves memory.
+        for field in ("guard", "guard_share", "attack_batch_size", "remat"):
             values.pop(field, None)
     differing = evaluation.differences(here, there)
     if differing:

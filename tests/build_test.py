@@ -73,6 +73,7 @@ FLOORS = {
     "serving/worker_threads": 2,
     "atat_tf/attacks": 3,
     "atat_tf/compared_defenses": 3,
+    "atat_tf/micro_batches": 3,
     "atat_tf/released_defenses": 3,
     "atat_tf/tables": 3,
     "atat_tf/workers": 3,
@@ -718,6 +719,7 @@ _FLOORS = {
     "atat_tf/low": 0,
     "atat_tf/high": 1,
     "atat_tf/go": 2,
+    "atat_tf/recomputation": 2,
     "tests/*": 3,
     "tests/*_test": 4,
 }
