@@ -56,6 +56,7 @@ FLOORS = {
     "atat_tf/classifiers": 2,
     "atat_tf/frozen": 2,
     "atat_tf/objective": 2,
+    "atat_tf/recomputation": 2,
     "atat_tf/results_table": 2,
     "atat_tf/squares": 2,
     "atat_tf/stepped": 2,
@@ -719,7 +720,6 @@ _FLOORS = {
     "atat_tf/low": 0,
     "atat_tf/high": 1,
     "atat_tf/go": 2,
-    "atat_tf/recomputation": 2,
     "tests/*": 3,
     "tests/*_test": 4,
 }
