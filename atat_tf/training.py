@@ -20,6 +20,7 @@ from atat_tf import (
     evaluation,
     experiment,
     guard,
+    lost_workers,
     models,
     progress,
     robustness,
@@ -51,7 +52,7 @@ def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
       FloatingPointError: the loss is no longer finite.
       TrainingError: the config's guard has stopped the training.
       OSError: a file could not be written.
-      ConnectionError: another worker is gone; see `workers`.
+      ConnectionError: another worker is gone; see `lost_workers`.
     """
     members = cluster.from_environment()
     workdir = pathlib.Path(workdir)
@@ -66,7 +67,7 @@ def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
         # A resumed run repeats the killed one to the bit; on GPUs it would
         # cost speed, and no such promise is made.
         tf.config.experimental.enable_op_determinism()
-    with workers.watched(members):
+    with lost_workers.watched(members):
         dataset = evaluation.load_dataset(config, data_dir)
         trained = _train(config, workdir, dataset, strategy)
     if not members.is_chief:

@@ -1,24 +1,18 @@
-"""Training on many machines: one strategy, shared values, lost workers.
+"""Training on many machines: one strategy, one global batch, shared values.
 
 A Cluster enters; a strategy over all of its workers leaves, and a Team, with
-which they feed one global batch, agree on values and notice who is gone.
+which each feeds its part of a batch and agrees with the others on values.
 """
 
-import contextlib
 import json
-import os
-import re
-import sys
-import threading
-import time
 import zlib
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import coordination_config_pb2
+from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
 from tensorflow.python.eager import context as eager
 
-from atat_tf import checkpoints, cluster, run_folder
+from atat_tf import checkpoints, cluster, lost_workers, run_folder
 from atat_tf.errors import InputError, expect
 
 # How long a start waits for all workers: images are pulled at that time.
@@ -26,21 +20,6 @@ START_SECONDS = 600
 # A worker that is there and does not answer, stopped or cut off, is lost
 # after so many.
 HEARTBEAT_SECONDS = 20
-# Its address is tried so often; two failures in a row count.
-_LOOK_SECONDS = 4
-# Who has noticed a loss stays for a while, so that the others, when they
-# look, find the right worker missing.
-_LINGER_SECONDS = 2 * _LOOK_SECONDS + 4
-# What collectives raise when a worker goes away.
-_LOSSES = (
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.InternalError,
-    tf.errors.UnavailableError,
-    tf.errors.UnknownError,
-)
 
 
 def build_strategy(members, num_devices=None):
@@ -83,7 +62,7 @@ def build_strategy(members, num_devices=None):
     )
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
-    except _LOSSES as error:
+    except lost_workers.LOSSES as error:
         missing = members.lost() or [0]
         raise ConnectionError(
             f"Expected all {members.count} workers within {START_SECONDS} s. "
@@ -202,95 +181,38 @@ class Team:
     def _summed(self, values):
         if self.cluster.count == 1:
             return values
+        results = [None] * len(values)
+        kinds = [_wide(value.dtype) for value in values]
+        # One operation for all values of a type.
+        for kind in sorted(set(kinds), key=str):
+            places = [n for n, other in enumerate(kinds) if other == kind]
+            flat = [np.ravel(values[n]).astype(kind) for n in places]
+            total = self._sum_of_flat(np.concatenate(flat))
+            ends = np.cumsum([values[n].size for n in places])[:-1]
+            for n, part in zip(places, np.split(total, ends), strict=True):
+                part = part.reshape(values[n].shape)
+                results[n] = part.astype(values[n].dtype)
+        return results
+
+    def _sum_of_flat(self, values):
         replicas = self._strategy.num_replicas_in_sync
         local = replicas // self.cluster.count
 
         @tf.function
-        def sums(wide):
+        def total(values):
             replica = tf.distribute.get_replica_context()
             # A worker's replicas all have its values: one of them counts.
             counts = replica.replica_id_in_sync_group % local == 0
-            wide = [tf.where(counts, v, tf.zeros_like(v)) for v in wide]
-            return replica.all_reduce("sum", wide)
+            values = tf.where(counts, values, tf.zeros_like(values))
+            return replica.all_reduce("sum", values)
 
-        wide = [tf.constant(np.asarray(v), _wide(v.dtype)) for v in values]
-        results = self._strategy.run(sums, (wide,))
-        return [
-            self._strategy.experimental_local_results(result)[0]
-            .numpy()
-            .astype(value.dtype)
-            for result, value in zip(results, values, strict=True)
-        ]
-
-
-@contextlib.contextmanager
-def watched(members):
-    """Ends the process when another worker is gone, with a sentence on whom.
-
-    All workers leave the context together. A loss during long work of this
-    process alone is noticed by a thread.
-
-    Args:
-      members: Cluster; of one worker nothing is watched.
-
-    Raises:
-      ConnectionError: a collective operation has failed with a worker.
-    """
-    if members.count == 1:
-        yield
-        return
-    done = threading.Event()
-    threading.Thread(target=_watch, args=(members, done), daemon=True).start()
-    try:
-        yield
-    except _LOSSES as error:
-        done.set()
-        if gone := _gone(members, error):
-            raise ConnectionError(_sentence(members, gone)) from error
-        raise
-    finally:
-        done.set()
-
-
-def _watch(members, done):
-    before = set()
-    while not done.wait(_LOOK_SECONDS):
-        lost = set(members.lost())
-        gone, before = lost & before, lost
-        # Where the main thread waits for the others it notices by itself.
-        if gone and not done.wait(_LOOK_SECONDS):
-            print(f"error: {_sentence(members, gone)}", file=sys.stderr)
-            sys.stderr.flush()
-            # Like a kill, which the files are made for: the main thread may
-            # be anywhere, and cannot be told.
-            os._exit(1)
-
-
-def _gone(members, error):
-    """Returns the numbers of the workers that an error is about, if any."""
-    if lost := members.lost():
-        return lost
-    # All answer: one hangs, or was started again since.
-    named = re.findall(r"/job:(\w+)/replica:0/task:(\d+)", str(error))
-    return [
-        number
-        for number, (job, index, _) in enumerate(members.tasks)
-        if (job, str(index)) in named and number != members.mine
-    ]
-
-
-def _sentence(members, gone):
-    """Returns what happened; takes its time, see _LINGER_SECONDS."""
-    time.sleep(_LINGER_SECONDS)
-    return (
-        f"Expected all {members.count} workers to stay. Received: no answer "
-        f"from {', '.join(members.name(number) for number in sorted(gone))}. "
-        "The same command on every worker goes on from the last checkpoint."
-    )
+        sums = self._strategy.run(total, (tf.constant(values),))
+        return self._strategy.experimental_local_results(sums)[0].numpy()
 
 
 def _wide(dtype):
     """Returns a dtype that collectives can add and that holds all values."""
-    if np.issubdtype(dtype, np.floating):
-        return dtype if np.dtype(dtype).itemsize >= 4 else np.float32
-    return np.int64 if np.dtype(dtype).kind in "biu" else np.float32
+    if dtype == np.float64:
+        return np.float64
+    # float32, and bfloat16, which is of no kind that NumPy knows.
+    return np.int64 if dtype.kind in "biu" else np.float32

@@ -55,6 +55,7 @@ FLOORS = {
     "atat_tf/checkpoints": 2,
     "atat_tf/classifiers": 2,
     "atat_tf/frozen": 2,
+    "atat_tf/lost_workers": 2,
     "atat_tf/objective": 2,
     "atat_tf/recomputation": 2,
     "atat_tf/results_table": 2,
