@@ -117,7 +117,9 @@ def expect_own_statistics(model):
 def _added(sums, gradients):
     """Returns sums + gradients, where a gradient may be None."""
     return [
-        total if gradient is None else total + gradient
+        total
+        if gradient is None
+        else tf.ensure_shape(total + gradient, total.shape)
         for total, gradient in zip(sums, gradients, strict=True)
     ]
 

@@ -89,8 +89,8 @@ def _strategy(members, num_devices):
 def _train(config, workdir, dataset, strategy):
     """Returns whether there was anything left to train."""
     team = workers.Team(strategy)
-    _expect_a_batch(config, dataset, strategy)
     team.expect_same(f"{config.to_json()} {dataset.provenance}")
+    _expect_a_batch(config, dataset, strategy)
     with strategy.scope():
         models.with_taps(
             experiment.build_classifier(config, dataset.spec),
