@@ -16,7 +16,7 @@ from atat_tf import run_folder
 _KEEP = 2
 
 
-def save(workdir, step, variables, facts):
+def save(workdir, step, variables, facts, writes=True):
     """Writes a checkpoint and removes all but the newest two.
 
     Args:
@@ -24,14 +24,14 @@ def save(workdir, step, variables, facts):
       step: global step, names the file.
       variables: Keras variables, in an order that a resumed run repeats.
       facts: anything JSON can hold.
+      writes: whether this process writes; on many machines one of them does,
+        but all take part in reading the variables.
 
     Raises:
       FloatingPointError: a variable is not finite; nothing is written, so
         the checkpoint before stays the newest.
       OSError: the file cannot be written, say on a full disk.
     """
-    folder = pathlib.Path(workdir) / "checkpoints"
-    folder.mkdir(exist_ok=True)
     arrays = {}
     values = capture(variables)
     for number, (variable, value) in enumerate(
@@ -43,6 +43,10 @@ def save(workdir, step, variables, facts):
                 f"an infinity in {variable.path}."
             )
         arrays[_key(number, variable)] = value
+    if not writes:
+        return
+    folder = pathlib.Path(workdir) / "checkpoints"
+    folder.mkdir(exist_ok=True)
     with run_folder.replacing(folder / f"step-{step:010d}.npz") as temporary:
         with open(temporary, "wb") as file:
             np.savez(file, facts=json.dumps(facts), **arrays)
@@ -59,6 +63,22 @@ def restore(workdir, variables):
 
     Returns:
       The facts saved with it, or None where there is no whole checkpoint.
+    """
+    facts, values = read(workdir, variables) or (None, None)
+    if values is not None:
+        assign(variables, values)
+    return facts
+
+
+def read(workdir, variables):
+    """Returns the newest whole checkpoint without assigning it.
+
+    Args:
+      workdir: the run folder.
+      variables: as given to `save`.
+
+    Returns:
+      The facts saved with it and the variables' values, or None.
     """
     folder = pathlib.Path(workdir) / "checkpoints"
     for path in sorted(folder.glob("step-*.npz"), reverse=True):
@@ -81,8 +101,7 @@ def restore(workdir, variables):
         ) as e:
             logging.warning("Skipping the damaged checkpoint %s: %s", path, e)
             continue
-        assign(variables, values)
-        return facts
+        return facts, values
     return None
 
 

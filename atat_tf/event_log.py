@@ -46,6 +46,22 @@ class EventLog:
         return is_new
 
 
+class NoLog:
+    """An EventLog of a process that writes no files."""
+
+    def scalar(self, tag, value, step):
+        pass
+
+    def picture(self, tag, pixels, step):
+        pass
+
+    def flush(self):
+        pass
+
+    def close(self):
+        pass
+
+
 def recorded(folder):
     """Returns {(tag, step)} of all that a folder's event files hold.
 

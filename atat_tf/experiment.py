@@ -127,8 +127,19 @@ def validate(config, data_dir=None):
     _expect_field(config, "seed", lambda s: 0 <= s < 2**31, "in [0, 2**31)")
     for field in ("batch_size", "num_epochs", "teacher_num_epochs"):
         _expect_field(config, field, lambda value: value >= 1, ">= 1")
-    for field in ("checkpoint_every_steps", "attention_panels"):
+    for field in (
+        "checkpoint_every_steps",
+        "attention_panels",
+        "micro_batch_size",
+        "attack_batch_size",
+    ):
         _expect_field(config, field, lambda value: value >= 0, ">= 0")
+    expect(
+        not (config.sync_batch_norm and config.micro_batch_size),
+        "sync_batch_norm=False with micro-batches, whose statistics are their "
+        "own",
+        micro_batch_size=config.micro_batch_size,
+    )
     _expect_choice(config, "student_start", ("teacher", "random"))
     _expect_choice(config, "precision", ("float32", "mixed_bfloat16"))
     _expect_choice(config.optimizer, "schedule", ("piecewise", "cosine"))
@@ -308,6 +319,9 @@ def build_trainer(config, student, teacher, steps_per_epoch):
         attack,
         teacher if defense.needs_teacher else None,
         seed=config.seed,
+        micro_batch_size=config.micro_batch_size,
+        attack_batch_size=config.attack_batch_size,
+        remat=config.remat,
     )
     built.compile(build_optimizer(config, steps_per_epoch))
     return built

@@ -20,13 +20,13 @@ from rich.table import Table
 _LINE_EVERY_SECONDS = 60.0
 
 
-def console():
+def console(quiet=False):
     """Returns a console that writes to standard output as it is now."""
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, quiet=quiet)
 
 
 @contextlib.contextmanager
-def bar(description, total, images_each, done=0):
+def bar(description, total, images_each, done=0, quiet=False):
     """Yields a function to call after each unit of work.
 
     Args:
@@ -34,12 +34,13 @@ def bar(description, total, images_each, done=0):
       total: units of work in all.
       images_each: images in one unit, for the images/s.
       done: units that were done before.
+      quiet: whether nothing is shown.
 
     Yields:
       advance(description=None, units=1, **figures): more units are done;
       figures are shown behind the bar.
     """
-    screen = console()
+    screen = console(quiet)
     start = time.monotonic()
     shown = start
     finished = done

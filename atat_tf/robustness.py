@@ -45,7 +45,7 @@ class Evaluator:
             for name, attack in named_attacks.items()
         }
 
-    def correct(self, name, split, batch_size, advance=None):
+    def correct(self, name, split, batch_size, advance=None, share=(0, 1)):
         """Returns whether each image is classified right after an attack.
 
         Args:
@@ -53,12 +53,15 @@ class Evaluator:
           split: datasets.Split with uint8 images.
           batch_size: images at a time; the last batch may be smaller.
           advance: called after each batch.
+          share: (i, k): of the batches every k-th from the i-th on, where k
+            workers divide them.
 
         Returns:
-          bool [n].
+          bool [n], of the images in its share.
         """
-        verdicts = []
-        for start in range(0, len(split), batch_size):
+        verdicts = [tf.zeros([0], tf.bool)]
+        first, workers = (batch_size * number for number in share)
+        for start in range(first, len(split), workers):
             images = split.images[start : start + batch_size]
             labels = split.labels[start : start + batch_size]
             indices = np.arange(start, start + len(labels))

@@ -5,7 +5,8 @@
   python -m atat_tf.train --config=configs/at.py --config.num_epochs=30
   python -m atat_tf.train --model=my.keras --dataset=folder:photos
 
-Run it again to go on after any interruption.
+Run it again to go on after any interruption. With TF_CONFIG set it is one of
+several workers: docs/many_machines.md.
 """
 
 import pathlib
@@ -63,7 +64,8 @@ def main(argv):
     results = training.train_and_evaluate(
         config, workdir, data_dir, _NUM_DEVICES.value
     )
-    results_table.print_table([results])
+    if results:  # the chief's, where there are several workers
+        results_table.print_table([results])
 
 
 def _refuse_contradictions():

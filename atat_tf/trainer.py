@@ -9,7 +9,15 @@ import warnings
 import keras
 import tensorflow as tf
 
-from atat_tf import admission, attacks, classifiers, losses, models
+from atat_tf import (
+    admission,
+    attacks,
+    classifiers,
+    losses,
+    micro_batches,
+    models,
+    recomputation,
+)
 from atat_tf.errors import expect
 
 
@@ -34,18 +42,36 @@ class AdversarialTrainer(keras.Model):
       teacher: a model like the student; None where the defense needs none. It
         is frozen, and runs in inference mode.
       seed: integer in [0, 2**31), the root of every random start.
+      micro_batch_size: images of a replica that go through the networks at a
+        time; their gradients are added up, batch-norm statistics are those of
+        each micro-batch. 0: the replica's whole batch.
+      attack_batch_size: images that are attacked at a time, with the same
+        result; 0: as many as a micro-batch has.
+      remat: whether activations below the lowest attention layer are computed
+        again for the gradient instead of kept, see `recomputation`.
 
     Attributes:
       student: functional keras.Model, images -> logits, that is trained: the
         one given, or one of its layers (`classifiers.logits_model`).
 
     Raises:
-      InputError: an attack or a teacher is missing, the attack maximises
-        another loss than the defense needs, a layer is unknown, or a
-        classifier is random, has no gradient or no logits.
+      InputError: micro-batches with `synchronized` batch norm, an attack or a
+        teacher is missing, the attack maximises another loss than the defense
+        needs, a layer is unknown, or a classifier is random, has no gradient
+        or no logits.
     """
 
-    def __init__(self, student, defense, attack=None, teacher=None, seed=0):
+    def __init__(
+        self,
+        student,
+        defense,
+        attack=None,
+        teacher=None,
+        seed=0,
+        micro_batch_size=0,
+        attack_batch_size=0,
+        remat=False,
+    ):
         super().__init__(name="adversarial_trainer")
         expect(
             attack is not None or not defense.needs_attack,
@@ -66,6 +92,13 @@ class AdversarialTrainer(keras.Model):
         _warn_of_tiny_ball(attack)
         self._student = models.with_taps(self.student, defense.layers)
         admission.expect_trainable(self.student, self.bounds)
+        self._micro_batch_size = micro_batch_size
+        self._attack_batch_size = attack_batch_size or micro_batch_size
+        if micro_batch_size:
+            micro_batches.expect_own_statistics(self.student)
+        if remat:
+            layers = defense.layers
+            self._student = recomputation.Recomputed(self._student, layers)
         self._teacher = None
         if defense.needs_teacher:
             self._teacher = self._frozen(classifiers.logits_model(teacher))
@@ -148,20 +181,28 @@ class AdversarialTrainer(keras.Model):
 
         adversarial = self._attack(images, labels, replicas)
 
-        with tf.GradientTape() as tape:
+        def objective_of(images, labels, weights, adversarial=None):
             objective = self.defense(
                 self._student, self._teacher, images, adversarial, labels
             )
             loss = tf.cast(objective.loss, keras.config.floatx())
-            total = tf.reduce_sum(weights * loss) / replicas.global_batch
-            total += self._regularization() / replicas.count
+            share = tf.reduce_sum(weights * loss) / replicas.global_batch
+            return objective, share
 
+        rows = images, labels, weights
+        gradients, objective = micro_batches.gradients(
+            objective_of,
+            lambda: self._regularization() / replicas.count,
+            self.student,
+            rows if adversarial is None else (*rows, adversarial),
+            self._micro_batch_size,
+            self.defense.terms,
+        )
         variables = self.student.trainable_variables
-        gradients = tape.gradient(total, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
         return self._measure(
-            weights * loss,
+            weights * tf.cast(objective.loss, weights.dtype),
             objective.terms,
             labels,
             clean=objective.clean_logits,
@@ -207,7 +248,13 @@ class AdversarialTrainer(keras.Model):
             return None
         step = self.optimizer.iterations if step is None else step
         seeds = attacks.example_seeds(self.seed, step, replicas.indices)
-        return self.attack(self._inference, images, labels, seeds)
+        _, adversarial = micro_batches.in_pieces(
+            lambda rows, _: ((), self.attack(self._inference, *rows)),
+            (images, labels, seeds),
+            self._attack_batch_size,
+            images.shape[1:],
+        )
+        return adversarial
 
     def _regularization(self):
         # Keras' own `losses` of a model called twice is ambiguous: the

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from atat_tf import (
     checkpoints,
+    cluster,
     datasets,
     defenses,
     evaluation,
@@ -21,6 +22,7 @@ from atat_tf import (
     experiment,
     given_model,
     guard,
+    lost_workers,
     model_files,
     models,
     progress,
@@ -29,13 +31,20 @@ from atat_tf import (
     sources,
     training_attacks,
     training_attention,
+    workers,
 )
 from atat_tf.errors import InputError, TrainingError
 
 _DAY = 86400.0
 _SMALL_RECIPE = "configs/small.py"
 # Fields in which a run may differ from what it began with.
-_MOVE_NO_WEIGHT = ("attention_panels", "guard", "guard_share")
+_MOVE_NO_WEIGHT = (
+    "attack_batch_size",
+    "attention_panels",
+    "guard",
+    "guard_share",
+    "remat",
+)
 
 
 def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
@@ -48,42 +57,66 @@ def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
       num_devices: as for `experiment.build_strategy`.
 
     Returns:
-      The results, as results.json holds them.
+      The results, as results.json holds them; None on a worker that is not
+      the chief.
 
     Raises:
       InputError: bad config, data, teacher or workdir; nothing was started.
       FloatingPointError: the loss is no longer finite.
       TrainingError: the config's guard has stopped the training.
       OSError: a file could not be written.
+      ConnectionError: another worker is gone; see `lost_workers`.
     """
+    members = cluster.from_environment()
     workdir = pathlib.Path(workdir)
     config = experiment.resolve(config)
     experiment.validate(config, data_dir)
-    expect_same_config(workdir, config)
-    if config.teacher:
-        _expect_fitting_teacher(config)
-    strategy = experiment.build_strategy(num_devices)
+    if members.is_chief:
+        expect_same_config(workdir, config)
+        if config.teacher:
+            _expect_fitting_teacher(config)
+    strategy = _strategy(members, num_devices)
     if not tf.config.list_physical_devices("GPU"):
         # A resumed run repeats the killed one to the bit; on GPUs it would
         # cost speed, and no such promise is made.
         tf.config.experimental.enable_op_determinism()
-    dataset = evaluation.load_dataset(config, data_dir)
+    with lost_workers.watched(members):
+        dataset = evaluation.load_dataset(config, data_dir)
+        trained = _train(config, workdir, dataset, strategy)
+    if not members.is_chief:
+        return None
+    if not trained and (workdir / run_folder.RESULTS).exists():
+        return run_folder.read_json(workdir / run_folder.RESULTS)
+    return evaluation.evaluate_run(workdir, data_dir=data_dir, dataset=dataset)
+
+
+def _strategy(members, num_devices):
+    if members.count == 1:
+        return experiment.build_strategy(num_devices)
+    progress.console().print(
+        f"{members.name(members.mine)} of {members.count} waits for the others"
+    )
+    return workers.build_strategy(members, num_devices)
+
+
+def _train(config, workdir, dataset, strategy):
+    """Returns whether there was anything left to train."""
+    team = workers.Team(strategy)
+    team.expect_same(f"{config.to_json()} {dataset.provenance}")
     _expect_a_batch(config, dataset, strategy)
     with strategy.scope():
         models.with_taps(
             experiment.build_classifier(config, dataset.spec),
             experiment.build_defense(config).layers,
         )
-    run_folder.create(workdir)
-
+    if team.is_chief:
+        run_folder.create(workdir)
     teacher = None
     if experiment.needs_teacher(config):
         teacher = _teacher(config, workdir, dataset, strategy)
-    run = _Run(config, workdir, dataset, strategy, teacher)
-    trained = run.train()
-    if not trained and (workdir / run_folder.RESULTS).exists():
-        return run_folder.read_json(workdir / run_folder.RESULTS)
-    return evaluation.evaluate_run(workdir, data_dir=data_dir, dataset=dataset)
+    trained = _Run(config, workdir, dataset, strategy, teacher).train()
+    team.total(0)  # all leave together: who is missing earlier is lost
+    return trained
 
 
 def _teacher(config, workdir, dataset, strategy):
@@ -92,10 +125,10 @@ def _teacher(config, workdir, dataset, strategy):
     else:
         source = workdir / "teacher"
         teacher_config = experiment.teacher_config(config)
-        expect_same_config(source, teacher_config)
-        if config.model:
-            given_model.write_teacher(config, source, dataset)
-        else:
+        is_chief = workers.Team(strategy).is_chief
+        if is_chief:
+            expect_same_config(source, teacher_config)
+        if not config.model:
             _Run(
                 teacher_config,
                 source,
@@ -104,9 +137,11 @@ def _teacher(config, workdir, dataset, strategy):
                 None,
                 followed_by=config,
             ).train()
+        elif is_chief:
+            given_model.write_teacher(config, source, dataset)
     with strategy.scope():
         teacher = experiment.build_classifier(config, dataset.spec)
-        run_folder.load_weights(source, "best", teacher)
+        workers.Team(strategy).load_weights(source, "best", teacher)
     return teacher
 
 
@@ -121,6 +156,7 @@ class _Run:
         self.workdir = workdir
         self.dataset = dataset
         self.strategy = strategy
+        self.team = workers.Team(strategy)
         self.steps_per_epoch = len(dataset.train) // config.batch_size
         self.total_steps = config.num_epochs * self.steps_per_epoch
         keras.utils.set_random_seed(config.seed)
@@ -142,19 +178,21 @@ class _Run:
         ]
         self.validator = _validator(config, self.student)
         self.panels = _panels(config, self.student, dataset.validation)
-        self.console = progress.console()
+        self.console = progress.console(quiet=not self.team.is_chief)
 
     def train(self):
         """Returns whether there was anything left to train."""
-        run_folder.create(self.workdir)
-        if self.config.model:
-            model_files.keep(self.config.model, self.workdir)
-        run_folder.write_json(
-            self.workdir / run_folder.CONFIG, experiment.to_dict(self.config)
-        )
-        facts = checkpoints.restore(self.workdir, self.variables)
+        if self.team.is_chief:
+            run_folder.create(self.workdir)
+            if self.config.model:
+                model_files.keep(self.config.model, self.workdir)
+            run_folder.write_json(
+                self.workdir / run_folder.CONFIG,
+                experiment.to_dict(self.config),
+            )
+        facts = self.team.restore(self.workdir, self.variables)
         facts = facts or {"step": 0, "epochs": [], "best": -1.0}
-        run_folder.write_metrics(self.workdir, facts["epochs"])
+        self._write_metrics(facts["epochs"])
         name = self.config.defense.name
         if self._ended_by_guard(facts["epochs"]):
             return False
@@ -171,10 +209,14 @@ class _Run:
         step, rows, best = facts["step"], facts["epochs"], facts["best"]
         config = self.config
         iterator = iter(self._batches(step, self.total_steps - step))
-        log = event_log.EventLog(self.workdir / "tensorboard")
+        log = self._event_log()
         started = time.monotonic()
         with progress.bar(
-            config.defense.name, self.total_steps, config.batch_size, step
+            config.defense.name,
+            self.total_steps,
+            config.batch_size,
+            step,
+            quiet=not self.team.is_chief,
         ) as advance:
             while step < self.total_steps:
                 self.trainer.train_function(iterator)
@@ -200,8 +242,9 @@ class _Run:
                     step,
                     self.variables,
                     {"step": step, "epochs": rows, "best": best},
+                    writes=self.team.is_chief,
                 )
-                run_folder.write_metrics(self.workdir, rows)
+                self._write_metrics(rows)
                 if self._ended_by_guard(rows):
                     break
         log.close()
@@ -225,10 +268,10 @@ class _Run:
                 "--config.guard=rollback ends there, with --config.guard=off "
                 f"it goes on. The run is in {self.workdir}."
             )
-        run_folder.load_weights(self.workdir, "best", self.student)
-        run_folder.save_weights(self.workdir, "last", self.student)
+        self.team.load_weights(self.workdir, "best", self.student)
+        self._save_weights("last")
         if config.optimizer.ema:
-            run_folder.save_weights(self.workdir, "ema", self.student)
+            self._save_weights("ema")
         self.console.print(f"{config.defense.name}: {guard.report(scores)}")
         self.console.print("  Training ends with these weights.")
         return True
@@ -237,17 +280,35 @@ class _Run:
         every = self.config.checkpoint_every_steps
         return every > 0 and step % every == 0
 
+    def _write_metrics(self, rows):
+        if self.team.is_chief:
+            run_folder.write_metrics(self.workdir, rows)
+
+    def _save_weights(self, which):
+        if self.team.is_chief:
+            run_folder.save_weights(self.workdir, which, self.student)
+
+    def _event_log(self):
+        if not self.team.is_chief:
+            return event_log.NoLog()
+        return event_log.EventLog(self.workdir / "tensorboard")
+
     def _batches(self, first_step, num_steps, batch_size=None):
-        config = self.config
-        batches = datasets.training_batches(
-            self.dataset.train,
-            batch_size or config.batch_size,
-            config.seed,
-            first_step,
-            num_steps,
-            self.dataset.spec.flip if config.flip is None else config.flip,
-        )
-        return self.strategy.experimental_distribute_dataset(batches)
+        batch_size = batch_size or self.config.batch_size
+        flip = self.config.flip
+
+        def batches(parts):
+            return datasets.training_batches(
+                self.dataset.train,
+                batch_size,
+                self.config.seed,
+                first_step,
+                num_steps,
+                self.dataset.spec.flip if flip is None else flip,
+                parts,
+            )
+
+        return self.team.batches(batches, batch_size)
 
     def _figures(self):
         # Read here and not inside the step: across replicas the metrics' own
@@ -271,8 +332,11 @@ class _Run:
                 name,
                 self.dataset.validation,
                 self.config.evaluation.batch_size,
+                share=(self.team.cluster.mine, self.team.cluster.count),
             )
-            row[f"validation_{name}_accuracy"] = float(np.mean(correct))
+            total = int(self.team.total(np.sum(correct)))
+            accuracy = total / len(self.dataset.validation)
+            row[f"validation_{name}_accuracy"] = accuracy
         picture = None
         if self.panels:
             attended = self.panels.attended()
@@ -286,13 +350,13 @@ class _Run:
         score = row[_score_name(self.validator)]
         if score > best:
             best = score
-            run_folder.save_weights(self.workdir, "best", self.student)
-        run_folder.save_weights(self.workdir, "last", self.student)
+            self._save_weights("best")
+        self._save_weights("last")
         if self.config.optimizer.ema:
             averaged = self.student.trainable_variables
             kept = checkpoints.capture(averaged)
             self.optimizer.finalize_variable_values(averaged)
-            run_folder.save_weights(self.workdir, "ema", self.student)
+            self._save_weights("ema")
             checkpoints.assign(averaged, kept)
         return best
 
@@ -431,6 +495,7 @@ def expect_same_config(workdir, config):
     there = experiment.to_dict(there)
     # Runs from before there were several training attacks had PGD.
     there.setdefault("attack", {}).setdefault("name", "pgd")
+    there.setdefault("micro_batch_size", 0)
     for field in _MOVE_NO_WEIGHT:
         here.pop(field, None)
         there.pop(field, None)

@@ -51,6 +51,21 @@ class BatchesTest(tf.test.TestCase):
             self.assertAllEqual(before[0], after[0])
             self.assertAllEqual(before[1], after[1])
 
+    def test_parts_of_a_batch_are_the_batch(self):
+        """What two workers make, one of 3 and 2 images, the other of 2."""
+        split = _numbered(20)
+        arguments = split, 7, 3, 1, 4, True
+        whole = list(datasets.training_batches(*arguments))
+        mine = list(datasets.training_batches(*arguments, ((0, 3), (3, 5))))
+        theirs = list(datasets.training_batches(*arguments, ((5, 7),)))
+        self.assertLen(mine, 2 * 4)
+        self.assertEqual(theirs[0][0].shape, (2, 8, 8, 3))
+        for step, batch in enumerate(whole):
+            pieces = [*mine[2 * step : 2 * step + 2], theirs[step]]
+            for number in (0, 1):
+                joined = tf.concat([piece[number] for piece in pieces], 0)
+                self.assertAllEqual(batch[number], joined)
+
     def test_images_keep_their_labels_and_stay_uint8(self):
         for images, labels in _batches(_numbered(24), 8, 0, 0, 3, flip=True):
             self.assertEqual(images.dtype, np.uint8)
