@@ -96,12 +96,12 @@ class AdversarialTrainer(keras.Model):
         self._attack_batch_size = attack_batch_size or micro_batch_size
         if micro_batch_size:
             micro_batches.expect_own_statistics(self.student)
-        if remat:
-            layers = defense.layers
-            self._student = recomputation.Recomputed(self._student, layers)
         self._teacher = None
         if defense.needs_teacher:
             self._teacher = self._frozen(classifiers.logits_model(teacher))
+        if remat:
+            layers = defense.layers
+            self._student = recomputation.Recomputed(self._student, layers)
         self._loss = keras.metrics.Mean(name="loss")
         self._terms = {
             name: keras.metrics.Mean(name=name) for name in defense.terms

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import tempfile
 
 import tensorflow as tf
 from absl.testing import parameterized
@@ -79,7 +80,7 @@ class ClusterTest(parameterized.TestCase):
             self.assertEqual(members.lost(), [2])
 
     def test_the_command_says_it_in_one_sentence(self):
-        words = runs.command(self.create_tempdir().full_path)
+        words = runs.command(tempfile.mkdtemp())
         status, output = runs.finish(words, env={"TF_CONFIG": "nonsense"})
         self.assertEqual(status, 1)
         self.assertRegex(output, r"(?m)^error: Expected TF_CONFIG as .*\.$")

@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 from absl.testing import absltest, parameterized
 
@@ -70,7 +71,7 @@ class SuitesTest(parameterized.TestCase):
         self.assertEqual(result["not_run"], "it took more than 0.005 minutes")
 
     def test_quick_run_of_one(self):
-        path = pathlib.Path(self.create_tempdir()) / "all.json"
+        path = pathlib.Path(tempfile.mkdtemp()) / "all.json"
         ran = _run("--only=startup", "--quick", f"--json={path}")
         self.assertEqual(ran.returncode, 0, ran.stderr)
         self.assertIn("[1/1] python -m benchmarks.startup", ran.stdout)
