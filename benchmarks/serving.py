@@ -139,7 +139,7 @@ def comparisons(rows):
                 if key[:2] == (clients, batch)
             }
             compare = _alone if clients == 1 else _together
-            compared += compare(f"{clients} x {batch}", case)
+            compared += compare(f"{clients} x {batch}:", case)
     return compared
 
 
@@ -151,7 +151,7 @@ def _alone(name, case):
     ]
     rows = [
         ratios.comparison(
-            f"{name} served, added",
+            f"{name} served, added p50",
             "in process + echo",
             added,
             "<= 2",
@@ -165,7 +165,7 @@ def _alone(name, case):
                 f"{name} {what}", "without attention", slower, "<= 1.10"
             )
         )
-    return [*rows, _processor(name, case)]
+    return [*rows, _p99(name, case), _processor(name, case)]
 
 
 def _together(name, case):
@@ -174,8 +174,19 @@ def _together(name, case):
         ratios.comparison(
             f"{name} served, rate", "in process", rates, ">= 0.9"
         ),
+        _p99(name, case),
         _processor(name, case),
     ]
+
+
+def _p99(name, case):
+    return ratios.comparison(
+        f"{name} served, p99 of all calls",
+        "",
+        [1e3 * case[_SERVED]["p99"]],
+        "",
+        "ms",
+    )
 
 
 def _processor(name, case):
@@ -197,7 +208,7 @@ def print_results(results):
         _COLUMNS,
         [_cells(row) for row in results["rows"]],
     )
-    ratios.print_table("Clients x images", results["comparisons"])
+    ratios.print_table("Clients x images in a call", results["comparisons"])
     progress.console().print(
         "CPU: the server's processor time a call, or the model's process's."
     )

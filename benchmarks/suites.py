@@ -113,7 +113,8 @@ SUITES = (
         ">= 2 x, within 1 point",
         "benchmarks.autoattack_parity",
         ("--cases=robust", "--attacks=standard", "--repeats=5"),
-        (*_TINY_ATTACK, "--num_queries=10", "--repeats=1"),
+        # The least that APGD takes.
+        (*_TINY_ATTACK, "--num_steps=4", "--num_queries=10", "--repeats=1"),
     ),
     Suite(
         "autoattack_art",
@@ -123,7 +124,7 @@ SUITES = (
         "benchmarks.autoattack_parity",
         ("--cases=robust", "--attacks=standard", "--peer=art", "--repeats=5"),
         # ART's own has no number of steps.
-        ("--num_images=2", "--batch_size=2", "--num_steps=2", "--repeats=1"),
+        ("--num_images=2", "--batch_size=2", "--num_steps=4", "--repeats=1"),
     ),
     Suite(
         "serving",

@@ -73,11 +73,14 @@ class SuitesTest(parameterized.TestCase):
     def test_quick_run_of_one(self):
         path = pathlib.Path(tempfile.mkdtemp()) / "all.json"
         ran = _run("--only=startup", "--quick", f"--json={path}")
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "all.json")
+            ran = _run("--only=startup", "--quick", f"--json={path}")
+            report = json.loads(path.read_text())
         self.assertEqual(ran.returncode, 0, ran.stderr)
         self.assertIn("[1/1] python -m benchmarks.startup", ran.stdout)
         self.assertIn("the figures mean nothing", ran.stdout)
         self.assertIn("commit", ran.stdout)
-        report = json.loads(path.read_text())
         self.assertEqual(list(report["suites"]), ["startup"])
         for field in ("cpu", "cores", "versions", "commit", "date"):
             self.assertTrue(report["surroundings"][field], field)
