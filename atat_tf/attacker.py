@@ -31,6 +31,8 @@ class Outcome:
     Attributes:
       adversarial: float32 [n, H, W, C], the candidate closest to success.
       margin: float32 [n], its z_y − max_{j≠y} z_j; negative where it broke.
+      prediction: int64 [n], its class when alone, the label where it did not
+        break; −1 with batch statistics, where no image is looked at alone.
       broke_at: int32 [n], number of steps until then, −1 where it never did.
       linf: float32 [n], ‖adversarial − image‖_∞.
       refuted: bool [n], broken in its batch and not alone, or outside ball or
@@ -40,6 +42,7 @@ class Outcome:
 
     adversarial: np.ndarray
     margin: np.ndarray
+    prediction: np.ndarray
     broke_at: np.ndarray
     linf: np.ndarray
     refuted: np.ndarray
@@ -207,17 +210,22 @@ class Attacker:
         linf = distance.reshape(len(images), -1).max(1, initial=0.0)
         broken = broke_at != stepped.NEVER
         holds = np.ones(len(images), bool)
+        prediction = np.full(len(images), -1)
         if self.is_frozen:
             valid = _is_valid(attack, adversarial, pixels)
+            prediction[:] = labels
             rows = np.flatnonzero(broken)
             alone = self._logits_alone(adversarial[rows]).numpy()
             for i, logits in zip(rows, alone, strict=True):
                 margin[i] = _margin(logits, labels[i])
                 holds[i] = valid[i] and np.argmax(logits) != labels[i]
+                if holds[i]:
+                    prediction[i] = np.argmax(logits)
         broke_at[broken & ~holds] = stepped.NEVER
         return Outcome(
             adversarial,
             margin,
+            prediction,
             broke_at,
             linf,
             broken & ~holds,

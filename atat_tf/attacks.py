@@ -237,19 +237,23 @@ class Steps:
         return {**state, "point": after}
 
 
-def fgsm(epsilon):
+def fgsm(epsilon, bounds=(0.0, 1.0)):
     """Returns FGSM: one step of ε from the image itself."""
-    return LinfAttack(epsilon, epsilon, 1, random_start=False)
+    return LinfAttack(epsilon, epsilon, 1, random_start=False, bounds=bounds)
 
 
-def ifgsm(epsilon, step_size, num_steps):
+def ifgsm(epsilon, step_size, num_steps, bounds=(0.0, 1.0)):
     """Returns I-FGSM: PGD without the random start."""
-    return LinfAttack(epsilon, step_size, num_steps, random_start=False)
+    return LinfAttack(
+        epsilon, step_size, num_steps, random_start=False, bounds=bounds
+    )
 
 
-def pgd(epsilon, step_size, num_steps, restarts=1):
-    """Returns PGD with uniform random starts."""
-    return LinfAttack(epsilon, step_size, num_steps, restarts=restarts)
+def pgd(epsilon, step_size, num_steps, restarts=1, bounds=(0.0, 1.0)):
+    """Returns PGD with uniform random starts; ε in the unit of `bounds`."""
+    return LinfAttack(
+        epsilon, step_size, num_steps, restarts=restarts, bounds=bounds
+    )
 
 
 ATTACKS = {"fgsm": fgsm, "ifgsm": ifgsm, "pgd": pgd}

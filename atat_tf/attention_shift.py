@@ -1,115 +1,91 @@
-"""How far attacks move the attention of a run, image by image.
+"""How far an attack moved the attention: three numbers for each image.
 
-A run folder enters; for each test image that is classified right, the
-distance between the attention on the clean and on the attacked image leaves,
-to be set beside the ledger's verdict on the same attack.
+Attention maps of clean and attacked images enter as arrays, numbers leave.
 """
 
-import pathlib
+import math
 
 import numpy as np
-import tensorflow as tf
 
-from atat_tf import (
-    attention,
-    columns,
-    evaluation,
-    experiment,
-    losses,
-    models,
-    run_folder,
-)
-
-FILE = "attention_shift.json"
-# The paper's layer, for every row alike.
-LAYER = "features"
+NAMES = ("cosine_distance", "l2_distance", "top_decile_mass")
 
 
-def measure(workdir, column, num_images, dataset, facts):
-    """Measures a run and writes attention_shift.json.
-
-    The attacked image is the attack's candidate: the point at which it broke,
-    or the one that came closest. Maps are of the true class. The attack is
-    run anew with the ledger's seed, since a ledger keeps no images.
+def numbers(clean, attacked):
+    """Returns the three numbers of each image.
 
     Args:
-      workdir: a trained run folder.
-      column: of one attack, as "pgd20".
-      num_images: the first so many test images; None for all.
-      dataset: its Dataset.
-      facts: what else is recorded: commit, hardware, ...
+      clean: float [n, h, w], >= 0, attention maps of clean images (Eq. 3).
+      attacked: float [n, h, w], of the same images attacked.
 
     Returns:
-      The dictionary written: "identity" and "attack" of the ledger's lines,
-      and for each image "indices", "distance" (Eq. 4), "shape_distance" (1 −
-      cosine of the two maps: their size left out).
+      {name of NAMES: float64 [n]}.
     """
-    run = evaluation.open_run(workdir, num_images, dataset=dataset)
-    built = experiment.build_columns(
-        run.config, [column], dataset.spec.num_classes
-    )
-    (attack,) = built[column]
-    adversarials = {}
-    evaluation.standing(run, built, "attention", adversarials)
-    attacked = adversarials.get(columns.description(attack), {})
-    indices = np.array(sorted(attacked), np.int64)
-    tapped = models.with_taps(run.classifier, [LAYER])
-    raw, shape = _distances(
-        tapped, run.split, indices, attacked, run.config.evaluation.batch_size
-    )
-    record = {
-        **facts,
-        "identity": run.ledger.identity,
-        "attack": columns.description(attack),
-        "column": column,
-        "num_images": len(run.split),
-        "layer": LAYER,
-        "indices": indices.tolist(),
-        "distance": raw,
-        "shape_distance": shape,
+    return {
+        "cosine_distance": cosine_distance(clean, attacked),
+        "l2_distance": l2_distance(clean, attacked),
+        "top_decile_mass": top_decile_mass(clean, attacked),
     }
-    run_folder.write_json(pathlib.Path(workdir) / FILE, record)
-    return record
 
 
-def read(workdir):
-    """Returns what `measure` wrote, or None."""
-    path = pathlib.Path(workdir) / FILE
-    return run_folder.read_json(path) if path.exists() else None
+def cosine_distance(first, second):
+    """Returns 1 − ⟨u, v⟩ / (‖u‖ ‖v‖) of vectorised maps, for each image.
 
-
-def shape_distance(first, second):
-    """Returns 1 − cosine of two maps for each example, float [n] in [0, 1].
-
-    Two empty maps have distance 0, an empty and another one 1.
+    It does not change when a map is scaled, so maps of different networks
+    can be compared.
 
     Args:
-      first, second: NumPy float [n, h, w], >= 0.
+      first: float [n, h, w], >= 0.
+      second: float [n, h, w], >= 0.
+
+    Returns:
+      float64 [n] in [0, 1]; 1 where one map is empty, 0 where both are.
     """
-    first = first.reshape(len(first), -1).astype(np.float64)
-    second = second.reshape(len(second), -1).astype(np.float64)
-    sizes = np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1)
-    product = sizes[0] * sizes[1]
-    cosine = np.sum(first * second, axis=1) / np.where(product > 0, product, 1)
-    both_empty = (sizes[0] == 0) & (sizes[1] == 0)
-    return np.clip(np.where(both_empty, 0.0, 1.0 - cosine), 0.0, 1.0)
-
-
-def _distances(tapped, split, indices, attacked, batch_size):
-    raw, shape = [], []
-    for start in range(0, len(indices), batch_size):
-        group = indices[start : start + batch_size]
-        labels = split.labels[group]
-        clean = split.images[group].astype(np.float32) / np.float32(255)
-        adversarial = np.stack([attacked[i] for i in group.tolist()])
-        before, after = (
-            attention.logits_and_attention(tapped, tf.constant(images), labels)[
-                1
-            ]
-            for images in (clean, adversarial)
+    u, v = _vectors(first), _vectors(second)
+    norms = np.linalg.norm(u, axis=1) * np.linalg.norm(v, axis=1)
+    products = (u * v).sum(1)
+    with np.errstate(invalid="ignore"):
+        distance = 1 - np.divide(
+            products, norms, out=np.zeros_like(norms), where=norms > 0
         )
-        raw += losses.attention_distance(before, after).numpy().tolist()
-        shape += shape_distance(
-            before[LAYER].numpy(), after[LAYER].numpy()
-        ).tolist()
-    return raw, shape
+    both_empty = ~u.any(1) & ~v.any(1)
+    return np.where(both_empty, 0.0, distance.clip(0, 1))
+
+
+def l2_distance(first, second):
+    """Returns ‖v(first) − v(second)‖_2 for each image, Eq. 4 of one layer.
+
+    Args:
+      first: float [n, h, w].
+      second: float [n, h, w].
+
+    Returns:
+      float64 [n], >= 0, in the unit of the maps.
+    """
+    return np.linalg.norm(_vectors(first) - _vectors(second), axis=1)
+
+
+def top_decile_mass(clean, attacked):
+    """Returns the share of the attacked map inside the clean map's top decile.
+
+    The top decile are the ⌈h·w / 10⌉ places where the clean map is largest;
+    of equal ones the first in reading order.
+
+    Args:
+      clean: float [n, h, w], >= 0.
+      attacked: float [n, h, w], >= 0.
+
+    Returns:
+      float64 [n] in [0, 1]; NaN where a map is empty and nothing can be said.
+    """
+    places, values = _vectors(clean), _vectors(attacked)
+    count = math.ceil(places.shape[1] / 10)
+    top = np.argsort(-places, axis=1, kind="stable")[:, :count]
+    inside = np.take_along_axis(values, top, 1).sum(1)
+    mass = values.sum(1)
+    known = (mass > 0) & places.any(1)
+    return np.divide(inside, mass, out=np.full_like(mass, np.nan), where=known)
+
+
+def _vectors(maps):
+    maps = np.asarray(maps, np.float64)
+    return maps.reshape(len(maps), -1)

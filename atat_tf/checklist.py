@@ -40,7 +40,7 @@ from atat_tf.checklist_points import (
     share_error,
 )
 
-FILE = "checklist.json"
+FILE = run_folder.CHECKLIST
 NUM_IMAGES = 500
 MINIMUM_IMAGES = 200
 _GATE_IMAGES = 32

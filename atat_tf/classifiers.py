@@ -1,4 +1,4 @@
-"""What can be asked of any functional Keras classifier, ours or another's.
+"""What can be asked of any Keras classifier, ours or another's.
 
 Which layer shows its attention, whether Eq. 2 has a closed form there, its
 logits where it ends in softmax, a digest of its weights.
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from atat_tf import models
+from atat_tf import models, unrolled
 from atat_tf.errors import expect
 
 
@@ -19,8 +19,8 @@ def attention_layer(classifier, name=None):
 
     Args:
       classifier: functional keras.Model, images -> logits.
-      name: a layer, which must have a spatial map; None for the last one
-        that has.
+      name: a layer, which must have a spatial map; None or
+        `models.DEEPEST` for the last one that has.
 
     Raises:
       InputError: the layer, or any, has no spatial map.
@@ -31,7 +31,7 @@ def attention_layer(classifier, name=None):
         "a classifier with spatial maps (convolutions)",
         model=classifier.name,
     )
-    if name is None:
+    if name in (None, models.DEEPEST):
         return list(spatial)[-1]
     models.with_taps(classifier, [name])  # which refuses others
     return name
@@ -64,22 +64,26 @@ def pooled_head(classifier, name):
 def logits_model(classifier):
     """Returns a classifier of the same weights that answers logits.
 
-    A last softmax is taken off; anything else is left as it is.
+    A last softmax is taken off, exactly: its dense layer is copied without
+    it. Anything else is left as it is, in one graph (`unrolled`).
 
     Args:
-      classifier: functional keras.Model, images -> logits or probabilities.
+      classifier: keras.Model, functional, sequential or subclassed, images
+        -> logits or probabilities.
+
+    Returns:
+      Functional keras.Model, images -> logits.
 
     Raises:
       InputError: not one image input and one output [b, k], k >= 2, or an
         activation other than softmax at the end.
     """
-    functional = isinstance(classifier, keras.Model) and len(
-        getattr(classifier, "inputs", None) or ()
-    )
+    classifier = unrolled.functional_model(classifier)
     expect(
-        functional == 1 and len(classifier.outputs) == 1,
-        "a functional or sequential Keras model of one input and one output",
-        model=type(classifier).__name__,
+        len(classifier.inputs) == len(classifier.outputs) == 1,
+        "a Keras model of one input and one output",
+        inputs=len(classifier.inputs),
+        outputs=len(classifier.outputs),
     )
     inputs, outputs = classifier.inputs[0], classifier.outputs[0]
     expect(
@@ -134,7 +138,8 @@ def _made_by(tensor):
 
 
 def _ends_in(layer):
-    if isinstance(layer, layers.Softmax):
+    # keras.ops.softmax is an operation of this name and no layer.
+    if type(layer).__name__ == "Softmax":
         return "softmax"
     activation = getattr(layer, "activation", None)
     if activation is None or activation is keras.activations.linear:

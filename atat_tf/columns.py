@@ -9,7 +9,7 @@ import re
 
 from absl import logging
 
-from atat_tf import apgd, attacks, fab, square
+from atat_tf import apgd, attacks, fab, radii, square
 from atat_tf.errors import InputError, expect, unknown
 
 # AutoAttack's default (Croce & Hein 2020): 9 targets, 100 steps, 5,000 queries.
@@ -38,7 +38,7 @@ def column(name, epsilon, step_size, num_classes):
     """
     base, at, radius = name.partition("@")
     if at:
-        epsilon = parsed_radius(radius)
+        epsilon = radii.parsed(radius)
     if base == "clean":
         return ()
     if base == "standard":
@@ -65,21 +65,6 @@ def column(name, epsilon, step_size, num_classes):
         ) from error
 
 
-def parsed_radius(text):
-    """Returns a radius or step written as "8/255" or "0.031".
-
-    Raises:
-      InputError: it is neither, or not above 0.
-    """
-    match = re.fullmatch(r"\s*([\d.]+)\s*(?:/\s*([\d.]+))?\s*", str(text))
-    try:
-        value = float(match[1]) / float(match[2] or 1)
-    except (TypeError, ValueError, ZeroDivisionError):
-        value = 0.0
-    expect(value > 0, "a radius above 0, as 8/255 or 0.03", radius=text)
-    return value
-
-
 def description(attack):
     """Returns an attack with all of its parameters, as the ledger names it.
 
@@ -96,8 +81,7 @@ def description(attack):
             "epsilon",
             "step_size",
         ):
-            in_255ths = f"{value * 255:.6g}"
-            value = f"{in_255ths}/255" if len(in_255ths) < 6 else repr(value)
+            value = radii.written(value)
         fields.append(f"{field.name}={value}")
     return f"{type(attack).__name__}({', '.join(fields)})"
 

@@ -6,20 +6,25 @@ import os
 import pathlib
 import re
 import runpy
+import shlex
 import sys
 import tempfile
 
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
+from ml_collections.config_flags import config_path
 
+from atat_tf import radii
 from atat_tf.errors import InputError, TrainingError, unknown
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _DEFAULT_RECIPE = _ROOT / "configs" / "atat.py"
 
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "the run folder; for evaluate several, comma-separated"
+    "workdir",
+    None,
+    "the run folder; several, comma-separated, to evaluate or draw",
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",
@@ -30,12 +35,22 @@ _DATA_DIR = flags.DEFINE_string(
 _DATASET = flags.DEFINE_string(
     "dataset",
     None,
-    "cifar10, cifar100, digits, or any image-classification set of "
-    "tensorflow-datasets",
+    "cifar10, cifar100, digits, any image-classification set of "
+    "tensorflow-datasets, or folder:PATH with a sub-folder for each class",
 )
 _SEED = flags.DEFINE_integer(
     "seed", None, "root of every random draw", lower_bound=0
 )
+
+
+class RadiusParser(flags.ArgumentParser):
+    """Parses the value of a flag for an ε or a step: 8/255 or 0.031."""
+
+    def parse(self, argument):
+        return radii.parsed(argument)
+
+    def flag_type(self):
+        return "radius"
 
 
 def run(main, recipes=True):
@@ -103,8 +118,8 @@ def config(**plain_flags):
     """Returns the recipe's ConfigDict with --dataset and --seed in it.
 
     Args:
-      **plain_flags: {field: value} of a command's own such flags; None where
-        the flag was not given.
+      **plain_flags: {field: value} of a command's own such flags, a field of
+        a section as section.field; None where the flag was not given.
 
     Raises:
       InputError: one of them contradicts an explicit --config.<same>.
@@ -124,7 +139,7 @@ def config(**plain_flags):
                 f"Expected one value of {name}. Received: --{name}={value} "
                 f"and --config.{name}={explicit}."
             )
-        values[name] = value
+        values.update_from_flattened_dict({name: value})
     return values.lock()
 
 
@@ -148,6 +163,37 @@ def workdir(default=None):
     if not value:
         raise InputError("Expected --workdir=RUN_FOLDER. Received: none.")
     return pathlib.Path(value)
+
+
+def workdirs():
+    """Returns the paths in --workdir, comma-separated, or an empty list."""
+    return _WORKDIR.value.split(",") if _WORKDIR.value else []
+
+
+def integers(name, words):
+    """Returns the words of a list flag as integers.
+
+    Args:
+      name: of the flag.
+      words: its value.
+
+    Raises:
+      InputError: one is no whole number >= 0.
+    """
+    for word in words:
+        if not re.fullmatch(r"\s*\d+\s*", word):
+            raise InputError(
+                f"Expected --{name} as whole numbers, 0,1,2. "
+                f"Received: {word!r}."
+            )
+    return [int(word) for word in words]
+
+
+def command():
+    """Returns the command line, to repeat what a file shows."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    name = spec.name if spec else pathlib.Path(sys.argv[0]).name
+    return shlex.join(["python", "-m", name, *sys.argv[1:]])
 
 
 def data_dir():
@@ -176,7 +222,7 @@ def seed():
 
 def _parse(argv):
     try:
-        _check_recipe(argv)
+        words = _with_decimals(argv, _checked_recipe(argv))
     except (InputError, TypeError, ValueError) as error:
         _exit_with(error)
     config_flags.DEFINE_config_file(
@@ -186,7 +232,7 @@ def _parse(argv):
         "by --config.FIELD=VALUE",
     )
     flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS["config"])
-    return _parse_flags(argv)
+    return _parse_flags(words)
 
 
 def _parse_flags(argv):
@@ -202,10 +248,30 @@ def _exit_with(error):
     sys.exit(f"error: {sentence} (--help lists the flags)")
 
 
-def _check_recipe(argv):
-    """Looks at --config and --config.FIELD before their parser, whose errors
+def _with_decimals(argv, values):
+    """Returns the words with --config.FIELD=8/255 as a decimal number.
 
-    are tracebacks.
+    Args:
+      argv: the words.
+      values: the recipe; only fields that hold a float there are looked at.
+    """
+    words = []
+    for before, word in zip(["", *argv], argv, strict=False):
+        head, _, value = word.rpartition("=")
+        flag = head or before  # --config.FIELD=8/255 or --config.FIELD 8/255
+        match = re.fullmatch(r"--?config\.([\w.]+)", flag)
+        if match and re.fullmatch(r"[\d.]+ */ *[\d.]+", value):
+            if config_path.get_type(match[1], values) is float:
+                decimal = repr(radii.parsed(value))
+                word = f"{head}={decimal}" if head else decimal
+        words.append(word)
+    return words
+
+
+def _checked_recipe(argv):
+    """Returns the recipe, with --config and --config.FIELD looked at before
+
+    their parser, whose errors are tracebacks.
     """
     recipe = str(_DEFAULT_RECIPE)
     for word, following in zip(argv, [*argv[1:], ""], strict=True):
@@ -229,3 +295,4 @@ def _check_recipe(argv):
                 known = section.keys() if hasattr(section, "keys") else ()
                 raise unknown(f"a field of {name}", field, known)
             section, name = section[field], f"{name}.{field}"
+    return values

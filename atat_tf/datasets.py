@@ -13,6 +13,7 @@ import urllib.parse
 import numpy as np
 import tensorflow as tf
 
+from atat_tf import image_folders
 from atat_tf.errors import InputError, expect, unknown
 
 
@@ -103,11 +104,11 @@ def spec(name, data_dir=None, image_size=None):
     """Returns the Spec of a data set, without reading its images.
 
     Args:
-      name: one of SPECS, or a set of tensorflow-datasets with features
-        "image" and "label".
+      name: one of SPECS, folder:PATH, or a set of tensorflow-datasets with
+        features "image" and "label".
       data_dir: where tensorflow-datasets keeps its files.
-      image_size: height and width to resize to; needed where images differ
-        in size, ignored for SPECS.
+      image_size: height and width to resize to, as one number, or the whole
+        (H, W, C); needed where images differ in size, ignored for SPECS.
 
     Raises:
       InputError: no such set, not one of images and labels, or images of
@@ -115,18 +116,31 @@ def spec(name, data_dir=None, image_size=None):
     """
     if name in SPECS:
         return SPECS[name]
+    if image_folders.is_folder(name):
+        names = image_folders.listing(name).class_names
+        shape = _resized((None, None, 3), image_size)
+        expect(shape[2] in (1, 3), "images of 1 or 3 channels", shape=shape)
+        return Spec(len(names), shape, class_names=names)
     features = _builder(name, data_dir).info.features
     usable = "image" in features and "label" in features
     expect(usable, "a data set of images and labels", dataset=name)
-    shape = features["image"].shape
+    shape = _resized(features["image"].shape, image_size)
+    channels = features["image"].shape[-1]
+    expect(shape[2] == channels, f"{channels} channels", image_shape=shape)
+    return Spec(features["label"].num_classes, shape)
+
+
+def _resized(shape, image_size):
+    """Returns the (H, W, C) that images of a shape are resized to."""
     if image_size:
-        shape = (image_size, image_size, shape[-1])
+        whole = np.ndim(image_size) == 1
+        shape = image_size if whole else (image_size, image_size, shape[-1])
     expect(
         None not in shape,
         "config.image_size (a number of pixels) for images of many sizes",
         image_size=image_size,
     )
-    return Spec(features["label"].num_classes, tuple(shape))
+    return tuple(shape)
 
 
 def class_names(name, data_dir=None):
@@ -144,10 +158,19 @@ def class_names(name, data_dir=None):
     """
     if name in SPECS and SPECS[name].class_names:
         return SPECS[name].class_names
+    if image_folders.is_folder(name):
+        return image_folders.listing(name).class_names
     return tuple(_builder(name, data_dir).info.features["label"].names)
 
 
-def load(name, data_dir=None, split_seed=0, num_validation=None, image_size=0):
+def load(
+    name,
+    data_dir=None,
+    split_seed=0,
+    num_validation=None,
+    image_size=0,
+    bad_images="stop",
+):
     """Returns a Dataset, downloaded first where it is absent.
 
     Validation images are drawn from the training split by `split_seed`, and
@@ -158,8 +181,10 @@ def load(name, data_dir=None, split_seed=0, num_validation=None, image_size=0):
       name: as for `spec`.
       data_dir: as for `spec`; None means TFDS_DATA_DIR or tfds' default.
       split_seed: draws the validation images.
-      num_validation: how many; None for the set's own number.
+      num_validation: how many; None for the set's own number, for a folder
+        of images those in validation/, or a tenth.
       image_size: as for `spec`.
+      bad_images: "stop" or "skip", as for `image_folders.splits`.
 
     Returns:
       A Dataset with uint8 images.
@@ -168,7 +193,22 @@ def load(name, data_dir=None, split_seed=0, num_validation=None, image_size=0):
       InputError: see `spec`; or the data is not there and cannot be had.
     """
     about = spec(name, data_dir, image_size)
-    if name == "digits":
+    if image_folders.is_folder(name):
+        names, provenance, train, test, held_out = _folder(
+            name, about, bad_images
+        )
+        if held_out is not None:
+            expect(
+                num_validation is None,
+                "no num_validation beside a folder validation/",
+                num_validation=num_validation,
+            )
+            parts = train, held_out, test
+            return Dataset(name, about, names, provenance, *parts)
+        about = dataclasses.replace(
+            about, num_validation=max(1, len(train) // 10)
+        )
+    elif name == "digits":
         names, provenance, train, test = _digits()
     else:
         names, provenance, train, test = _tfds(name, data_dir, about)
@@ -296,6 +336,19 @@ def _shifted(images, draws, flip, padding=4):
     return tf.gather(cropped, columns, axis=2, batch_dims=1)
 
 
+def _folder(name, about, bad_images):
+    """Returns class names, provenance, train, test and validation or None."""
+    found = image_folders.listing(name)
+    parts, skipped = image_folders.splits(found, about.image_shape, bad_images)
+    provenance = found.provenance
+    if skipped:
+        provenance += f", {skipped} skipped"
+    train, test = Split(*parts["train"]), Split(*parts["test"])
+    held_out = parts.get("validation")
+    validation = None if held_out is None else Split(*held_out)
+    return found.class_names, provenance, train, test, validation
+
+
 def _digits():
     from sklearn import datasets as sklearn_datasets
 
@@ -350,8 +403,8 @@ def _builder(name, data_dir):
         near = unknown("a data set", name, known)
         hint = str(near).rpartition("Received: ")[2]
         raise InputError(
-            f"Expected a data set among {', '.join(SPECS)}, or any "
-            "image-classification set of tensorflow-datasets. "
+            f"Expected a data set among {', '.join(SPECS)}, folder:PATH, or "
+            "any image-classification set of tensorflow-datasets. "
             f"Received: {hint}"
         ) from None
 

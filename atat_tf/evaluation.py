@@ -15,10 +15,13 @@ from atat_tf import (
     datasets,
     experiment,
     gate,
+    image_folders,
     ledger,
+    model_files,
     progress,
     robustness,
     run_folder,
+    sources,
     verdicts,
 )
 from atat_tf.errors import InputError, expect, unknown
@@ -36,13 +39,21 @@ def load_config(workdir):
 
 def load_dataset(config, data_dir=None):
     """Returns the Dataset that a config names, with its splits."""
-    return datasets.load(
+    dataset = datasets.load(
         config.dataset,
         data_dir,
         config.split_seed,
         config.num_validation,
-        config.image_size,
+        sources.image_size(config),
+        config.bad_images,
     )
+    trained_on = tuple(config.class_names)
+    expect(
+        not trained_on or dataset.class_names == trained_on,
+        f"the classes that the run was trained on, {trained_on}",
+        class_names=dataset.class_names,
+    )
+    return dataset
 
 
 def load_classifier(workdir, spec, weights="best"):
@@ -57,7 +68,9 @@ def load_classifier(workdir, spec, weights="best"):
       InputError: no run there, no such weights, or they do not fit.
     """
     config = load_config(workdir)
-    classifier = experiment.build_classifier(config, spec)
+    classifier = experiment.build_classifier(
+        config, spec, pathlib.Path(workdir) / model_files.FILE
+    )
     run_folder.load_weights(workdir, weights, classifier)
     return classifier
 
@@ -306,9 +319,9 @@ def differences(here, there, prefix=""):
 
 def _dataset(config, name, data_dir):
     dataset = load_dataset(config, data_dir)
-    if name is None or name == config.dataset:
+    if name is None or image_folders.absolute(name) == config.dataset:
         return dataset
-    other = datasets.load(name, data_dir, image_size=config.image_size)
+    other = datasets.load(name, data_dir, image_size=sources.image_size(config))
     same = (
         other.class_names == dataset.class_names
         and other.spec.image_shape == dataset.spec.image_shape

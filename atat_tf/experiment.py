@@ -13,17 +13,25 @@ import ml_collections
 import tensorflow as tf
 
 from atat_tf import (
+    admission,
     attacks,
+    cifar_backbones,
     columns,
     datasets,
     defenses,
     guard,
+    image_folders,
+    keras_backbones,
+    model_files,
     models,
+    sources,
     trainer,
     training_attacks,
 )
 from atat_tf.errors import expect, unknown
 from configs import base
+
+BACKBONES = {**models.BACKBONES, **cifar_backbones.BACKBONES}
 
 
 def resolve(config):
@@ -34,7 +42,10 @@ def resolve(config):
     """
     config = config.copy_and_resolve_references()
     config.unlock()
-    defaults = dict(base.BY_DATASET.get(config.dataset, base.BY_DATASET[""]))
+    sources.resolve(config)
+    is_folder = image_folders.is_folder(config.dataset)
+    kind = "folder" if is_folder else config.dataset
+    defaults = dict(base.BY_DATASET.get(kind, base.BY_DATASET[""]))
     if config.defense.name == "standard":
         # Standard training is the teacher's, whoever trains it.
         defaults["num_epochs"] = defaults["teacher_num_epochs"]
@@ -43,6 +54,12 @@ def resolve(config):
         defaults["guard"] = "off"
     by_attack = base.BY_ATTACK.get(config.attack.name, base.BY_ATTACK[""])
     defaults = {**by_attack, **defaults}
+    if config.model:
+        defaults |= base.FOR_MODEL
+    if "layers" in config.defense:
+        defaults["defense.layers"] = (
+            (models.DEEPEST,) if config.model else ("features",)
+        )
     for path, value in defaults.items():
         *sections, field = path.split(".")
         section = config
@@ -62,8 +79,13 @@ def to_dict(config):
 
 
 def from_dict(values):
-    """Returns the ConfigDict that `to_dict` came from."""
-    return ml_collections.ConfigDict(_with_tuples(values)).lock()
+    """Returns the ConfigDict that `to_dict` came from.
+
+    What a run of an earlier version does not say has its default.
+    """
+    defaults = to_dict(base.get_config())
+    missing = {f: defaults[f] for f in sources.LATER_FIELDS if f not in values}
+    return ml_collections.ConfigDict(_with_tuples(missing | values)).lock()
 
 
 def teacher_config(config):
@@ -79,6 +101,9 @@ def teacher_config(config):
     teacher.attack.name = "pgd"
     teacher.guard = "off"
     teacher.student_start = "random"
+    if config.model:
+        teacher.student_start = "teacher"
+        teacher.num_epochs = 0  # it is the file's
     teacher.teacher = ""
     return teacher.lock()
 
@@ -104,6 +129,7 @@ def validate(config, data_dir=None):
         _expect_field(config, field, lambda value: value >= 1, ">= 1")
     for field in (
         "checkpoint_every_steps",
+        "attention_panels",
         "micro_batch_size",
         "attack_batch_size",
     ):
@@ -124,9 +150,15 @@ def validate(config, data_dir=None):
     build_validation_attack(config)
     build_columns(config)
     trainer.expect_fitting_attack(build_defense(config), attack)
-    _factory("a backbone", models.BACKBONES, config.backbone.name)
-    spec = datasets.spec(config.dataset, data_dir, config.image_size)
-    models.units_per_group(config.backbone.depth, config.backbone.width)
+    spec = sources.data_spec(config, data_dir)
+    _expect_choice(config, "bad_images", image_folders.BAD_IMAGES)
+    if config.model:
+        _validate_model(config, spec)
+    elif keras_backbones.is_one(config.backbone.name):
+        keras_backbones.factory(config.backbone.name)
+    else:
+        _factory("a backbone", BACKBONES, config.backbone.name)
+        models.units_per_group(config.backbone.depth, config.backbone.width)
     expect(
         min(spec.image_shape[:2]) >= 8,
         "images of at least 8 × 8 pixels",
@@ -134,13 +166,46 @@ def validate(config, data_dir=None):
     )
 
 
-def build_classifier(config, spec):
+def _validate_model(config, spec):
+    expect(
+        config.precision == "float32",
+        "precision=float32 with a saved model, whose layers have their own",
+        precision=config.precision,
+    )
+    classifier = build_classifier(config, spec)
+    models.with_taps(classifier, build_defense(config).layers)
+    admission.expect_trainable(classifier)
+
+
+def build_classifier(config, spec, model_file=None):
     """Returns the backbone for the data set's images and classes.
 
     Under "mixed_bfloat16" the layers compute in bfloat16; weights and logits
     stay float32.
+
+    Args:
+      config: resolved.
+      spec: datasets.Spec.
+      model_file: the run folder's copy of the config's saved model, if it has
+        one; None for the file that the config names.
+
+    Raises:
+      InputError: the saved model is no classifier of these images.
     """
-    factory = _factory("a backbone", models.BACKBONES, config.backbone.name)
+    # Keras' L2 has no ½.
+    l2 = config.optimizer.weight_decay / 2
+    if config.model:
+        path = model_file or config.model
+        classifier = model_files.load(path, config.model_range)
+        model_files.expect_classes(classifier, spec)
+        return keras_backbones.with_settings(
+            classifier, l2, config.sync_batch_norm
+        )
+    name = config.backbone.name
+    if keras_backbones.is_one(name):
+        factory = keras_backbones.factory(name)
+    else:
+        factory = _factory("a backbone", BACKBONES, name)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
@@ -149,8 +214,7 @@ def build_classifier(config, spec):
             spec.num_classes,
             depth=config.backbone.depth,
             width=config.backbone.width,
-            # Keras' L2 has no ½.
-            l2=config.optimizer.weight_decay / 2,
+            l2=l2,
             synchronized=config.sync_batch_norm,
         )
     finally:

@@ -58,7 +58,7 @@ def are_probabilities(outputs):
 
 def not_repeatable(attacker, images, logits):
     """Returns what is wrong if the same images get other logits, or None."""
-    difference = _relative_difference(attacker.logits(images), logits)
+    difference = relative_difference(attacker.logits(images), logits)
     if difference <= AGREEMENT:
         return None
     return (
@@ -73,7 +73,7 @@ def batch_dependent(attacker, images, logits):
     alone = np.concatenate(
         [attacker.logits(images[i : i + 1]) for i in range(len(images))]
     )
-    difference = _relative_difference(alone, logits)
+    difference = relative_difference(alone, logits)
     if difference <= AGREEMENT:
         return None
     return (
@@ -83,6 +83,7 @@ def batch_dependent(attacker, images, logits):
     )
 
 
-def _relative_difference(here, there):
+def relative_difference(here, there):
+    """Returns the largest difference over the largest value `there`."""
     scale = np.max(np.abs(there))
     return float(np.max(np.abs(here - there)) / max(scale, 1e-12))

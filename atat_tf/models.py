@@ -13,6 +13,8 @@ from atat_tf.errors import InputError, expect
 
 # 2e-4 · ½‖w‖² (the released code's weight decay): Keras' L2 has no ½.
 L2_KERNEL = 1e-4
+# In the place of a layer's name: the last with a spatial map (§3.2).
+DEEPEST = "deepest"
 _BATCH_NORM_MOMENTUM = 0.9
 
 
@@ -61,7 +63,7 @@ def wide_resnet(
       InputError: depth is not 6n + 4, or width < 1.
     """
     units = units_per_group(depth, width)
-    part = _Parts(l2, synchronized, layers.ReLU, {})
+    part = Parts(l2, synchronized, layers.ReLU, {})
     inputs = keras.Input(image_shape, name="images")
     x = layers.Rescaling(
         4.0, offset=-2.0, dtype=keras.config.floatx(), name="normalise"
@@ -117,7 +119,7 @@ def madry_wide_resnet(
       InputError: depth is not 6n + 4, or width < 1.
     """
     units = units_per_group(depth, width)
-    part = _Parts(l2, synchronized, layers.LeakyReLU, {"negative_slope": 0.1})
+    part = Parts(l2, synchronized, layers.LeakyReLU, {"negative_slope": 0.1})
     inputs = keras.Input(image_shape, name="images")
     x = PerImageStandardization(dtype=keras.config.floatx(), name="normalise")(
         inputs
@@ -214,7 +216,7 @@ def with_taps(classifier, tapped_layers):
 
     Args:
       classifier: functional keras.Model, images -> logits.
-      tapped_layers: names of layers whose output is [b, h, w, c].
+      tapped_layers: names of layers whose output is [b, h, w, c], or DEEPEST.
 
     Returns:
       keras.Model, images -> {"logits": [b, k], layer: [b, h, w, c], ...}.
@@ -224,6 +226,8 @@ def with_taps(classifier, tapped_layers):
         can be named are listed.
     """
     spatial = spatial_layers(classifier)
+    if spatial:
+        spatial.setdefault(DEEPEST, list(spatial.values())[-1])
     for name in tapped_layers:
         if name not in spatial:
             raise InputError(
@@ -283,7 +287,7 @@ def flops_per_image(classifier):
     """
     flops = 0
     for layer in classifier.layers:
-        if isinstance(layer, layers.Conv2D):
+        if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
             positions = layer.output.shape[1] * layer.output.shape[2]
             flops += 2 * positions * int(tf.size(layer.kernel))
         elif isinstance(layer, layers.Dense):
@@ -291,8 +295,8 @@ def flops_per_image(classifier):
     return flops
 
 
-class _Parts:
-    """The layers that both networks are built from."""
+class Parts:
+    """The layers that all backbones are built from."""
 
     def __init__(self, l2, synchronized, activation, activation_arguments):
         self._l2 = l2
@@ -317,12 +321,15 @@ class _Parts:
             name=name,
         )(x)
 
-    def norm_activation(self, x, name):
-        x = BatchNormalization(
+    def norm(self, x, name):
+        return BatchNormalization(
             momentum=_BATCH_NORM_MOMENTUM,
             synchronized=self._synchronized,
-            name=f"{name}_norm",
+            name=name,
         )(x)
+
+    def norm_activation(self, x, name):
+        x = self.norm(x, f"{name}_norm")
         return self._activation(name=name, **self._activation_arguments)(x)
 
     def classifier(self, inputs, features, num_classes, name):

@@ -12,12 +12,12 @@ import keras
 import tensorflow as tf
 
 from atat_tf import (
-    attention_shift,
     columns,
     evaluation,
     experiment,
     gate,
     progress,
+    shift_measurement,
     table_cost,
     table_files,
     table_plan,
@@ -27,6 +27,7 @@ from atat_tf import (
     tables,
     training,
 )
+from atat_tf.errors import InputError, TrainingError
 
 
 def reproduce(
@@ -57,6 +58,7 @@ def reproduce(
 
     Raises:
       InputError: the plan cannot be run; nothing was started.
+      TrainingError: rows failed; the others were run and written.
     """
     section_name = table_text.section_name(table, scale)
     if page is not None:
@@ -71,17 +73,30 @@ def reproduce(
     table_cost.print_plan(plan, table_cost.costs(plan))
     if dry_run:
         return None
-    for job in plan.jobs:
-        if _run(plan, job, data_dir):
-            _write(plan, command)
-            # Networks and traces of one job are of no use to the next.
-            keras.backend.clear_session()
+    failures = _run_all(plan, data_dir, command)
     results, sections = _write(plan, command)
     table_files.show(sections)
     if page is not None:
         text = table_files.markdown(sections, command)
         table_files.insert(page, section_name, text)
+    if failures:
+        raise TrainingError(" ".join(failures))
     return results
+
+
+def _run_all(plan, data_dir, command):
+    """Returns a sentence for each job that failed; the others are run."""
+    failures = []
+    for job in plan.jobs:
+        try:
+            if _run(plan, job, data_dir):
+                _write(plan, command)
+        except (FloatingPointError, InputError, TrainingError) as error:
+            failures.append(f"{_label(job)} failed: {error}")
+            progress.console().print(failures[-1])
+        # Networks and traces of one job are of no use to the next.
+        keras.backend.clear_session()
+    return failures
 
 
 def _run(plan, job, data_dir):
@@ -89,8 +104,7 @@ def _run(plan, job, data_dir):
     missing, lacks_shift = plan.missing(job), plan.lacks_shift(job)
     if job.is_trained and not missing and not lacks_shift:
         return False
-    label = f"{job.row.label}, seed {job.seed}"
-    progress.console().print(f"{label}: {job.workdir}")
+    progress.console().print(f"{_label(job)}: {job.workdir}")
     if not job.is_trained:
         training.train_and_evaluate(job.config, job.workdir, data_dir)
     facts = {
@@ -105,7 +119,7 @@ def _run(plan, job, data_dir):
         ]
         table_records.add(job.workdir, mode, parts, facts)
     if lacks_shift:
-        attention_shift.measure(
+        shift_measurement.measure(
             job.workdir,
             tables.SHIFT_COLUMN,
             plan.scale.shift_images,
@@ -113,6 +127,10 @@ def _run(plan, job, data_dir):
             facts,
         )
     return True
+
+
+def _label(job):
+    return f"{job.row.label}, seed {job.seed}"
 
 
 def _evaluated(plan, job, mode, count, wanted):
@@ -124,7 +142,7 @@ def _evaluated(plan, job, mode, count, wanted):
     built = experiment.build_columns(
         run.config, names, plan.dataset.spec.num_classes
     )
-    evaluation.standing(run, built, f"{job.row.label}, {mode}:")
+    evaluation.standing(run, built, f"{_label(job)}, {mode}:")
     return {
         "num_images": count,
         "identity": run.ledger.identity,

@@ -3,6 +3,8 @@
 Dictionaries as results.json holds them enter; a table on the terminal leaves.
 """
 
+from typing import NamedTuple
+
 from atat_tf import progress
 
 # Tables 1 and 2 of the paper: accuracy in percent by data set and method.
@@ -36,12 +38,36 @@ METHODS = {
 }
 
 
+class Table(NamedTuple):
+    """What is printed: text alone.
+
+    Attributes:
+      title: the data and the number of images.
+      columns: what heads each column; the first is that of the rows' names.
+      rows: a list of cells each.
+      notes: sentences below.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
 def print_table(all_results):
     """Prints results side by side, each above the paper's row if it has one.
 
     Args:
       all_results: list of what `evaluate_run` returns, or results.json holds.
     """
+    printed = table(all_results)
+    progress.table(printed.title, printed.columns, printed.rows)
+    for note in printed.notes:
+        progress.console().print(note)
+
+
+def table(all_results):
+    """Returns the Table that `print_table` prints."""
     columns = []
     for results in all_results:
         for name in results["accuracy"]:
@@ -59,9 +85,8 @@ def print_table(all_results):
         if paper:
             cells = [f"{paper[c]:.2f}" if c in paper else "" for c in columns]
             rows.append(["  the paper's, WRN on all images", *cells])
-    progress.table(_title(all_results), ["accuracy, %", *columns], rows)
-    for note in _footnotes(all_results):
-        progress.console().print(note)
+    heads = ["accuracy, %", *columns]
+    return Table(_title(all_results), heads, rows, _footnotes(all_results))
 
 
 def paper_row(dataset, method):

@@ -18,6 +18,7 @@ from atat_tf.errors import InputError
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 RESULTS = "results.json"
+CHECKLIST = "checklist.json"
 WEIGHTS = ("best", "last", "ema")
 
 

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from atat_tf import experiment, models, progress, square, tables, training
 
-# Tracing and compiling besides the work itself: a training with its columns,
-# and AutoAttack's 20 attacks. Measured on two cores with WRN-10-1.
+# Tracing and building besides the work itself, of a training and of each
+# attack: rough figures, which matter at the tiny scale alone.
 _TRACING_SECONDS = 20.0
 _ATTACK_TRACING_SECONDS = 1.5
 _PROBE_FLOPS = 5e9

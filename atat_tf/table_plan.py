@@ -13,11 +13,11 @@ import pathlib
 import ml_collections
 
 from atat_tf import (
-    attention_shift,
     datasets,
     evaluation,
     experiment,
     run_folder,
+    shift_measurement,
     table_records,
     tables,
     training,
@@ -107,7 +107,7 @@ class Plan:
         """Returns whether a job's attention shifts are still to be measured."""
         if not (self.table.shift and job.in_table):
             return False
-        measured = attention_shift.read(job.workdir)
+        measured = shift_measurement.read(job.workdir)
         wanted = len(self.dataset.test.take(self.scale.shift_images))
         return measured is None or measured["num_images"] != wanted
 
@@ -144,7 +144,7 @@ def build(table, scale, num_seeds, workdir, data_dir=None, rows=None):
                 jobs[job.workdir] = dataclasses.replace(job, in_table=in_table)
     for job in jobs.values():
         experiment.validate(job.config, data_dir)
-        _expect_same_config(job)
+        training.expect_same_config(job.workdir, job.config)
     return Plan(
         table,
         scale,
@@ -257,17 +257,4 @@ def _expect_recipes(scale, rows):
             f"Expected a recipe for every row, at scale {scale.name}. "
             f"Received: none for {', '.join(lacking)}; the others can be run "
             f"with --rows={','.join(able)}."
-        )
-
-
-def _expect_same_config(job):
-    path = job.workdir / run_folder.CONFIG
-    if not path.exists():
-        return
-    here, there = experiment.to_dict(job.config), run_folder.read_json(path)
-    differing = evaluation.differences(here, there)
-    if differing:
-        raise InputError(
-            f"Expected the run in {str(job.workdir)!r} to be of this plan, or "
-            f"another --workdir. Received: {'; '.join(differing)}."
         )

@@ -9,8 +9,8 @@ import pathlib
 import numpy as np
 
 from atat_tf import (
-    attention_shift,
     run_folder,
+    shift_measurement,
     statistics,
     table_records,
     tables,
@@ -170,7 +170,7 @@ def _shifts(table, runs):
     found = []
     for key in table.rows:
         for run in runs[key, "frozen"]:
-            measured = attention_shift.read(run["workdir"])
+            measured = shift_measurement.read(run["workdir"])
             if measured is not None:
                 found.append(_shift(key, run, measured))
     return found

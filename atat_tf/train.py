@@ -3,20 +3,39 @@
   python -m atat_tf.train --dataset=cifar10
   python -m atat_tf.train --dataset=digits --workdir=runs/digits
   python -m atat_tf.train --config=configs/at.py --config.num_epochs=30
+  python -m atat_tf.train --model=my.keras --dataset=folder:photos
 
 Run it again to go on after any interruption. With TF_CONFIG set it is one of
 several workers: docs/many_machines.md.
 """
 
+import pathlib
+
 from absl import flags
 
 from atat_tf import command_line
+from atat_tf.errors import expect
 
 flags.adopt_module_key_flags(command_line)
 _TEACHER = flags.DEFINE_string(
     "teacher",
     None,
     "run folder of a trained teacher (default: trained into WORKDIR/teacher)",
+)
+_MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "a .keras file to harden, in the place of a backbone: it is the teacher, "
+    "and the student starts from its weights",
+)
+_BACKBONE = flags.DEFINE_string(
+    "backbone", None, "wide_resnet, ..., or keras:ResNet50 and its like"
+)
+_BAD_IMAGES = flags.DEFINE_enum(
+    "bad_images",
+    None,
+    ["stop", "skip"],
+    "what to do at image files that cannot be decoded (default: stop)",
 )
 _NUM_DEVICES = flags.DEFINE_integer(
     "num_devices",
@@ -28,10 +47,15 @@ _NUM_DEVICES = flags.DEFINE_integer(
 
 def main(argv):
     del argv
-    config = command_line.config(teacher=_TEACHER.value)
-    workdir = command_line.workdir(
-        f"runs/{config.dataset}_{config.defense.name}"
+    _refuse_contradictions()
+    config = command_line.config(
+        teacher=_TEACHER.value,
+        model=_MODEL.value,
+        bad_images=_BAD_IMAGES.value,
+        **{"backbone.name": _BACKBONE.value},
     )
+    data = pathlib.Path(config.dataset.removeprefix("folder:")).name
+    workdir = command_line.workdir(f"runs/{data}_{config.defense.name}")
     data_dir = command_line.data_dir()
 
     with command_line.quiet_start():  # TensorFlow: not for --help
@@ -42,6 +66,15 @@ def main(argv):
     )
     if results:  # the chief's, where there are several workers
         results_table.print_table([results])
+
+
+def _refuse_contradictions():
+    expect(
+        not (_MODEL.value and _BACKBONE.value),
+        "one of --model and --backbone",
+        model=_MODEL.value,
+        backbone=_BACKBONE.value,
+    )
 
 
 if __name__ == "__main__":

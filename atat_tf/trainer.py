@@ -1,13 +1,23 @@
 """The training step: attack, forward, attention, loss, gradients, metrics.
 
 `AdversarialTrainer` wraps a student as a Keras model with a train_step of its
-own, so that `compile`, `fit` and tf.distribute work as everywhere.
+own, so that `compile`, `fit`, callbacks and tf.distribute work as everywhere.
 """
+
+import warnings
 
 import keras
 import tensorflow as tf
 
-from atat_tf import attacks, micro_batches, models, recomputation
+from atat_tf import (
+    admission,
+    attacks,
+    classifiers,
+    losses,
+    micro_batches,
+    models,
+    recomputation,
+)
 from atat_tf.errors import expect
 
 
@@ -20,10 +30,15 @@ class AdversarialTrainer(keras.Model):
     (seed, step, index in the global batch). Batch-norm statistics are per
     replica unless the layers are `synchronized`.
 
+    Labels are integers or one-hot; images uint8, or floats within the attack's
+    bounds. What is saved and exported is the student alone.
+
     Args:
-      student: functional keras.Model, float32 images -> logits.
+      student: keras.Model (functional, sequential or subclassed), images ->
+        logits, or softmax, which is taken off: see `student` below.
       defense: one of defenses.DEFENSES' objects.
-      attack: an attacks.LinfAttack; None where the defense needs none.
+      attack: an attacks.LinfAttack; None where the defense needs none. Its
+        `bounds` are the range of the pixels, [0, 1] without an attack.
       teacher: a model like the student; None where the defense needs none. It
         is frozen, and runs in inference mode.
       seed: integer in [0, 2**31), the root of every random start.
@@ -35,10 +50,15 @@ class AdversarialTrainer(keras.Model):
       remat: whether activations below the lowest attention layer are computed
         again for the gradient instead of kept, see `recomputation`.
 
+    Attributes:
+      student: functional keras.Model, images -> logits, that is trained: the
+        one given, or one of its layers (`classifiers.logits_model`).
+
     Raises:
-      InputError: micro-batches with `synchronized` batch norm, an attack or a
-        teacher is missing, the attack maximises another loss than the defense
-        needs, or a layer is unknown.
+      InputError: an attack or a teacher is missing, the attack maximises
+        another loss than the defense needs, a layer is unknown, a classifier
+        is random, has no gradient or no logits, or has `synchronized` batch
+        norm beside micro-batches.
     """
 
     def __init__(
@@ -64,22 +84,24 @@ class AdversarialTrainer(keras.Model):
             teacher=teacher,
         )
         expect_fitting_attack(defense, attack)
-        self.student = student
+        self.student = classifiers.logits_model(student)
         self.defense = defense
         self.attack = attack
         self.seed = seed
-        self._student = models.with_taps(student, defense.layers)
+        self.bounds = getattr(attack, "bounds", (0.0, 1.0))
+        _warn_of_tiny_ball(attack)
+        self._student = models.with_taps(self.student, defense.layers)
+        admission.expect_trainable(self.student, self.bounds)
         self._micro_batch_size = micro_batch_size
         self._attack_batch_size = attack_batch_size or micro_batch_size
         if micro_batch_size:
             micro_batches.expect_own_statistics(self.student)
+        self._teacher = None
+        if defense.needs_teacher:
+            self._teacher = self._frozen(classifiers.logits_model(teacher))
         if remat:
             layers = defense.layers
             self._student = recomputation.Recomputed(self._student, layers)
-        self._teacher = None
-        if defense.needs_teacher:
-            teacher.trainable = False
-            self._teacher = models.with_taps(teacher, defense.layers)
         self._loss = keras.metrics.Mean(name="loss")
         self._terms = {
             name: keras.metrics.Mean(name=name) for name in defense.terms
@@ -89,12 +111,28 @@ class AdversarialTrainer(keras.Model):
             self._accuracies["adversarial"] = _accuracy("adversarial")
         self.built = True
 
+    def _frozen(self, teacher):
+        tapped = models.with_taps(teacher, self.defense.layers)
+        admission.expect_pair(self._student, tapped, self.defense.layers)
+        admission.expect_trainable(teacher, self.bounds)
+        teacher.trainable = False
+        return tapped
+
     def compile(self, optimizer="sgd", jit_compile=None, **kwargs):
         """Configures training; XLA on GPUs only unless told otherwise.
 
         On CPUs XLA runs convolutions inside a loop many times slower than the
         plain graph does.
+
+        Raises:
+          InputError: a loss or metrics, which are the defense's.
         """
+        for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            expect(
+                kwargs.get(name) is None,
+                f"no {name} in compile: the defense has them",
+                **{name: kwargs.get(name)},
+            )
         if jit_compile is None:
             jit_compile = bool(tf.config.list_physical_devices("GPU"))
         super().compile(optimizer, jit_compile=jit_compile, **kwargs)
@@ -107,8 +145,35 @@ class AdversarialTrainer(keras.Model):
         # missing here.
         pass
 
+    def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
+        """Trains as `keras.Model.fit`, after a look at the data.
+
+        Raises:
+          InputError: images of another size or range, or labels that are no
+            classes of the student.
+        """
+        admission.expect_data(x, y, self.student, self.bounds)
+        if isinstance(validation_data, (tuple, list)):
+            held_out = validation_data[:2]
+            admission.expect_data(*held_out, self.student, self.bounds)
+        return super().fit(
+            x, y, *args, validation_data=validation_data, **kwargs
+        )
+
+    def save(self, filepath, overwrite=True, **kwargs):
+        """Saves the student, as `keras.Model.save`; so does ModelCheckpoint.
+
+        `keras.saving.load_model` gives it back in safe mode, and its optimizer
+        is not among it.
+        """
+        self.student.save(filepath, overwrite=overwrite, **kwargs)
+
+    def export(self, filepath, *args, **kwargs):
+        """Exports the student, as `keras.Model.export`, images -> logits."""
+        self.student.export(filepath, *args, **kwargs)
+
     def call(self, images, training=False):
-        return self.student(as_pixels(images), training=training)
+        return self.student(as_pixels(images, self.bounds), training=training)
 
     def train_step(self, data):
         images, labels, weights = self._unpack(data)
@@ -137,7 +202,7 @@ class AdversarialTrainer(keras.Model):
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
         return self._measure(
-            objective.loss,
+            weights * tf.cast(objective.loss, keras.config.floatx()),
             objective.terms,
             labels,
             clean=objective.clean_logits,
@@ -145,13 +210,17 @@ class AdversarialTrainer(keras.Model):
         )
 
     def test_step(self, data):
-        images, labels, _ = self._unpack(data)
+        """Returns accuracies, and as `loss` the cross-entropy under attack."""
+        images, labels, weights = self._unpack(data)
         replicas = _Replicas(labels)
         logits = {"clean": self._inference(images)}
         if self.attack is not None:
             adversarial = self._attack(images, labels, replicas, step=0)
-            logits["adversarial"] = self._inference(adversarial)
-        return self._measure(None, {}, labels, **logits)
+            if adversarial is not None:
+                logits["adversarial"] = self._inference(adversarial)
+        worst = logits.get("adversarial", logits["clean"])
+        loss = losses.cross_entropy(labels, worst)
+        return self._measure(weights * loss, {}, labels, **logits)
 
     @property
     def metrics(self):
@@ -163,11 +232,13 @@ class AdversarialTrainer(keras.Model):
 
     def _unpack(self, data):
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        if labels.shape.rank == 2 and (labels.shape[-1] or 1) > 1:
+            labels = tf.argmax(labels, axis=-1)
         labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
         if weights is None:
             weights = tf.ones(tf.shape(labels))
         weights = tf.reshape(tf.cast(weights, keras.config.floatx()), [-1])
-        return as_pixels(images), labels, weights
+        return as_pixels(images, self.bounds), labels, weights
 
     def _inference(self, images):
         return self.student(images, training=False)
@@ -196,14 +267,17 @@ class AdversarialTrainer(keras.Model):
         return tf.add_n(penalties) if penalties else 0.0
 
     def _measure(self, loss, terms, labels, **logits):
-        if loss is not None:
-            self._loss.update_state(loss)
+        self._loss.update_state(loss)
+        seen = [self._loss]
         for name, values in terms.items():
             self._terms[name].update_state(values)
+            seen.append(self._terms[name])
         for name, metric in self._accuracies.items():
             if logits.get(name) is not None:
                 metric.update_state(labels, logits[name])
-        return {metric.name: metric.result() for metric in self.metrics}
+                seen.append(metric)
+        # Those alone: what was not measured is no zero.
+        return {metric.name: metric.result() for metric in seen}
 
 
 class _Replicas:
@@ -247,10 +321,27 @@ def expect_fitting_attack(defense, attack):
     )
 
 
-def as_pixels(images):
-    """Returns float images in [0, 1]; uint8 ones are divided by 255."""
+def as_pixels(images, bounds=(0.0, 1.0)):
+    """Returns float images within `bounds`, to which uint8 ones are scaled."""
     pixels = tf.cast(images, keras.config.floatx())
-    return pixels / 255.0 if images.dtype == tf.uint8 else pixels
+    if images.dtype != tf.uint8:
+        return pixels
+    low, high = bounds
+    # By 255 first, so that [0, 1] is the plain quotient, bit by bit.
+    return pixels / 255.0 * (high - low) + low
+
+
+def _warn_of_tiny_ball(attack):
+    """Warns of an ε in another unit than the bounds."""
+    if not hasattr(attack, "bounds"):
+        return
+    low, high = attack.bounds
+    if attack.epsilon < 0.1 / 255 * (high - low):
+        warnings.warn(
+            f"epsilon={attack.epsilon:g} is less than a tenth of a gray level "
+            f"of pixels from {low:g} to {high:g}: it is in their unit",
+            stacklevel=3,
+        )
 
 
 def _accuracy(name):

@@ -18,20 +18,33 @@ from atat_tf import (
     datasets,
     defenses,
     evaluation,
+    event_log,
     experiment,
+    given_model,
     guard,
     lost_workers,
+    model_files,
     models,
     progress,
     robustness,
     run_folder,
+    sources,
     training_attacks,
+    training_attention,
     workers,
 )
 from atat_tf.errors import InputError, TrainingError
 
 _DAY = 86400.0
 _SMALL_RECIPE = "configs/small.py"
+# Fields in which a run may differ from what it began with.
+_MOVE_NO_WEIGHT = (
+    "attack_batch_size",
+    "attention_panels",
+    "guard",
+    "guard_share",
+    "remat",
+)
 
 
 def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
@@ -59,7 +72,7 @@ def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
     config = experiment.resolve(config)
     experiment.validate(config, data_dir)
     if members.is_chief:
-        _expect_same_config(workdir, config)
+        expect_same_config(workdir, config)
         if config.teacher:
             _expect_fitting_teacher(config)
     strategy = _strategy(members, num_devices)
@@ -112,11 +125,20 @@ def _teacher(config, workdir, dataset, strategy):
     else:
         source = workdir / "teacher"
         teacher_config = experiment.teacher_config(config)
-        if workers.Team(strategy).is_chief:
-            _expect_same_config(source, teacher_config)
-        _Run(
-            teacher_config, source, dataset, strategy, None, followed_by=config
-        ).train()
+        is_chief = workers.Team(strategy).is_chief
+        if is_chief:
+            expect_same_config(source, teacher_config)
+        if not config.model:
+            _Run(
+                teacher_config,
+                source,
+                dataset,
+                strategy,
+                None,
+                followed_by=config,
+            ).train()
+        elif is_chief:
+            given_model.write_teacher(config, source, dataset)
     with strategy.scope():
         teacher = experiment.build_classifier(config, dataset.spec)
         workers.Team(strategy).load_weights(source, "best", teacher)
@@ -140,6 +162,8 @@ class _Run:
         keras.utils.set_random_seed(config.seed)
         with strategy.scope():
             self.student = experiment.build_classifier(config, dataset.spec)
+            if config.model and config.student_start == "random":
+                self.student = model_files.with_random_weights(self.student)
             if config.student_start == "teacher":
                 self.student.set_weights(teacher.get_weights())
             self.trainer = experiment.build_trainer(
@@ -153,16 +177,13 @@ class _Run:
             *(v for m in self.trainer.metrics for v in m.variables),
         ]
         self.validator = _validator(config, self.student)
+        self.panels = _panels(config, self.student, dataset.validation)
         self.console = progress.console(quiet=not self.team.is_chief)
 
     def train(self):
         """Returns whether there was anything left to train."""
         if self.team.is_chief:
-            run_folder.create(self.workdir)
-            run_folder.write_json(
-                self.workdir / run_folder.CONFIG,
-                experiment.to_dict(self.config),
-            )
+            self._begin()
         facts = self.team.restore(self.workdir, self.variables)
         facts = facts or {"step": 0, "epochs": [], "best": -1.0}
         self._write_metrics(facts["epochs"])
@@ -178,11 +199,22 @@ class _Run:
         self._train_from(facts)
         return True
 
+    def _begin(self):
+        """Makes the folder, with what rebuilds the classifier."""
+        run_folder.create(self.workdir)
+        if self.config.model:
+            model_files.keep(self.config.model, self.workdir)
+        run_folder.write_json(
+            self.workdir / run_folder.CONFIG, experiment.to_dict(self.config)
+        )
+
     def _train_from(self, facts):
         step, rows, best = facts["step"], facts["epochs"], facts["best"]
         config = self.config
         iterator = iter(self._batches(step, self.total_steps - step))
-        writer = self._summary_writer()
+        log = event_log.EventLog(
+            self.workdir / "tensorboard", writes=self.team.is_chief
+        )
         started = time.monotonic()
         with progress.bar(
             config.defense.name,
@@ -202,11 +234,11 @@ class _Run:
                     **figures,
                 )
                 if step % self.steps_per_epoch == 0:
-                    row = self._row(epoch, step, figures, started)
+                    row, picture = self._row(epoch, step, figures, started)
                     started = time.monotonic()
                     rows.append(row)
                     best = self._keep_weights(row, best)
-                    self._report(row, writer)
+                    self._report(row, picture, log)
                     self.trainer.reset_metrics()
                 elif not self._time_for_checkpoint(step):
                     continue
@@ -220,7 +252,7 @@ class _Run:
                 self._write_metrics(rows)
                 if self._ended_by_guard(rows):
                     break
-        writer.close()
+        log.close()
 
     def _ended_by_guard(self, rows):
         """Returns whether the guard has ended the run after these epochs.
@@ -261,22 +293,18 @@ class _Run:
         if self.team.is_chief:
             run_folder.save_weights(self.workdir, which, self.student)
 
-    def _summary_writer(self):
-        if not self.team.is_chief:
-            return tf.summary.create_noop_writer()
-        return tf.summary.create_file_writer(str(self.workdir / "tensorboard"))
-
     def _batches(self, first_step, num_steps, batch_size=None):
-        batch_size = batch_size or self.config.batch_size
+        config = self.config
+        batch_size = batch_size or config.batch_size
 
         def batches(parts):
             return datasets.training_batches(
                 self.dataset.train,
                 batch_size,
-                self.config.seed,
+                config.seed,
                 first_step,
                 num_steps,
-                self.dataset.spec.flip,
+                self.dataset.spec.flip if config.flip is None else config.flip,
                 parts,
             )
 
@@ -309,8 +337,14 @@ class _Run:
             total = int(self.team.total(np.sum(correct)))
             accuracy = total / len(self.dataset.validation)
             row[f"validation_{name}_accuracy"] = accuracy
+        picture = None
+        if self.panels:
+            attended = self.panels.attended()
+            shift = float(np.mean(attended.shift))
+            row["validation_attention_shift"] = shift
+            picture = self.panels.picture(attended)
         row["learning_rate"] = float(self.optimizer.learning_rate)
-        return row
+        return row, picture
 
     def _keep_weights(self, row, best):
         score = row[_score_name(self.validator)]
@@ -326,7 +360,7 @@ class _Run:
             checkpoints.assign(averaged, kept)
         return best
 
-    def _report(self, row, writer):
+    def _report(self, row, picture, log):
         words = [
             f"{name.replace('_', ' ')} {value:.3f}"
             for name, value in row.items()
@@ -337,18 +371,18 @@ class _Run:
             f"{self.config.num_epochs} ({progress.duration(row['seconds'])}): "
             + ", ".join(words)
         )
-        with writer.as_default(step=row["step"]):
-            for name, value in row.items():
-                tf.summary.scalar(name.replace("_", "/", 1), value)
-        writer.flush()
+        for name, value in row.items():
+            log.scalar(name.replace("_", "/", 1), value, row["step"])
+        if picture is not None:
+            log.picture("validation/attention", picture, row["step"])
+        log.flush()
 
     def _announce(self, step):
         config = self.config
         flops = models.flops_per_image(self.student)
         passes = passes_per_image(config)
         self.console.print(
-            f"{config.defense.name}: {config.backbone.name} "
-            f"{config.backbone.depth}-{config.backbone.width} on "
+            f"{config.defense.name}: {sources.network_name(config)} on "
             f"{config.dataset} ({self.dataset.provenance}), "
             f"{len(self.dataset.train):,} training images"
         )
@@ -412,6 +446,20 @@ def _score_name(validator):
     return f"validation_{validator.names[-1]}_accuracy"
 
 
+def _panels(config, student, validation):
+    """Returns the AttentionPanels of the first validation images, or None."""
+    split = validation.take(config.attention_panels)
+    if not len(split):
+        return None
+    return training_attention.AttentionPanels(
+        student,
+        experiment.build_validation_attack(config),
+        experiment.build_defense(config).layers,
+        split,
+        config.seed,
+    )
+
+
 def passes_per_image(config):
     """Returns a training step's cost for an image, in forward passes.
 
@@ -432,19 +480,24 @@ def passes_per_image(config):
     return passes + (3 if alone else 6)
 
 
-def _expect_same_config(workdir, config):
+def expect_same_config(workdir, config):
+    """Raises InputError if a run folder holds a run of another config.
+
+    Args:
+      workdir: the run folder; it need not exist.
+      config: resolved.
+    """
     path = workdir / run_folder.CONFIG
     if not path.exists():
         return
-    here, there = experiment.to_dict(config), run_folder.read_json(path)
+    here = experiment.to_dict(config)
+    there = experiment.from_dict(run_folder.read_json(path))
+    there = experiment.to_dict(there)
     # Runs from before there were several training attacks had PGD.
     there.setdefault("attack", {}).setdefault("name", "pgd")
-    there.setdefault("micro_batch_size", 0)
-    for values in (here, there):
-        # A guard only looks on, and may be another when a run goes on; so may
-        # what only saves memory.
-        for field in ("guard", "guard_share", "attack_batch_size", "remat"):
-            values.pop(field, None)
+    for field in _MOVE_NO_WEIGHT:
+        here.pop(field, None)
+        there.pop(field, None)
     differing = evaluation.differences(here, there)
     if differing:
         raise InputError(
@@ -455,8 +508,15 @@ def _expect_same_config(workdir, config):
 
 def _expect_fitting_teacher(config):
     path = pathlib.Path(config.teacher) / run_folder.CONFIG
-    teacher = run_folder.read_json(path)
-    fields = ("dataset", "backbone", "split_seed", "num_validation")
+    teacher = experiment.from_dict(run_folder.read_json(path))
+    teacher = experiment.to_dict(teacher)
+    fields = (
+        "dataset",
+        "backbone",
+        "model_digest",
+        "split_seed",
+        "num_validation",
+    )
     here = {f: experiment.to_dict(config)[f] for f in fields}
     there = {f: teacher.get(f) for f in fields}
     differing = evaluation.differences(here, there)

@@ -96,6 +96,7 @@ class Verdicts:
                 "index": int(index),
                 "label": int(labels[i]),
                 "prediction": predictions[index]["prediction"],
+                "attacked_prediction": _known(outcome.prediction[i]),
                 "broken": bool(outcome.broken[i]),
                 "step": _step(outcome.broke_at[i]),
                 "margin": float(outcome.margin[i]),
@@ -119,6 +120,7 @@ class Verdicts:
                 "index": int(index),
                 "label": int(labels[i]),
                 "prediction": int(predictions[i]),
+                "attacked_prediction": int(predictions[i]),
                 "broken": bool(predictions[i] != labels[i]),
                 "step": None,
                 "margin": float(margins[i]),
@@ -138,3 +140,7 @@ class Verdicts:
 
 def _step(broke_at):
     return None if broke_at == stepped.NEVER else int(broke_at)
+
+
+def _known(prediction):
+    return None if prediction < 0 else int(prediction)

@@ -10,7 +10,7 @@ Every part of AutoAttack runs alone, on all images that are classified right;
 "standard" runs them in order, each on what the one before left. What the peer
 returns is judged by our model: inside ball and box, and wrong. Goal: robust
 accuracies within 1 point of each other, ours not the higher one. Seconds are
-the whole attack's, ours with tracing.
+the whole attack's, medians of --repeats rounds, ours with tracing in the first.
 
 The peer, torchattacks 3.5.1: its AutoAttack runs APGD and FAB with 10 steps
 and not with 100, seeds from the clock, and targets all wrong classes and not
@@ -27,12 +27,13 @@ cross-entropy and on the ratio of logits with 5 starts each, DeepFool, Square.
 import json
 import os
 import pathlib
+import statistics
 import sys
 
 import numpy as np
 from absl import app, flags, logging
 
-from benchmarks import compared, peers
+from benchmarks import compared, peers, ratios, surroundings
 
 _CASES = {
     "standard": lambda *given: compared.run_case("standard", *given),
@@ -52,6 +53,8 @@ _EPSILON = {
 _PARTS = ("apgd_ce", "apgd_t", "fab_t", "square")
 _SEQUENCES = {**{part: (part,) for part in _PARTS}, "standard": _PARTS}
 _WITHIN = 0.01
+# How many times ours should be as fast as the whole of a peer's.
+_FASTER = {"torchattacks": ">= 2", "art": ">= 3"}
 _WEAKER = "OURS IS WEAKER"
 
 _DATA_DIR = flags.DEFINE_string(
@@ -70,6 +73,9 @@ _NUM_IMAGES = flags.DEFINE_integer(
 _NUM_STEPS = flags.DEFINE_integer("num_steps", 100, "of APGD and FAB")
 _NUM_QUERIES = flags.DEFINE_integer("num_queries", 5000, "of Square")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 200, "of both", lower_bound=1)
+_REPEATS = flags.DEFINE_integer(
+    "repeats", 1, "rounds of ours and the peer's in turns", lower_bound=1
+)
 _PYTHON = flags.DEFINE_string(
     "peers_python", peers.PYTHON, "interpreter of the peers' environment"
 )
@@ -77,7 +83,7 @@ _ONEDNN = flags.DEFINE_bool("onednn", True, "TensorFlow's oneDNN kernels")
 _JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
 
-def compare(case, names, peer, batch_size, steps):
+def compare(case, names, peer, batch_size, steps, repeats=1):
     """Yields a row for each attack, ours and the peer's side by side.
 
     Args:
@@ -86,6 +92,7 @@ def compare(case, names, peer, batch_size, steps):
       peer: peers.Peer that has their parts, or "art" with its own whole.
       batch_size: of both.
       steps: {part: number of steps}.
+      repeats: rounds of both in turns; verdicts are the last one's.
     """
     from atat_tf import attacker, columns
 
@@ -101,28 +108,39 @@ def compare(case, names, peer, batch_size, steps):
                 f"{part}{steps[part]}", case.epsilon, None, case.num_classes
             )
         ]
-        ours, seconds, processor = compared.evaluation(
-            runner, attacks, case, right, only_right=False
-        )
-        row = {
-            "attack": name,
-            "images": len(right),
-            "right": int(right.sum()),
-            "logits_differ_by": difference,
-            "ours": float(ours.mean()),
-            "our_seconds": seconds,
-            "our_processor_seconds": processor,
-        }
         parts = {part: {"num_steps": steps[part]} for part in _SEQUENCES[name]}
         if peer.name == "art":
             parts = {"autoattack": {}}
-        try:
-            theirs = _theirs(case, parts, peer, batch_size, right)
-        except peers.NotRun as error:
-            yield {**row, "not_run": str(error)}
-            continue
-        stands = theirs.pop("stands")
-        yield {**row, **theirs, **_disagreement(ours, stands)}
+        row = {"attack": name, "images": len(right), "right": int(right.sum())}
+        row["logits_differ_by"] = difference
+        rounds = []
+        for _ in range(repeats):
+            rounds.append(_ours(case, attacks, runner, right))
+            try:
+                rounds[-1] |= _theirs(case, parts, peer, batch_size, right)
+            except peers.NotRun as error:
+                row["not_run"] = str(error)
+                break
+        yield row | _summed_up(rounds)
+
+
+def _ours(case, attacks, runner, right):
+    names = "our_verdicts", "our_seconds", "our_processor_seconds"
+    found = compared.evaluation(runner, attacks, case, right, only_right=False)
+    return dict(zip(names, found, strict=True))
+
+
+def _summed_up(rounds):
+    """Returns medians of the rounds, all of their seconds, and verdicts."""
+    last = rounds[-1]
+    names = [name for name in last if name.endswith("_seconds")]
+    every = {name: [each[name] for each in rounds] for name in names}
+    medians = {name: statistics.median(every[name]) for name in names}
+    ours, theirs = last["our_verdicts"], last.get("their_verdicts")
+    row = {"ours": float(ours.mean()), **medians, "rounds": every}
+    if theirs is not None:
+        row |= {"theirs": float(theirs.mean()), **_disagreement(ours, theirs)}
+    return row
 
 
 def _theirs(case, parts, peer, batch_size, right):
@@ -146,8 +164,7 @@ def _theirs(case, parts, peer, batch_size, right):
         seconds += attacked.seconds
         processor += attacked.processor_seconds
     return {
-        "stands": stands,
-        "theirs": float(stands.mean()),
+        "their_verdicts": stands,
         "their_seconds": seconds,
         "their_processor_seconds": processor,
     }
@@ -164,6 +181,28 @@ def _disagreement(ours, theirs):
         "only_ours_breaks": np.flatnonzero(theirs & ~ours).tolist(),
         "only_theirs_breaks": np.flatnonzero(ours & ~theirs).tolist(),
     }
+
+
+def comparisons(case, rows, peer):
+    """Returns how much faster and how much weaker ours is, see `ratios`."""
+    found = []
+    for row in rows:
+        what = f"{row['attack']}, {case.what}"
+        if "not_run" in row:
+            found.append(ratios.not_run(what, peer, row["not_run"]))
+            continue
+        goal = _FASTER[peer] if row["attack"] == "standard" else ""
+        faster = ratios.over(
+            row["rounds"]["their_seconds"], row["rounds"]["our_seconds"]
+        )
+        left = 100 * row["difference"]
+        found += [
+            ratios.comparison(what, peer, faster, goal),
+            ratios.comparison(
+                f"{what}, left more", peer, [left], "<= 1", "points"
+            ),
+        ]
+    return found
 
 
 def print_case(case, rows, versions):
@@ -231,19 +270,25 @@ def main(argv):
     dataset = compared.load_dataset(_DATA_DIR.value)
     steps = dict.fromkeys(_PARTS, _NUM_STEPS.value)
     steps["square"] = _NUM_QUERIES.value
-    results = []
+    results, compared_rows = [], []
     try:
         with peers.Peer(_PEER.value, _PYTHON.value, environment) as peer:
             for name in _ONLY.value:
                 case = _CASES[name](dataset, _NUM_IMAGES.value, _EPSILON[name])
                 given = _ATTACKS.value, peer, _BATCH_SIZE.value, steps
-                rows = list(compare(case, *given))
+                rows = list(compare(case, *given, _REPEATS.value))
                 print_case(case, rows, peer.versions)
                 results.append({"case": case.what, "rows": rows})
+                compared_rows += comparisons(case, rows, peer.name)
     except peers.NotRun as error:
         sys.exit(f"NOT RUN: {_PEER.value}: {error}")
     if _JSON.value:
-        pathlib.Path(_JSON.value).write_text(json.dumps(results, indent=2))
+        report = {
+            "results": results,
+            "comparisons": compared_rows,
+            "surroundings": surroundings.surroundings(),
+        }
+        pathlib.Path(_JSON.value).write_text(json.dumps(report, indent=2))
     rows = [row for result in results for row in result["rows"]]
     if any(row.get("verdict") == _WEAKER for row in rows):
         sys.exit("error: an attack of ours left more images than the peer's.")

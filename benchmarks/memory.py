@@ -1,99 +1,90 @@
-"""Peak memory of an ATAT step under each of the settings that save it.
+"""Measures the peak memory of a training step and of its attack.
 
   python -m benchmarks.memory
-  python -m benchmarks.memory --depth=40 --width=2 --batch_size=64 --json=FILE
+  python -m benchmarks.memory --depth=16 --width=4 --json=FILE
 
-Each row is a fresh process; what it holds before the networks are built is
-taken off in the second column.
+Resident memory, each measurement in a process of its own: the highest during
+three steps, less what there was before the first. A process at a small batch
+takes graphs and libraries, and little else: the difference of both peaks over
+the difference of their activations is what a step has of the activations' own
+size, every layer's output of every image in it once. The update goes through
+clean and adversarial images, 2 b; the attack, at another time, through b.
 """
 
-import dataclasses
 import json
-import logging
 import pathlib
 import sys
 
 from absl import app, flags
 
-_DEPTH = flags.DEFINE_integer("depth", 40, "of the Wide ResNet, 6n + 4")
-_WIDTH = flags.DEFINE_integer("width", 2, "of the Wide ResNet")
-_BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 64, "b, images in a step", lower_bound=4
+from benchmarks import fresh, ratios, surroundings
+
+_DEPTH = flags.DEFINE_integer("depth", 16, "of the Wide ResNet, 6n + 4")
+_WIDTH = flags.DEFINE_integer("width", 1, "of the Wide ResNet")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "b", lower_bound=2)
+_SMALL = flags.DEFINE_integer(
+    "small_batch_size", 8, "of the processes that are taken off", lower_bound=1
 )
-_NUM_STEPS = flags.DEFINE_integer("num_steps", 2, "of PGD", lower_bound=1)
-_REPEATS = flags.DEFINE_integer(
-    "repeats", 2, "timed steps after the first", lower_bound=1
-)
+_REPEATS = flags.DEFINE_integer("repeats", 5, "processes each", lower_bound=1)
 _JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
-
-def rows(batch_size):
-    """Returns {what: fields of the settings}; attack batches of a quarter."""
-    quarter = batch_size // 4
-    small = {"attack_batch_size": quarter}
-    return {
-        "nothing": {},
-        "attack_batch_size": small,
-        "remat": {"remat": True},
-        "attack_batch_size, remat": {**small, "remat": True},
-        "micro_batch_size": {"micro_batch_size": quarter},
-        "micro_batch_size, remat": {
-            "micro_batch_size": quarter,
-            "remat": True,
-        },
-    }
+_STEPS = {
+    "ATAT step": "training_memory",
+    "its attack alone": "attack_memory",
+}
 
 
-def _print(costs):
-    from atat_tf import progress
+def measure(depth, width, batch_size, small, repeats):
+    """Returns {what: [(at batch_size, at the small one) of each round]}."""
 
-    first = next(iter(costs.values()))
-    whole = first["peak_gib"] - first["start_gib"]
-    table = []
-    for name, cost in costs.items():
-        used = cost["peak_gib"] - cost["start_gib"]
-        table.append(
-            (
-                name,
-                f"{cost['peak_gib']:.2f}",
-                f"{used:.2f}",
-                f"{used / whole:.0%}",
-                f"{cost['seconds'] / first['seconds']:.2f}",
-            )
-        )
-    progress.table(
-        f"WRN-{first['depth']}-{first['width']}, b = {first['batch_size']}, "
-        f"PGD({first['num_steps']}), random images",
-        ("what saves", "peak GiB", "of the step", "share", "time"),
-        table,
-    )
+    def peaks(name, images):
+        return fresh.called(name, depth=depth, width=width, batch_size=images)
+
+    rows = {what: [] for what in _STEPS}
+    for _ in range(repeats):
+        for what, name in _STEPS.items():
+            rows[what].append((peaks(name, batch_size), peaks(name, small)))
+    return rows
+
+
+def comparisons(network, rows):
+    """Returns the peaks in GiB, and over the activations' size."""
+    found = []
+    for what, rounds in rows.items():
+        gib = [large["peak_bytes"] / 2**30 for large, _ in rounds]
+        times = [fresh.over_activations(*each) for each in rounds]
+        name = f"{what}, {network}"
+        found += [
+            ratios.comparison(f"{name}, peak", "", gib, "", "GiB"),
+            ratios.comparison(f"{name}, memory", "activations' size", times),
+        ]
+    return found
 
 
 def main(argv):
     if len(argv) > 1:
         sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
-    # Here, because it brings other commands' flags along.
-    from atat_tf import command_line
-
-    with command_line.quiet_start():  # TensorFlow: not for --help
-        from atat_tf import progress
-        from benchmarks import cost_model, sizes
-    logging.getLogger().setLevel(logging.WARNING)
-    base = cost_model.Settings(
-        depth=_DEPTH.value,
-        width=_WIDTH.value,
-        batch_size=_BATCH_SIZE.value,
-        num_steps=_NUM_STEPS.value,
-        repeats=_REPEATS.value,
-    )
-    costs = {
-        name: cost_model.measured(dataclasses.replace(base, **fields))
-        for name, fields in rows(base.batch_size).items()
+    if _SMALL.value >= _BATCH_SIZE.value:
+        sys.exit(
+            "error: expected small_batch_size < batch_size. Received: "
+            f"{_SMALL.value} and {_BATCH_SIZE.value}."
+        )
+    about = surroundings.surroundings()
+    sizes = _DEPTH.value, _WIDTH.value, _BATCH_SIZE.value, _SMALL.value
+    try:
+        rows = measure(*sizes, _REPEATS.value)
+    except RuntimeError as error:
+        sys.exit(f"error: {error}")
+    network = f"WRN-{sizes[0]}-{sizes[1]}, b = {sizes[2]}"
+    results = {
+        "sizes": sizes,
+        "rows": rows,
+        "comparisons": comparisons(network, rows),
+        "surroundings": about,
     }
-    _print(costs)
-    progress.console().print(sizes.machine())
+    ratios.print_table("Memory of a step", results["comparisons"])
+    surroundings.print_sentences(about)
     if _JSON.value:
-        results = {"machine": sizes.machine(), "costs": costs}
         pathlib.Path(_JSON.value).write_text(json.dumps(results, indent=2))
 
 

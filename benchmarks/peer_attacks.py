@@ -29,7 +29,7 @@ class TensorFlowPeer:
 
         self._tf, self._models = tf, models
         self._import()
-        self.versions = _versions(self.distributions)
+        self.versions = versions(self.distributions)
 
     def load(self, weights):
         depth, width, shape, num_classes = _architecture(weights)
@@ -37,6 +37,7 @@ class TensorFlowPeer:
         for variable in model.variables:
             variable.assign(weights[variable.path])
         self._num_classes, self._shape = num_classes, shape
+        self._model = model
         compiled = self._tf.function(
             lambda images: model(images, training=False),
             reduce_retracing=True,
@@ -124,7 +125,7 @@ class Art(TensorFlowPeer):
 
         self._evasion, self._classification = evasion, classification
 
-    def _classifier(self):
+    def _classifier(self, **arguments):
         loss = self._tf.keras.losses.SparseCategoricalCrossentropy(
             from_logits=True, reduction="sum"
         )
@@ -134,6 +135,7 @@ class Art(TensorFlowPeer):
             self._shape,
             loss_object=loss,
             clip_values=_BOX,
+            **arguments,
         )
 
     def pgd(self, epsilon, step_size, num_steps, random_start):
@@ -174,7 +176,7 @@ class Torchattacks:
 
         self._torch, self._attacks = torch, torchattacks
         self._models = torch_models
-        self.versions = _versions(self.distributions)
+        self.versions = versions(self.distributions)
 
     def load(self, weights):
         network = self._models.wide_resnet(weights)
@@ -243,7 +245,8 @@ PEERS = {
 
 
 @functools.cache
-def _versions(distributions):
+def versions(distributions):
+    """Returns {distribution: version}."""
     return {name: importlib.metadata.version(name) for name in distributions}
 
 

@@ -16,18 +16,18 @@ def serve(name, questions, answers):
     """Answers until the questions end.
 
     Args:
-      name: one of `peer_attacks.PEERS`.
+      name: one of `peer_attacks.PEERS` or of `peer_training.PEERS`.
       questions: lines of JSON.
       answers: file for lines of JSON; the first has the versions.
     """
-    from benchmarks import peer_attacks
+    from benchmarks import peer_attacks, peer_training
 
     def say(answer):
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
     try:
-        peer = peer_attacks.PEERS[name]()
+        peer = (peer_attacks.PEERS | peer_training.PEERS)[name]()
     except Exception as error:  # whatever an import raises
         say({"error": _sentence(error)})
         return
@@ -49,10 +49,26 @@ def _answered(peer, question):
         answer, results = {}, {}
     elif task == "logits":
         answer, results = {}, {"logits": peer.logits(_pixels(arrays))}
+    elif task == "prepare":
+        peer.prepare(**question["arguments"])
+        answer, results = {}, {}
+    elif task == "step":
+        answer, results = _stepped(peer, arrays), {}
     else:
         answer, results = _attacked(peer, question, arrays)
     np.savez(question["answer"], **results)
     return answer
+
+
+def _stepped(peer, arrays):
+    images, labels = _pixels(arrays), arrays["labels"]
+    begin = time.perf_counter(), time.process_time()
+    loss = peer.step(images, labels)
+    return {
+        "seconds": time.perf_counter() - begin[0],
+        "processor_seconds": time.process_time() - begin[1],
+        "loss": loss,
+    }
 
 
 def _attacked(peer, question, arrays):

@@ -41,11 +41,25 @@ class Attacked:
     processor_seconds: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Stepped:
+    """What a peer's training step returned.
+
+    Attributes:
+      loss: on the adversarial images, before the update.
+      seconds, processor_seconds: of the step, as in `Attacked`.
+    """
+
+    loss: float
+    seconds: float
+    processor_seconds: float
+
+
 class Peer:
-    """A process that attacks classifiers with one peer's attacks.
+    """A process that attacks or trains classifiers as one peer does it.
 
     Args:
-      name: one of `peer_attacks.PEERS`.
+      name: one of `peer_attacks.PEERS` or of `peer_training.PEERS`.
       python: its interpreter; relative to the repository's root.
       environment: variables of the process beside this one's.
 
@@ -123,6 +137,23 @@ class Peer:
             answer["seconds"],
             answer["processor_seconds"],
         )
+
+    def prepare(self, **arguments):
+        """Has the peer make ready its training of the network loaded.
+
+        Args:
+          **arguments: of its `prepare`, numbers.
+        """
+        self._ask("prepare", {}, arguments=arguments)
+
+    def step(self, images, labels):
+        """Returns the Stepped of one training step on a batch, uint8 images.
+
+        Raises:
+          NotRun: the step failed.
+        """
+        arrays = {"images": images, "labels": labels.astype(np.int64)}
+        return Stepped(**self._ask("step", arrays)[1])
 
     def close(self):
         """Ends the process."""

@@ -13,12 +13,13 @@ asserted.
 import json
 import os
 import pathlib
-import platform
 import statistics
 import sys
 import tempfile
 
 from absl import app, flags, logging
+
+from benchmarks import ratios, surroundings
 
 _MODEL_FOLDER = flags.DEFINE_string(
     "model_folder",
@@ -127,7 +128,7 @@ def _row(clients, batch, what, rounds):
 
 
 def comparisons(rows):
-    """Returns (what, values of the rounds, unit, goal) of each comparison."""
+    """Returns the comparisons of the rounds, see `ratios`."""
     found = {(r["clients"], r["batch"], r["what"]): r for r in rows}
     compared = []
     for clients, batch, what in found:
@@ -138,48 +139,52 @@ def comparisons(rows):
                 if key[:2] == (clients, batch)
             }
             compare = _alone if clients == 1 else _together
-            compared += [
-                (f"{clients} x {batch} {name}", *rest)
-                for name, *rest in compare(case)
-            ]
+            compared += compare(f"{clients} x {batch}", case)
     return compared
 
 
-def _alone(case):
+def _alone(name, case):
     served, local, echo = (case[w]["p50"] for w in (_SERVED, _LOCAL, _ECHO))
     added = [
         1e3 * (whole - model - wire)
         for whole, model, wire in zip(served, local, echo, strict=True)
     ]
-    return [
-        ("served - in process - echo", added, "ms", "<= 2"),
-        *(
-            (
-                f"attention, {what}",
-                _over(case[what], case[what + _PLAIN], "p50"),
-                "",
-                "<= 1.10",
+    rows = [
+        ratios.comparison(
+            f"{name} served, added",
+            "in process + echo",
+            added,
+            "<= 2",
+            "ms",
+        )
+    ]
+    for what in (_SERVED, _LOCAL):
+        slower = _over(case[what], case[what + _PLAIN], "p50")
+        rows.append(
+            ratios.comparison(
+                f"{name} {what}", "without attention", slower, "<= 1.10"
             )
-            for what in (_SERVED, _LOCAL)
+        )
+    return [*rows, _processor(name, case)]
+
+
+def _together(name, case):
+    rates = _over(case[_SERVED], case[_LOCAL], "images_per_second")
+    return [
+        ratios.comparison(
+            f"{name} served, rate", "in process", rates, ">= 0.9"
         ),
-        _processor(case),
+        _processor(name, case),
     ]
 
 
-def _together(case):
-    rates = _over(case[_SERVED], case[_LOCAL], "images_per_second")
-    what = "rate served / in process"
-    return [(what, rates, "", ">= 0.9"), _processor(case)]
-
-
-def _processor(case):
-    ratios = _over(case[_SERVED], case[_LOCAL], "processor_seconds")
-    return "CPU served / in process", ratios, "", ""
+def _processor(name, case):
+    used = _over(case[_SERVED], case[_LOCAL], "processor_seconds")
+    return ratios.comparison(f"{name} served, CPU", "in process", used)
 
 
 def _over(row, other, field):
-    pairs = zip(row[field], other[field], strict=True)
-    return [a / b for a, b in pairs]
+    return ratios.over(row[field], other[field])
 
 
 def print_results(results):
@@ -192,21 +197,11 @@ def print_results(results):
         _COLUMNS,
         [_cells(row) for row in results["rows"]],
     )
-    progress.table(
-        "Compared round by round",
-        ("clients x images", "median", "spread", "goal"),
-        [
-            (what, *_figures(values, 1, unit), goal)
-            for what, values, unit, goal in results["comparisons"]
-        ],
-    )
-    about = results["surroundings"]
+    ratios.print_table("Clients x images", results["comparisons"])
     progress.console().print(
-        f"{about['cpu']}, {about['cores']} cores, load before "
-        f"{about['load_before']}; TensorFlow {about['tensorflow']}, gRPC "
-        f"{about['grpc']}, Python {about['python']}, commit {about['commit']}. "
         "CPU: the server's processor time a call, or the model's process's."
     )
+    surroundings.print_sentences(results["surroundings"])
 
 
 def _cells(row):
@@ -219,33 +214,13 @@ def _cells(row):
     )
 
 
-def _figures(values, factor, unit="", digits=2):
+def _figures(values, factor, digits=2):
     scaled = [factor * value for value in values]
     median, low, high = (
         f"{value:,.{digits}f}"
         for value in (statistics.median(scaled), min(scaled), max(scaled))
     )
-    return f"{median} {unit}".rstrip(), f"{low}..{high}"
-
-
-def surroundings():
-    """Returns the hardware, the versions and the commit."""
-    import grpc
-    import tensorflow as tf
-
-    from atat_tf import run_folder
-
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    names = [x.partition(":")[2] for x in lines if x.startswith("model name")]
-    return {
-        "cpu": names[0].strip() if names else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_before": round(os.getloadavg()[0], 1),
-        "tensorflow": tf.__version__,
-        "grpc": grpc.__version__,
-        "python": platform.python_version(),
-        "commit": run_folder.commit(),
-    }
+    return median, f"{low}..{high}"
 
 
 def main(argv):
@@ -255,7 +230,7 @@ def main(argv):
     from atat_tf.errors import InputError
 
     with command_line.quiet_start():  # TensorFlow: not for --help
-        about = surroundings()
+        about = surroundings.surroundings()
         from serving import exporting
     logging.set_verbosity(logging.ERROR)
     sizes = _sizes()

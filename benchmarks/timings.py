@@ -1,20 +1,18 @@
-"""What `benchmarks.train_step` times: training steps, and their parts alone.
+"""What benchmarks of training time: training steps, and their parts alone.
 
 The size of a network and of a batch enters; seconds leave, measured round
 robin so that whatever else the machine does meets every measurement alike.
 """
 
-import resource
-import statistics
 import time
 
 import numpy as np
 import tensorflow as tf
 
-from atat_tf import datasets, experiment
+from atat_tf import attacks, datasets, experiment, robustness
 from configs import at, atat
 
-PIPELINE_IMAGES = 50_000
+CIFAR_IMAGES = 50_000
 PIPELINE_BATCHES = 200
 _SPEC = datasets.SPECS["cifar10"]
 _RECIPES = {"at": at, "atat": atat}
@@ -42,7 +40,12 @@ def random_split(count):
     )
 
 
-def training_step(config, split, strategy=None):
+def classifier(config):
+    """Returns the config's network for CIFAR-10's shapes, random weights."""
+    return experiment.build_classifier(config, _SPEC)
+
+
+def training_step(config, split, strategy=None, weights=None):
     """Returns a function that takes one training step as `training` does.
 
     The batch is the same each time: the input pipeline is timed apart.
@@ -51,13 +54,20 @@ def training_step(config, split, strategy=None):
       config: from `resolved_config`.
       split: one batch.
       strategy: of tf.distribute; None for none at all.
+      weights: of student and teacher at the start; None for random ones.
+
+    Returns:
+      Function without argument; it returns the mean loss of the steps so far.
     """
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
         teacher = None
         if experiment.needs_teacher(config):
-            teacher = experiment.build_classifier(config, _SPEC)
-        student = experiment.build_classifier(config, _SPEC)
+            teacher = classifier(config)
+        student = classifier(config)
+        for network in (teacher, student) if weights is not None else ():
+            if network is not None:
+                network.set_weights(weights)
         if config.student_start == "teacher":
             student.set_weights(teacher.get_weights())
         trainer = experiment.build_trainer(config, student, teacher, 1000)
@@ -67,9 +77,71 @@ def training_step(config, split, strategy=None):
 
     def step():
         # Reading a number waits for the device.
-        float(trainer.train_function(iterator)["loss"])
+        return float(trainer.train_function(iterator)["loss"])
 
     return step
+
+
+def attack_step(config, split):
+    """Returns a function that attacks a batch once as training does."""
+    student = classifier(config)
+    attack = experiment.build_attack(config)
+    images = tf.constant(split.images / 255.0, tf.float32)
+    labels = tf.constant(split.labels)
+    seeds = attacks.example_seeds(0, 0, tf.range(len(split), dtype=tf.int64))
+    attacked = tf.function(
+        lambda: attack(
+            lambda x: student(x, training=False), images, labels, seeds
+        ),
+        jit_compile=bool(tf.config.list_physical_devices("GPU")),
+    )
+    return lambda: attacked().numpy()
+
+
+def validation(config):
+    """Returns a function that validates one batch as training does.
+
+    Clean and under the recipe's PGD, on `evaluation.batch_size` images.
+    """
+    split = random_split(config.evaluation.batch_size)
+    evaluator = robustness.Evaluator(
+        classifier(config),
+        {"clean": None, "pgd": experiment.build_validation_attack(config)},
+    )
+
+    def validated():
+        for name in evaluator.names:
+            evaluator.correct(name, split, len(split))
+
+    return validated
+
+
+def epoch_seconds(config, step, validation_batch):
+    """Returns the seconds of an epoch of CIFAR-10, its validation included.
+
+    Args:
+      config: from `resolved_config`.
+      step, validation_batch: seconds of one of each.
+    """
+    held_out = config.num_validation
+    steps = (CIFAR_IMAGES - held_out) // config.batch_size
+    batches = -(-held_out // config.evaluation.batch_size)
+    return steps * step + batches * validation_batch
+
+
+def passes(config):
+    """Returns how many forward and backward passes a training step makes.
+
+    Counted in batches: a pass over the mixture of clean and adversarial
+    images is two. The attack makes one of each a step; a teacher forwards.
+
+    Returns:
+      (forward, backward), two integers.
+    """
+    defense = experiment.build_defense(config)
+    updates = 1 if getattr(defense, "clean_weight", None) == 0 else 2
+    backward = experiment.build_attack(config).num_steps + updates
+    return backward + defense.needs_teacher, backward
 
 
 def unavoidable_passes(config, split):
@@ -78,8 +150,7 @@ def unavoidable_passes(config, split):
     Written with plain model calls, apart from the house's own attack, loss
     and trainer; each is one compiled function.
     """
-    student = experiment.build_classifier(config, _SPEC)
-    teacher = experiment.build_classifier(config, _SPEC)
+    student, teacher = classifier(config), classifier(config)
     optimizer = experiment.build_optimizer(config, 1000)
     variables = student.trainable_variables
     optimizer.build(variables)
@@ -136,7 +207,7 @@ def _cross_entropy(labels, logits):
 def input_pipeline(batch_size):
     """Returns a function that goes through PIPELINE_BATCHES new batches."""
     batches = datasets.training_batches(
-        random_split(PIPELINE_IMAGES),
+        random_split(CIFAR_IMAGES),
         batch_size,
         seed=0,
         first_step=0,
@@ -176,35 +247,3 @@ def round_robin(timed, repeats):
             processor[name].append(time.process_time() - begin[1])
             clock[name].append(time.perf_counter() - begin[0])
     return clock, processor
-
-
-def summary(values):
-    """Returns the median, the smallest and the largest of some numbers."""
-    return {
-        "median": statistics.median(values),
-        "min": min(values),
-        "max": max(values),
-    }
-
-
-def first_step(depth, width, batch_size):
-    """Returns what the first ATAT step of a fresh process costs.
-
-    Returns:
-      Seconds to build teacher, student and trainer, seconds of the first
-      step (tracing included), and the process's peak memory in GiB.
-    """
-    config = resolved_config("atat", depth, width, batch_size)
-    split = random_split(batch_size)
-    begin = time.perf_counter()
-    step = training_step(config, split, experiment.build_strategy())
-    built = time.perf_counter()
-    step()
-    stepped = time.perf_counter()
-    # Linux gives kilobytes.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {
-        "build_seconds": built - begin,
-        "first_step_seconds": stepped - built,
-        "peak_gib": peak / 2**30,
-    }

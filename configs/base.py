@@ -21,8 +21,26 @@ def get_config():
     config.num_validation = config_dict.placeholder(int)
     # Pixels to resize to; only for sets whose images differ in size.
     config.image_size = config_dict.placeholder(int)
+    # (H, W, C) in its place, where images are not square.
+    config.image_shape = config_dict.placeholder(tuple)
+    # Whether a mirrored image still shows its class; None: the data set's own.
+    config.flip = config_dict.placeholder(bool)
+    # Image files that cannot be decoded: "stop" at them or "skip" them.
+    config.bad_images = "stop"
+    # Names of the classes of a folder of images, so that a run can be served
+    # where the images are not.
+    config.class_names = ()
+
+    # A .keras file to harden: the teacher and the student's start, in the
+    # backbone's place. The run folder keeps a copy.
+    config.model = ""
+    # Of that file, so that another one does not go on in its run.
+    config.model_digest = ""
+    # What that model takes for black and white. ε is in [0, 1] all the same.
+    config.model_range = (0.0, 1.0)
 
     config.backbone = ml_collections.ConfigDict()
+    # Of models.BACKBONES, or keras:NAME of keras.applications.
     config.backbone.name = "wide_resnet"
     config.backbone.depth = config_dict.placeholder(int)
     config.backbone.width = config_dict.placeholder(int)
@@ -34,8 +52,9 @@ def get_config():
     config.defense.logit_weight = 1.0
     # Share of clean images in L_ce; 0.5 is the mean over the mixture (§3.3).
     config.defense.clean_weight = 0.5
-    # The topmost map with spatial extent (§3.2).
-    config.defense.layers = ("features",)
+    # The topmost map with spatial extent (§3.2): "features" of a backbone,
+    # "deepest" of a saved model.
+    config.defense.layers = config_dict.placeholder(tuple)
 
     # §4.1: 7 steps of 2/255 within 8/255, pixels in [0, 1]. Validation, which
     # chooses the best epoch, is under this PGD whatever trains; columns of
@@ -104,6 +123,10 @@ def get_config():
     config.remat = False
     # A checkpoint every N steps besides every epoch's; 0: none.
     config.checkpoint_every_steps = 200
+    # Validation images whose attention, clean and attacked, TensorBoard shows
+    # after every epoch; their mean attention shift is recorded. 0: none. Eight
+    # cost less than one step and fill a screen.
+    config.attention_panels = 8
 
     config.evaluation = ml_collections.ConfigDict()
     # Columns of the table: Table 1's for cifar10, Table 2's for cifar100.
@@ -144,6 +167,8 @@ BY_DATASET = {
         "teacher_num_epochs": 8,
         "teacher_learning_rate": 0.01,
     },
+    # A person's own images: fewer than CIFAR's, mostly.
+    "folder": {**_CIFAR, "batch_size": 32},
     "": _CIFAR,
 }
 
@@ -153,4 +178,12 @@ BY_ATTACK = {
     "fgsm_rs": {"guard": "stop"},
     "n_fgsm": {"guard": "stop"},
     "": {"guard": "off"},
+}
+
+# What None means where a saved model is hardened, on any data set: it is
+# trained already, and networks without batch norm bear no rate of 0.1.
+FOR_MODEL = {
+    "batch_size": 32,
+    "num_epochs": 20,
+    "optimizer.learning_rate": 0.01,
 }

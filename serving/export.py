@@ -20,7 +20,12 @@ _OUTPUT = flags.DEFINE_string(
 _MODEL = flags.DEFINE_string(
     "model",
     None,
-    "a .keras file instead of --workdir: images in [0, 1] -> logits or softmax",
+    "a .keras file instead of --workdir: images -> logits or softmax",
+)
+_MODEL_RANGE = flags.DEFINE_list(
+    "model_range",
+    ["0", "1"],
+    "with --model: what the model takes for black and white, as 0,255",
 )
 _VERSION = flags.DEFINE_integer(
     "version", None, "number of the version (default: the next free one)"
@@ -50,7 +55,11 @@ def main(argv):
 
     if _MODEL.value:
         folder = exporting.export_model(
-            _MODEL.value, _OUTPUT.value, _VERSION.value, _LAYER.value
+            _MODEL.value,
+            _OUTPUT.value,
+            _VERSION.value,
+            _LAYER.value,
+            _model_range(),
         )
     else:
         folder = exporting.export_run(
@@ -66,6 +75,17 @@ def main(argv):
         f"Exported {folder}: signatures {', '.join(card['signatures'])}; "
         f"attention at {card['attention_layer']} ({card['attention_method']})."
     )
+
+
+def _model_range():
+    try:
+        low, high = map(float, _MODEL_RANGE.value)
+    except ValueError:
+        raise InputError(
+            "Expected two numbers, as --model_range=0,255. Received: "
+            f"{','.join(_MODEL_RANGE.value)!r}."
+        ) from None
+    return low, high
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import pathlib
 import shutil
 import uuid
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
@@ -21,7 +20,9 @@ from atat_tf import (
     datasets,
     evaluation,
     experiment,
+    model_files,
     run_folder,
+    sources,
 )
 from atat_tf.errors import InputError, expect, unknown
 from serving import servable, signatures, tensors
@@ -53,7 +54,8 @@ def export_run(
     config = evaluation.load_config(workdir)
     if weights not in run_folder.WEIGHTS:
         raise unknown("weights", weights, run_folder.WEIGHTS)
-    spec = datasets.spec(config.dataset, data_dir, config.image_size)
+    spec = sources.data_spec(config, data_dir)
+    names = spec.class_names or datasets.class_names(config.dataset, data_dir)
     classifier = evaluation.load_classifier(workdir, spec, weights)
     layers = config.defense.get("layers", ())
     served = signatures.ServedClassifier(
@@ -63,9 +65,10 @@ def export_run(
     )
     card = {
         "dataset": config.dataset,
-        "class_names": list(datasets.class_names(config.dataset, data_dir)),
+        "class_names": list(names),
         "method": config.defense.name,
         "backbone": config.backbone.to_dict(),
+        **({"model": pathlib.Path(config.model).name} if config.model else {}),
         "threat_model": {"norm": "linf", "epsilon": config.attack.epsilon},
         "seed": config.seed,
         "weights": weights,
@@ -74,28 +77,22 @@ def export_run(
     return _export(served, classifier, output, version, card)
 
 
-def export_model(path, output, version=None, layer=None):
+def export_model(
+    path, output, version=None, layer=None, pixel_range=(0.0, 1.0)
+):
     """Writes a saved Keras model as a new version, and returns its folder.
 
     Args:
-      path: a .keras file: a functional or sequential model, images in [0, 1]
-        of one size -> logits, or softmax of them.
+      path: a .keras file, see `model_files.load`.
       output, version, layer: as for `export_run`.
+      pixel_range: what the saved model takes for black and for white; the
+        version takes images in [0, 1].
 
     Raises:
       InputError: as `export_run`, or not such a model.
     """
     path = pathlib.Path(path)
-    expect(path.is_file(), "a .keras file", model=str(path))
-    try:
-        loaded = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises many kinds
-        reason = str(error).strip().split("\n")[0][:200]
-        raise InputError(
-            f"Expected a saved Keras model. Received: {str(path)!r} "
-            f"({type(error).__name__}: {reason})."
-        ) from error
-    classifier = classifiers.logits_model(loaded)
+    classifier = model_files.load(path, pixel_range)
     served = signatures.ServedClassifier(classifier, layer)
     names = [str(number) for number in range(served.num_classes)]
     card = {

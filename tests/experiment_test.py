@@ -153,6 +153,7 @@ class ValidateTest(parameterized.TestCase, tf.test.TestCase):
         ({"batch_size": 0}, "batch_size >= 1"),
         ({"num_epochs": 0}, "num_epochs >= 1"),
         ({"checkpoint_every_steps": -1}, "checkpoint_every_steps >= 0"),
+        ({"attention_panels": -1}, "attention_panels >= 0"),
         ({"student_start": "teachr"}, "Did you mean 'teacher'"),
         ({"precision": "float16"}, "precision among float32, mixed_bfloat16"),
         ({"optimizer__schedule": "step"}, "schedule among cosine, piecewise"),

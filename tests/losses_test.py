@@ -257,7 +257,8 @@ class LogitPairingTest(tf.test.TestCase):
 class DivergenceTest(tf.test.TestCase):
     def test_hand_numbers(self):
         """p = (¾, ¼), q = (½, ½): ¾ log 3/2 + ¼ log ½; and backwards."""
-        clean, other = tf.constant([[np.log(3.0), 0.0]]), tf.zeros([1, 2])
+        clean = tf.constant([[np.log(3.0), 0.0]], tf.float32)
+        other = tf.zeros([1, 2])
         forward = 0.75 * np.log(1.5) + 0.25 * np.log(0.5)
         backward = 0.5 * np.log(2 / 3) + 0.5 * np.log(2.0)
         self.assertAllClose(

@@ -12,13 +12,13 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from atat_tf import (
-    attention_shift,
     columns,
     evaluation,
     experiment,
     ledger,
     reproducing,
     run_folder,
+    shift_measurement,
     table_cost,
     table_files,
     table_plan,
@@ -27,7 +27,7 @@ from atat_tf import (
     tables,
     training,
 )
-from atat_tf.errors import InputError
+from atat_tf.errors import InputError, TrainingError
 from tests import table_runs
 
 _SCALE = table_runs.SCALE
@@ -107,15 +107,15 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
         )
 
     def test_equal_cost(self):
-        """ATAT: 6 epochs of 21 passes (7 attack gradients of 2, an update of
-        3 on twice the images, the teacher's 1), its teacher's 8 of 3: 150.
-        An epoch of AT has 20, so 8 epochs are 160, and 7 would be 140.
+        """ATAT: 3 epochs of 21 passes (7 attack gradients of 2, an update of
+        3 on twice the images, the teacher's 1), its teacher's 8 of 3: 87.
+        An epoch of AT has 20, so 5 epochs are 100, and 4 would be 80.
         """
         plan = self._plan(
             "ablation", rows=["at_equal_cost"], scale=tables.scale("tiny")
         )
         (job,) = plan.jobs
-        self.assertEqual(job.config.num_epochs, 8)
+        self.assertEqual(job.config.num_epochs, 5)
 
     def test_the_standard_row_has_the_teachers_epochs(self):
         (job,) = self._plan(rows=["standard"], scale=tables.scale("tiny")).jobs
@@ -291,6 +291,59 @@ class EndToEndTest(tf.test.TestCase):
         )
         self.assertIn("cores of", written)
 
+    def test_batch_statistics(self):
+        """The protocol table's way, on the network that is there."""
+        table = dataclasses.replace(
+            _TABLE,
+            name="protocol",
+            rows={"standard": "standard"},
+            columns=("clean", "fgsm"),
+            bn_modes=("frozen", "batch"),
+        )
+        results = self._reproduce(table)
+        frozen, batch = results["lines"]
+        before = next(
+            line for line in self.results["lines"] if line["row"] == "standard"
+        )
+        self.assertEqual(frozen["cells"]["fgsm"], before["cells"]["fgsm"])
+        self.assertEqual(batch["bn_eval"], "batch")
+        self.assertEqual(batch["cells"]["fgsm"]["num_images"], 360)
+        self.assertNotEqual(
+            batch["cells"]["clean"]["standing"],
+            frozen["cells"]["clean"]["standing"],
+        )
+        (test, _) = results["tests"]
+        self.assertEqual(
+            test["only_first"] - test["only_second"],
+            batch["cells"]["clean"]["standing"][0]
+            - frozen["cells"]["clean"]["standing"][0],
+        )
+
+    def test_a_row_that_fails_does_not_stop_the_others(self):
+        """Neither the row nor its folder is in the table; the rest is."""
+        table = dataclasses.replace(
+            _TABLE,
+            name="ablation",
+            rows={"at": "at", "standard": "standard"},
+            columns=("clean", "fgsm"),
+        )
+        diverged = mock.patch.object(
+            training,
+            "train_and_evaluate",
+            side_effect=FloatingPointError("a finite loss"),
+        )
+        with (
+            diverged,
+            self.assertRaisesRegex(
+                TrainingError, "mixture.*, seed 0 failed: a finite loss"
+            ),
+        ):
+            self._reproduce(table)
+        results = run_folder.read_json(self.base / "smoke/ablation.json")
+        at, standard = results["lines"]
+        self.assertIsNone(at["cells"]["clean"])
+        self.assertIsNotNone(standard["cells"]["clean"])
+
     def test_shift(self):
         """The whole way: images attacked anew, maps, ledger's verdicts."""
         table = dataclasses.replace(
@@ -300,7 +353,7 @@ class EndToEndTest(tf.test.TestCase):
         results = self._reproduce(table)
         (shift,) = results["shifts"]
         workdir = self.base / "smoke/digits/standard/seed0"
-        measured = attention_shift.read(workdir)
+        measured = shift_measurement.read(workdir)
         self.assertEqual(measured["num_images"], 40)
         stands = table_records.standing(workdir, "frozen")
         right = np.flatnonzero(stands["clean"][:40])

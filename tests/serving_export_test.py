@@ -358,6 +358,18 @@ class ExportTest(parameterized.TestCase):
         np.testing.assert_allclose(answer[name], outputs, 1e-5, 1e-6)
         self.assertEqual(answer["attention"].shape, (4, 10, 8))
 
+    def test_pixels_of_another_range(self):
+        model = toys.randomise(serving_runs.keras_classifier("softmax"))
+        model.save(path := self.folder / "bytes.keras")
+        folder = exporting.export_model(
+            path, self.folder / "bytes", pixel_range=(0.0, 255.0)
+        )
+        images = serving_runs.test_images(4, (12, 10, 1))
+        answer = _answer(servable.Servable(folder), "predict", images=images)
+        np.testing.assert_allclose(
+            answer["probabilities"], model(255 * images), 1e-4, 1e-6
+        )
+
     def test_what_is_no_model_is_refused(self):
         path = self.folder / "broken.keras"
         path.write_bytes(b"no archive")

@@ -8,8 +8,8 @@ import re
 from absl.testing import absltest
 
 from atat_tf import (
-    attention_shift,
     run_folder,
+    shift_measurement,
     table_files,
     table_records,
     table_results,
@@ -214,7 +214,7 @@ class ShiftTest(absltest.TestCase):
         workdir = table_runs.write(folder, "at", [_RIGHT] * 4, broken)
         (part,) = table_records.read(workdir, "frozen")["parts"]
         run_folder.write_json(
-            workdir / attention_shift.FILE,
+            workdir / shift_measurement.FILE,
             {
                 "identity": part["identity"],
                 "attack": "PGD",

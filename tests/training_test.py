@@ -1,6 +1,7 @@
 """Whole runs: files, resuming to the bit after kills, refusals, failures."""
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -33,6 +34,20 @@ def _arrays(path):
     with h5py.File(path) as file:
         file.visititems(visit)
     return arrays
+
+
+def _events(workdir):
+    """Returns {(tag, step): [what was told]} of a run's event files."""
+    found = {}
+    for path in (workdir / "tensorboard").iterdir():
+        # A kill may have cut a file short.
+        with contextlib.suppress(tf.errors.DataLossError):
+            for record in tf.data.TFRecordDataset(str(path)):
+                event = tf.compat.v1.Event.FromString(record.numpy())
+                for value in event.summary.value:
+                    told = found.setdefault((value.tag, event.step), [])
+                    told.append(tf.make_ndarray(value.tensor))
+    return found
 
 
 @functools.cache
@@ -120,13 +135,35 @@ class FilesTest(RunsTest):
         self.assertEqual(teacher["num_epochs"], 1)
 
     def test_tensorboard_has_the_metrics(self):
-        tags = set()
-        for path in (self.done / "tensorboard").iterdir():
-            for event in tf.compat.v1.train.summary_iterator(str(path)):
-                tags |= {value.tag for value in event.summary.value}
+        tags = {tag for tag, _ in _events(self.done)}
         self.assertContainsSubset(
             {"train/attention_transfer", "validation/pgd_accuracy"}, tags
         )
+
+    def test_attention_is_drawn_after_each_epoch(self):
+        rows = run_folder.read_metrics(self.done)
+        events = _events(self.done)
+        for row in rows:
+            shift = row["validation_attention_shift"]
+            self.assertBetween(shift, 1e-6, 1)
+            (told,) = events["validation/attention_shift", row["step"]]
+            self.assertAllClose(told, shift)
+            ((width, height, png),) = events[
+                "validation/attention", row["step"]
+            ]
+            # Eight images, three times as large, in rows of four tiles.
+            self.assertEqual((width, height), (b"400", b"800"))
+            picture = tf.image.decode_png(png)
+            self.assertEqual(picture.shape, (800, 400, 3))
+            self.assertGreater(len(np.unique(picture)), 100)
+
+    def test_no_attention_is_drawn_where_none_is_asked_for(self):
+        self._train("at", num_epochs=1, attention_panels=0)
+        (row,) = run_folder.read_metrics(self.workdir)
+        self.assertNotIn("validation_attention_shift", row)
+        tags = {tag for tag, _ in _events(self.workdir)}
+        self.assertFalse([tag for tag in tags if "attention" in tag])
+        self.assertIn("train/loss", tags)
 
     def test_average_differs_from_the_last_weights(self):
         last = _arrays(run_folder.weights_path(self.done, "last"))
@@ -227,14 +264,20 @@ class ResumeTest(RunsTest):
         for row in (*here, *there):
             del row["seconds"]
         self.assertEqual(here, there)
+        # However often a step was repeated, it is told once.
+        told = _events(self.workdir)
+        self.assertEqual(told.keys(), _events(self.done).keys())
+        self.assertEqual({len(values) for values in told.values()}, {1})
 
     def test_a_damaged_checkpoint_is_passed_over(self):
+        """And it ends with the same bits where no attention is drawn."""
         shutil.copytree(self.done, self.workdir)
         newest = max((self.workdir / "checkpoints").iterdir())
         newest.write_bytes(newest.read_bytes()[:5000])
         with self.assertLogs(level="WARNING") as logs:
             training.train_and_evaluate(
-                runs.config(optimizer__ema=0.9), self.workdir
+                runs.config(optimizer__ema=0.9, attention_panels=0),
+                self.workdir,
             )
         self.assertIn(newest.name, logs.output[0])
         self._assert_same_weights(self.workdir, self.done)

@@ -1,0 +1,44 @@
+"""A saved model as the teacher of a run: frozen as it is, and measured."""
+
+import numpy as np
+
+from atat_tf import experiment, model_files, progress, robustness, run_folder
+
+
+def write_teacher(config, folder, dataset):
+    """Makes the teacher's run folder from the config's saved model.
+
+    Nothing is trained: its weights are the file's, so that the teacher can be
+    evaluated, compared and served as one that was trained here.
+
+    Args:
+      config: the student's, with `model`.
+      folder: the teacher's run folder.
+      dataset: Dataset, on whose validation images it is measured.
+    """
+    run_folder.create(folder)
+    model_files.keep(config.model, folder)
+    teacher_config = experiment.teacher_config(config)
+    classifier = experiment.build_classifier(
+        teacher_config, dataset.spec, folder / model_files.FILE
+    )
+    run_folder.write_json(
+        folder / run_folder.CONFIG, experiment.to_dict(teacher_config)
+    )
+    run_folder.save_weights(folder, "best", classifier)
+    correct = robustness.Evaluator(classifier, {"clean": None}).correct(
+        "clean", dataset.validation, config.evaluation.batch_size
+    )
+    accuracy = float(np.mean(correct))
+    console = progress.console()
+    console.print(
+        f"teacher: {config.model}, {100 * accuracy:.2f} % of "
+        f"{len(correct):,} validation images"
+    )
+    if accuracy <= 1.5 / dataset.spec.num_classes:
+        console.print(
+            "  that is hardly more than chance: are the classes in the order "
+            "of the model's outputs, and are pixels from "
+            f"{config.model_range[0]:g} to {config.model_range[1]:g} "
+            "(--config.model_range) what it takes?"
+        )

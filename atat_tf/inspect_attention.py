@@ -1,0 +1,184 @@
+"""Draws where networks look, before and after an attack, as PNG, SVG and CSV.
+
+python -m atat_tf.inspect_attention --workdir=runs/demo
+
+python -m atat_tf.inspect_attention --models=VGG16,ResNet50 --images=photos
+
+python -m atat_tf.inspect_attention --figure=rounds --rounds=0,2,8,16 \
+    --epsilon=16/255 --workdir=runs/demo/teacher
+
+python -m atat_tf.inspect_attention --figure=ablation --workdirs=A,B,C,D
+
+python -m atat_tf.inspect_attention --figure=methods --workdir=runs/demo
+"""
+
+from absl import flags
+
+from atat_tf import command_line
+from atat_tf.errors import InputError, expect, unknown
+
+_FIGURES = ("shift", "rounds", "ablation", "methods")
+flags.adopt_module_key_flags(command_line)
+_FIGURE = flags.DEFINE_string(
+    "figure",
+    "shift",
+    "shift (clean and attacked, over networks), rounds (after more and more "
+    "steps), ablation (raw and defended networks) or methods (tf-keras-vis)",
+)
+_WORKDIRS = flags.DEFINE_list(
+    "workdirs", [], "run folders, comma-separated, as --workdir"
+)
+_MODELS = flags.DEFINE_list(
+    "models",
+    [],
+    "run folders, .keras files, or names of keras.applications as VGG16, "
+    "DenseNet121, ResNet50, comma-separated",
+)
+_WEIGHTS = flags.DEFINE_string(
+    "weights",
+    None,
+    "of runs: best, last or ema (default: best); of keras.applications: "
+    "imagenet (default), none (untrained, and marked so) or a file",
+)
+_LAYER = flags.DEFINE_string(
+    "layer", None, "the layer of the maps (default: the last one with a map)"
+)
+_IMAGES = flags.DEFINE_list(
+    "images",
+    [],
+    "image files or folders of them, comma-separated (default: test images of "
+    "the first run's data set, or of --dataset)",
+)
+_INDICES = flags.DEFINE_list(
+    "indices",
+    [],
+    "positions of test images (default: the first --num_images that all "
+    "networks classify right; for ablation, that the raw one does)",
+)
+_NUM_IMAGES = flags.DEFINE_integer(
+    "num_images", 4, "how many pictures", lower_bound=1
+)
+_EPSILON = flags.DEFINE(
+    command_line.RadiusParser(),
+    "epsilon",
+    8 / 255,
+    "radius of the attack, as 8/255",
+)
+_STEP_SIZE = flags.DEFINE(
+    command_line.RadiusParser(),
+    "step_size",
+    2 / 255,
+    "step of the attack, as 2/255",
+)
+_NUM_STEPS = flags.DEFINE_integer(
+    "num_steps", 20, "steps of the attack", lower_bound=1
+)
+_ROUNDS = flags.DEFINE_list(
+    "rounds", ["0", "2", "8", "16"], "numbers of steps, for --figure=rounds"
+)
+_METHODS = flags.DEFINE_list(
+    "methods",
+    ["gradcam", "gradcam++", "scorecam", "layercam", "saliency"],
+    "methods of tf-keras-vis, for --figure=methods",
+)
+_FOLLOWED = flags.DEFINE_string(
+    "attention_of",
+    "label",
+    "whose score a map explains: the label's, as Eq. 3, or that of the class "
+    "predicted on each image",
+)
+_CRAFTED = flags.DEFINE_string(
+    "crafted",
+    "each",
+    "for ablation: each network is attacked itself, or all see the images "
+    "that are crafted on the raw one",
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "the files' name (default: runs/figures/FIGURE)"
+)
+_DPI = flags.DEFINE_integer(
+    "dpi", 150, "pixels an inch of the PNG", lower_bound=30, upper_bound=1200
+)
+
+
+def main(argv):
+    del argv
+    if _FIGURE.value not in _FIGURES:
+        raise unknown("--figure", _FIGURE.value, _FIGURES)
+    if _FOLLOWED.value not in ("label", "predicted"):
+        raise unknown("--attention_of", _FOLLOWED.value, ("label", "predicted"))
+    names = [*command_line.workdirs(), *_WORKDIRS.value, *_MODELS.value]
+    indices = command_line.integers("indices", _INDICES.value)
+    rounds = command_line.integers("rounds", _ROUNDS.value)
+    expect(names, "at least one network (--workdir or --models)", models=names)
+    data_dir = command_line.data_dir()
+
+    with command_line.quiet_start():  # TensorFlow: not for --help
+        from atat_tf import figure_files, figure_sources
+
+    path = figure_files.stem(_OUTPUT.value or f"runs/figures/{_FIGURE.value}")
+    if _FIGURE.value == "ablation":
+        names = figure_sources.with_raw(names)
+    sources = figure_sources.load_all(
+        names, _WEIGHTS.value, _LAYER.value, data_dir
+    )
+    expect(
+        _FIGURE.value != "methods" or len(sources) == 1,
+        "one network for --figure=methods",
+        models=names,
+    )
+    sources, shown, data = _pictures(sources, indices, data_dir)
+    figure, rows = _drawn(sources, shown, data, rounds)
+    for file in figure_files.save(
+        figure, path, command_line.command(), rows, _DPI.value
+    ):
+        print(file)
+
+
+def _pictures(sources, indices, data_dir):
+    """Returns the sources, the pictures, and a text on where they came from."""
+    from atat_tf import figure_sources, pictures
+
+    if _IMAGES.value:
+        if indices:
+            raise InputError("Expected --images or --indices. Received: both.")
+        found = pictures.from_files(_IMAGES.value)[: _NUM_IMAGES.value]
+        return sources, found, ""
+    dataset = pictures.load_dataset(
+        sources[0], command_line.dataset(), data_dir
+    )
+    sources = figure_sources.with_classes(sources, dataset)
+    if indices:
+        found = pictures.from_test(dataset, indices)
+    else:
+        asked = sources[:1] if _FIGURE.value == "ablation" else sources
+        found = pictures.first_right(asked, dataset, _NUM_IMAGES.value)
+    return sources, found, dataset.provenance
+
+
+def _drawn(sources, shown, data, rounds):
+    from atat_tf import attention_figures, figure_sources, method_figures
+
+    seed = command_line.seed() or 0
+    setting = attention_figures.Setting(
+        epsilon=_EPSILON.value,
+        step_size=_STEP_SIZE.value,
+        num_steps=_NUM_STEPS.value,
+        seed=seed,
+        followed=_FOLLOWED.value,
+        data=data,
+        caption=figure_sources.caption(command_line.command(), sources, seed),
+    )
+    if _FIGURE.value == "shift":
+        return attention_figures.shift(sources, shown, setting)
+    if _FIGURE.value == "rounds":
+        return attention_figures.rounds(sources, shown, setting, rounds)
+    if _FIGURE.value == "ablation":
+        return attention_figures.ablation(
+            sources, shown, setting, _CRAFTED.value
+        )
+    return method_figures.methods(sources[0], shown, setting, _METHODS.value)
+
+
+if __name__ == "__main__":
+    command_line.run(main, recipes=False)

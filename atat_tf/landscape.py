@@ -1,0 +1,138 @@
+"""Draws the loss around images, or accuracy against PGD steps.
+
+python -m atat_tf.landscape --workdir=runs/demo --indices=0,1
+
+python -m atat_tf.landscape --figure=steps --workdirs=A,B,C
+
+Files: PNG, SVG and the numbers as CSV. --figure=steps adds its verdicts to
+each run's ledger and goes on where it was stopped.
+"""
+
+import sys
+
+from absl import flags
+
+from atat_tf import command_line
+from atat_tf.errors import expect, unknown
+
+_FIGURES = ("surface", "steps")
+# §4.3 of the paper, on the order of the original test set.
+_PAPER_INDICES = (1450, 7558)
+flags.adopt_module_key_flags(command_line)
+_FIGURE = flags.DEFINE_string(
+    "figure",
+    "surface",
+    "surface (loss along the sign gradient and a random direction) or steps "
+    "(accuracy after 1, 2, ... PGD steps)",
+)
+_WORKDIRS = flags.DEFINE_list(
+    "workdirs",
+    [],
+    "run folders, comma-separated, as --workdir; the Standard one, or else "
+    "the teacher in the first, is the raw network",
+)
+_WEIGHTS = flags.DEFINE_string("weights", "best", "best, last or ema")
+_INDICES = flags.DEFINE_list(
+    "indices",
+    [str(index) for index in _PAPER_INDICES],
+    "surface: positions of test images",
+)
+_EPSILON = flags.DEFINE(
+    command_line.RadiusParser(),
+    "epsilon",
+    8 / 255,
+    "surface: the unit of both axes, as 8/255",
+)
+_EXTENT = flags.DEFINE_float(
+    "extent", 2.0, "surface: how far both axes go, in units of epsilon"
+)
+_RESOLUTION = flags.DEFINE_integer(
+    "resolution", 41, "surface: points along an axis, odd"
+)
+_NUM_STEPS = flags.DEFINE_integer(
+    "num_steps", 100, "steps: the most PGD steps", lower_bound=1
+)
+_NUM_IMAGES = flags.DEFINE_integer(
+    "num_images", None, "steps: the first so many test images (default: all)"
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "the files' name (default: runs/figures/FIGURE)"
+)
+_DPI = flags.DEFINE_integer(
+    "dpi", 150, "pixels an inch of the PNG", lower_bound=30, upper_bound=1200
+)
+_ZOOM = 20
+
+
+def main(argv):
+    del argv
+    if _FIGURE.value not in _FIGURES:
+        raise unknown("--figure", _FIGURE.value, _FIGURES)
+    workdirs = [*command_line.workdirs(), *_WORKDIRS.value]
+    expect(workdirs, "--workdir=RUN_FOLDER", workdirs=workdirs)
+    indices = command_line.integers("indices", _INDICES.value)
+    data_dir = command_line.data_dir()
+
+    with command_line.quiet_start():  # TensorFlow: not for --help
+        from atat_tf import figure_files, figure_sources
+
+    path = figure_files.stem(_OUTPUT.value or f"runs/figures/{_FIGURE.value}")
+    if _FIGURE.value == "surface":
+        workdirs = figure_sources.with_raw(workdirs)
+    sources = figure_sources.load_all(
+        workdirs, _WEIGHTS.value, data_dir=data_dir
+    )
+    seed = command_line.seed() or 0
+    caption = figure_sources.caption(command_line.command(), sources, seed)
+    if _FIGURE.value == "surface":
+        figure, rows = _surface(sources, indices, seed, caption, data_dir)
+    else:
+        figure, rows = _steps(sources, workdirs, caption, data_dir)
+    for file in figure_files.save(
+        figure, path, command_line.command(), rows, _DPI.value
+    ):
+        print(file)
+
+
+def _surface(sources, indices, seed, caption, data_dir):
+    from atat_tf import landscape_figures, pictures
+
+    dataset = pictures.load_dataset(
+        sources[0], command_line.dataset(), data_dir
+    )
+    if "JPEG" in dataset.provenance:
+        print(
+            "warning: the JPEG copy of CIFAR-10 has another order; its images "
+            f"{', '.join(map(str, indices))} are not those of the original.",
+            file=sys.stderr,
+        )
+    return landscape_figures.surface(
+        sources,
+        pictures.from_test(dataset, indices),
+        _EPSILON.value,
+        _EXTENT.value,
+        _RESOLUTION.value,
+        seed,
+        (dataset.provenance, caption),
+    )
+
+
+def _steps(sources, workdirs, caption, data_dir):
+    from atat_tf import landscape_figures
+
+    titles = [source.title for source in sources]
+    return landscape_figures.steps(
+        dict(zip(titles, workdirs, strict=True)),
+        _NUM_STEPS.value,
+        min(_ZOOM, _NUM_STEPS.value),
+        _NUM_IMAGES.value,
+        caption,
+        weights=_WEIGHTS.value,
+        dataset_name=command_line.dataset(),
+        data_dir=data_dir,
+        seed=command_line.seed(),
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(main, recipes=False)

@@ -1,0 +1,58 @@
+"""Writes all that is known of a run as one HTML file that works offline.
+
+python -m atat_tf.report --workdir=runs/demo
+"""
+
+import pathlib
+
+from absl import flags
+
+from atat_tf import command_line
+from atat_tf.errors import expect
+
+flags.declare_key_flag("workdir")
+flags.declare_key_flag("data_dir")
+_NUM_IMAGES = flags.DEFINE_integer(
+    "num_images",
+    64,
+    "the first so many test images are shown; 0: none, and neither the data "
+    "nor the weights are needed",
+    lower_bound=0,
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "the file to write (default: WORKDIR/report.html)"
+)
+
+
+def main(argv):
+    del argv
+    workdir = command_line.workdir()
+    data_dir = command_line.data_dir()
+    output = pathlib.Path(_OUTPUT.value or workdir / "report.html")
+    _expect_place(workdir, output)
+
+    with command_line.quiet_start():
+        from atat_tf import report_page, run_folder
+
+    page = report_page.page(workdir, data_dir, _NUM_IMAGES.value)
+    with run_folder.replacing(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    print(f"{output}: {len(page) / 2**20:.1f} MiB, opens in any browser")
+
+
+def _expect_place(workdir, output):
+    """Raises InputError where there is no run, or no place for the file."""
+    expect(
+        (workdir / "config.json").is_file(),
+        "a run folder with config.json",
+        workdir=str(workdir),
+    )
+    expect(
+        output.parent.is_dir() and not output.is_dir(),
+        "a file in an existing folder",
+        output=str(output),
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(main, recipes=False)

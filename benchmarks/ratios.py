@@ -1,0 +1,126 @@
+"""Comparisons of measured values with each other and with a goal.
+
+Values of each round enter; medians with their range, and whether a goal like
+"<= 1.10" is met, leave. The form is the same for all benchmarks, so that
+`benchmarks.run` can put them into one table.
+"""
+
+import operator
+import statistics
+
+_RULES = {"<=": operator.le, ">=": operator.ge}
+_COLUMNS = ("what", "against", "median", "range", "goal", "")
+
+
+def summary(values):
+    """Returns the median, the smallest and the largest of some numbers."""
+    return {
+        "median": statistics.median(values),
+        "min": min(values),
+        "max": max(values),
+    }
+
+
+def over(values, others):
+    """Returns [value / other], round by round."""
+    return [a / b for a, b in zip(values, others, strict=True)]
+
+
+def comparison(what, against, values, goal="", unit=""):
+    """Returns one comparison, ready for JSON.
+
+    Args:
+      what: what was measured.
+      against: what it was compared with; "" for a plain measurement.
+      values: the ratio, or the measured value, of each round.
+      goal: "<= NUMBER", ">= NUMBER", or "" where a figure is only stated.
+      unit: of the values; "" for ratios.
+    """
+    return {
+        "what": what,
+        "against": against,
+        **summary(values),
+        "rounds": len(values),
+        "unit": unit,
+        "goal": goal,
+    }
+
+
+def not_run(what, against, reason, goal=""):
+    """Returns the comparison that could not be made, and why."""
+    return {"what": what, "against": against, "not_run": reason, "goal": goal}
+
+
+def against_peers(what, ours, theirs, goal, absent):
+    """Returns how many times faster ours is than each peer, as comparisons.
+
+    Args:
+      what: what was measured.
+      ours: seconds of each round.
+      theirs: {peer: seconds of each round}.
+      goal: of the fastest peer's comparison; the others are stated.
+      absent: {peer: why it was not run}.
+    """
+    medians = {peer: statistics.median(theirs[peer]) for peer in theirs}
+    fastest = min(medians, key=medians.get, default=None)
+    return [
+        comparison(
+            what,
+            f"{peer}, the fastest" if peer == fastest else peer,
+            over(seconds, ours),
+            goal if peer == fastest else "",
+        )
+        for peer, seconds in theirs.items()
+    ] + [not_run(what, peer, reason) for peer, reason in absent.items()]
+
+
+def verdict(compared):
+    """Returns "met" or "not met" by the median, "stated", or why not run.
+
+    A goal that the median meets and some round does not is "met, not in all
+    rounds".
+    """
+    if "not_run" in compared:
+        return f"NOT RUN: {compared['not_run']}"
+    if not compared["goal"]:
+        return "stated"
+    if not _meets(compared["median"], compared["goal"]):
+        return "not met"
+    ends = compared["min"], compared["max"]
+    if all(_meets(value, compared["goal"]) for value in ends):
+        return "met"
+    return "met, not in all rounds"
+
+
+def _meets(value, goal):
+    rule, number = goal.split()
+    return _RULES[rule](value, float(number))
+
+
+def cells(compared):
+    """Returns the texts of a table's row: _COLUMNS."""
+    middle = ["", ""]
+    if "not_run" not in compared:
+        median, low, high = (
+            written(compared[name]) for name in ("median", "min", "max")
+        )
+        middle = [f"{median} {compared['unit']}".strip(), f"{low}..{high}"]
+    first = [compared["what"], compared["against"]]
+    return [*first, *middle, compared["goal"], verdict(compared)]
+
+
+def written(value):
+    """Returns a number with three digits that count, and no exponent."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 4
+    return f"{value:,.{digits}f}"
+
+
+def print_table(title, comparisons):
+    """Prints comparisons as a table."""
+    from atat_tf import progress
+
+    rows = [cells(compared) for compared in comparisons]
+    progress.table(title, _COLUMNS, rows)

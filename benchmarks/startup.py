@@ -1,0 +1,193 @@
+"""Times how long one waits for a first answer, in processes of their own.
+
+  python -m benchmarks.startup
+  python -m benchmarks.startup --parts=help --repeats=9 --json=FILE
+
+help        `--help` of every command of atat_tf and serving, and whether it
+            imports TensorFlow
+training    import, build and first ATAT step, tracing included
+evaluation  import, build, reading weights and first clean batch
+
+Goals: 1 second and no TensorFlow; 30 s at batch 2; 15 s at batch 16; the
+latter two for WRN-34-10.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+from absl import app, flags
+
+from benchmarks import fresh, ratios, surroundings
+
+_PARTS = ("help", "training", "evaluation")
+_TRAINING_BATCH, _EVALUATION_BATCH = 2, 16
+_FOLDERS = ("atat_tf", "serving")
+
+_ONLY = flags.DEFINE_list("parts", list(_PARTS), "what to time")
+_COMMANDS = flags.DEFINE_list(
+    "commands", None, "modules whose --help is timed (default: all)"
+)
+_DEPTH = flags.DEFINE_integer("depth", 34, "of the Wide ResNet, 6n + 4")
+_WIDTH = flags.DEFINE_integer("width", 10, "of the Wide ResNet")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "processes each", lower_bound=1)
+_JSON = flags.DEFINE_string("json", None, "file for all of the figures")
+
+# Runs a module as a command and says on the last line what it has imported.
+_WATCHED = """
+import runpy, sys
+module = sys.argv.pop(1)
+try:
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+finally:
+    print("\\nTENSORFLOW" if "tensorflow" in sys.modules else "\\nNONE")
+"""
+
+
+def commands():
+    """Returns the modules that are commands, by name."""
+    return sorted(
+        f"{folder}.{path.stem}"
+        for folder in _FOLDERS
+        for path in (fresh.ROOT / folder).glob("*.py")
+        if '\nif __name__ == "__main__":' in path.read_text()
+    )
+
+
+def helps(modules, repeats):
+    """Returns {module: {"seconds": [...], "imports_tensorflow"}}."""
+    rows = {
+        name: {"seconds": [], "imports_tensorflow": _imports_tensorflow(name)}
+        for name in modules
+    }
+    for _ in range(repeats):
+        for name, row in rows.items():
+            begin = time.perf_counter()
+            _ran(["-m", name, "--help"])
+            row["seconds"].append(time.perf_counter() - begin)
+    return rows
+
+
+def _imports_tensorflow(module):
+    output = _ran(["-c", _WATCHED, module, "--help"]).stdout
+    return output.splitlines()[-1] == "TENSORFLOW"
+
+
+def _ran(words):
+    ran = subprocess.run(
+        [sys.executable, *words],
+        cwd=fresh.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    # absl ends with 1 after --help.
+    if ran.returncode not in (0, 1) or not ran.stdout:
+        last = (ran.stderr.strip().splitlines() or [""])[-1]
+        raise RuntimeError(f"{' '.join(words)} failed: {last}")
+    return ran
+
+
+def help_comparisons(rows):
+    """Returns the slowest command's comparison, and how many are not light."""
+    slowest = max(rows, key=lambda name: max(rows[name]["seconds"]))
+    heavy = [name for name, row in rows.items() if row["imports_tensorflow"]]
+    return [
+        ratios.comparison(
+            f"--help, the slowest of {len(rows)}: {slowest}",
+            "",
+            rows[slowest]["seconds"],
+            "<= 1",
+            "s",
+        ),
+        ratios.comparison(
+            "commands whose --help imports TensorFlow"
+            + (f": {', '.join(heavy)}" if heavy else ""),
+            "",
+            [len(heavy)],
+            "<= 0",
+        ),
+    ]
+
+
+def first_calls(part, batch_size, repeats):
+    """Returns the rounds of a part: what each process took, and in all."""
+    size = {"depth": _DEPTH.value, "width": _WIDTH.value}
+    if part == "training":
+        return [
+            fresh.called("first_step", **size, batch_size=batch_size)
+            for _ in range(repeats)
+        ]
+    with tempfile.TemporaryDirectory() as folder:
+        fresh.called("written_weights", folder=folder, **size)
+        more = {"folder": folder, "batch_size": batch_size}
+        return [
+            fresh.called("first_evaluation", **size, **more)
+            for _ in range(repeats)
+        ]
+
+
+def print_calls(what, rounds):
+    """Prints where the seconds of a first call went."""
+    from atat_tf import progress
+
+    medians = {
+        name: ratios.summary([each[name] for each in rounds])["median"]
+        for name in rounds[0]
+    }
+    progress.console().print(
+        f"{what}: import {medians['import_seconds']:.1f} s, build "
+        f"{medians['build_seconds']:.1f} s, first call "
+        f"{medians['step_seconds']:.1f} s, at most "
+        f"{medians['peak_gib']:.2f} GiB"
+    )
+
+
+def measure():
+    """Returns what each part took, and the comparisons."""
+    results = {"comparisons": []}
+    compared = results["comparisons"]
+    if "help" in _ONLY.value:
+        modules = _COMMANDS.value or commands()
+        results["help"] = helps(modules, _REPEATS.value)
+        compared += help_comparisons(results["help"])
+    for part, batch, goal in (
+        ("training", _TRAINING_BATCH, "<= 30"),
+        ("evaluation", _EVALUATION_BATCH, "<= 15"),
+    ):
+        if part in _ONLY.value:
+            rounds = first_calls(part, batch, _REPEATS.value)
+            what = (
+                f"first {part} batch, WRN-{_DEPTH.value}-{_WIDTH.value}, "
+                f"b = {batch}"
+            )
+            print_calls(what, rounds)
+            results[part] = rounds
+            seconds = [each["process_seconds"] for each in rounds]
+            compared.append(ratios.comparison(what, "", seconds, goal, "s"))
+    return results
+
+
+def main(argv):
+    if len(argv) > 1:
+        sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
+    if unknown := {*_ONLY.value} - {*_PARTS}:
+        sys.exit(
+            f"error: expected parts among {', '.join(_PARTS)}. Received: "
+            f"{', '.join(sorted(unknown))}."
+        )
+    about = surroundings.surroundings()
+    try:
+        results = {**measure(), "surroundings": about}
+    except RuntimeError as error:
+        sys.exit(f"error: {error}")
+    ratios.print_table("From the start of a process", results["comparisons"])
+    surroundings.print_sentences(about)
+    if _JSON.value:
+        pathlib.Path(_JSON.value).write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    app.run(main)

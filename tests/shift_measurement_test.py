@@ -1,0 +1,82 @@
+"""Distances of attention maps against a NumPy twin, and their record."""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from atat_tf import (
+    columns,
+    evaluation,
+    experiment,
+    ledger,
+    models,
+    run_folder,
+    shift_measurement,
+)
+from tests import runs
+
+
+class MeasureTest(tf.test.TestCase):
+    """On an untrained network, which is right about some images by chance."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.workdir = pathlib.Path(cls.get_temp_dir(cls())) / "run"
+        run_folder.create(cls.workdir)
+        config = experiment.resolve(runs.config("standard"))
+        run_folder.write_json(
+            cls.workdir / "config.json", experiment.to_dict(config)
+        )
+        cls.dataset = evaluation.load_dataset(config)
+        classifier = experiment.build_classifier(config, cls.dataset.spec)
+        run_folder.save_weights(cls.workdir, "best", classifier)
+        cls.record = shift_measurement.measure(
+            cls.workdir, "pgd2", 100, cls.dataset, {"commit": "c0ffee"}
+        )
+
+    def test_numpy_twin(self):
+        """ATT = ReLU(Σ_k W_kc A_k) / (h · w) under a pooled linear head."""
+        run = evaluation.open_run(self.workdir, 100, dataset=self.dataset)
+        built = experiment.build_columns(run.config, ["pgd2"])
+        (attack,) = built["pgd2"]
+        adversarials = {}
+        evaluation.standing(run, built, "again", adversarials)
+        attacked = adversarials[columns.description(attack)]
+        self.assertAllEqual(self.record["indices"], sorted(attacked))
+        self.assertGreater(len(attacked), 2)
+        tapped = models.with_taps(run.classifier, ["features"])
+        kernel = run.classifier.get_layer("logits").kernel.numpy()
+
+        def attention_map(image, label):
+            maps = tapped(image[None], training=False)["features"][0].numpy()
+            return np.maximum(maps @ kernel[:, label], 0) / maps[..., 0].size
+
+        for number, index in enumerate(self.record["indices"]):
+            label = run.split.labels[index]
+            clean = run.split.images[index] / np.float32(255)
+            before = attention_map(clean, label)
+            after = attention_map(attacked[index], label)
+            self.assertAllClose(
+                self.record["distance"][number],
+                np.linalg.norm(before - after),
+                rtol=1e-3,
+            )
+
+    def test_record(self):
+        self.assertEqual(shift_measurement.read(self.workdir), self.record)
+        self.assertEqual(self.record["num_images"], 100)
+        self.assertEqual(self.record["commit"], "c0ffee")
+        self.assertIsNone(shift_measurement.read(self.workdir / "teacher"))
+
+    def test_verdicts_of_the_same_images_are_in_the_ledger(self):
+        book = ledger.Ledger(
+            self.workdir / ledger.FILE, self.record["identity"]
+        )
+        lines = book.verdicts(self.record["attack"])
+        self.assertContainsSubset(self.record["indices"], lines)
+
+
+if __name__ == "__main__":
+    tf.test.main()
