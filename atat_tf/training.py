@@ -69,18 +69,22 @@ def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
     """
     members = cluster.from_environment()
     workdir = pathlib.Path(workdir)
-    config = experiment.resolve(config)
-    experiment.validate(config, data_dir)
-    if members.is_chief:
-        expect_same_config(workdir, config)
-        if config.teacher:
-            _expect_fitting_teacher(config)
-    strategy = _strategy(members, num_devices)
-    if not tf.config.list_physical_devices("GPU"):
-        # A resumed run repeats the killed one to the bit; on GPUs it would
-        # cost speed, and no such promise is made.
-        tf.config.experimental.enable_op_determinism()
+    strategy = None
+    if members.count > 1:
+        # Before TensorFlow has run anything, as a saved model's config does.
+        strategy = workers.build_strategy(members, num_devices)
     with lost_workers.watched(members):
+        config = experiment.resolve(config)
+        experiment.validate(config, data_dir)
+        if members.is_chief:
+            expect_same_config(workdir, config)
+            if config.teacher:
+                _expect_fitting_teacher(config)
+        strategy = strategy or experiment.build_strategy(num_devices)
+        if not tf.config.list_physical_devices("GPU"):
+            # A resumed run repeats the killed one to the bit; on GPUs it
+            # would cost speed, and no such promise is made.
+            tf.config.experimental.enable_op_determinism()
         dataset = evaluation.load_dataset(config, data_dir)
         trained = _train(config, workdir, dataset, strategy)
     if not members.is_chief:
@@ -88,15 +92,6 @@ def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
     if not trained and (workdir / run_folder.RESULTS).exists():
         return run_folder.read_json(workdir / run_folder.RESULTS)
     return evaluation.evaluate_run(workdir, data_dir=data_dir, dataset=dataset)
-
-
-def _strategy(members, num_devices):
-    if members.count == 1:
-        return experiment.build_strategy(num_devices)
-    progress.console().print(
-        f"{members.name(members.mine)} of {members.count} waits for the others"
-    )
-    return workers.build_strategy(members, num_devices)
 
 
 def _train(config, workdir, dataset, strategy):
