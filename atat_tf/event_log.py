@@ -14,11 +14,16 @@ class EventLog:
 
     Args:
       folder: made where it is not there; what its files hold is not repeated.
+      writes: whether anything is written at all; of many workers one does.
     """
 
-    def __init__(self, folder):
-        self._written = recorded(folder)
-        self._writer = tf.summary.create_file_writer(str(folder))
+    def __init__(self, folder, writes=True):
+        self._written = recorded(folder) if writes else set()
+        self._writer = (
+            tf.summary.create_file_writer(str(folder))
+            if writes
+            else tf.summary.create_noop_writer()
+        )
 
     def scalar(self, tag, value, step):
         """Writes a number, unless the tag has one at this step."""
@@ -44,22 +49,6 @@ class EventLog:
         is_new = (tag, step) not in self._written
         self._written.add((tag, step))
         return is_new
-
-
-class NoLog:
-    """An EventLog of a process that writes no files."""
-
-    def scalar(self, tag, value, step):
-        pass
-
-    def picture(self, tag, pixels, step):
-        pass
-
-    def flush(self):
-        pass
-
-    def close(self):
-        pass
 
 
 def recorded(folder):

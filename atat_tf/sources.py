@@ -17,6 +17,9 @@ LATER_FIELDS = (
     "model",
     "model_digest",
     "model_range",
+    "micro_batch_size",
+    "attack_batch_size",
+    "remat",
 )
 
 

@@ -55,10 +55,10 @@ class AdversarialTrainer(keras.Model):
         one given, or one of its layers (`classifiers.logits_model`).
 
     Raises:
-      InputError: micro-batches with `synchronized` batch norm, an attack or a
-        teacher is missing, the attack maximises another loss than the defense
-        needs, a layer is unknown, or a classifier is random, has no gradient
-        or no logits.
+      InputError: an attack or a teacher is missing, the attack maximises
+        another loss than the defense needs, a layer is unknown, a classifier
+        is random, has no gradient or no logits, or has `synchronized` batch
+        norm beside micro-batches.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class AdversarialTrainer(keras.Model):
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
         return self._measure(
-            weights * tf.cast(objective.loss, weights.dtype),
+            weights * tf.cast(objective.loss, keras.config.floatx()),
             objective.terms,
             labels,
             clean=objective.clean_logits,

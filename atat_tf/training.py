@@ -69,18 +69,22 @@ def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
     """
     members = cluster.from_environment()
     workdir = pathlib.Path(workdir)
-    config = experiment.resolve(config)
-    experiment.validate(config, data_dir)
-    if members.is_chief:
-        expect_same_config(workdir, config)
-        if config.teacher:
-            _expect_fitting_teacher(config)
-    strategy = _strategy(members, num_devices)
-    if not tf.config.list_physical_devices("GPU"):
-        # A resumed run repeats the killed one to the bit; on GPUs it would
-        # cost speed, and no such promise is made.
-        tf.config.experimental.enable_op_determinism()
+    strategy = None
+    if members.count > 1:
+        # Before TensorFlow has run anything, as a saved model's config does.
+        strategy = workers.build_strategy(members, num_devices)
     with lost_workers.watched(members):
+        config = experiment.resolve(config)
+        experiment.validate(config, data_dir)
+        if members.is_chief:
+            expect_same_config(workdir, config)
+            if config.teacher:
+                _expect_fitting_teacher(config)
+        strategy = strategy or experiment.build_strategy(num_devices)
+        if not tf.config.list_physical_devices("GPU"):
+            # A resumed run repeats the killed one to the bit; on GPUs it
+            # would cost speed, and no such promise is made.
+            tf.config.experimental.enable_op_determinism()
         dataset = evaluation.load_dataset(config, data_dir)
         trained = _train(config, workdir, dataset, strategy)
     if not members.is_chief:
@@ -88,15 +92,6 @@ def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
     if not trained and (workdir / run_folder.RESULTS).exists():
         return run_folder.read_json(workdir / run_folder.RESULTS)
     return evaluation.evaluate_run(workdir, data_dir=data_dir, dataset=dataset)
-
-
-def _strategy(members, num_devices):
-    if members.count == 1:
-        return experiment.build_strategy(num_devices)
-    progress.console().print(
-        f"{members.name(members.mine)} of {members.count} waits for the others"
-    )
-    return workers.build_strategy(members, num_devices)
 
 
 def _train(config, workdir, dataset, strategy):
@@ -183,13 +178,7 @@ class _Run:
     def train(self):
         """Returns whether there was anything left to train."""
         if self.team.is_chief:
-            run_folder.create(self.workdir)
-            if self.config.model:
-                model_files.keep(self.config.model, self.workdir)
-            run_folder.write_json(
-                self.workdir / run_folder.CONFIG,
-                experiment.to_dict(self.config),
-            )
+            self._begin()
         facts = self.team.restore(self.workdir, self.variables)
         facts = facts or {"step": 0, "epochs": [], "best": -1.0}
         self._write_metrics(facts["epochs"])
@@ -205,11 +194,22 @@ class _Run:
         self._train_from(facts)
         return True
 
+    def _begin(self):
+        """Makes the folder, with what rebuilds the classifier."""
+        run_folder.create(self.workdir)
+        if self.config.model:
+            model_files.keep(self.config.model, self.workdir)
+        run_folder.write_json(
+            self.workdir / run_folder.CONFIG, experiment.to_dict(self.config)
+        )
+
     def _train_from(self, facts):
         step, rows, best = facts["step"], facts["epochs"], facts["best"]
         config = self.config
         iterator = iter(self._batches(step, self.total_steps - step))
-        log = self._event_log()
+        log = event_log.EventLog(
+            self.workdir / "tensorboard", writes=self.team.is_chief
+        )
         started = time.monotonic()
         with progress.bar(
             config.defense.name,
@@ -288,23 +288,18 @@ class _Run:
         if self.team.is_chief:
             run_folder.save_weights(self.workdir, which, self.student)
 
-    def _event_log(self):
-        if not self.team.is_chief:
-            return event_log.NoLog()
-        return event_log.EventLog(self.workdir / "tensorboard")
-
     def _batches(self, first_step, num_steps, batch_size=None):
-        batch_size = batch_size or self.config.batch_size
-        flip = self.config.flip
+        config = self.config
+        batch_size = batch_size or config.batch_size
 
         def batches(parts):
             return datasets.training_batches(
                 self.dataset.train,
                 batch_size,
-                self.config.seed,
+                config.seed,
                 first_step,
                 num_steps,
-                self.dataset.spec.flip if flip is None else flip,
+                self.dataset.spec.flip if config.flip is None else config.flip,
                 parts,
             )
 
@@ -495,7 +490,6 @@ def expect_same_config(workdir, config):
     there = experiment.to_dict(there)
     # Runs from before there were several training attacks had PGD.
     there.setdefault("attack", {}).setdefault("name", "pgd")
-    there.setdefault("micro_batch_size", 0)
     for field in _MOVE_NO_WEIGHT:
         here.pop(field, None)
         there.pop(field, None)

@@ -12,7 +12,13 @@ import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
 from tensorflow.python.eager import context as eager
 
-from atat_tf import checkpoints, cluster, lost_workers, run_folder
+from atat_tf import (
+    checkpoints,
+    cluster,
+    lost_workers,
+    progress,
+    run_folder,
+)
 from atat_tf.errors import InputError, expect
 
 # How long a start waits for all workers: images are pulled at that time.
@@ -45,6 +51,9 @@ def build_strategy(members, num_devices=None):
     )
     if gpus and num_devices:
         tf.config.set_visible_devices(gpus[:num_devices], "GPU")
+    progress.console().print(
+        f"{members.name(members.mine)} of {members.count} waits for the others"
+    )
     jobs = [job for job, _, _ in members.tasks]
     # Before the strategy does it with its defaults: it would wait an hour for
     # a worker that does not come.

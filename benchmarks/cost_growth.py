@@ -146,13 +146,14 @@ def main(argv):
     from atat_tf import command_line
 
     with command_line.quiet_start():  # TensorFlow: not for --help
-        from atat_tf import progress
-        from benchmarks import cost_model, sizes
+        from benchmarks import cost_model, surroundings
+
+    about = surroundings.surroundings()
     logging.getLogger().setLevel(logging.WARNING)
     costs = [cost_model.measured(one) for one in settings(_QUICK.value)]
     fits = cost_model.fits(costs)
     _print_costs(costs, fits)
-    progress.console().print(sizes.machine())
+    surroundings.print_sentences(about)
     assumed = cost_model.Assumed(
         _TFLOPS.value, _MEMORY.value, _NEAR.value, _FAR.value
     )
@@ -164,7 +165,7 @@ def main(argv):
     _print_projection(rows, assumed)
     if _JSON.value:
         results = {
-            "machine": sizes.machine(),
+            "surroundings": about,
             "costs": costs,
             "fits": [dataclasses.asdict(fitted) for fitted in fits],
             "assumed": dataclasses.asdict(assumed),

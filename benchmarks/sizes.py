@@ -1,13 +1,9 @@
 """What the cost of a network grows with: parameters, FLOPs, activations."""
 
-import os
-import pathlib
-import platform
-
 import keras
 import numpy as np
 
-from atat_tf import models, run_folder
+from atat_tf import models
 
 
 def of(classifier):
@@ -25,18 +21,4 @@ def activations(classifier):
         int(np.prod(layer.output.shape[1:]))
         for layer in classifier.layers
         if not isinstance(layer, keras.layers.InputLayer)
-    )
-
-
-def machine():
-    """Returns one sentence: processor, cores, load, versions, commit."""
-    words = platform.machine()
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            words = line.partition(":")[2].strip()
-            break
-    return (
-        f"{words}, {len(os.sched_getaffinity(0))} cores, load "
-        f"{os.getloadavg()[0]:.1f}, Keras {keras.__version__}, commit "
-        f"{run_folder.commit()}"
     )

@@ -1,7 +1,7 @@
 """Peak memory of an ATAT step under each of the settings that save it.
 
-  python -m benchmarks.memory_settings
-  python -m benchmarks.memory_settings --depth=40 --width=2 --json=FILE
+  python -m benchmarks.saved_memory
+  python -m benchmarks.saved_memory --depth=28 --batch_size=128 --json=FILE
 
 Each row is a fresh process; what it holds before the networks are built is
 taken off in the second column.
@@ -76,8 +76,9 @@ def main(argv):
     from atat_tf import command_line
 
     with command_line.quiet_start():  # TensorFlow: not for --help
-        from atat_tf import progress
-        from benchmarks import cost_model, sizes
+        from benchmarks import cost_model, surroundings
+
+    about = surroundings.surroundings()
     logging.getLogger().setLevel(logging.WARNING)
     base = cost_model.Settings(
         depth=_DEPTH.value,
@@ -91,9 +92,9 @@ def main(argv):
         for name, fields in rows(base.batch_size).items()
     }
     _print(costs)
-    progress.console().print(sizes.machine())
+    surroundings.print_sentences(about)
     if _JSON.value:
-        results = {"machine": sizes.machine(), "costs": costs}
+        results = {"surroundings": about, "costs": costs}
         pathlib.Path(_JSON.value).write_text(json.dumps(results, indent=2))
 
 
