@@ -257,7 +257,7 @@ def _draw_surface(figure, place, positions, values, limits, text):
     )
     axes.set_zlim(*limits)
     # What is up says the colour bar too: a label there meets its neighbour.
-    axes.set_title(f"{text}: cross-entropy", fontsize=9)
+    axes.set_title(f"{text}\ncross-entropy", fontsize=9)
     axes.set_xlabel("sign gradient, ε", fontsize=7, labelpad=-3)
     axes.set_ylabel("Rademacher, ε", fontsize=7, labelpad=-3)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):

@@ -122,7 +122,7 @@ class LandscapeTest(absltest.TestCase):
         for axes, title in ((first, "raw"), (second, "ATAT")):
             np.testing.assert_allclose(axes.get_zlim(), limits)
             self.assertEqual(
-                axes.get_title(), f"{title}, test image 0 (cat): cross-entropy"
+                axes.get_title(), f"{title}, test image 0 (cat)\ncross-entropy"
             )
         for axes in (flat_first, flat_second):
             np.testing.assert_allclose(axes.collections[0].get_clim(), limits)
