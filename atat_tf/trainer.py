@@ -153,9 +153,10 @@ class AdversarialTrainer(keras.Model):
             classes of the student.
         """
         admission.expect_data(x, y, self.student, self.bounds)
+        held_out = validation_data, None
         if isinstance(validation_data, (tuple, list)):
             held_out = validation_data[:2]
-            admission.expect_data(*held_out, self.student, self.bounds)
+        admission.expect_data(*held_out, self.student, self.bounds)
         return super().fit(
             x, y, *args, validation_data=validation_data, **kwargs
         )
