@@ -111,7 +111,7 @@ def functions(convolution, batch_size):
     return {
         name: (
             _repeated(alone[name], repeats),
-            _repeated(_product(*products[name]), repeats),
+            _repeated(product(*products[name]), repeats),
             repeats,
         )
         for name in products
@@ -148,12 +148,13 @@ def _passes(convolution, batch_size):
     }
 
 
-def _product(m, k, n):
+def product(m, k, n):
+    """Returns a function that multiplies matrices [m, k] × [k, n], float32."""
     import tensorflow as tf
 
     left, right = _random((m, k)), _random((k, n))
-    product = tf.function(tf.linalg.matmul)
-    return lambda: product(left, right)
+    multiplied = tf.function(tf.linalg.matmul)
+    return lambda: multiplied(left, right)
 
 
 def _random(shape):

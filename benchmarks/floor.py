@@ -5,13 +5,15 @@
 
 Every convolution shape of the network is run alone, forward, back to its input
 and back to its kernel, and beside it the matrix product of the same number of
-operations (patches as rows) that the machine does, both times in float32. The
-products are the floor of a network that gathers patches for nothing; methods
-that save multiplications can go below it. Seconds of an ATAT step are those of
-one batch times the batches that go through: see `convolutions.passes_of`. The
-sums are compared with the passes that no ATAT step can do without, timed whole
-in the same rounds (see `benchmarks.train_step`). What is left of those is batch
-norm, activations, additions and the update.
+operations (patches as rows), both in float32. Products so narrow are slow too:
+the same number of operations at the rate of a large square product is the
+machine's own limit. Methods that save multiplications can go below either.
+
+Seconds of an ATAT step are those of one batch times the batches that go
+through: see `convolutions.passes_of`. The sums are compared with the passes
+that no ATAT step can do without, timed whole in the same rounds (see
+`benchmarks.train_step`). What is left of those is batch norm, activations,
+additions and the update.
 """
 
 import json
@@ -37,12 +39,17 @@ _ONEDNN = flags.DEFINE_enum(
 )
 _JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
-_ALONE, _PRODUCT, _WHOLE = "alone", "product", "passes"
+_ALONE, _PRODUCT, _WHOLE, _SQUARE = "alone", "product", "passes", "square"
 _WORST = 3
+# The side of matrices that are multiplied about as fast as any here.
+_SIDE = 1024
 
 
 def measure(depth, width, batch_size, repeats):
-    """Returns the layers' rows, and the seconds of the passes in each round.
+    """Returns the layers' rows, the passes' seconds, and the machine's rate.
+
+    The latter two of each round; the rate, in operations a second, is that of
+    a product of square matrices.
 
     Args:
       depth, width: of the Wide ResNet.
@@ -55,6 +62,7 @@ def measure(depth, width, batch_size, repeats):
     found = convolutions.of(timings.classifier(config))
     whole = timings.unavoidable_passes(config, timings.random_split(batch_size))
     timed = {(_WHOLE, name): function for name, function in whole.items()}
+    timed[_SQUARE,] = convolutions.product(_SIDE, _SIDE, _SIDE)
     many = {}
     for shape in found:
         each = convolutions.functions(shape, batch_size)
@@ -80,7 +88,8 @@ def measure(depth, width, batch_size, repeats):
         }
         flops = shape.flops(batch_size) * len(layers) * sum(batches.values())
         rows.append(_row(shape, layers, flops, by_pass))
-    return rows, [sum(values) for values in zip(*passes, strict=True)]
+    rates = [2 * _SIDE**3 / value for value in seconds[_SQUARE,]]
+    return rows, [sum(values) for values in zip(*passes, strict=True)], rates
 
 
 def _row(shape, layers, flops, by_pass):
@@ -106,12 +115,16 @@ def _row(shape, layers, flops, by_pass):
     }
 
 
-def comparisons(name, rows, passes):
-    """Returns the sums against each other, and the worst layers."""
+def comparisons(name, rows, passes, rates):
+    """Returns the sums against each other, and the worst layers.
+
+    The worst are those that would gain most at their products' speed.
+    """
     sums = {
         kind: [sum(v) for v in zip(*(r[kind] for r in rows), strict=True)]
         for kind in (_ALONE, _PRODUCT)
     }
+    flops = sum(row["flops"] for row in rows)
     lost = sorted(
         rows,
         key=lambda row: (
@@ -119,6 +132,11 @@ def comparisons(name, rows, passes):
         ),
     )
     return [
+        ratios.comparison(
+            f"unavoidable passes, {name}",
+            f"as many operations in products of {_SIDE} x {_SIDE}",
+            ratios.over(passes, [flops / rate for rate in rates]),
+        ),
         ratios.comparison(
             f"unavoidable passes, {name}",
             "matrix products as large",
@@ -136,7 +154,7 @@ def comparisons(name, rows, passes):
         ),
         *(
             ratios.comparison(
-                f"loses most: {row['shape']}, {len(row['layers'])} layers",
+                f"worst: {row['shape']} ({len(row['layers'])}), {name}",
                 "matrix products as large",
                 ratios.over(row[_ALONE], row[_PRODUCT]),
             )
@@ -201,7 +219,7 @@ def main(argv):
     logging.getLogger().setLevel(logging.WARNING)
     sizes = _DEPTH.value, _WIDTH.value, _BATCH_SIZE.value
     try:
-        rows, passes = measure(*sizes, _REPEATS.value)
+        rows, passes, rates = measure(*sizes, _REPEATS.value)
     except InputError as error:
         sys.exit(f"error: {error}")
     name = f"WRN-{sizes[0]}-{sizes[1]}"
@@ -209,7 +227,8 @@ def main(argv):
         "sizes": sizes,
         "rows": rows,
         "passes": passes,
-        "comparisons": comparisons(name, rows, passes),
+        "square_flops_per_second": rates,
+        "comparisons": comparisons(name, rows, passes, rates),
         "surroundings": surroundings.surroundings(),
     }
     print_rows(f"An ATAT step, {name}, b = {sizes[2]}", rows, passes)
