@@ -164,7 +164,7 @@ class _Run:
             self.trainer = experiment.build_trainer(
                 config, self.student, teacher, self.steps_per_epoch
             )
-        self.trainer.make_train_function()
+        self.step = self.team.train_function(self.trainer)
         self.optimizer = self.trainer.optimizer
         self.variables = [
             *self.student.variables,
@@ -219,7 +219,7 @@ class _Run:
             quiet=not self.team.is_chief,
         ) as advance:
             while step < self.total_steps:
-                self.trainer.train_function(iterator)
+                self.step(iterator)
                 step += 1
                 figures = self._figures()
                 self._expect_finite(step, figures["loss"])
@@ -422,7 +422,7 @@ class _Run:
         times = []
         for _ in range(3):
             begin = time.monotonic()
-            self.trainer.train_function(iterator)
+            self.step(iterator)
             float(self.trainer.metrics[0].result())
             times.append(time.monotonic() - begin)
         checkpoints.assign(self.variables, kept)

@@ -58,10 +58,9 @@ def main(batch_size, output):
         ),
         batch_size,
     )
-    built.make_train_function()
-    iterator = iter(batches)
+    step, iterator = team.train_function(built), iter(batches)
     for _ in range(_STEPS):
-        built.train_function(iterator)
+        step(iterator)
     variables = [*student.variables, *optimizer.variables]
     metrics = [float(m.result()) for m in built.metrics]
     total = team.total([members.mine + 1, batch_size])
