@@ -35,6 +35,7 @@ def _run_program(page, folder):
 
 
 class PagesTest(parameterized.TestCase):
+    @pytest.mark.long
     @parameterized.parameters(
         ("your_model", "adversarial_accuracy"),
         ("your_images", "folder photos, "),

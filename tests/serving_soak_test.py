@@ -154,6 +154,7 @@ class SoakTest(parameterized.TestCase):
             largest = np.max(np.abs(first[name] - second[name]))
             self.assertGreater(largest, 0.01)
 
+    @pytest.mark.long
     def test_a_few_swaps(self):
         self._soak(swaps=3, interval=1)
 

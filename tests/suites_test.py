@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 
+import pytest
 from absl.testing import absltest, parameterized
 
 from benchmarks import fresh, ratios, suites
@@ -70,6 +71,7 @@ class SuitesTest(parameterized.TestCase):
         result = suites.run(slow, False, 0.005)
         self.assertEqual(result["not_run"], "it took more than 0.005 minutes")
 
+    @pytest.mark.long
     def test_quick_run_of_one(self):
         path = pathlib.Path(tempfile.mkdtemp()) / "all.json"
         ran = _run("--only=startup", "--quick", f"--json={path}")
