@@ -226,15 +226,17 @@ def with_taps(classifier, tapped_layers):
         can be named are listed.
     """
     spatial = spatial_layers(classifier)
-    if spatial:
-        spatial.setdefault(DEEPEST, list(spatial.values())[-1])
+    outputs = {}
     for name in tapped_layers:
-        if name not in spatial:
+        if spatial and name == DEEPEST:
+            outputs[name] = list(spatial.values())[-1]
+        elif name not in spatial:
             raise InputError(
                 "Expected attention layers among those with a spatial map: "
                 f"{', '.join(spatial)}. Received: {name!r}."
             )
-    outputs = {name: spatial[name] for name in tapped_layers}
+        else:
+            outputs[name] = spatial[name]
     return keras.Model(
         classifier.inputs,
         {"logits": classifier.outputs[0], **outputs},
