@@ -16,8 +16,8 @@ class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
     def test_two_replicas_equal_one(self):
         self._assert_two_replicas_equal_one("atat")
 
-    @pytest.mark.long
     @parameterized.parameters("trades", "released_cifar10")
+    @pytest.mark.long
     def test_of_other_defenses_too(self, defense):
         self._assert_two_replicas_equal_one(defense)
 

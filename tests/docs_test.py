@@ -35,11 +35,11 @@ def _run_program(page, folder):
 
 
 class PagesTest(parameterized.TestCase):
-    @pytest.mark.long
     @parameterized.parameters(
         ("your_model", "adversarial_accuracy"),
         ("your_images", "folder photos, "),
     )
+    @pytest.mark.long
     def test_python(self, page, printed):
         done = _run_program(page, tempfile.mkdtemp())
         self.assertEqual(done.returncode, 0, done.stderr)

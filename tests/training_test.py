@@ -199,8 +199,8 @@ class FilesTest(RunsTest):
         after = (self.done / "last.weights.h5").stat().st_mtime_ns
         self.assertEqual(before, after)
 
-    @pytest.mark.long
     @parameterized.parameters("at", "alp", "tla", "trades", "madry")
+    @pytest.mark.long
     def test_other_methods_train_without_a_teacher(self, method):
         results = self._train(method, num_epochs=1)
         name = {"madry": "at"}.get(method, method)
@@ -209,8 +209,8 @@ class FilesTest(RunsTest):
         self.assertIn("validation_pgd_accuracy", row)
         self.assertFalse((self.workdir / "teacher").exists())
 
-    @pytest.mark.long
     @parameterized.parameters("released_cifar10", "released_cifar100")
+    @pytest.mark.long
     def test_released_students_start_at_random(self, method):
         """One step at a rate of all but zero later, it is no teacher's."""
         self._train(method, num_epochs=1, optimizer__learning_rate=1e-30)
