@@ -5,6 +5,7 @@ import pathlib
 import sys
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from atat_tf import evaluation, experiment, run_folder, training
@@ -124,6 +125,7 @@ class CommandTest(tf.test.TestCase):
     def _evaluate(self, *words):
         return runs.finish([sys.executable, "-m", "atat_tf.evaluate", *words])
 
+    @pytest.mark.long
     def test_a_config_may_only_agree_with_the_runs_own(self):
         workdir = pathlib.Path(self.get_temp_dir()) / "config_only"
         run_folder.create(workdir)

@@ -1,6 +1,7 @@
 """FAB-T: exact projections, exact distances on linear models, real weights."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -534,6 +535,7 @@ class DegenerateTest(parameterized.TestCase, tf.test.TestCase):
 
 
 class RealNetworkTest(tf.test.TestCase):
+    @pytest.mark.long
     def test_breaks_about_as_many_as_pgd(self):
         network = small_network.classifier()
         images, labels, seeds = small_network.right_images(network, 20)

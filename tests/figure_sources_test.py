@@ -33,7 +33,7 @@ class RunsTest(tf.test.TestCase):
 
     def test_a_layer_that_does_not_exist_lists_those_that_do(self):
         with self.assertRaisesRegex(
-            InputError, "stem, .*features, deepest. Received: 'featrues'"
+            InputError, "stem, .*features. Received: 'featrues'"
         ):
             figure_sources.load(str(self.at), layer="featrues")
 

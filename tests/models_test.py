@@ -305,7 +305,7 @@ class WithTapsTest(parameterized.TestCase, tf.test.TestCase):
         # In the order of the network; "pool" has no spatial extent.
         known = (
             "hidden_conv, hidden_norm, hidden, "
-            "features_conv, features_norm, features, deepest"
+            "features_conv, features_norm, features"
         )
         with self.assertRaisesRegex(
             InputError, rf"spatial map: {known}\. Received: '{name}'"

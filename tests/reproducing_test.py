@@ -8,6 +8,7 @@ import tempfile
 from unittest import mock
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -193,6 +194,7 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
         )
 
 
+@pytest.mark.long
 class EndToEndTest(tf.test.TestCase):
     """One table from nothing, stopped between rows and gone on with."""
 
@@ -395,6 +397,7 @@ class NoDataTest(tf.test.TestCase):
             )
 
 
+@pytest.mark.long
 class Cifar100Test(tf.test.TestCase):
     """Table 2's path, on generated images in tfds' real format."""
 

@@ -7,6 +7,7 @@ import sys
 import tempfile
 
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 from PIL import Image
 
@@ -121,6 +122,7 @@ class CommandTest(parameterized.TestCase):
                 images.overlay(image, second["attention"]),
             )
 
+    @pytest.mark.long
     def test_signature_without_attention(self):
         _write_image(self.folder / "a.png", 1)
         words = (self.folder / "a.png", "--signature=predict")

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -495,6 +496,7 @@ class EveryNormTest(parameterized.TestCase, tf.test.TestCase):
 
 
 class RealNetworkTest(tf.test.TestCase):
+    @pytest.mark.long
     def test_breaks_some_but_no_more_than_pgd(self):
         network = small_network.classifier()
         images, labels, seeds = small_network.right_images(network, 20)

@@ -1,5 +1,6 @@
 """What the benchmarks of training count: passes and epochs, by hand."""
 
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -52,6 +53,7 @@ class TimingsTest(tf.test.TestCase, parameterized.TestCase):
             4 * (pixels + group0 + group1 + group2 + head),
         )
 
+    @pytest.mark.long
     def test_given_weights_are_where_a_step_starts(self):
         """Both steps have the same first loss; other weights have another."""
         config = _config("atat", num_steps=1)

@@ -157,6 +157,7 @@ class FilesTest(RunsTest):
             self.assertEqual(picture.shape, (800, 400, 3))
             self.assertGreater(len(np.unique(picture)), 100)
 
+    @pytest.mark.long
     def test_no_attention_is_drawn_where_none_is_asked_for(self):
         self._train("at", num_epochs=1, attention_panels=0)
         (row,) = run_folder.read_metrics(self.workdir)
@@ -228,6 +229,7 @@ class FilesTest(RunsTest):
         kinds = "train_logit_transfer", "train_attention_transfer"
         self.assertGreater(max(row.get(kind, 0.0) for kind in kinds), 0)
 
+    @pytest.mark.long
     def test_madry_alone_never_sees_clean_images(self):
         self._train("at", num_epochs=1, defense__clean_weight=0.0)
         (row,) = run_folder.read_metrics(self.workdir)
@@ -236,8 +238,8 @@ class FilesTest(RunsTest):
 
 
 class ResumeTest(RunsTest):
-    def test_killed_at_random_moments_it_ends_with_the_same_bits(self):
-        self._kill_and_finish(3)
+    def test_killed_at_a_random_moment_it_ends_with_the_same_bits(self):
+        self._kill_and_finish(1)
 
     @pytest.mark.long
     def test_killed_at_many_random_moments(self):
@@ -352,6 +354,7 @@ class GuardTest(RunsTest):
     def _epochs(self):
         return len(run_folder.read_metrics(self.workdir))
 
+    @pytest.mark.long
     def test_rollback_ends_with_the_best_weights(self):
         results = self._fast(guard="rollback")
         self.assertEqual(self._epochs(), 2)
@@ -377,6 +380,7 @@ class GuardTest(RunsTest):
             self._fast()
         self.assertEqual(self._fast(guard="off")["num_images"], 360)
 
+    @pytest.mark.long
     def test_a_guard_that_sees_no_collapse_changes_nothing(self):
         other = self.base / "unguarded"
         self._train(
@@ -447,6 +451,7 @@ class FailureTest(RunsTest):
         # Whatever was kept is from before.
         self.assertTrue(facts is None or facts["step"] < 10)
 
+    @pytest.mark.long
     def test_a_full_disk_is_one_sentence(self):
         """A limit on file sizes stands in for the disk."""
 
