@@ -221,9 +221,10 @@ class SignaturesTest(parameterized.TestCase):
 
 class LoadersTest(absltest.TestCase):
     def test_a_session_of_tensorflow_1_runs_it(self):
+        folder = serving_runs.exported()  # made eagerly, where it is the first
         with tf.Graph().as_default(), tf.compat.v1.Session() as session:
             meta_graph = tf.compat.v1.saved_model.load(
-                session, ["serve"], str(serving_runs.exported())
+                session, ["serve"], str(folder)
             )
             signature = meta_graph.signature_def["serving_default"]
             classes = session.run(
