@@ -1,8 +1,6 @@
-"""Data sets as uint8 arrays in memory, and training batches made from them.
+"""Data sets as uint8 arrays in memory.
 
 A name and a folder enter; fixed train, validation and test splits leave.
-Batches are a pure function of (seed, step): any step can be reached at once,
-which is how training resumes in the middle of an epoch.
 """
 
 import dataclasses
@@ -232,108 +230,6 @@ def load(
         Split(train.images[held_out], train.labels[held_out]),
         test,
     )
-
-
-def training_batches(
-    split, batch_size, seed, first_step, num_steps, flip, parts=None
-):
-    """Returns batches of augmented training images from any step on.
-
-    Every epoch visits the images in a new order, drops the last partial
-    batch, shifts each image by up to 4 pixels (zero-padded) and, with `flip`,
-    mirrors it with probability ½.
-
-    Args:
-      split: Split with at least batch_size images.
-      batch_size: the global batch.
-      seed: integer; order and augmentation depend on (seed, step) only.
-      first_step: the global step of the first batch.
-      num_steps: how many batches follow.
-      flip: whether to mirror.
-      parts: ((start, stop), ...), what of each global batch is wanted, each
-        part as a batch of its own; None for the whole. Another worker makes
-        the rest, and together they are the batch of one.
-
-    Returns:
-      tf.data.Dataset of (uint8 [b, H, W, C], int32 [b]).
-    """
-    parts = parts or ((0, batch_size),)
-    sizes = {stop - start for start, stop in parts}
-    steps_per_epoch = len(split) // batch_size
-    with tf.device("CPU"):
-        images = tf.constant(split.images)
-        labels = tf.constant(split.labels)
-        bounds = tf.constant(parts, tf.int64)
-
-    def batch(number):
-        step, part = number // len(parts), number % len(parts)
-        positions = tf.range(*tf.unstack(tf.gather(bounds, part)))
-        if len(sizes) == 1:
-            positions = tf.ensure_shape(positions, [*sizes])
-        epoch = tf.cast(step // steps_per_epoch, tf.int32)
-        start = (step % steps_per_epoch) * batch_size
-        indices = tf.random.experimental.index_shuffle(
-            start + positions,
-            seed=tf.stack([seed, epoch]),
-            max_index=len(split) - 1,
-        )
-        batch_seed = tf.stack([seed, tf.cast(step, tf.int32)])
-        draws = _draws(batch_seed, batch_size, positions)
-        augmented = _shifted(tf.gather(images, indices), draws, flip)
-        return augmented, tf.gather(labels, indices)
-
-    options = tf.data.Options()
-    # One worker holds all the data: there is nothing to shard.
-    options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.OFF
-    )
-    return (
-        tf.data.Dataset.range(
-            first_step * len(parts), (first_step + num_steps) * len(parts)
-        )
-        .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
-        .with_options(options)
-    )
-
-
-def shift_and_flip(images, seed, flip, padding=4):
-    """Returns images cropped at random from a zero-padded frame, maybe flipped.
-
-    Args:
-      images: [b, H, W, C], any dtype.
-      seed: int32 [2].
-      flip: whether each is mirrored with probability ½.
-      padding: the largest shift, in pixels.
-
-    Returns:
-      The same shape and dtype.
-    """
-    count = images.shape[0]
-    return _shifted(images, _draws(seed, count, tf.range(count)), flip, padding)
-
-
-def _draws(seed, batch_size, positions):
-    """Returns int32 [3, b], the draws of some positions of a global batch."""
-    draws = tf.random.stateless_uniform(
-        [3, batch_size], seed, 0, 2**16, tf.int32, alg="philox"
-    )
-    return tf.gather(draws, positions, axis=1)
-
-
-def _shifted(images, draws, flip, padding=4):
-    height, width = images.shape[1:3]
-    down, right = draws[0] % (2 * padding + 1), draws[1] % (2 * padding + 1)
-    padded = tf.pad(
-        images, [[0, 0], [padding, padding], [padding, padding], [0, 0]]
-    )
-    rows = down[:, None] + tf.range(height)
-    columns = right[:, None] + tf.range(width)
-    if flip:
-        mirrored = (draws[2] % 2 == 1)[:, None]
-        columns = tf.where(mirrored, columns[:, ::-1], columns)
-    cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
-    return tf.gather(cropped, columns, axis=2, batch_dims=1)
 
 
 def _folder(name, about, bad_images):

@@ -1,9 +1,9 @@
 """A classifier in inference mode with its weights of now, made cheap to attack.
 
-A Keras classifier enters; a function from images to the same logits leaves.
-Batch norm is folded into the convolution before it, or is one multiplication
-and one addition, and its gradient no longer sums over the batch for weights
-that nobody asks about.
+A Keras classifier enters; a function from images to the same logits leaves, for
+evaluation and for the attack inside a training step. Batch norm is folded into
+the convolution before it, or is one multiplication and one addition, and its
+gradient no longer sums over the batch for weights that nobody asks about.
 """
 
 import inspect
@@ -24,19 +24,40 @@ def logits_function(classifier):
     """Returns images -> logits in inference mode, to be attacked.
 
     Convolutions, batch norms and dense layers keep the weights of now. Where
-    the classifier is not a float32 functional model with one input and output,
-    or where its logits on random images are not the same, it is the classifier
-    itself.
+    the classifier does not `fit`, it is the classifier itself.
 
     Args:
       classifier: keras.Model, float32 [b, H, W, C] in [0, 1] -> logits.
     """
+    return (
+        weights_of_now(classifier) if fits(classifier) else _exact(classifier)
+    )
 
-    def exact(images):
-        return classifier(images, training=False)
 
-    if not _can_be_rebuilt(classifier):
-        return exact
+def fits(classifier):
+    """Returns whether `weights_of_now` is the classifier's own function.
+
+    That is so where it is a float32 functional model with one input and
+    output, and its logits on random images are the same. Not for a graph that
+    is being traced.
+
+    Args:
+      classifier: as for `logits_function`.
+    """
+    return _can_be_rebuilt(classifier) and _agree(
+        classifier, _exact(classifier), weights_of_now(classifier)
+    )
+
+
+def weights_of_now(classifier):
+    """Returns images -> logits by the weights at the time of this call.
+
+    Inside a traced function that is each time that it runs: what is folded is
+    computed there once, for all steps of an attack.
+
+    Args:
+      classifier: one that `fits`.
+    """
     replaced = _replacements(classifier)
 
     def frozen(images):
@@ -49,7 +70,14 @@ def logits_function(classifier):
             )
         return logits
 
-    return frozen if _agree(classifier, exact, frozen) else exact
+    return frozen
+
+
+def _exact(classifier):
+    def exact(images):
+        return classifier(images, training=False)
+
+    return exact
 
 
 def _can_be_rebuilt(classifier):
@@ -86,10 +114,7 @@ def _inference(layer, replaced):
 
 
 def _replacements(classifier):
-    """Returns {id of a layer: function of its input}, weights as tensors.
-
-    They are captured by whatever function is traced, not copied into it.
-    """
+    """Returns {id of a layer: function of its input}, weights as tensors."""
     folded = _folded(classifier)
     norms = {id(norm): id(layer) for layer, norm in folded}
     scales = {id(layer): _scale_and_shift(norm) for layer, norm in folded}
@@ -102,8 +127,7 @@ def _replacements(classifier):
         elif type(layer) is layers.Dense:
             replaced[id(layer)] = _dense(layer)
         elif _is_channel_norm(layer):
-            scale, shift = map(tf.constant, _scale_and_shift(layer))
-            replaced[id(layer)] = _affine(scale, shift)
+            replaced[id(layer)] = _affine(*_scale_and_shift(layer))
     return replaced
 
 
@@ -152,16 +176,21 @@ def _is_channel_norm(layer):
 
 def _scale_and_shift(norm):
     """Returns float32 [c] each, with norm(x) = scale · x + shift."""
-    scale = 1 / np.sqrt(norm.moving_variance.numpy() + np.float32(norm.epsilon))
+    scale = tf.math.rsqrt(_now(norm.moving_variance) + norm.epsilon)
     if norm.gamma is not None:
-        scale = scale * norm.gamma.numpy()
-    shift = -norm.moving_mean.numpy() * scale
-    return scale, shift if norm.beta is None else shift + norm.beta.numpy()
+        scale *= _now(norm.gamma)
+    shift = -_now(norm.moving_mean) * scale
+    return scale, shift if norm.beta is None else shift + _now(norm.beta)
+
+
+def _now(variable):
+    """Returns a variable's value, which later assignments leave alone."""
+    return tf.identity(tf.convert_to_tensor(variable))
 
 
 def _dense(layer):
-    kernel = tf.constant(layer.kernel.numpy())
-    bias = tf.constant(layer.bias.numpy() if layer.use_bias else 0.0)
+    kernel = _now(layer.kernel)
+    bias = _now(layer.bias) if layer.use_bias else 0.0
     return lambda x: layer.activation(tf.linalg.matmul(x, kernel) + bias)
 
 
@@ -171,11 +200,11 @@ def _affine(scale, shift):
 
 def _convolution(layer, scale_and_shift):
     """Returns a convolution of constants, with a norm behind it or None."""
-    kernel = layer.kernel.numpy()
-    shift = layer.bias.numpy() if layer.use_bias else None
+    kernel = _now(layer.kernel)
+    shift = _now(layer.bias) if layer.use_bias else None
     if scale_and_shift is not None:
         scale, after = scale_and_shift
-        kernel = kernel * scale
+        kernel *= scale
         shift = after if shift is None else shift * scale + after
     strides, padding = layer.strides, layer.padding.upper()
     size_is_odd = all(size % 2 for size in kernel.shape[:2])
@@ -183,14 +212,12 @@ def _convolution(layer, scale_and_shift):
     if keeps_size:
         convolve = _same_convolution(kernel)
     else:
-        kernel = tf.constant(kernel)
 
         def convolve(x):
             return tf.nn.conv2d(x, kernel, strides, padding)
 
     if shift is None:
         return convolve
-    shift = tf.constant(shift)
     return lambda x: tf.nn.bias_add(convolve(x), shift)
 
 
@@ -200,8 +227,7 @@ def _same_convolution(kernel):
     With the kernel turned around it is the same sum, and convolution is the
     faster kernel of the two on processors.
     """
-    turned = tf.constant(kernel[::-1, ::-1].transpose(0, 1, 3, 2))
-    kernel = tf.constant(kernel)
+    turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
 
     @tf.custom_gradient
     def convolve(x):

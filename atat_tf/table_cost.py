@@ -10,7 +10,14 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from atat_tf import experiment, models, progress, square, tables, training
+from atat_tf import (
+    experiment,
+    models,
+    progress,
+    square,
+    tables,
+    training_cost,
+)
 
 # Tracing and building besides the work itself, of a training and of each
 # attack: rough figures, which matter at the tiny scale alone.
@@ -86,7 +93,7 @@ def _cost(plan, job, networks):
         networks[key] = _network(job.config, plan.dataset.spec)
     forward, rate = networks[key]
     images = left * len(plan.dataset.train)
-    flops = images * training.passes_per_image(job.config) * forward
+    flops = images * training_cost.passes_per_image(job.config) * forward
     seconds = 0.0 if job.is_trained else _TRACING_SECONDS
     words = [] if job.is_trained else [f"train {left} epochs"]
     if lacks_shift:

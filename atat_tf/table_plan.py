@@ -16,11 +16,12 @@ from atat_tf import (
     datasets,
     evaluation,
     experiment,
+    run_checks,
     run_folder,
     shift_measurement,
     table_records,
     tables,
-    training,
+    training_cost,
 )
 from atat_tf.errors import InputError, expect
 
@@ -144,7 +145,7 @@ def build(table, scale, num_seeds, workdir, data_dir=None, rows=None):
                 jobs[job.workdir] = dataclasses.replace(job, in_table=in_table)
     for job in jobs.values():
         experiment.validate(job.config, data_dir)
-        training.expect_same_config(job.workdir, job.config)
+        run_checks.expect_same_config(job.workdir, job.config)
     return Plan(
         table,
         scale,
@@ -242,11 +243,11 @@ def _equal_cost_epochs(config, other):
 
     In forward passes an image; the other's teacher is part of its cost.
     """
-    cost = other.num_epochs * training.passes_per_image(other)
+    cost = other.num_epochs * training_cost.passes_per_image(other)
     if experiment.needs_teacher(other):
         teacher = experiment.teacher_config(other)
-        cost += teacher.num_epochs * training.passes_per_image(teacher)
-    return math.ceil(cost / training.passes_per_image(config))
+        cost += teacher.num_epochs * training_cost.passes_per_image(teacher)
+    return math.ceil(cost / training_cost.passes_per_image(config))
 
 
 def _expect_recipes(scale, rows):

@@ -13,6 +13,7 @@ from atat_tf import (
     admission,
     attacks,
     classifiers,
+    frozen,
     losses,
     micro_batches,
     models,
@@ -92,6 +93,9 @@ class AdversarialTrainer(keras.Model):
         _warn_of_tiny_ball(attack)
         self._student = models.with_taps(self.student, defense.layers)
         admission.expect_trainable(self.student, self.bounds)
+        self._is_frozen_in_attacks = attack is not None and frozen.fits(
+            self.student
+        )
         self._micro_batch_size = micro_batch_size
         self._attack_batch_size = attack_batch_size or micro_batch_size
         if micro_batch_size:
@@ -247,10 +251,14 @@ class AdversarialTrainer(keras.Model):
     def _attack(self, images, labels, replicas, step=None):
         if self.attack is None or not self.defense.needs_attack:
             return None
+        # Batch norm is folded once for all steps of the attack.
+        logits_fn = self._inference
+        if self._is_frozen_in_attacks:
+            logits_fn = frozen.weights_of_now(self.student)
         step = self.optimizer.iterations if step is None else step
         seeds = attacks.example_seeds(self.seed, step, replicas.indices)
         _, adversarial = micro_batches.in_pieces(
-            lambda rows, _: ((), self.attack(self._inference, *rows)),
+            lambda rows, _: ((), self.attack(logits_fn, *rows)),
             (images, labels, seeds),
             self._attack_batch_size,
             images.shape[1:],

@@ -9,14 +9,11 @@ import pathlib
 import time
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from atat_tf import (
     checkpoints,
     cluster,
-    datasets,
-    defenses,
     evaluation,
     event_log,
     experiment,
@@ -26,25 +23,14 @@ from atat_tf import (
     model_files,
     models,
     progress,
-    robustness,
+    run_checks,
     run_folder,
-    sources,
-    training_attacks,
-    training_attention,
+    training_batches,
+    training_cost,
+    training_validation,
     workers,
 )
-from atat_tf.errors import InputError, TrainingError
-
-_DAY = 86400.0
-_SMALL_RECIPE = "configs/small.py"
-# Fields in which a run may differ from what it began with.
-_MOVE_NO_WEIGHT = (
-    "attack_batch_size",
-    "attention_panels",
-    "guard",
-    "guard_share",
-    "remat",
-)
+from atat_tf.errors import TrainingError
 
 
 def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
@@ -77,9 +63,9 @@ def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
         config = experiment.resolve(config)
         experiment.validate(config, data_dir)
         if members.is_chief:
-            expect_same_config(workdir, config)
+            run_checks.expect_same_config(workdir, config)
             if config.teacher:
-                _expect_fitting_teacher(config)
+                run_checks.expect_fitting_teacher(config)
         strategy = strategy or experiment.build_strategy(num_devices)
         if not tf.config.list_physical_devices("GPU"):
             # A resumed run repeats the killed one to the bit; on GPUs it
@@ -98,7 +84,7 @@ def _train(config, workdir, dataset, strategy):
     """Returns whether there was anything left to train."""
     team = workers.Team(strategy)
     team.expect_same(f"{config.to_json()} {dataset.provenance}")
-    _expect_a_batch(config, dataset, strategy)
+    run_checks.expect_a_batch(config, dataset, strategy)
     with strategy.scope():
         models.with_taps(
             experiment.build_classifier(config, dataset.spec),
@@ -122,7 +108,7 @@ def _teacher(config, workdir, dataset, strategy):
         teacher_config = experiment.teacher_config(config)
         is_chief = workers.Team(strategy).is_chief
         if is_chief:
-            expect_same_config(source, teacher_config)
+            run_checks.expect_same_config(source, teacher_config)
         if not config.model:
             _Run(
                 teacher_config,
@@ -171,8 +157,9 @@ class _Run:
             *self.optimizer.variables,
             *(v for m in self.trainer.metrics for v in m.variables),
         ]
-        self.validator = _validator(config, self.student)
-        self.panels = _panels(config, self.student, dataset.validation)
+        self.validation = training_validation.Validation(
+            config, self.student, dataset.validation, self.team
+        )
         self.console = progress.console(quiet=not self.team.is_chief)
 
     def train(self):
@@ -255,8 +242,7 @@ class _Run:
         It looks at the epochs' lines alone, so that a run which was killed
         before or after it acted ends in the same way.
         """
-        name = _score_name(self.validator)
-        scores = [row[name] for row in rows]
+        scores = [row[self.validation.score] for row in rows]
         config = self.config
         if config.guard == "off" or not guard.has_collapsed(
             scores, config.guard_share
@@ -293,7 +279,7 @@ class _Run:
         batch_size = batch_size or config.batch_size
 
         def batches(parts):
-            return datasets.training_batches(
+            return training_batches.batches(
                 self.dataset.train,
                 batch_size,
                 config.seed,
@@ -322,27 +308,13 @@ class _Run:
         seconds = time.monotonic() - started
         row = {"epoch": epoch, "step": step, "seconds": round(seconds, 2)}
         row |= {f"train_{name}": value for name, value in figures.items()}
-        for name in self.validator.names:
-            correct = self.validator.correct(
-                name,
-                self.dataset.validation,
-                self.config.evaluation.batch_size,
-                share=(self.team.cluster.mine, self.team.cluster.count),
-            )
-            total = int(self.team.total(np.sum(correct)))
-            accuracy = total / len(self.dataset.validation)
-            row[f"validation_{name}_accuracy"] = accuracy
-        picture = None
-        if self.panels:
-            attended = self.panels.attended()
-            shift = float(np.mean(attended.shift))
-            row["validation_attention_shift"] = shift
-            picture = self.panels.picture(attended)
+        validated, picture = self.validation.figures()
+        row |= validated
         row["learning_rate"] = float(self.optimizer.learning_rate)
         return row, picture
 
     def _keep_weights(self, row, best):
-        score = row[_score_name(self.validator)]
+        score = row[self.validation.score]
         if score > best:
             best = score
             self._save_weights("best")
@@ -373,41 +345,16 @@ class _Run:
         log.flush()
 
     def _announce(self, step):
-        config = self.config
-        flops = models.flops_per_image(self.student)
-        passes = passes_per_image(config)
-        self.console.print(
-            f"{config.defense.name}: {sources.network_name(config)} on "
-            f"{config.dataset} ({self.dataset.provenance}), "
-            f"{len(self.dataset.train):,} training images"
-        )
-        self.console.print(
-            f"  {self.student.count_params():,} parameters; "
-            f"{flops / 1e9:.3g} GFLOP an image forward, "
-            f"{passes * flops / 1e9:.3g} in a training step "
-            f"({passes:g} forward equivalents)"
-        )
-        seconds = self._seconds_per_step(passes * flops)
-        left = seconds * (self.total_steps - step)
-        self.console.print(
-            f"  about {progress.duration(left)} for "
-            f"{self.total_steps - step:,} steps of {config.batch_size} images "
-            f"(measured: {config.batch_size / seconds:.3g} images/s)"
-        )
-        if self.followed_by:
-            after = self.followed_by
-            ratio = passes_per_image(after) / passes
-            then = seconds * ratio * after.num_epochs * self.steps_per_epoch
-            self.console.print(
-                f"  then about {progress.duration(then)} for the student, "
-                f"at {passes_per_image(after):g} forward equivalents an image"
-            )
-            left += then
-        if left > _DAY:
-            self.console.print(
-                "  that is over a day: a recipe for two CPU cores is "
-                f"--config={_SMALL_RECIPE}"
-            )
+        flops = training_cost.flops_per_image(self.config, self.student)
+        for line in training_cost.announcement(
+            self.config,
+            self.student,
+            self.dataset,
+            self.total_steps - step,
+            self._seconds_per_step(flops),
+            self.followed_by,
+        ):
+            self.console.print(line)
 
     def _seconds_per_step(self, flops_per_image):
         """Measures a few steps and puts every variable back."""
@@ -427,112 +374,3 @@ class _Run:
             times.append(time.monotonic() - begin)
         checkpoints.assign(self.variables, kept)
         return min(times[1:]) * self.config.batch_size / batch
-
-
-def _validator(config, student):
-    named = {"clean": None}
-    if defenses.DEFENSES[config.defense.name].needs_attack:
-        named["pgd"] = experiment.build_validation_attack(config)
-    return robustness.Evaluator(student, named)
-
-
-def _score_name(validator):
-    """Returns the field of a row by which the best epoch is chosen."""
-    return f"validation_{validator.names[-1]}_accuracy"
-
-
-def _panels(config, student, validation):
-    """Returns the AttentionPanels of the first validation images, or None."""
-    split = validation.take(config.attention_panels)
-    if not len(split):
-        return None
-    return training_attention.AttentionPanels(
-        student,
-        experiment.build_validation_attack(config),
-        experiment.build_defense(config).layers,
-        split,
-        config.seed,
-    )
-
-
-def passes_per_image(config):
-    """Returns a training step's cost for an image, in forward passes.
-
-    A gradient to the images costs one more than the forward pass, one to the
-    weights too costs two more.
-
-    Args:
-      config: resolved.
-    """
-    defense = experiment.build_defense(config)
-    if not defense.needs_attack:
-        return 3
-    # Of all, only adversarial training may leave the clean images out.
-    alone = defense == defenses.AdversarialTraining(clean_weight=0)
-    attack = experiment.build_attack(config)
-    before = isinstance(attack, training_attacks.KLAttack)
-    passes = before + 2 * attack.num_steps + defense.needs_teacher
-    return passes + (3 if alone else 6)
-
-
-def expect_same_config(workdir, config):
-    """Raises InputError if a run folder holds a run of another config.
-
-    Args:
-      workdir: the run folder; it need not exist.
-      config: resolved.
-    """
-    path = workdir / run_folder.CONFIG
-    if not path.exists():
-        return
-    here = experiment.to_dict(config)
-    there = experiment.from_dict(run_folder.read_json(path))
-    there = experiment.to_dict(there)
-    # Runs from before there were several training attacks had PGD.
-    there.setdefault("attack", {}).setdefault("name", "pgd")
-    for field in _MOVE_NO_WEIGHT:
-        here.pop(field, None)
-        there.pop(field, None)
-    differing = evaluation.differences(here, there)
-    if differing:
-        raise InputError(
-            f"Expected the config of the run in {str(workdir)!r}, or another "
-            f"--workdir. Received: {'; '.join(differing)}."
-        )
-
-
-def _expect_fitting_teacher(config):
-    path = pathlib.Path(config.teacher) / run_folder.CONFIG
-    teacher = experiment.from_dict(run_folder.read_json(path))
-    teacher = experiment.to_dict(teacher)
-    fields = (
-        "dataset",
-        "backbone",
-        "model_digest",
-        "split_seed",
-        "num_validation",
-    )
-    here = {f: experiment.to_dict(config)[f] for f in fields}
-    there = {f: teacher.get(f) for f in fields}
-    differing = evaluation.differences(here, there)
-    if differing:
-        raise InputError(
-            "Expected a teacher of the student's data set, split, classes and "
-            f"backbone. Received: {config.teacher!r} with "
-            f"{'; '.join(differing)}."
-        )
-    if not run_folder.weights_path(config.teacher, "best").exists():
-        raise InputError(
-            "Expected a trained teacher. Received: "
-            f"{config.teacher!r} without best.weights.h5."
-        )
-
-
-def _expect_a_batch(config, dataset, strategy):
-    smallest = strategy.num_replicas_in_sync
-    if not smallest <= config.batch_size <= len(dataset.train):
-        raise InputError(
-            f"Expected a batch_size from {smallest} (one image a device) to "
-            f"{len(dataset.train)} (the training images). Received: "
-            f"batch_size={config.batch_size}."
-        )

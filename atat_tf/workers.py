@@ -111,7 +111,7 @@ class Team:
         """Returns distributed batches, each worker making its own part.
 
         Args:
-          make_batches: function of `parts` as `datasets.training_batches`
+          make_batches: function of `parts` as `training_batches.batches`
             takes them (None: the whole batch) -> tf.data.Dataset.
           batch_size: the global batch.
         """

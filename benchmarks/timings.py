@@ -9,7 +9,13 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from atat_tf import attacks, datasets, experiment, robustness
+from atat_tf import (
+    attacks,
+    datasets,
+    experiment,
+    robustness,
+    training_batches,
+)
 from configs import at, atat
 
 CIFAR_IMAGES = 50_000
@@ -206,7 +212,7 @@ def _cross_entropy(labels, logits):
 
 def input_pipeline(batch_size):
     """Returns a function that goes through PIPELINE_BATCHES new batches."""
-    batches = datasets.training_batches(
+    batches = training_batches.batches(
         random_split(CIFAR_IMAGES),
         batch_size,
         seed=0,

@@ -7,7 +7,13 @@ import tempfile
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf import cluster, datasets, experiment, workers
+from atat_tf import (
+    cluster,
+    datasets,
+    experiment,
+    training_batches,
+    workers,
+)
 from atat_tf.errors import InputError
 from tests import runs
 
@@ -106,7 +112,7 @@ class TeamTest(parameterized.TestCase, tf.test.TestCase):
 
         def make_batches(parts):
             self.assertIsNone(parts)
-            return datasets.training_batches(split, 8, 0, 0, 2, False, parts)
+            return training_batches.batches(split, 8, 0, 0, 2, False, parts)
 
         sizes = [len(labels) for _, labels in team.batches(make_batches, 8)]
         self.assertEqual(sizes, [8, 8])

@@ -1,5 +1,6 @@
-"""Quiet TensorFlow start-up messages, before anything imports it."""
+"""What commands set before anything imports TensorFlow: quiet, oneDNN on."""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -19,6 +19,7 @@ from atat_tf import (
     experiment,
     models,
     trainer,
+    training_batches,
     workers,
 )
 
@@ -53,7 +54,7 @@ def main(batch_size, output):
         built.compile(optimizer)
     split = datasets.load("digits").train
     batches = team.batches(
-        lambda parts: datasets.training_batches(
+        lambda parts: training_batches.batches(
             split, batch_size, 5, 0, _STEPS, False, parts
         ),
         batch_size,
