@@ -34,6 +34,21 @@ def logits_function(classifier):
     )
 
 
+def refreshed(classifier):
+    """Returns a function without argument, whose result is images -> logits.
+
+    For weights that move: each call has the weights of then, inside a traced
+    function those of each time that it runs. Batch norms are folded at the
+    call, once for all steps of an attack.
+
+    Args:
+      classifier: as for `logits_function`; `fits` is asked here.
+    """
+    if fits(classifier):
+        return lambda: weights_of_now(classifier)
+    return lambda: _exact(classifier)
+
+
 def fits(classifier):
     """Returns whether `weights_of_now` is the classifier's own function.
 
@@ -51,9 +66,6 @@ def fits(classifier):
 
 def weights_of_now(classifier):
     """Returns images -> logits by the weights at the time of this call.
-
-    Inside a traced function that is each time that it runs: what is folded is
-    computed there once, for all steps of an attack.
 
     Args:
       classifier: one that `fits`.

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf import attacks as attacks_lib
+from atat_tf import frozen
 from atat_tf.errors import expect
 
 BATCH_NORM_MODES = ("frozen", "batch")
@@ -39,6 +40,9 @@ class Evaluator:
         self.names = tuple(named_attacks)
         self._seed = seed
         self._logits_fn = logits_function(classifier, batch_norm)
+        self._attacked = lambda: self._logits_fn
+        if batch_norm == "frozen":
+            self._attacked = frozen.refreshed(classifier)
         shape = (None, *classifier.input_shape[1:])
         self._functions = {
             name: self._compile(attack, shape)
@@ -81,7 +85,7 @@ class Evaluator:
             images = tf.cast(images, tf.float32) / 255.0
             if attack is not None:
                 seeds = attacks_lib.example_seeds(self._seed, 0, indices)
-                images = attack(self._logits_fn, images, labels, seeds)
+                images = attack(self._attacked(), images, labels, seeds)
             predictions = tf.argmax(self._logits_fn(images), -1, tf.int32)
             return predictions == labels
 

@@ -93,9 +93,7 @@ class AdversarialTrainer(keras.Model):
         _warn_of_tiny_ball(attack)
         self._student = models.with_taps(self.student, defense.layers)
         admission.expect_trainable(self.student, self.bounds)
-        self._is_frozen_in_attacks = attack is not None and frozen.fits(
-            self.student
-        )
+        self._attacked = frozen.refreshed(self.student)
         self._micro_batch_size = micro_batch_size
         self._attack_batch_size = attack_batch_size or micro_batch_size
         if micro_batch_size:
@@ -251,10 +249,7 @@ class AdversarialTrainer(keras.Model):
     def _attack(self, images, labels, replicas, step=None):
         if self.attack is None or not self.defense.needs_attack:
             return None
-        # Batch norm is folded once for all steps of the attack.
-        logits_fn = self._inference
-        if self._is_frozen_in_attacks:
-            logits_fn = frozen.weights_of_now(self.student)
+        logits_fn = self._attacked()
         step = self.optimizer.iterations if step is None else step
         seeds = attacks.example_seeds(self.seed, step, replicas.indices)
         _, adversarial = micro_batches.in_pieces(

@@ -13,6 +13,7 @@ from atat_tf import (
     attacks,
     datasets,
     experiment,
+    frozen,
     robustness,
     training_batches,
 )
@@ -96,9 +97,7 @@ def attack_step(config, split):
     labels = tf.constant(split.labels)
     seeds = attacks.example_seeds(0, 0, tf.range(len(split), dtype=tf.int64))
     attacked = tf.function(
-        lambda: attack(
-            lambda x: student(x, training=False), images, labels, seeds
-        ),
+        lambda: attack(frozen.weights_of_now(student), images, labels, seeds),
         jit_compile=bool(tf.config.list_physical_devices("GPU")),
     )
     return lambda: attacked().numpy()
@@ -153,8 +152,8 @@ def passes(config):
 def unavoidable_passes(config, split):
     """Returns {name: function}, the passes that no ATAT step can do without.
 
-    Written with plain model calls, apart from the house's own attack, loss
-    and trainer; each is one compiled function.
+    Written apart from the house's own attack, loss and trainer; each is one
+    compiled function. The attack's passes have batch norms folded.
     """
     student, teacher = classifier(config), classifier(config)
     optimizer = experiment.build_optimizer(config, 1000)
@@ -187,12 +186,13 @@ def unavoidable_passes(config, split):
 
 
 def _attack(attack, student, images, labels):
+    logits_fn = frozen.weights_of_now(student)
     lower, upper = images - attack.epsilon, images + attack.epsilon
 
     def ascend(step, x):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
-            loss = _cross_entropy(labels, student(x, training=False))
+            loss = _cross_entropy(labels, logits_fn(x))
         x += attack.step_size * tf.sign(tape.gradient(loss, x))
         x = tf.clip_by_value(x, lower, upper)
         return step + 1, tf.clip_by_value(x, 0.0, 1.0)

@@ -133,6 +133,25 @@ class FrozenTest(parameterized.TestCase, tf.test.TestCase):
             variable.assign(variable + 1.0)
         self.assertAllEqual(logits_fn(images), before)
 
+    def test_refreshed_has_the_weights_of_each_run(self):
+        """As a training step needs it: traced once, weights move between."""
+        classifier = _settled(toys.small_wide_resnet())
+        refreshed, images = frozen.refreshed(classifier), _images()
+        compiled = tf.function(lambda images: refreshed()(images))
+        exact = _exact(classifier)
+        before = compiled(images)
+        self.assertAllClose(before, exact(images), 1e-5, 1e-5)
+        for variable in classifier.variables:
+            variable.assign(variable * 1.1 + 0.1)
+        self.assertNotAllClose(before, exact(images), 1e-2, 1e-2)
+        self.assertAllClose(compiled(images), exact(images), 1e-5, 1e-5)
+
+    def test_refreshed_of_what_cannot_be_copied(self):
+        classifier = keras.Sequential(
+            [keras.Input(toys.IMAGE_SHAPE), layers.Flatten(), _Random()]
+        )
+        self.assertEqual(frozen.refreshed(classifier)().__name__, "exact")
+
     def test_the_classifier_stays_as_it_was(self):
         classifier = toys.small_wide_resnet()
         nodes = [len(layer._inbound_nodes) for layer in classifier.layers]
