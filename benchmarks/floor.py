@@ -31,12 +31,7 @@ _DEPTH = flags.DEFINE_integer("depth", 16, "of the Wide ResNet, 6n + 4")
 _WIDTH = flags.DEFINE_integer("width", 1, "of the Wide ResNet")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "b", lower_bound=1)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "rounds", lower_bound=1)
-_ONEDNN = flags.DEFINE_enum(
-    "onednn",
-    "default",
-    ["default", "on", "off"],
-    "oneDNN's kernels: TensorFlow's own choice, on, off",
-)
+_ONEDNN = flags.DEFINE_bool("onednn", True, "TensorFlow's oneDNN kernels")
 _JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
 _ALONE, _PRODUCT, _WHOLE, _SQUARE = "alone", "product", "passes", "square"
@@ -209,8 +204,7 @@ def print_rows(title, rows, passes):
 def main(argv):
     if len(argv) > 1:
         sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
-    if _ONEDNN.value != "default":
-        os.environ.update(peers.environment(_ONEDNN.value == "on"))
+    os.environ.update(peers.environment(_ONEDNN.value))
     from atat_tf import command_line
     from atat_tf.errors import InputError
 

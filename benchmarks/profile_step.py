@@ -1,7 +1,7 @@
 """Shows where the time of an ATAT step goes, by TensorFlow's own profiler.
 
   python -m benchmarks.profile_step
-  python -m benchmarks.profile_step --depth=16 --width=4 --onednn=on
+  python -m benchmarks.profile_step --depth=16 --width=4 --noonednn
 
 Random images. Seconds of an operation run from its start to its end on the
 thread that it was started on, its helpers' work included; those of operations
@@ -25,12 +25,7 @@ _WIDTH = flags.DEFINE_integer("width", 1, "of the Wide ResNet")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "b", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 3, "that are traced", lower_bound=1)
 _METHOD = flags.DEFINE_enum("method", "atat", ["at", "atat"], "which step")
-_ONEDNN = flags.DEFINE_enum(
-    "onednn",
-    "default",
-    ["default", "on", "off"],
-    "oneDNN's kernels: TensorFlow's own choice, on, off",
-)
+_ONEDNN = flags.DEFINE_bool("onednn", True, "TensorFlow's oneDNN kernels")
 _ROWS = flags.DEFINE_integer("rows", 15, "types that are shown")
 _FOLDER = flags.DEFINE_string("folder", None, "where the trace stays")
 
@@ -85,8 +80,7 @@ def print_shares(title, found, rows):
 def main(argv):
     if len(argv) > 1:
         sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
-    if _ONEDNN.value != "default":
-        os.environ.update(peers.environment(_ONEDNN.value == "on"))
+    os.environ.update(peers.environment(_ONEDNN.value))
     from atat_tf import command_line
     from atat_tf.errors import InputError
 
