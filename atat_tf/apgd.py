@@ -131,7 +131,7 @@ class APGD:
             raise unknown("a norm", self.norm, NORMS)
         if self.loss not in LOSSES:
             raise unknown("a loss", self.loss, LOSSES)
-        self._expect_ball()
+        attacks.expect_ball(self.epsilon, self.bounds, self.norm)
         self._expect_target()
         expect(self.num_steps >= 1, "num_steps >= 1", num_steps=self.num_steps)
         expect(0 < self.rho <= 1, "rho in (0, 1]", rho=self.rho)
@@ -308,16 +308,6 @@ class APGD:
             self.epsilon / tf.maximum(length, self.epsilon)
         )
         return tf.clip_by_value(inside, *self.bounds)
-
-    def _expect_ball(self):
-        width = self.bounds[1] - self.bounds[0]
-        expect(width > 0, "bounds in ascending order", bounds=self.bounds)
-        largest = width if self.norm == "linf" else math.inf
-        expect(
-            0 < self.epsilon <= largest and math.isfinite(self.epsilon),
-            "epsilon > 0, in linf no more than the range of the pixels",
-            epsilon=self.epsilon,
-        )
 
     def _expect_target(self):
         if self.target is None:

@@ -6,6 +6,7 @@ inside the ball and the box leave (§2.3).
 
 import dataclasses
 import inspect
+import math
 import re
 from collections.abc import Callable
 
@@ -93,13 +94,7 @@ class LinfAttack:
     loss_fn: Callable = losses.cross_entropy
 
     def __post_init__(self):
-        width = self.bounds[1] - self.bounds[0]
-        expect(width > 0, "bounds in ascending order", bounds=self.bounds)
-        expect(
-            0 < self.epsilon <= width,
-            f"epsilon in (0, {width:g}], the range of the pixels",
-            epsilon=self.epsilon,
-        )
+        expect_ball(self.epsilon, self.bounds)
         expect(self.step_size > 0, "step_size > 0", step_size=self.step_size)
         expect(self.num_steps >= 1, "num_steps >= 1", num_steps=self.num_steps)
         expect(self.restarts >= 1, "restarts >= 1", restarts=self.restarts)
@@ -290,3 +285,22 @@ def from_name(name, epsilon, step_size):
         name,
         ("clean", "fgsm", "ifgsm20", "pgd7", "pgd10", "pgd20", "pgd20x10"),
     )
+
+
+def expect_ball(epsilon, bounds, norm="linf"):
+    """Raises InputError if an attack cannot have this radius.
+
+    Args:
+      epsilon: ε, in the unit of the bounds.
+      bounds: (low, high) of the pixels.
+      norm: "linf", where ε is at most the range of the pixels, or "l2".
+    """
+    width = bounds[1] - bounds[0]
+    expect(width > 0, "bounds in ascending order", bounds=bounds)
+    if norm == "linf":
+        expect(
+            0 < epsilon <= width,
+            f"epsilon in (0, {width:g}], the range of the pixels",
+            epsilon=epsilon,
+        )
+    expect(0 < epsilon < math.inf, "epsilon > 0, finite", epsilon=epsilon)

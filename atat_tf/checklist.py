@@ -24,7 +24,6 @@ from atat_tf import (
     columns,
     evaluation,
     gate,
-    ledger,
     losses,
     progress,
     run_folder,
@@ -100,20 +99,9 @@ def run_checklist(
 
 
 def teacher_of(run, workdir):
-    """Returns the OpenRun of the run's teacher, or None where it has none.
-
-    Its lines go into the run's own ledger: its folder may be anybody's.
-    """
+    """Returns the OpenRun of the run's teacher, or None where it has none."""
     folder = pathlib.Path(run.config.teacher or workdir / "teacher")
-    if not run_folder.weights_path(folder, "best").exists():
-        return None
-    return evaluation.open_run(
-        folder,
-        len(run.split),
-        dataset=run.dataset,
-        seed=run.seed,
-        ledger_path=workdir / ledger.FILE,
-    )
+    return evaluation.open_beside(run, folder, workdir)
 
 
 def decided_points(

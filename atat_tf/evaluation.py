@@ -148,6 +148,27 @@ def open_run(
     return OpenRun(config, dataset, classifier, attacker, split, book, seed)
 
 
+def open_beside(run, folder, workdir):
+    """Returns the OpenRun of a run's teacher on the same images, or None.
+
+    Its lines go into the run's own ledger: its folder may be anybody's.
+
+    Args:
+      run: OpenRun.
+      folder: the teacher's run folder; it may be absent.
+      workdir: the run's folder.
+    """
+    if not run_folder.weights_path(folder, "best").exists():
+        return None
+    return open_run(
+        folder,
+        len(run.split),
+        dataset=run.dataset,
+        seed=run.seed,
+        ledger_path=pathlib.Path(workdir) / ledger.FILE,
+    )
+
+
 def ledger_identity(digest, provenance, bn_eval, seed, batch):
     """Returns what marks the ledger's lines of an evaluation.
 

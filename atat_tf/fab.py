@@ -117,13 +117,7 @@ class FAB:
     restart: int = 0
 
     def __post_init__(self):
-        width = self.bounds[1] - self.bounds[0]
-        expect(width > 0, "bounds in ascending order", bounds=self.bounds)
-        expect(
-            0 < self.epsilon <= width,
-            f"epsilon in (0, {width:g}], the range of the pixels",
-            epsilon=self.epsilon,
-        )
+        attacks.expect_ball(self.epsilon, self.bounds)
         expect(
             self.num_steps > SEARCH_STEPS,
             f"num_steps > {SEARCH_STEPS}, the steps of the last search",

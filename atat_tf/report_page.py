@@ -156,7 +156,9 @@ class _Pictures:
         self.attack = report_pictures.description(attack)
         shown = report_pictures.shown(run, attack)
         uris = report_pictures.uris(shown)
-        twin = _twin(run, report_data.teacher_folder(workdir, config), workdir)
+        twin = evaluation.open_beside(
+            run, report_data.teacher_folder(workdir, config), workdir
+        )
         twin_uris, self.shifts = None, []
         if twin:
             twin_shown = report_pictures.shown(twin, attack)
@@ -186,19 +188,6 @@ class _Pictures:
             "uris": uris,
             "teacher_map": twin_uris and twin_uris["clean_map"],
         }
-
-
-def _twin(run, folder, workdir):
-    """Returns the teacher's OpenRun on the same images, or None."""
-    if not run_folder.weights_path(folder, "best").exists():
-        return None
-    return evaluation.open_run(
-        folder,
-        len(run.split),
-        dataset=run.dataset,
-        seed=run.seed,
-        ledger_path=pathlib.Path(workdir) / ledger.FILE,
-    )
 
 
 def _shift(whose, shown):

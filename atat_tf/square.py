@@ -48,22 +48,10 @@ class Square:
     restart: int = 0
 
     def __post_init__(self):
-        width = self.bounds[1] - self.bounds[0]
-        expect(width > 0, "bounds in ascending order", bounds=self.bounds)
         expect(
             self.norm in ("linf", "l2"), "norm of linf or l2", norm=self.norm
         )
-        if self.norm == "linf":
-            expect(
-                0 < self.epsilon <= width,
-                f"epsilon in (0, {width:g}], the range of the pixels",
-                epsilon=self.epsilon,
-            )
-        expect(
-            0 < self.epsilon < math.inf,
-            "epsilon > 0 and finite",
-            epsilon=self.epsilon,
-        )
+        attacks.expect_ball(self.epsilon, self.bounds, self.norm)
         expect(self.num_steps >= 1, "num_steps >= 1", num_steps=self.num_steps)
         expect(0 < self.p_init <= 1, "p_init in (0, 1]", p_init=self.p_init)
         expect(self.restart >= 0, "restart >= 0", restart=self.restart)

@@ -33,7 +33,7 @@ import sys
 
 from absl import app, flags, logging
 
-from benchmarks import compared, peers, ratios, surroundings
+from benchmarks import command, compared, peers, ratios, surroundings
 
 _EPSILON, _STEP_SIZE = 8 / 255, 2 / 255
 _COMPACT, _WHOLE = "ours", "ours, no compaction"
@@ -257,8 +257,7 @@ def _opened(stack, environment):
 
 
 def main(argv):
-    if len(argv) > 1:
-        sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
+    command.expect_flags_only(argv)
     unknown = {*_ONLY.value} - {*_MODELS} | {*_NAMES.value} - {*_PEERS}
     if unknown:
         sys.exit(

@@ -33,7 +33,7 @@ import sys
 import numpy as np
 from absl import app, flags, logging
 
-from benchmarks import compared, peers, ratios, surroundings
+from benchmarks import command, compared, peers, ratios, surroundings
 
 _CASES = {
     "standard": lambda *given: compared.run_case("standard", *given),
@@ -254,8 +254,7 @@ def _cells(row):
 
 
 def main(argv):
-    if len(argv) > 1:
-        sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
+    command.expect_flags_only(argv)
     known = ["standard"] if _PEER.value == "art" else list(_SEQUENCES)
     unknown = {*_ONLY.value} - {*_CASES} | {*_ATTACKS.value} - {*known}
     if unknown:

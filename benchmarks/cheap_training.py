@@ -16,13 +16,12 @@ weights chosen on validation from results.json. Goal with fewer epochs: 3 times.
 """
 
 import json
-import logging
 import pathlib
 import sys
 
 from absl import app, flags
 
-from benchmarks import ratios, surroundings
+from benchmarks import command, ratios, surroundings
 
 _PGD = "pgd"
 _GOAL, _FEWER_EPOCHS_GOAL = ">= 1.9", ">= 3"
@@ -144,16 +143,11 @@ def print_runs(runs):
 
 
 def main(argv):
-    if len(argv) > 1:
-        sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
+    command.begin(argv)
     if len(_RUNS.value) not in (0, 2):
         sys.exit(f"error: expected two run folders. Received: {_RUNS.value}.")
-    from atat_tf import command_line
     from atat_tf.errors import InputError
 
-    with command_line.quiet_start():  # TensorFlow: not for --help
-        import tensorflow  # noqa: F401
-    logging.getLogger().setLevel(logging.WARNING)
     sizes = _DEPTH.value, _WIDTH.value, _BATCH_SIZE.value
     network = f"WRN-{sizes[0]}-{sizes[1]}, b = {sizes[2]}"
     try:

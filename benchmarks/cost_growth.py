@@ -10,11 +10,11 @@ What the projection assumes of GPUs are flags, none of it measured.
 
 import dataclasses
 import json
-import logging
 import pathlib
-import sys
 
 from absl import app, flags
+
+from benchmarks import command
 
 _QUICK = flags.DEFINE_bool(
     "quick", False, "the two smallest values of each, to see that it runs"
@@ -140,16 +140,11 @@ def _print_projection(rows, assumed):
 
 
 def main(argv):
-    if len(argv) > 1:
-        sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
-    # Here, because it brings other commands' flags along.
-    from atat_tf import command_line
+    command.begin(argv)
 
-    with command_line.quiet_start():  # TensorFlow: not for --help
-        from benchmarks import cost_model, surroundings
+    from benchmarks import cost_model, surroundings
 
     about = surroundings.surroundings()
-    logging.getLogger().setLevel(logging.WARNING)
     costs = [cost_model.measured(one) for one in settings(_QUICK.value)]
     fits = cost_model.fits(costs)
     _print_costs(costs, fits)

@@ -17,15 +17,13 @@ additions and the update.
 """
 
 import json
-import logging
-import os
 import pathlib
 import statistics
 import sys
 
 from absl import app, flags
 
-from benchmarks import peers, ratios, surroundings
+from benchmarks import command, ratios, surroundings
 
 _DEPTH = flags.DEFINE_integer("depth", 16, "of the Wide ResNet, 6n + 4")
 _WIDTH = flags.DEFINE_integer("width", 1, "of the Wide ResNet")
@@ -202,15 +200,9 @@ def print_rows(title, rows, passes):
 
 
 def main(argv):
-    if len(argv) > 1:
-        sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
-    os.environ.update(peers.environment(_ONEDNN.value))
-    from atat_tf import command_line
+    command.begin(argv, _ONEDNN.value)
     from atat_tf.errors import InputError
 
-    with command_line.quiet_start():  # TensorFlow: not for --help
-        import tensorflow  # noqa: F401
-    logging.getLogger().setLevel(logging.WARNING)
     sizes = _DEPTH.value, _WIDTH.value, _BATCH_SIZE.value
     try:
         rows, passes, rates = measure(*sizes, _REPEATS.value)

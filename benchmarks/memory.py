@@ -17,7 +17,7 @@ import sys
 
 from absl import app, flags
 
-from benchmarks import fresh, ratios, surroundings
+from benchmarks import command, fresh, ratios, surroundings
 
 _DEPTH = flags.DEFINE_integer("depth", 16, "of the Wide ResNet, 6n + 4")
 _WIDTH = flags.DEFINE_integer("width", 1, "of the Wide ResNet")
@@ -62,8 +62,7 @@ def comparisons(network, rows):
 
 
 def main(argv):
-    if len(argv) > 1:
-        sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
+    command.expect_flags_only(argv)
     if _SMALL.value >= _BATCH_SIZE.value:
         sys.exit(
             "error: expected small_batch_size < batch_size. Received: "

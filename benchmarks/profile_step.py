@@ -9,8 +9,6 @@ that run at the same time are added, so the shares are of their sum. TensorBoard
 with its profile plugin reads the whole trace in --folder.
 """
 
-import logging
-import os
 import pathlib
 import sys
 import tempfile
@@ -18,7 +16,7 @@ import time
 
 from absl import app, flags
 
-from benchmarks import peers, surroundings
+from benchmarks import command, surroundings
 
 _DEPTH = flags.DEFINE_integer("depth", 16, "of the Wide ResNet, 6n + 4")
 _WIDTH = flags.DEFINE_integer("width", 1, "of the Wide ResNet")
@@ -78,15 +76,9 @@ def print_shares(title, found, rows):
 
 
 def main(argv):
-    if len(argv) > 1:
-        sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
-    os.environ.update(peers.environment(_ONEDNN.value))
-    from atat_tf import command_line
+    command.begin(argv, _ONEDNN.value)
     from atat_tf.errors import InputError
 
-    with command_line.quiet_start():  # TensorFlow: not for --help
-        import tensorflow  # noqa: F401
-    logging.getLogger().setLevel(logging.WARNING)
     sizes = _DEPTH.value, _WIDTH.value, _BATCH_SIZE.value
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(_FOLDER.value or temporary)

@@ -20,7 +20,7 @@ import sys
 
 from absl import app, flags
 
-from benchmarks import ratios, suites, surroundings
+from benchmarks import command, ratios, suites, surroundings
 
 # Of tables in a file, here and in the benchmarks' own processes.
 _WIDTH = "160"
@@ -95,8 +95,7 @@ def _chosen(names):
 
 
 def main(argv):
-    if len(argv) > 1:
-        sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
+    command.expect_flags_only(argv)
     names = _ONLY.value or [suite.name for suite in suites.SUITES]
     chosen = _chosen(names)
     if _LIST.value:

@@ -9,11 +9,11 @@ taken off in the second column.
 
 import dataclasses
 import json
-import logging
 import pathlib
-import sys
 
 from absl import app, flags
+
+from benchmarks import command
 
 _DEPTH = flags.DEFINE_integer("depth", 40, "of the Wide ResNet, 6n + 4")
 _WIDTH = flags.DEFINE_integer("width", 2, "of the Wide ResNet")
@@ -70,16 +70,11 @@ def _print(costs):
 
 
 def main(argv):
-    if len(argv) > 1:
-        sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
-    # Here, because it brings other commands' flags along.
-    from atat_tf import command_line
+    command.begin(argv)
 
-    with command_line.quiet_start():  # TensorFlow: not for --help
-        from benchmarks import cost_model, surroundings
+    from benchmarks import cost_model, surroundings
 
     about = surroundings.surroundings()
-    logging.getLogger().setLevel(logging.WARNING)
     base = cost_model.Settings(
         depth=_DEPTH.value,
         width=_WIDTH.value,

@@ -19,7 +19,7 @@ import tempfile
 
 from absl import app, flags, logging
 
-from benchmarks import ratios, surroundings
+from benchmarks import command, ratios, surroundings
 
 _MODEL_FOLDER = flags.DEFINE_string(
     "model_folder",
@@ -235,14 +235,12 @@ def _figures(values, factor, digits=2):
 
 
 def main(argv):
-    if len(argv) > 1:
-        sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
-    from atat_tf import command_line
+    command.begin(argv)
     from atat_tf.errors import InputError
 
-    with command_line.quiet_start():  # TensorFlow: not for --help
-        about = surroundings.surroundings()
-        from serving import exporting
+    about = surroundings.surroundings()
+    from serving import exporting
+
     logging.set_verbosity(logging.ERROR)
     sizes = _sizes()
     with tempfile.TemporaryDirectory() as temporary:

@@ -21,7 +21,7 @@ import time
 
 from absl import app, flags
 
-from benchmarks import fresh, ratios, surroundings
+from benchmarks import command, fresh, ratios, surroundings
 
 _PARTS = ("help", "training", "evaluation")
 _TRAINING_BATCH, _EVALUATION_BATCH = 2, 16
@@ -171,8 +171,7 @@ def measure():
 
 
 def main(argv):
-    if len(argv) > 1:
-        sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
+    command.expect_flags_only(argv)
     if unknown := {*_ONLY.value} - {*_PARTS}:
         sys.exit(
             f"error: expected parts among {', '.join(_PARTS)}. Received: "

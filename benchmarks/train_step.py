@@ -8,14 +8,13 @@ over the row's, round by round in one run; goals are stated, not asserted.
 """
 
 import json
-import logging
 import math
 import pathlib
 import sys
 
 from absl import app, flags
 
-from benchmarks import ratios, surroundings
+from benchmarks import command, ratios, surroundings
 
 _DEPTH = flags.DEFINE_integer("depth", 10, "of the Wide ResNet, 6n + 4")
 _WIDTH = flags.DEFINE_integer("width", 1, "of the Wide ResNet")
@@ -158,17 +157,10 @@ def _figures(values, factor):
 
 
 def main(argv):
-    if len(argv) > 1:
-        sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
-    # Here, because it brings other commands' flags along.
-    from atat_tf import command_line
+    command.begin(argv)
     from atat_tf.errors import InputError
 
-    with command_line.quiet_start():  # TensorFlow: not for --help
-        import tensorflow  # noqa: F401
-
-        about = surroundings.surroundings()
-    logging.getLogger().setLevel(logging.WARNING)
+    about = surroundings.surroundings()
     size = {
         "depth": _DEPTH.value,
         "width": _WIDTH.value,

@@ -35,7 +35,7 @@ import time
 
 from absl import app, flags, logging
 
-from benchmarks import peers, ratios, surroundings
+from benchmarks import command, peers, ratios, surroundings
 
 _PEERS = ("cleverhans", "art", "torch")
 _ATAT, _MIXTURE, _MADRY = "ATAT", "AT", "AT, Madry"
@@ -228,8 +228,7 @@ def _opened(stack):
 
 
 def main(argv):
-    if len(argv) > 1:
-        sys.exit(f"error: expected flags only. Received: {argv[1:]}.")
+    command.expect_flags_only(argv)
     if unknown := {*_NAMES.value} - {*_PEERS}:
         sys.exit(
             f"error: expected peers among {', '.join(_PEERS)}. Received: "

@@ -631,8 +631,8 @@ class SettingsTest(parameterized.TestCase):
     @parameterized.parameters(
         ({"norm": "l1"}, "a norm among l2, linf"),
         ({"loss": "ce"}, "a loss among cross_entropy, dlr, margin, target"),
-        ({"epsilon": 0.0}, "epsilon > 0"),
-        ({"epsilon": 1.5}, "no more than the range of the pixels"),
+        ({"epsilon": 0.0}, r"epsilon in \(0, 1\]"),
+        ({"epsilon": 1.5}, r"epsilon in \(0, 1\]"),
         ({"epsilon": np.inf, "norm": "l2"}, "epsilon > 0"),
         ({"bounds": (1.0, 0.0)}, "bounds in ascending order"),
         ({"num_steps": 0}, "num_steps >= 1"),

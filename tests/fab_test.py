@@ -139,32 +139,6 @@ class ProjectionTest(parameterized.TestCase, tf.test.TestCase):
             self.assertAllClose(alone[0], together[i], 1e-6, 1e-7)
 
 
-def _compiled(attack, logits_fn, shape):
-    """Returns (images, labels, seeds) -> last state, for any batch size."""
-
-    @tf.function(
-        input_signature=(
-            tf.TensorSpec([None, *shape], tf.float32),
-            tf.TensorSpec([None], tf.int32),
-            tf.TensorSpec([None, 2], tf.int64),
-        )
-    )
-    def run(images, labels, seeds):
-        state = attack.start(logits_fn, images, labels, seeds)
-        return stepped.advanced(
-            attack, logits_fn, state, tf.constant(0), attack.num_steps
-        )
-
-    return run
-
-
-def _ran(attack, logits_fn, images, labels, seeds=None):
-    """Returns the last state as arrays."""
-    seeds = toys.seeds(len(labels)) if seeds is None else seeds
-    run = _compiled(attack, logits_fn, images.shape[1:])
-    return {k: v.numpy() for k, v in run(images, labels, seeds).items()}
-
-
 def _random_linear(num_classes, shape, seed=0, edges=False):
     """Returns logits_fn, weights, images and the labels it gives them."""
     generator = np.random.default_rng(seed)
@@ -201,7 +175,7 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
     def test_two_classes_exact_distance(self, shape, edges):
         model = _random_linear(2, shape, edges=edges)
         exact = np.min(_distances(*model), axis=1)
-        found = _ran(FAB(0.01), model[0], *model[2:])["distance"]
+        found = toys.last_state(FAB(0.01), model[0], *model[2:])["distance"]
         reachable = np.isfinite(exact)
         self.assertGreater(np.sum(reachable), 20)
         self.assertAllClose(found[reachable], exact[reachable], atol=1e-4)
@@ -215,7 +189,7 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
         weights[..., 1] = 1.0
         logits_fn = toys.linear_logits(weights, bias=[0.0, -1.7])
         images = tf.constant([0.9, 0.2], shape=(1, 1, 2, 1))
-        state = _ran(FAB(0.4), logits_fn, images, tf.constant([0]))
+        state = toys.last_state(FAB(0.4), logits_fn, images, tf.constant([0]))
         self.assertAllClose(state["distance"], [0.5], atol=1e-4)
         self.assertAllClose(
             state["closest"].ravel(), [1.0, 0.7], rtol=0, atol=1e-4
@@ -230,7 +204,9 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
         model = _random_linear(num_classes, (4, 4, 3), edges=True)
         exact = np.min(_distances(*model), axis=1)
         found = [
-            _ran(FAB(0.01, target=target), model[0], *model[2:])["distance"]
+            toys.last_state(FAB(0.01, target=target), model[0], *model[2:])[
+                "distance"
+            ]
             for target in range(1, num_classes)
         ]
         self.assertAllClose(np.min(found, axis=0), exact, atol=1e-4)
@@ -245,7 +221,9 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
         epsilon = float(exact[gap : gap + 2].mean())
         broken = np.zeros(24, bool)
         for target in range(1, num_classes):
-            state = _ran(FAB(epsilon, target=target), model[0], *model[2:])
+            state = toys.last_state(
+                FAB(epsilon, target=target), model[0], *model[2:]
+            )
             now = state["broke_at"] != stepped.NEVER
             self.assertAllEqual(now, state["distance"] <= epsilon)
             broken |= now
@@ -260,7 +238,9 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
 
         images = tf.constant([0.2, 0.4], shape=(2, 1, 1, 1))
         # x³ = 0.125 at 0.5. Without the search 0.3 is missed by 0.0014.
-        found = _ran(FAB(0.01, 20), logits_fn, images, tf.zeros(2, tf.int32))
+        found = toys.last_state(
+            FAB(0.01, 20), logits_fn, images, tf.zeros(2, tf.int32)
+        )
         self.assertAllClose(found["distance"], [0.3, 0.1], atol=2e-4)
 
     def test_backward_step_and_overshoot_by_hand(self):
@@ -311,7 +291,7 @@ class TargetTest(parameterized.TestCase, tf.test.TestCase):
         labels = tf.argmax(logits_fn(images), -1, tf.int32)
         attack = FAB(0.2, 10, target=2)
         before = attack.start(logits_fn, images, labels, toys.seeds(6))
-        after = _ran(attack, logits_fn, images, labels)
+        after = toys.last_state(attack, logits_fn, images, labels)
         self.assertAllEqual(after["target"], before["target"])
 
 
@@ -370,7 +350,9 @@ class StateTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllEqual(broken, state["distance"].numpy() <= 0.01)
 
     def test_closest_is_wrong_and_as_far_as_is_said(self):
-        state = _ran(FAB(0.01, 30), self.logits_fn, self.images, self.labels)
+        state = toys.last_state(
+            FAB(0.01, 30), self.logits_fn, self.images, self.labels
+        )
         found = state["distance"] < 1
         self.assertGreater(np.sum(found), 4)
         away = np.abs(state["closest"] - self.images).max((1, 2, 3))
@@ -383,7 +365,9 @@ class StateTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_path_does_not_depend_on_epsilon(self):
         near, far = (
-            _ran(FAB(e, 20), self.logits_fn, self.images, self.labels)
+            toys.last_state(
+                FAB(e, 20), self.logits_fn, self.images, self.labels
+            )
             for e in (0.001, 0.5)
         )
         for name in ("point", "closest", "distance"):
@@ -392,7 +376,7 @@ class StateTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(0, 1)
     def test_alone_as_in_a_batch(self, restart):
         attack = FAB(0.05, 12, restart=restart)
-        run = _compiled(attack, self.logits_fn, toys.IMAGE_SHAPE)
+        run = toys.steps_of(attack, self.logits_fn, toys.IMAGE_SHAPE)
         together = run(self.images, self.labels, toys.seeds(8))
         for i in range(8):
             row = slice(i, i + 1)
@@ -405,7 +389,9 @@ class StateTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_rows_of_two_batches_put_together_between_steps(self):
         attack = FAB(0.05, 12)
-        whole = _ran(attack, self.logits_fn, self.images, self.labels)
+        whole = toys.last_state(
+            attack, self.logits_fn, self.images, self.labels
+        )
         parts = [
             stepped.advanced(
                 attack,
@@ -432,7 +418,9 @@ class StateTest(parameterized.TestCase, tf.test.TestCase):
         state = self._start(attack)
         for index in range(8):
             state = attack.step(self.logits_fn, state, tf.constant(index))
-        compiled = _ran(attack, self.logits_fn, self.images, self.labels)
+        compiled = toys.last_state(
+            attack, self.logits_fn, self.images, self.labels
+        )
         self.assertCountEqual(state, compiled)
         for name, rows in state.items():
             atol = 1e-4 if name.endswith("margin") else 1e-5
@@ -456,7 +444,7 @@ class StateTest(parameterized.TestCase, tf.test.TestCase):
     def test_no_restart_starts_at_the_image_and_reads_no_seed(self):
         attack = FAB(0.1)
         self.assertAllEqual(self._start(attack)["point"], self.images)
-        run = _compiled(FAB(0.1, 6), self.logits_fn, toys.IMAGE_SHAPE)
+        run = toys.steps_of(FAB(0.1, 6), self.logits_fn, toys.IMAGE_SHAPE)
         first, second = (
             run(self.images, self.labels, toys.seeds(8, seed))["point"]
             for seed in (0, 1)
@@ -476,7 +464,9 @@ class StateTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_a_wrong_image_is_its_own_closest(self):
         labels = (self.labels + 1) % toys.NUM_CLASSES
-        state = _ran(FAB(0.05, 6), self.logits_fn, self.images, labels)
+        state = toys.last_state(
+            FAB(0.05, 6), self.logits_fn, self.images, labels
+        )
         self.assertAllEqual(state["broke_at"], np.zeros(8))
         self.assertAllEqual(state["distance"], np.zeros(8))
         self.assertAllEqual(state["adversarial"], self.images)
@@ -486,7 +476,7 @@ class DegenerateTest(parameterized.TestCase, tf.test.TestCase):
     def _finite(self, attack, logits_fn, shape=(4, 4, 3)):
         images = toys.random_images(5, shape)
         labels = tf.argmax(logits_fn(images), -1, tf.int32)
-        state = _ran(attack, logits_fn, images, labels)
+        state = toys.last_state(attack, logits_fn, images, labels)
         for name, rows in state.items():
             self.assertTrue(np.all(np.isfinite(rows)), name)
         self.assertAllInRange(state["adversarial"], 0.0, 1.0)
@@ -545,7 +535,7 @@ class RealNetworkTest(tf.test.TestCase):
         )
         attack = FAB(small_network.EPSILON, 30)
         broken, ours = (
-            _ran(a, logits_fn, images, labels, seeds)["broke_at"]
+            toys.last_state(a, logits_fn, images, labels, seeds)["broke_at"]
             != stepped.NEVER
             for a in (pgd, attack)
         )

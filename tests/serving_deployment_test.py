@@ -5,10 +5,7 @@ refused.
 """
 
 import contextlib
-import copy
 import http.server
-import importlib.resources
-import json
 import pathlib
 import re
 import subprocess
@@ -16,12 +13,12 @@ import sys
 import tempfile
 import threading
 
-import jsonschema
 import kubernetes_validate
 import yaml
 from absl.testing import absltest, parameterized
 
 from serving import config_files, server_flags
+from tests import schemas
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _FOLDER = _ROOT / "serving"
@@ -47,26 +44,6 @@ def _words(*command, **arguments):
 
 def _help(module):
     return _words(sys.executable, "-m", module, "--help", cwd=_ROOT).stdout
-
-
-def _keys(tree, path=()):
-    """Yields the path of every key of nested dictionaries and lists."""
-    entries = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    for key, value in entries:
-        if isinstance(tree, dict):
-            yield (*path, key)
-        if isinstance(value, dict | list):
-            yield from _keys(value, (*path, key))
-
-
-def _misspelt(tree, path):
-    """Returns a copy in which the key at the path has one letter more."""
-    changed = copy.deepcopy(tree)
-    inner = changed
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[f"{path[-1]}x"] = inner.pop(path[-1])
-    return changed
 
 
 def _kind(name):
@@ -179,9 +156,7 @@ class ComposeTest(parameterized.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        schemas = importlib.resources.files("check_jsonschema.builtin_schemas")
-        schema = json.loads((schemas / "vendor/compose-spec.json").read_text())
-        cls.validator = jsonschema.validators.validator_for(schema)(schema)
+        cls.validator = schemas.compose_validator()
 
     def test_schema(self):
         self.validator.validate(_COMPOSE)
@@ -189,12 +164,14 @@ class ComposeTest(parameterized.TestCase):
     def test_every_misspelt_field_is_refused(self):
         # A service's name and a log driver's options are anybody's.
         free = [("services",), ("services", "serving", "logging", "options")]
-        paths = [path for path in _keys(_COMPOSE) if path[:-1] not in free]
+        paths = [
+            path for path in schemas.keys(_COMPOSE) if path[:-1] not in free
+        ]
         self.assertGreater(len(paths), 25)
         for path in paths:
             with self.subTest(".".join(map(str, path))):
                 self.assertFalse(
-                    self.validator.is_valid(_misspelt(_COMPOSE, path))
+                    self.validator.is_valid(schemas.misspelt(_COMPOSE, path))
                 )
 
     def test_is_locked_down(self):
@@ -272,7 +249,7 @@ class KubernetesTest(parameterized.TestCase):
     def test_misspelt_field_is_refused(self, kind, *path):
         with self.assertRaises(kubernetes_validate.ValidationError):
             kubernetes_validate.validate(
-                _misspelt(_kind(kind), path), "1.37", strict=True
+                schemas.misspelt(_kind(kind), path), "1.37", strict=True
             )
 
     def test_copies_of_the_files(self):

@@ -21,32 +21,6 @@ def _norms(deltas, norm):
     return np.linalg.norm(flat, order, axis=1)
 
 
-def _compiled(attack, logits_fn, shape):
-    """Returns (images, labels, seeds) -> last state, for any batch size."""
-
-    @tf.function(
-        input_signature=(
-            tf.TensorSpec([None, *shape], tf.float32),
-            tf.TensorSpec([None], tf.int32),
-            tf.TensorSpec([None, 2], tf.int64),
-        )
-    )
-    def run(images, labels, seeds):
-        state = attack.start(logits_fn, images, labels, seeds)
-        return stepped.advanced(
-            attack, logits_fn, state, tf.constant(0), attack.num_steps
-        )
-
-    return run
-
-
-def _ran(attack, logits_fn, images, labels, seeds=None):
-    """Returns the last state as arrays."""
-    seeds = toys.seeds(len(labels)) if seeds is None else seeds
-    run = _compiled(attack, logits_fn, images.shape[1:])
-    return {k: v.numpy() for k, v in run(images, labels, seeds).items()}
-
-
 def _linear_model(shape, num_classes, count, seed=0):
     """Returns weights, logits_fn, images and labels as it predicts them."""
     generator = np.random.default_rng(seed)
@@ -283,7 +257,9 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
         epsilon = 0.08
         best = _best_corner_margins(weights, logits_fn, images, labels, epsilon)
         self.assertGreater(np.min(np.abs(best)), 1e-3)
-        state = _ran(Square(epsilon, num_steps=900), logits_fn, images, labels)
+        state = toys.last_state(
+            Square(epsilon, num_steps=900), logits_fn, images, labels
+        )
         self.assertAllEqual(state["broke_at"] != stepped.NEVER, best < 0)
         self.assertBetween(np.sum(best < 0), 5, 25)
 
@@ -295,7 +271,7 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
         slope = np.linalg.norm(weights[..., 0] - weights[..., 1])
         distances = losses.margin(labels, logits_fn(images)).numpy() / slope
         attack = Square(0.06, "l2", num_steps=1500)
-        state = _ran(attack, logits_fn, images, labels)
+        state = toys.last_state(attack, logits_fn, images, labels)
         broken = state["broke_at"] != stepped.NEVER
         self.assertTrue(np.all(broken[distances < 0.6 * 0.06]))
         self.assertFalse(np.any(broken[distances > 0.06]))
@@ -406,7 +382,9 @@ class EveryNormTest(parameterized.TestCase, tf.test.TestCase):
 
     @parameterized.parameters(*NORMS)
     def test_alone_as_in_a_batch(self, norm):
-        run = _compiled(self._attack(norm), self.logits_fn, toys.IMAGE_SHAPE)
+        run = toys.steps_of(
+            self._attack(norm), self.logits_fn, toys.IMAGE_SHAPE
+        )
         together = run(self.images, self.labels, toys.seeds(8))
         for i in range(8):
             row = slice(i, i + 1)
@@ -420,7 +398,9 @@ class EveryNormTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(*NORMS)
     def test_rows_of_two_batches_put_together_between_steps(self, norm):
         attack = self._attack(norm)
-        whole = _ran(attack, self.logits_fn, self.images, self.labels)
+        whole = toys.last_state(
+            attack, self.logits_fn, self.images, self.labels
+        )
         parts = []
         for part in (slice(5, 8), slice(0, 5)):
             state = attack.start(
@@ -482,7 +462,9 @@ class EveryNormTest(parameterized.TestCase, tf.test.TestCase):
             return scale * self.logits_fn(images)
 
         labels = tf.argmax(logits_fn(self.images), -1, tf.int32)
-        state = _ran(self._attack(norm), logits_fn, self.images, labels)
+        state = toys.last_state(
+            self._attack(norm), logits_fn, self.images, labels
+        )
         for name, rows in state.items():
             self.assertTrue(np.all(np.isfinite(rows)), name)
         if scale == 0:
@@ -491,7 +473,9 @@ class EveryNormTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(*NORMS)
     def test_two_classes_and_one_step(self, norm):
         _, logits_fn, images, labels = _linear_model((3, 4, 1), 2, 4)
-        state = _ran(self._attack(norm, num_steps=1), logits_fn, images, labels)
+        state = toys.last_state(
+            self._attack(norm, num_steps=1), logits_fn, images, labels
+        )
         self.assertGreater(np.min(_norms(state["point"] - images, norm)), 0.01)
 
 
@@ -505,7 +489,7 @@ class RealNetworkTest(tf.test.TestCase):
             attacks.pgd(small_network.EPSILON, small_network.EPSILON / 4, 100)
         )
         white_box, black_box = (
-            _ran(a, logits_fn, images, labels, seeds)["broke_at"]
+            toys.last_state(a, logits_fn, images, labels, seeds)["broke_at"]
             != stepped.NEVER
             for a in (pgd, Square(small_network.EPSILON, num_steps=100))
         )

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from atat_tf import attacks, models
+from atat_tf import attacks, models, stepped
 
 IMAGE_SHAPE = (8, 8, 3)
 NUM_CLASSES = 5
@@ -115,3 +115,35 @@ def precision(policy, floatx="float32"):
     finally:
         keras.config.set_dtype_policy(before[0])
         keras.config.set_floatx(before[1])
+
+
+def steps_of(attack, logits_fn, shape):
+    """Returns (images, labels, seeds) -> last state, for any batch size.
+
+    Args:
+      attack: in steps, see `stepped`.
+      logits_fn: images -> logits.
+      shape: of an image.
+    """
+
+    @tf.function(
+        input_signature=(
+            tf.TensorSpec([None, *shape], tf.float32),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None, 2], tf.int64),
+        )
+    )
+    def run(images, labels, seeds):
+        state = attack.start(logits_fn, images, labels, seeds)
+        return stepped.advanced(
+            attack, logits_fn, state, tf.constant(0), attack.num_steps
+        )
+
+    return run
+
+
+def last_state(attack, logits_fn, images, labels, row_seeds=None):
+    """Returns the last state of an attack in steps, as arrays."""
+    row_seeds = seeds(len(labels)) if row_seeds is None else row_seeds
+    run = steps_of(attack, logits_fn, images.shape[1:])
+    return {k: v.numpy() for k, v in run(images, labels, row_seeds).items()}

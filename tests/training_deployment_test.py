@@ -4,18 +4,15 @@ Each file is read by what knows all of its fields, and a misspelt one is
 refused.
 """
 
-import copy
-import importlib.resources
-import json
 import pathlib
 import re
 
-import jsonschema
 import kubernetes_validate
 import yaml
 from absl.testing import absltest, parameterized
 
 from atat_tf import cluster
+from tests import schemas
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _COMPOSE = yaml.safe_load((_ROOT / "training-compose.yaml").read_text())
@@ -39,33 +36,11 @@ def _container():
     return container
 
 
-def _misspelt(tree, path):
-    """Returns a copy in which the key at the path has one letter more."""
-    changed = copy.deepcopy(tree)
-    inner = changed
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[f"{path[-1]}x"] = inner.pop(path[-1])
-    return changed
-
-
-def _keys(tree, path=()):
-    """Yields the path of every key of nested dictionaries and lists."""
-    entries = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    for key, value in entries:
-        if isinstance(tree, dict):
-            yield (*path, key)
-        if isinstance(value, dict | list):
-            yield from _keys(value, (*path, key))
-
-
 class ComposeTest(absltest.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        schemas = importlib.resources.files("check_jsonschema.builtin_schemas")
-        schema = json.loads((schemas / "vendor/compose-spec.json").read_text())
-        cls.validator = jsonschema.validators.validator_for(schema)(schema)
+        cls.validator = schemas.compose_validator()
 
     def test_schema(self):
         self.validator.validate(_COMPOSE)
@@ -80,14 +55,14 @@ class ComposeTest(absltest.TestCase):
         ]
         paths = [
             path
-            for path in _keys(_COMPOSE)
+            for path in schemas.keys(_COMPOSE)
             if path[:-1] not in free and not path[0].startswith("x-")
         ]
         self.assertGreater(len(paths), 40)
         for path in paths:
             with self.subTest(".".join(map(str, path))):
                 self.assertFalse(
-                    self.validator.is_valid(_misspelt(_COMPOSE, path))
+                    self.validator.is_valid(schemas.misspelt(_COMPOSE, path))
                 )
 
     def test_each_worker_is_told_who_it_is(self):
@@ -138,7 +113,7 @@ class KubernetesTest(parameterized.TestCase):
     def test_misspelt_field_is_refused(self, kind, *path):
         with self.assertRaises(kubernetes_validate.ValidationError):
             kubernetes_validate.validate(
-                _misspelt(_kind(kind), path), "1.37", strict=True
+                schemas.misspelt(_kind(kind), path), "1.37", strict=True
             )
 
     def test_each_pod_is_told_who_it_is(self):
