@@ -1,7 +1,6 @@
 """An ASGI application on a port, in a thread of its own."""
 
 import asyncio
-import gc
 import os
 import socket
 import threading
@@ -50,9 +49,6 @@ class Server:
         """
         listener = self._listener()
         self.port = listener.getsockname()[1]
-        # Nothing loaded by now is garbage, TensorFlow least of all. Looking
-        # at it again, once JSON has made enough lists, takes 0.2 seconds.
-        gc.freeze()
         self._thread = threading.Thread(
             target=self._run, args=(listener,), name="rest-loop", daemon=True
         )

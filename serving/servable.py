@@ -4,6 +4,8 @@ Arrays enter by tensor name and arrays leave, through a C++ session: the same
 path, and therefore the same refusals in the same words, as the genuine server.
 """
 
+import gc
+
 import tensorflow as tf
 from tensorflow.python.client import pywrap_tf_session
 
@@ -80,9 +82,12 @@ class Servable:
         Raises:
           StatusError: what the graph or the session objected to.
         """
+        session, known = self._session, self._tensors
+        if session is None:
+            raise StatusError("CANCELLED", "Session has been closed.")
         try:
-            inputs = {self._tensors[name]: v for name, v in feeds.items()}
-            outputs = [self._tensors[name] for name in fetches]
+            inputs = {known[name]: v for name, v in feeds.items()}
+            outputs = [known[name] for name in fetches]
         except KeyError as error:
             raise invalid(
                 f"Tried to fetch data for {error.args[0]!r}, which produces "
@@ -100,7 +105,7 @@ class Servable:
         try:
             # Not Session.run, which compares shapes, and copies.
             return pywrap_tf_session.TF_SessionRun_wrapper(
-                self._session._session,
+                session._session,
                 options,
                 inputs,
                 outputs,
@@ -116,7 +121,11 @@ class Servable:
     def close(self):
         """Frees the variables; no call may be under way."""
         self._session.close()
+        self._session = None
         self._tensors = {}
+        # A graph refers to itself: left to Python, the memory of several
+        # versions is kept before it looks.
+        gc.collect()
 
 
 def _tensor_names(signatures):

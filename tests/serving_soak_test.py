@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import threading
 import time
+import weakref
 
 import grpc
 import numpy as np
@@ -19,6 +20,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving import exporting, servable, tensors
+from serving.status import StatusError
 from serving.tensors import to_proto
 from tests import serving_process, serving_runs, toys
 
@@ -153,6 +155,18 @@ class SoakTest(parameterized.TestCase):
         for name in _OUTPUTS:
             largest = np.max(np.abs(first[name] - second[name]))
             self.assertGreater(largest, 0.01)
+
+    def test_a_closed_version_leaves_nothing(self):
+        loaded = servable.Servable(_exports()[0])
+        signature = loaded.signatures["serving_default"]
+        feeds = {signature.inputs["images"].name: _images()}
+        names = [signature.outputs[name].name for name in _OUTPUTS]
+        loaded.run(feeds, names)
+        graph = weakref.ref(loaded._session.graph)
+        loaded.close()
+        self.assertIsNone(graph())
+        with self.assertRaisesRegex(StatusError, "Session has been closed"):
+            loaded.run(feeds, names)
 
     @pytest.mark.long
     def test_a_few_swaps(self):
