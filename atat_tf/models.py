@@ -174,15 +174,29 @@ class BatchNormalization(layers.BatchNormalization):
     TensorFlow's moments take the mean inside the variance for a constant.
     That is right for a gradient, and wrong for the gradient of a gradient,
     which attention at a layer below a batch norm in training mode needs.
+    Across replicas Keras subtracts a squared mean from a mean of squares, which
+    in float32 leaves few digits where a channel is all but constant.
     """
 
     def _moments(self, inputs, mask):
-        if self.synchronized or mask is not None:
-            return super()._moments(inputs, mask)  # exact there
+        if mask is not None:
+            return super()._moments(inputs, mask)
         axes = self._reduction_axes
-        mean = tf.reduce_mean(inputs, axes, keepdims=True)
-        variance = tf.reduce_mean(tf.square(inputs - mean), axes)
-        return tf.squeeze(mean, axes), variance
+        mean = self._mean(inputs, axes)
+        variance = self._mean(tf.square(inputs - mean), axes)
+        return tf.squeeze(mean, axes), tf.squeeze(variance, axes)
+
+    def _mean(self, values, axes):
+        """Returns means with axes kept, over all replicas if synchronized."""
+        context = tf.distribute.get_replica_context()
+        if not self.synchronized or context is None:
+            return tf.reduce_mean(values, axes, keepdims=True)
+        total = tf.reduce_sum(values, axes, keepdims=True)
+        count = tf.size(values) // tf.size(total)
+        total, count = context.all_reduce(
+            tf.distribute.ReduceOp.SUM, [total, tf.cast(count, total.dtype)]
+        )
+        return total / count
 
 
 @keras.saving.register_keras_serializable(package="atat_tf")

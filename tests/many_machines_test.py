@@ -7,34 +7,44 @@ import signal
 import sys
 import time
 
-import h5py
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf import run_folder
+from atat_tf import datasets, experiment, run_folder
 from tests import many_machines, runs
 
-# Of weights that are about 0.1 after the 10 steps of the tiny run. What is
-# left is float32's: where a gradient to the image is all but zero, rounding
-# decides its sign, and so the pixel of an adversarial image. In a ball of half
-# a gray level such pixels move little; float64 has the whole ball.
-_FLOAT32 = 2e-3
-_SMALL_BALL = {"attack__epsilon": 0.5 / 255, "attack__step_size": 0.125 / 255}
 _FLOAT64 = 1e-9
+# In float32 rounding decides the sign of a gradient that is all but zero, and
+# steps as long as a recipe's make much of little. Short ones keep what differs
+# to a few hundredths of the way that the weights go; a gradient that is wrong
+# by the number of workers makes it a half.
+_SHORT_STEPS = {
+    "sync_batch_norm": True,
+    "optimizer__ema": 0.9,
+    "optimizer__learning_rate": 1e-3,
+    "teacher_learning_rate": 1e-3,
+}
+_SHARE = 0.2
 
 
-def _weights(workdir, which):
-    arrays = {}
+def _trained(workdir, which):
+    """Returns where a run's trainable weights began, and where they ended."""
+    values = run_folder.read_json(workdir / run_folder.CONFIG)
+    config = experiment.from_dict(values)
+    keras.utils.set_random_seed(config.seed)
+    spec = datasets.spec(config.dataset)
+    classifier = experiment.build_classifier(config, spec)
 
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset):
-            arrays[name] = item[()]
+    def flat():
+        variables = classifier.trainable_variables
+        return np.concatenate([v.numpy().ravel() for v in variables])
 
-    with h5py.File(run_folder.weights_path(workdir, which)) as file:
-        file.visititems(visit)
-    return arrays
+    begin = flat()
+    classifier.load_weights(run_folder.weights_path(workdir, which))
+    return begin, flat()
 
 
 @pytest.mark.long
@@ -48,11 +58,11 @@ class ManyMachinesTest(parameterized.TestCase, tf.test.TestCase):
         for status, output in ended:
             self.assertEqual(status, 0, output)
 
-    def _assert_same_weights(self, here, there, which, tolerance):
-        first, second = _weights(here, which), _weights(there, which)
-        self.assertGreater(len(first), 30)
-        for name, value in first.items():
-            self.assertAllClose(value, second[name], 0, tolerance, name)
+    def _assert_same_weights(self, here, there, which):
+        begin, first = _trained(here, which)
+        _, second = _trained(there, which)
+        moved = np.linalg.norm(first - begin)
+        self.assertLess(np.linalg.norm(first - second), _SHARE * moved)
 
     def test_weights_of_one_process_in_float64(self):
         """Batch norm, random starts, unequal parts, L2, EMA and metrics."""
@@ -83,16 +93,13 @@ class ManyMachinesTest(parameterized.TestCase, tf.test.TestCase):
     def test_the_command_as_a_whole(self):
         """Teacher, student, validation, files and table, on two workers."""
         one = self.base / "one"
-        overrides = {
-            "sync_batch_norm": True,
-            "optimizer__ema": 0.9,
-            **_SMALL_BALL,
-        }
-        words = runs.command(one, **overrides)
+        words = runs.command(one, **_SHORT_STEPS)
         self._assert_all_ended([runs.finish(words)])
         folders = [self.base / "chief", self.base / "other"]
         ended = many_machines.finish(
-            many_machines.start([runs.command(f, **overrides) for f in folders])
+            many_machines.start(
+                [runs.command(f, **_SHORT_STEPS) for f in folders]
+            )
         )
         self._assert_all_ended(ended)
         self.assertCountEqual(os.listdir(folders[0]), os.listdir(one))
@@ -100,7 +107,7 @@ class ManyMachinesTest(parameterized.TestCase, tf.test.TestCase):
         self.assertIn("epoch 2/2", ended[0][1])
         self.assertNotIn("epoch", ended[1][1])
         for which in ("last", "ema"):
-            self._assert_same_weights(folders[0], one, which, _FLOAT32)
+            self._assert_same_weights(folders[0], one, which)
         here, there = (
             run_folder.read_metrics(folder) for folder in (folders[0], one)
         )
@@ -156,14 +163,9 @@ class ManyMachinesTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_resumed_by_another_number_of_workers(self):
         """Killed after some steps on two, it ends alone with the weights."""
-        overrides = {
-            "sync_batch_norm": True,
-            "optimizer__ema": 0.9,
-            **_SMALL_BALL,
-        }
         words = {
             name: runs.command(
-                self.base / name, "--config=configs/at.py", **overrides
+                self.base / name, "--config=configs/at.py", **_SHORT_STEPS
             )
             for name in ("alone", "resumed")
         }
@@ -179,7 +181,7 @@ class ManyMachinesTest(parameterized.TestCase, tf.test.TestCase):
         self._assert_all_ended([runs.finish(words["resumed"])])
         for which in ("last", "ema"):
             self._assert_same_weights(
-                self.base / "resumed", self.base / "alone", which, _FLOAT32
+                self.base / "resumed", self.base / "alone", which
             )
         shutil.rmtree(self.base)
 
