@@ -52,7 +52,9 @@ def classifier(config):
     return experiment.build_classifier(config, _SPEC)
 
 
-def training_step(config, split, strategy=None, weights=None):
+def training_step(
+    config, split, strategy=None, weights=None, is_folded=True
+):
     """Returns a function that takes one training step as `training` does.
 
     The batch is the same each time: the input pipeline is timed apart.
@@ -62,6 +64,7 @@ def training_step(config, split, strategy=None, weights=None):
       split: one batch.
       strategy: of tf.distribute; None for none at all.
       weights: of student and teacher at the start; None for random ones.
+      is_folded: whether the attack has the student's batch norms folded.
 
     Returns:
       Function without argument; it returns the mean loss of the steps so far.
@@ -78,6 +81,8 @@ def training_step(config, split, strategy=None, weights=None):
         if config.student_start == "teacher":
             student.set_weights(teacher.get_weights())
         trainer = experiment.build_trainer(config, student, teacher, 1000)
+    if not is_folded:
+        trainer._attacked = lambda: trainer._inference
     trainer.make_train_function()
     batches = tf.data.Dataset.from_tensors((split.images, split.labels))
     iterator = iter(strategy.experimental_distribute_dataset(batches.repeat()))
