@@ -52,9 +52,7 @@ def classifier(config):
     return experiment.build_classifier(config, _SPEC)
 
 
-def training_step(
-    config, split, strategy=None, weights=None, is_folded=True
-):
+def training_step(config, split, strategy=None, weights=None, is_folded=True):
     """Returns a function that takes one training step as `training` does.
 
     The batch is the same each time: the input pipeline is timed apart.
