@@ -91,18 +91,20 @@ def run(main, recipes=True):
 
 
 @contextlib.contextmanager
-def quiet_start():
+def quiet_start(onednn=True):
     """Keeps off the screen what TensorFlow's libraries say while they load.
 
     They write to the file descriptor before any log level is read. If the
     import fails, what was held back is printed.
 
     What TensorFlow reads once, when it loads, is set here too.
+
+    Args:
+      onednn: whether it has oneDNN's kernels. By itself it has them on where
+        there is AVX-512 only; with AVX2 they are the faster ones as well.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # By itself it has oneDNN's kernels on where there is AVX-512 only; with
-    # AVX2 they are the faster ones as well.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", str(int(onednn)))
     sys.stderr.flush()
     screen = os.dup(2)
     with tempfile.TemporaryFile() as held_back:

@@ -235,7 +235,7 @@ def _figures(values, factor, digits=2):
 
 
 def main(argv):
-    command.begin(argv)
+    command.begin(argv, onednn=False)  # as the server is
     from atat_tf.errors import InputError
 
     about = surroundings.surroundings()

@@ -50,7 +50,9 @@ def _serve(flags):
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO
     )
-    with command_line.quiet_start():  # TensorFlow: not for --help
+    # TensorFlow: not for --help. Without oneDNN, whose convolution gives no
+    # images the wrong number of channels and so refuses an empty request.
+    with command_line.quiet_start(onednn=False):
         from serving import server as server_lib
     try:
         server = server_lib.Server(flags)
