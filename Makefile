@@ -37,7 +37,7 @@ serve: $(VENV)/.requirements ## serve the demo's export on gRPC port 8500 and RE
 test: $(VENV)/.requirements-dev ## run the tests (12 minutes)
 	$(RUN) -m pytest -q --numprocesses=4 --dist=loadscope
 
-test-long: $(VENV)/.requirements-dev ## run the tests that take long or need Bazel or Chromium (half an hour)
+test-long: $(VENV)/.requirements-dev ## run the tests that take long or need Bazel or Chromium (40 minutes)
 	$(RUN) -m pytest -q -m long
 
 lint: $(VENV)/.requirements-dev ## check style, format and, where npm is there, the BUILD file (seconds)
