@@ -50,14 +50,15 @@ def announcement(config, student, dataset, num_steps, seconds, followed_by):
         as many images.
     """
     passes = passes_per_image(config)
+    forward = models.flops_per_image(student)
     left = seconds * num_steps
     lines = [
         f"{config.defense.name}: {network_name(config)} on "
         f"{config.dataset} ({dataset.provenance}), "
         f"{len(dataset.train):,} training images",
         f"  {student.count_params():,} parameters; "
-        f"{models.flops_per_image(student) / 1e9:.3g} GFLOP an image forward, "
-        f"{flops_per_image(config, student) / 1e9:.3g} in a training step "
+        f"{forward / 1e9:.3g} GFLOP an image forward, "
+        f"{passes * forward / 1e9:.3g} in a training step "
         f"({passes:g} forward equivalents)",
         f"  about {progress.duration(left)} for {num_steps:,} steps of "
         f"{config.batch_size} images "

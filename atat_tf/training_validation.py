@@ -14,12 +14,13 @@ class Validation:
     """
 
     def __init__(self, config, student, split, team):
-        """Args:
+        """Takes what is judged, and on what.
 
-        config: resolved.
-        student: the classifier in training.
-        split: the validation images.
-        team: the `workers.Team`; each worker judges its share.
+        Args:
+          config: resolved.
+          student: the classifier in training.
+          split: the validation images.
+          team: the `workers.Team`; each worker judges its share.
         """
         named = {"clean": None}
         if defenses.DEFENSES[config.defense.name].needs_attack:

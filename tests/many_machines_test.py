@@ -20,7 +20,7 @@ _FLOAT64 = 1e-9
 # In float32 rounding decides the sign of a gradient that is all but zero, and
 # steps as long as a recipe's make much of little. Short ones keep what differs
 # to a few hundredths of the way that the weights go; a gradient that is wrong
-# by the number of workers makes it a half.
+# by the number of workers, two, would make it about a half.
 _SHORT_STEPS = {
     "sync_batch_norm": True,
     "optimizer__ema": 0.9,
