@@ -100,7 +100,7 @@ def run_checklist(
 
 def teacher_of(run, workdir):
     """Returns the OpenRun of the run's teacher, or None where it has none."""
-    folder = pathlib.Path(run.config.teacher or workdir / "teacher")
+    folder = run_folder.teacher_folder(workdir, run.config.teacher)
     return evaluation.open_beside(run, folder, workdir)
 
 

@@ -110,7 +110,7 @@ def with_raw(workdirs):
 
     Args:
       workdirs: run folders, the Standard one among them or not: then it is
-        the teacher in the first folder that has one.
+        the teacher of the first that has one.
 
     Raises:
       InputError: there is no Standard run.
@@ -120,12 +120,12 @@ def with_raw(workdirs):
     for name, config in configs.items():
         if config.defense.name == "standard":
             return [name, *(other for other in workdirs if other != name)]
-    for name in workdirs:
-        teacher = pathlib.Path(name) / "teacher"
+    for name, config in configs.items():
+        teacher = run_folder.teacher_folder(name, config.teacher)
         if (teacher / run_folder.CONFIG).exists():
             return [str(teacher), *workdirs]
     raise InputError(
-        "Expected a Standard run among the run folders, or a teacher/ in one "
+        "Expected a Standard run among the run folders, or the teacher of one "
         f"of them, as the raw network. Received: {', '.join(workdirs)}."
     )
 

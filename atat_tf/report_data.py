@@ -5,12 +5,11 @@ enter, plain values leave.
 """
 
 import dataclasses
-import pathlib
 import shlex
 
 import numpy as np
 
-from atat_tf import results_table, verdicts
+from atat_tf import results_table, run_folder, verdicts
 
 STANDS, BROKEN, WRONG, NOT_RUN = "stands", "broken", "wrong", "not run"
 # Classes that a matrix on a screen has room for, and the pairs told otherwise.
@@ -32,17 +31,6 @@ class Verdict:
     word: str
     step: int | None = None
     prediction: int | None = None
-
-
-def teacher_folder(workdir, config):
-    """Returns where the run's teacher is, if it has one.
-
-    Args:
-      workdir: the run folder.
-      config: as config.json holds it.
-    """
-    named = config.get("teacher")
-    return pathlib.Path(named) if named else pathlib.Path(workdir) / "teacher"
 
 
 def flat(values, prefix=""):
@@ -101,7 +89,7 @@ def commands(workdir, config, data_dir=None):
       data_dir: of tensorflow-datasets, as the report's own command had it.
     """
     data = ("--data_dir", data_dir) if data_dir else ()
-    teacher = teacher_folder(workdir, config)
+    teacher = run_folder.teacher_folder(workdir, config.get("teacher"))
     twin = [
         ("--config", "configs/standard.py"),
         ("--dataset", config["dataset"]),

@@ -66,8 +66,8 @@ def book(workdir, found):
       workdir: the run folder.
       found: what results.json holds, or None.
     """
-    path = pathlib.Path(workdir) / ledger.FILE
-    if not found or "weights_digest" not in found or not path.exists():
+    has_ledger = ledger.is_in(workdir)
+    if not found or "weights_digest" not in found or not has_ledger:
         return None
     identity = evaluation.ledger_identity(
         found["weights_digest"],
@@ -76,7 +76,7 @@ def book(workdir, found):
         found["seed"],
         [found["batch_size"], found["num_images"]],
     )
-    return ledger.Ledger(path, identity)
+    return ledger.Ledger(pathlib.Path(workdir) / ledger.FILE, identity)
 
 
 def _with(fields, path, values):

@@ -5,7 +5,6 @@ files, pictures from its weights and the test images.
 """
 
 import importlib.resources
-import pathlib
 
 import jinja2
 import numpy as np
@@ -71,7 +70,7 @@ def rendered(values):
 def _facts(workdir, config, found, data_dir):
     """Returns what the files say without the ledger."""
     rows = report_files.epochs(workdir)
-    teacher = report_data.teacher_folder(workdir, config)
+    teacher = run_folder.teacher_folder(workdir, config.get("teacher"))
     has_teacher = (teacher / run_folder.CONFIG).exists()
     teacher_found = report_files.results(teacher) if has_teacher else None
     method = config["defense"]["name"]
@@ -119,7 +118,7 @@ def _verdicts(workdir, found, pictures, data_dir):
             confusion = report_data.confusion_table(counts, names)
     return {
         "is_stale": is_stale,
-        "has_ledger": (pathlib.Path(workdir) / ledger.FILE).exists(),
+        "has_ledger": ledger.is_in(workdir),
         "columns": columns,
         "verdicts": verdicts,
         "confused_under": column,
@@ -156,9 +155,8 @@ class _Pictures:
         self.attack = report_pictures.description(attack)
         shown = report_pictures.shown(run, attack)
         uris = report_pictures.uris(shown)
-        twin = evaluation.open_beside(
-            run, report_data.teacher_folder(workdir, config), workdir
-        )
+        teacher = run_folder.teacher_folder(workdir, config.get("teacher"))
+        twin = evaluation.open_beside(run, teacher, workdir)
         twin_uris, self.shifts = None, []
         if twin:
             twin_shown = report_pictures.shown(twin, attack)

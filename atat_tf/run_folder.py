@@ -132,6 +132,24 @@ def load_weights(workdir, which, model):
         ) from error
 
 
+def teacher_folder(workdir, named=""):
+    """Returns the run folder of a run's teacher, if it has one.
+
+    Args:
+      workdir: the run folder.
+      named: `teacher` of its config: "" for teacher/ inside it, or a folder,
+        relative to the current one or else to one above the run, so that runs
+        move together.
+    """
+    workdir = pathlib.Path(workdir)
+    if not named:
+        return workdir / "teacher"
+    for base in (pathlib.Path(), *workdir.resolve().parents):
+        if (base / named / CONFIG).exists():
+            return base / named
+    return pathlib.Path(named)
+
+
 def read_metrics(workdir):
     """Returns the epochs' metrics as dictionaries, torn lines left out."""
     path = pathlib.Path(workdir) / METRICS

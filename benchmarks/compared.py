@@ -12,7 +12,10 @@ import numpy as np
 from benchmarks import peers
 
 # Run folders that are part of the repository.
-RUNS = {"standard": "results/small_atat/teacher", "robust": "results/small_at"}
+RUNS = {
+    "standard": "results/small/cifar10/standard/seed0",
+    "robust": "results/small/cifar10/at/seed0",
+}
 DATA_DIR = str(peers.ROOT.parent / "shared" / "tfds")
 SAME_LOGITS = 1e-4
 _BALL_TOLERANCE = 1e-6

@@ -25,7 +25,7 @@ _MODEL_FOLDER = flags.DEFINE_string(
     "model_folder",
     None,
     "folder of the versions to serve; the newest is measured (default: a new "
-    "export of results/small_atat)",
+    "export of results/small/cifar10/atat/seed0)",
 )
 _BATCHES = flags.DEFINE_multi_integer(
     "batch", [1, 8, 64], "images in a call", lower_bound=1
@@ -39,7 +39,8 @@ _SECONDS = flags.DEFINE_float(
 )
 _JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
-_RUN = pathlib.Path(__file__).resolve().parent.parent / "results/small_atat"
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+_RUN = _ROOT / "results/small/cifar10/atat/seed0"
 _SERVED, _LOCAL, _ECHO = "served", "in process", "echo"
 _PLAIN = ": predict"  # the signature without attention
 _COLUMNS = ("clients x images", "p50 ms", "spread", "p99", "images/s", "CPU ms")

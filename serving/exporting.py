@@ -109,7 +109,7 @@ def _teacher(workdir, config, spec):
     """Returns the run's teacher, or None where it has none (any more)."""
     if not experiment.needs_teacher(config):
         return None
-    source = pathlib.Path(config.teacher or workdir / "teacher")
+    source = run_folder.teacher_folder(workdir, config.teacher)
     if not run_folder.weights_path(source, "best").exists():
         return None
     return evaluation.load_classifier(source, spec)

@@ -21,7 +21,7 @@ from tests import apgd_twin, toys
 
 EPSILON = 0.125
 ROOT = pathlib.Path(__file__).parents[1]
-SMALL_AT = ROOT / "results" / "small_at"
+SMALL_AT = ROOT / "results/small/cifar10/at/seed0"
 CIFAR10 = ROOT.parent / "shared" / "tfds" / "cifar10"
 # (loss, target) of each kind.
 KINDS = (

@@ -104,6 +104,11 @@ class ErrorsTest(parameterized.TestCase):
     def test_reproduce(self, words, pattern):
         self._assert_error(pattern, "atat_tf.reproduce", *words)
 
+    def test_archive(self):
+        self._assert_error(
+            "run folder with config.json", "atat_tf.archive", "--workdir=/no"
+        )
+
     def test_train_refuses_in_one_sentence_and_makes_no_folder(self):
         folder = pathlib.Path(tempfile.mkdtemp()) / "run"
         self._assert_error(

@@ -7,6 +7,7 @@ import tempfile
 from absl.testing import absltest, parameterized
 
 from atat_tf import ledger
+from atat_tf.errors import InputError
 
 _IDENTITY = {
     "weights": "sha256:1",
@@ -91,6 +92,42 @@ class LedgerTest(parameterized.TestCase):
         book.append("a", [{"index": 0, "broken": False}])
         book.append("a", [{"index": 0, "broken": True}])
         self.assertTrue(self._open().verdicts("a")[0]["broken"])
+
+    def test_packed_lines_are_read_and_added_to(self):
+        whole = self._open()
+        whole.append("a", _lines(0, 1, 2))
+        self._open(seed=1).append("a", _lines(4))
+        with open(self.path, "a") as file:
+            file.write('{"index": 9, "attack": "a", "gro')
+        folder = self.path.parent
+        self.assertEqual(ledger.pack(folder, folder), 4)
+        self.path.unlink()
+        self.assertTrue(ledger.is_in(folder))
+        book = self._open()
+        self.assertEqual(book.verdicts("a"), whole.verdicts("a"))
+        self.assertEqual(set(self._open(seed=1).verdicts("a")), {4})
+        # What is new stands in the plain file; packing again joins both.
+        book.append("a", [{"index": 2, "broken": False}])
+        self.assertLen(self.path.read_text().splitlines(), 1)
+        self.assertEqual(ledger.pack(folder, folder), 5)
+        self.path.unlink()
+        self.assertFalse(self._open().verdicts("a")[2]["broken"])
+
+    def test_the_same_line_is_packed_once_and_the_last_one_wins(self):
+        book = self._open()
+        for broken in (True, False, True):
+            book.append("a", [{"index": 0, "broken": broken}])
+        folder = self.path.parent
+        self.assertEqual(ledger.pack(folder, folder), 2)
+        self.path.unlink()
+        self.assertTrue(self._open().verdicts("a")[0]["broken"])
+
+    @parameterized.parameters(b"no xz at all", b"")
+    def test_a_packed_file_that_is_none_is_named(self, content):
+        packed = self.path.with_name(ledger.PACKED)
+        packed.write_bytes(content)
+        with self.assertRaisesRegex(InputError, "packed ledger.*jsonl.xz"):
+            self._open()
 
     def test_what_is_no_ledger_is_passed_over(self):
         self.path.write_text('nonsense\n[1]\n{"index": 1}\n')

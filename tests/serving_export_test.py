@@ -48,9 +48,7 @@ class SignaturesTest(parameterized.TestCase):
         super().setUpClass()
         cls.loaded = servable.Servable(serving_runs.exported())
         cls.student = evaluation.load_classifier(serving_runs.RUN, _SPEC)
-        cls.teacher = evaluation.load_classifier(
-            serving_runs.RUN / "teacher", _SPEC
-        )
+        cls.teacher = evaluation.load_classifier(serving_runs.TEACHER, _SPEC)
         cls.images = serving_runs.test_images(5)
 
     def test_names_types_and_shapes(self):

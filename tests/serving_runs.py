@@ -15,8 +15,9 @@ from serving import server as server_lib
 from tests import toys
 
 ROOT = pathlib.Path(__file__).parents[1]
-# A trained run with its teacher, small enough to lie in the repository.
-RUN = ROOT / "results" / "small_atat"
+# A trained run and its teacher, small enough to lie in the repository.
+RUN = ROOT / "results/small/cifar10/atat/seed0"
+TEACHER = ROOT / "results/small/cifar10/standard/seed0"
 
 
 @functools.cache

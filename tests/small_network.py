@@ -8,7 +8,7 @@ import tensorflow as tf
 from atat_tf import attacks, datasets, evaluation
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
-_RUN = _ROOT / "results" / "small_at"
+_RUN = _ROOT / "results/small/cifar10/at/seed0"
 _SHARED = _ROOT.parent / "shared" / "tfds"
 EPSILON = 8 / 255
 
