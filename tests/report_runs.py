@@ -4,14 +4,10 @@ Its features are random and its last layer is a least-squares fit, which is
 right on most images, and which attacks break on many.
 """
 
-import functools
-import pathlib
-import tempfile
-
 import numpy as np
 
 from atat_tf import datasets, evaluation, experiment, models, run_folder
-from tests import runs
+from tests import runs, shared
 
 # Radii at which some images stand and some break.
 COLUMNS = ("clean", "fgsm@0.5/255", "pgd3@1/255")
@@ -20,13 +16,16 @@ NUM_IMAGES = 40
 FOLDER = 'a run & <b>"its"<b>'
 
 
-@functools.cache
 def evaluated():
     """Returns the folder of a run with teacher, metrics, results and ledger.
 
     Not to be changed.
     """
-    workdir = pathlib.Path(tempfile.mkdtemp()) / FOLDER
+    return shared.folder("evaluated", _evaluate) / FOLDER
+
+
+def _evaluate(folder):
+    workdir = folder / FOLDER
     config = experiment.resolve(runs.config("atat"))
     write_weights(workdir, config, seed=0)
     write_weights(workdir / "teacher", experiment.teacher_config(config), 1)
@@ -38,7 +37,6 @@ def evaluated():
     ]
     run_folder.write_metrics(workdir, rows)
     evaluation.evaluate_run(workdir, list(COLUMNS), NUM_IMAGES)
-    return workdir
 
 
 def write_weights(workdir, config, seed):

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from serving import exporting, server_flags
 from serving import server as server_lib
-from tests import toys
+from tests import shared, toys
 
 ROOT = pathlib.Path(__file__).parents[1]
 # A trained run and its teacher, small enough to lie in the repository.
@@ -20,19 +20,21 @@ RUN = ROOT / "results/small/cifar10/atat/seed0"
 TEACHER = ROOT / "results/small/cifar10/standard/seed0"
 
 
-@functools.cache
 def exported():
     """Returns the version folder of RUN's export; not to be changed."""
-    folder = pathlib.Path(tempfile.mkdtemp())
-    return exporting.export_run(RUN, folder / "atat")
+    export = functools.partial(exporting.export_run, RUN)
+    return shared.folder("atat", export) / "1"
 
 
-@functools.cache
 def exported_toy():
     """Returns the version folder of a tiny model: [8, 8, 3] -> 5 classes."""
-    folder = pathlib.Path(tempfile.mkdtemp())
-    toys.small_classifier(norm=False).save(folder / "toy.keras")
-    return exporting.export_model(folder / "toy.keras", folder / "toy")
+    return shared.folder("toy", _export_toy) / "1"
+
+
+def _export_toy(folder):
+    file = folder.with_name("toy.keras")
+    toys.small_classifier(norm=False).save(file)
+    exporting.export_model(file, folder)
 
 
 def temporary_folder(test):
