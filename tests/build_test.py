@@ -193,6 +193,7 @@ FLOORS = {
     "tests/runs": 11,
     "tests/schemas": 11,
     "tests/toys": 11,
+    "tests/shared": 11,
     "tests/*": 12,
     "tests/*_test": 13,
 }

@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import pathlib
+import shutil
 import tempfile
 from unittest import mock
 
@@ -30,9 +31,8 @@ from atat_tf import (
     ledger,
     losses,
     run_folder,
-    training,
 )
-from tests import runs
+from tests import runs, trained_runs
 
 _SHAPE, _CLASSES = (8, 8, 3), 5
 _IMAGES = 120
@@ -353,20 +353,8 @@ class RunFolderTest(absltest.TestCase):
         super().setUpClass()
         folder = cls.enterClassContext(tempfile.TemporaryDirectory())
         cls.workdir = pathlib.Path(folder) / "run"
-        config = runs.config(
-            "at", num_epochs=1, evaluation__attacks=("clean", "fgsm", "pgd2")
-        )
-        training.train_and_evaluate(config, cls.workdir)
-        # A teacher as training leaves it, with random weights.
-        config = evaluation.load_config(cls.workdir)
-        teacher = run_folder.create(cls.workdir / "teacher")
-        run_folder.write_json(
-            teacher / "config.json",
-            experiment.to_dict(experiment.teacher_config(config)),
-        )
-        spec = datasets.SPECS["digits"]
-        classifier = experiment.build_classifier(config, spec)
-        run_folder.save_weights(teacher, "best", classifier)
+        shutil.copytree(trained_runs.finished(), cls.workdir)
+        evaluation.evaluate_run(cls.workdir, ["clean", "fgsm", "pgd2"])
         cls.opened = evaluation.open_run(cls.workdir, 50)
 
     def test_the_files_points_pass_and_are_written(self):

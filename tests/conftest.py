@@ -1,7 +1,7 @@
 """What tests and the processes that they start have in common.
 
-Quiet start-up; one choice of kernels, so that a run in a process of its own has
-the bits of one in this process; and folders that are made once.
+Quiet start-up; one choice of kernels, the embedded server's, so that a run in a
+process of its own has the bits of one in this process; folders made once.
 """
 
 import os
@@ -9,5 +9,5 @@ import os
 from tests import shared
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 shared.begin()

@@ -2,15 +2,16 @@
 
 import json
 import pathlib
+import shutil
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from atat_tf import evaluation, experiment, run_folder, training
+from atat_tf import evaluation, experiment, run_folder
 from atat_tf.errors import InputError
-from tests import runs
+from tests import runs, trained_runs
 
 
 class EvaluateRunTest(tf.test.TestCase):
@@ -18,9 +19,7 @@ class EvaluateRunTest(tf.test.TestCase):
     def setUpClass(cls):
         super().setUpClass()
         cls.workdir = pathlib.Path(cls.get_temp_dir(cls())) / "run"
-        cls.trained = training.train_and_evaluate(
-            runs.config("at", num_epochs=1), cls.workdir
-        )
+        shutil.copytree(trained_runs.finished(), cls.workdir)
 
     def test_verdicts_are_those_of_the_stored_weights(self):
         results = evaluation.evaluate_run(self.workdir, ["clean"], 50)

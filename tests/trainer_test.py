@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -161,10 +162,17 @@ class StepTest(parameterized.TestCase, tf.test.TestCase):
             kernels.append(student.get_weights()[0])
         self.assertAllClose(*kernels, 1e-6, 1e-6)
 
+    def test_mixed_precision_keeps_losses_and_weights_in_float32(self):
+        self._assert_float32("atat")
+
     @parameterized.parameters(
-        name for name in defenses.DEFENSES if name != "standard"
+        name for name in defenses.DEFENSES if name not in ("standard", "atat")
     )
-    def test_mixed_precision_keeps_losses_and_weights_in_float32(self, name):
+    @pytest.mark.long
+    def test_mixed_precision_of_other_methods(self, name):
+        self._assert_float32(name)
+
+    def _assert_float32(self, name):
         defense = defenses.DEFENSES[name]()
         keras.config.set_dtype_policy("mixed_bfloat16")
         try:

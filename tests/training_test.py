@@ -1,7 +1,6 @@
 """Whole runs: files, resuming to the bit after kills, refusals, failures."""
 
 import contextlib
-import functools
 import json
 import os
 import pathlib
@@ -18,7 +17,7 @@ from absl.testing import parameterized
 
 from atat_tf import checkpoints, run_folder, training
 from atat_tf.errors import InputError, TrainingError
-from tests import runs, shared
+from tests import runs, trained_runs
 
 
 def _arrays(path):
@@ -48,20 +47,12 @@ def _events(workdir):
     return found
 
 
-def _finished_run():
-    """Returns a folder with one ATAT run with EMA."""
-    config = runs.config(optimizer__ema=0.9)
-    return shared.folder(
-        "finished", functools.partial(training.train_and_evaluate, config)
-    )
-
-
 class RunsTest(parameterized.TestCase, tf.test.TestCase):
     """What the tests share: `done`, trained once, and a workdir for each."""
 
     def setUp(self):
         super().setUp()
-        self.done = _finished_run()
+        self.done = trained_runs.finished()
         self.base = pathlib.Path(self.get_temp_dir())
         self.workdir = self.base / self.id().rpartition(".")[2]
 
@@ -179,6 +170,7 @@ class FilesTest(RunsTest):
         # Of two epochs the last is the best only if it is strictly better.
         self.assertEqual(same, scores[1] > scores[0])
 
+    @pytest.mark.long
     def test_the_student_starts_from_the_teacher(self):
         """At a rate of all but zero, one step later it is still there."""
         self._train(num_epochs=1, optimizer__learning_rate=1e-30)
@@ -272,6 +264,7 @@ class ResumeTest(RunsTest):
         self.assertEqual(told.keys(), _events(self.done).keys())
         self.assertEqual({len(values) for values in told.values()}, {1})
 
+    @pytest.mark.long
     def test_a_damaged_checkpoint_is_passed_over(self):
         """And it ends with the same bits where no attention is drawn."""
         shutil.copytree(self.done, self.workdir)
@@ -365,6 +358,7 @@ class GuardTest(RunsTest):
         # Done is done.
         self.assertEqual(self._fast(guard="rollback"), results)
 
+    @pytest.mark.long
     def test_stop_is_an_error_until_it_is_answered(self):
         with self.assertRaisesRegex(
             TrainingError, r"collapsed: .* in epoch 2, after 100.0 %.*=off"
