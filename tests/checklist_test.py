@@ -386,7 +386,8 @@ class RunFolderTest(absltest.TestCase):
         kept = path.read_text()
         self.addCleanup(path.write_text, kept)
         rows = [json.loads(line) for line in kept.splitlines()]
-        rows[0]["validation_pgd_accuracy"] += 0.01
+        for row in rows:
+            row["validation_pgd_accuracy"] += 0.01
         run_folder.write_metrics(self.workdir, rows)
         point = checklist_files.checkpoint_point(
             self.opened, self.workdir, "best"

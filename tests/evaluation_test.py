@@ -20,6 +20,7 @@ class EvaluateRunTest(tf.test.TestCase):
         super().setUpClass()
         cls.workdir = pathlib.Path(cls.get_temp_dir(cls())) / "run"
         shutil.copytree(trained_runs.finished(), cls.workdir)
+        run_folder.weights_path(cls.workdir, "ema").unlink()
 
     def test_verdicts_are_those_of_the_stored_weights(self):
         results = evaluation.evaluate_run(self.workdir, ["clean"], 50)
