@@ -83,11 +83,11 @@ class Plan:
     dataset: datasets.Dataset
     commit: str
 
-    def wanted(self):
-        """Returns {column: number of test images}."""
+    def wanted(self, mode="frozen"):
+        """Returns {column: number of test images} of a batch-norm mode."""
         return {
             column: len(self.dataset.test.take(self._limit(column)))
-            for column in self.table.columns
+            for column in self.table.columns_in(mode)
         }
 
     def missing(self, job):
@@ -99,7 +99,7 @@ class Plan:
         found = {}
         for mode in self.table.bn_modes if job.in_table else ():
             record = table_records.read(job.workdir, mode)
-            columns = table_records.missing(record, self.wanted())
+            columns = table_records.missing(record, self.wanted(mode))
             if columns:
                 found[mode] = columns
         return found

@@ -126,7 +126,8 @@ def _captions(results):
     if any(line["bn_eval"] == "batch" for line in results["lines"]):
         notes.append(
             "Batch statistics: of the attacked batch; an image's verdict then "
-            "depends on the other images, and is no claim of robustness."
+            "depends on the other images, and is no claim of robustness. "
+            "AutoAttack is run with frozen statistics alone."
         )
     for line in results["lines"]:
         notes += _warnings(line)

@@ -85,6 +85,16 @@ class Table:
     reference: str = "atat"
     shift: bool = False
 
+    def columns_in(self, bn_mode):
+        """Returns the columns that are run in a batch-norm mode.
+
+        AutoAttack is the yardstick, with frozen statistics alone. With those of
+        the batch no image may leave it, and every step would be on all.
+        """
+        if bn_mode == "frozen":
+            return self.columns
+        return tuple(c for c in self.columns if c != AUTOATTACK)
+
     def paper(self, key):
         """Returns {column: percent} of the paper's line for a row, or {}."""
         return results_table.paper_row(self.data_set, self.rows[key]) or {}

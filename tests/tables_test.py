@@ -48,6 +48,13 @@ class TablesTest(absltest.TestCase):
         rows = tables.chosen_rows(table, ["atat", "standard"])
         self.assertEqual([row.key for row in rows], ["standard", "atat"])
 
+    def test_autoattack_is_run_with_frozen_statistics_alone(self):
+        table = tables.table("protocol")
+        self.assertEqual(table.columns_in("frozen"), table.columns)
+        self.assertEqual(
+            (*table.columns_in("batch"), tables.AUTOATTACK), table.columns
+        )
+
     def test_unknown_names(self):
         for function, arguments, message in (
             (tables.table, ["3"], "a table among 1, 2, ablation.*'3'"),
