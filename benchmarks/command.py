@@ -27,6 +27,15 @@ def begin(argv, onednn=None):
     logging.getLogger().setLevel(logging.WARNING)
 
 
+def begin_for_processes(argv):
+    """The same for a main that leaves TensorFlow to processes of its own.
+
+    They have oneDNN's kernels as commands do.
+    """
+    expect_flags_only(argv)
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
 def expect_flags_only(argv):
     """Ends the process with a sentence where there are other words."""
     if len(argv) > 1:

@@ -62,7 +62,7 @@ def comparisons(network, rows):
 
 
 def main(argv):
-    command.expect_flags_only(argv)
+    command.begin_for_processes(argv)
     if _SMALL.value >= _BATCH_SIZE.value:
         sys.exit(
             "error: expected small_batch_size < batch_size. Received: "

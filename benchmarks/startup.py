@@ -171,7 +171,7 @@ def measure():
 
 
 def main(argv):
-    command.expect_flags_only(argv)
+    command.begin_for_processes(argv)
     if unknown := {*_ONLY.value} - {*_PARTS}:
         sys.exit(
             f"error: expected parts among {', '.join(_PARTS)}. Received: "
