@@ -4,7 +4,14 @@ import shutil
 
 from absl.testing import absltest
 
-from atat_tf import archiving, evaluation, ledger, model_card, run_folder
+from atat_tf import (
+    archiving,
+    evaluation,
+    ledger,
+    model_card,
+    run_folder,
+    table_records,
+)
 from atat_tf.errors import InputError
 from tests import report_runs, table_runs
 
@@ -77,6 +84,19 @@ class ArchivingTest(absltest.TestCase):
         self.assertIn("ε = 8/255", card)
         card = (self.run / "teacher" / model_card.FILE).read_text()
         self.assertIn("Not run.", card)
+
+    def test_the_card_counts_a_tables_columns_in_the_ledger(self):
+        mark = evaluation.open_run(self.run, 40).ledger.identity
+        part = {"num_images": 40, "identity": mark, "columns": {"clean": []}}
+        facts = {"data": "some", "commit": "c0ffee", "hardware": "an abacus"}
+        table_records.add(self.run, "frozen", [part], facts)
+        sizes = archiving.archive(self.run, self.folder / "archive")
+        self.assertIn("evaluation_frozen.json", sizes)
+        card = (self.folder / "archive" / model_card.FILE).read_text()
+        self.assertIn("Counted from the ledger", card)
+        self.assertIn("commit c0ffee; an abacus.", card)
+        self.assertIn(mark["weights"], card)
+        self.assertNotIn("FGSM", card)
 
     def test_a_run_that_is_not_over_is_refused(self):
         run_folder.write_metrics(self.run, [{"epoch": 1}])
