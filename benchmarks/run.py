@@ -95,7 +95,7 @@ def _chosen(names):
 
 
 def main(argv):
-    command.expect_flags_only(argv)
+    command.begin_for_processes(argv)
     names = _ONLY.value or [suite.name for suite in suites.SUITES]
     chosen = _chosen(names)
     if _LIST.value:
