@@ -9,7 +9,13 @@ TensorBoard's files are left behind.
 import pathlib
 import shutil
 
-from atat_tf import ledger, model_card, run_folder, shift_measurement
+from atat_tf import (
+    ledger,
+    model_card,
+    model_files,
+    run_folder,
+    shift_measurement,
+)
 from atat_tf.errors import expect
 
 _WEIGHTS = "best"
@@ -19,6 +25,7 @@ _KEPT = (
     run_folder.METRICS,
     run_folder.RESULTS,
     run_folder.CHECKLIST,
+    model_files.FILE,
     shift_measurement.FILE,
     "evaluation_*.json",
 )
@@ -41,8 +48,11 @@ def archive(workdir, output):
     weights = run_folder.weights_path(workdir, _WEIGHTS)
     rows = run_folder.read_metrics(workdir)
     config = run_folder.read_json(workdir / run_folder.CONFIG)
+    # A run that its guard ended has fewer epochs, and its results.
+    has_results = (workdir / run_folder.RESULTS).exists()
+    is_over = has_results or len(rows) >= config["num_epochs"]
     expect(
-        weights.exists() and len(rows) >= config["num_epochs"],
+        weights.exists() and is_over,
         f"a run whose {config['num_epochs']} epochs are over",
         workdir=str(workdir),
         epochs=len(rows),

@@ -86,8 +86,10 @@ def _facts(workdir, config, record):
         ("optimizer", settings["optimizer"]),
         ("batch size", config.batch_size),
         ("epochs", f"{len(rows)} of {config.num_epochs}"),
-        ("weights", f"of epoch {report_curves.kept_epoch(rows)}"),
     ]
+    kept = report_curves.kept_epoch(rows)
+    if kept is not None:
+        facts.append(("weights", f"of epoch {kept}"))
     if record:
         digest = record["parts"][0]["identity"]["weights"]
         facts.append(("digest of the weights", f"`{digest}`"))

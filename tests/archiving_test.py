@@ -29,6 +29,7 @@ class ArchivingTest(absltest.TestCase):
             values["num_epochs"] = 3
             run_folder.write_json(path / run_folder.CONFIG, values)
         (self.run / "checkpoints").mkdir()
+        (self.run / "model.keras").write_bytes(b"of a run with --model")
         (self.run / "last.weights.h5").write_bytes(b"large")
 
     def test_what_is_kept_and_what_is_left(self):
@@ -39,6 +40,7 @@ class ArchivingTest(absltest.TestCase):
             "metrics.jsonl",
             "results.json",
             "best.weights.h5",
+            "model.keras",
             "ledger.jsonl.xz",
             "MODEL_CARD.md",
             "teacher/config.json",
@@ -100,6 +102,7 @@ class ArchivingTest(absltest.TestCase):
 
     def test_a_run_that_is_not_over_is_refused(self):
         run_folder.write_metrics(self.run, [{"epoch": 1}])
+        (self.run / run_folder.RESULTS).unlink()
         with self.assertRaisesRegex(InputError, "3 epochs are over.*epochs=1"):
             archiving.archive(self.run, self.folder / "archive")
         self.assertFalse((self.folder / "archive").exists())
