@@ -22,8 +22,9 @@ _ENLARGED_SIDE = 192  # pixels of an image under a map, at least
 _LINES = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 3)))
 _CAPTION = {"fontsize": 6, "family": "monospace", "linespacing": 1.3}
-_CAPTION_COLUMNS = 19.5  # characters an inch
-_MARGINS = 0.5  # inches beside a caption, both
+# Characters an inch: 20 on paper, fewer on coarse grids, where each of them is
+# rounded up to whole pixels.
+_CAPTION_COLUMNS = 16
 _TITLE_COLUMNS = 13
 
 
@@ -211,7 +212,7 @@ def _figure(width, height, title, caption):
     figure.suptitle(
         textwrap.fill(title, int(width * _TITLE_COLUMNS)), fontsize=11
     )
-    columns = int((width - _MARGINS) * _CAPTION_COLUMNS)
+    columns = int(width * _CAPTION_COLUMNS)
     lines = [
         textwrap.fill(line, columns, break_long_words=True)
         for line in caption.splitlines()
