@@ -11,11 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf import (
+    attacks,
     attention,
     attention_shift,
     columns,
     evaluation,
     experiment,
+    frozen,
     losses,
     models,
     run_folder,
@@ -24,18 +26,23 @@ from atat_tf import (
 FILE = "attention_shift.json"
 # The paper's layer, for every row alike.
 LAYER = "features"
+# Where on the attack's way the attacked image is taken. The ledger's own
+# candidate is the point at which an image broke: after fewer steps for images
+# that break than for those that stand, which would decide the comparison.
+POINT = "last"
 
 
 def measure(workdir, column, num_images, dataset, facts):
     """Measures a run and writes attention_shift.json.
 
-    The attacked image is the attack's candidate: the point at which it broke,
-    or the one that came closest. Maps are of the true class. The attack is
-    run anew with the ledger's seed, since a ledger keeps no images.
+    The attacked image is the attack's last point, after all of its steps,
+    whether or not an earlier point broke the image. Maps are of the true
+    class. The attack is run anew with the ledger's seed, since a ledger keeps
+    no images.
 
     Args:
       workdir: a trained run folder.
-      column: of one attack, as "pgd20".
+      column: of one PGD without restarts, as "pgd20".
       num_images: the first so many test images; None for all.
       dataset: its Dataset.
       facts: what else is recorded: commit, hardware, ...
@@ -50,14 +57,10 @@ def measure(workdir, column, num_images, dataset, facts):
         run.config, [column], dataset.spec.num_classes
     )
     (attack,) = built[column]
-    adversarials = {}
-    evaluation.standing(run, built, "attention", adversarials)
-    attacked = adversarials.get(columns.description(attack), {})
-    indices = np.array(sorted(attacked), np.int64)
-    tapped = models.with_taps(run.classifier, [LAYER])
-    raw, shape = _distances(
-        tapped, run.split, indices, attacked, run.config.evaluation.batch_size
-    )
+    # The ledger gets what it lacks: verdicts on clean and attacked images.
+    stands, _ = evaluation.standing(run, {"clean": (), **built}, "attention")
+    indices = np.flatnonzero(stands["clean"])
+    raw, shape = _distances(run, attack.attack, indices)
     record = {
         **facts,
         "identity": run.ledger.identity,
@@ -65,6 +68,7 @@ def measure(workdir, column, num_images, dataset, facts):
         "column": column,
         "num_images": len(run.split),
         "layer": LAYER,
+        "point": POINT,
         "indices": indices.tolist(),
         "distance": raw,
         "shape_distance": shape,
@@ -79,18 +83,37 @@ def read(workdir):
     return run_folder.read_json(path) if path.exists() else None
 
 
-def _distances(tapped, split, indices, attacked, batch_size):
+def is_current(record, num_images):
+    """Returns whether what `read` returned is of so many images and today's."""
+    return (
+        record is not None
+        and record["num_images"] == num_images
+        and record.get("point") == POINT
+    )
+
+
+def _distances(run, attack, indices):
+    tapped = models.with_taps(run.classifier, [LAYER])
+    logits_fn = frozen.logits_function(run.classifier)
+
+    @tf.function(reduce_retracing=True)
+    def maps(images, labels, indices):
+        seeds = attacks.example_seeds(run.seed, 0, indices)
+        adversarial = attack(logits_fn, images, labels, seeds)
+        return [
+            attention.logits_and_attention(tapped, either, labels)[1]
+            for either in (images, adversarial)
+        ]
+
     raw, shape = [], []
+    batch_size = run.config.evaluation.batch_size
     for start in range(0, len(indices), batch_size):
         group = indices[start : start + batch_size]
-        labels = split.labels[group]
-        clean = split.images[group].astype(np.float32) / np.float32(255)
-        adversarial = np.stack([attacked[i] for i in group.tolist()])
-        before, after = (
-            attention.logits_and_attention(tapped, tf.constant(images), labels)[
-                1
-            ]
-            for images in (clean, adversarial)
+        images = run.split.images[group].astype(np.float32) / np.float32(255)
+        before, after = maps(
+            tf.constant(images),
+            tf.constant(run.split.labels[group]),
+            tf.constant(group),
         )
         raw += losses.attention_distance(before, after).numpy().tolist()
         shape += attention_shift.cosine_distance(

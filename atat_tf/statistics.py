@@ -113,3 +113,28 @@ def correlations(values, broken):
     ranks = stats.mannwhitneyu(values[broken], values[~broken]).statistic
     pairs = int(broken.sum()) * int((~broken).sum())
     return {**found, "auc": float(ranks / pairs)}
+
+
+def partial_spearman(values, broken, given):
+    """Returns ρ of a number and being broken that a third does not explain.
+
+    (ρ_vb − ρ_vg ρ_bg) / √((1 − ρ_vg²)(1 − ρ_bg²)) of Spearman's ρ.
+
+    Args:
+      values: float [n].
+      broken: bool [n].
+      given: float [n], the third number.
+
+    Returns:
+      float in [−1, 1]; None where one of them does not vary, or the third
+      orders the images as one of the others does.
+    """
+    rows = np.stack([np.asarray(row, float) for row in (values, broken, given)])
+    if np.any(np.ptp(rows, axis=1) == 0):
+        return None
+    ranks = np.corrcoef(stats.rankdata(rows, axis=1))
+    both, first, second = ranks[0, 1], ranks[0, 2], ranks[1, 2]
+    left = (1 - first**2) * (1 - second**2)
+    if left < 1e-12:
+        return None
+    return float((both - first * second) / np.sqrt(left))

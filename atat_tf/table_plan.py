@@ -110,7 +110,7 @@ class Plan:
             return False
         measured = shift_measurement.read(job.workdir)
         wanted = len(self.dataset.test.take(self.scale.shift_images))
-        return measured is None or measured["num_images"] != wanted
+        return not shift_measurement.is_current(measured, wanted)
 
     def _limit(self, column):
         is_autoattack = column == tables.AUTOATTACK

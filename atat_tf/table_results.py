@@ -201,7 +201,12 @@ def _shift(key, run, measured):
         "mean_of_broken": _means(values, broken),
         "mean_of_standing": _means(values, ~broken),
         "correlations": {
-            name: statistics.correlations(numbers, broken)
+            name: {
+                **statistics.correlations(numbers, broken),
+                "spearman_given_margin": statistics.partial_spearman(
+                    numbers, broken, closeness
+                ),
+            }
             for name, numbers in values.items()
         },
     }

@@ -235,21 +235,26 @@ def _shifts(results):
                     _number(found["spearman"]),
                     p_value(found["spearman_p"]),
                     _number(found["auc"]),
+                    _number(found["spearman_given_margin"]),
                 ]
             )
     present = {shift["row"] for shift in results["shifts"]}
     for line in results["lines"]:
         if line["row"] not in present:
-            rows.append([line["label"], *[NOT_RUN] * 8])
+            rows.append([line["label"], *[NOT_RUN] * 9])
     header = ["row", "number of an image", "broken"]
     header += ["mean, broken", "mean, standing", "r", "ρ", "p of ρ", "AUC"]
+    header += ["ρ given the margin"]
     column = column_name(tables.SHIFT_COLUMN)
     notes = [
         f"Test images that are classified right; broken: by {column}. Maps of "
-        "the true class at the last spatial layer, clean against attacked.",
+        "the true class at the last spatial layer, of the clean image and "
+        "after all steps of the attack, on every image alike.",
         "r: point-biserial, ρ: Spearman, with being broken; AUC: the chance "
         "that of a broken and a standing image the broken one's number is "
-        "higher (0.5: it tells nothing). Undefined where all or none broke.",
+        "higher (0.5: it tells nothing). ρ given the margin: the part that "
+        "the clean image's margin does not explain. Undefined where all or "
+        "none broke.",
         "A correlation shows no cause: under a pooled linear head the map's "
         "sum before ReLU is the class score, so whatever lowers the score "
         "moves the map. The third number asks what the clean image alone "

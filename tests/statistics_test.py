@@ -97,6 +97,42 @@ class CorrelationsTest(absltest.TestCase):
             found = statistics.correlations(values, broken)
             self.assertEqual(set(found.values()), {None})
 
+    def test_partial_by_hand(self):
+        """Ranks 1234; 1.5, 3.5, 1.5, 3.5; 1324: of n = 4, Σ d² gives ρ.
+
+        Values and given: Σ d² = 2, ρ = 1 − 6 · 2 / 60 = 0.8. Broken against
+        values (3 − 2) / √1.25 · ½ = 1 / √5, against given (3.5 − 1.5) / √1.25
+        · ½ = 2 / √5.
+        """
+        partial = statistics.partial_spearman(
+            [1.0, 2.0, 3.0, 6.0],
+            [False, True, False, True],
+            [1.0, 3.0, 2.0, 4.0],
+        )
+        vb, vg, bg = 1 / math.sqrt(5), 0.8, 2 / math.sqrt(5)
+        by_hand = (vb - vg * bg) / math.sqrt((1 - vg**2) * (1 - bg**2))
+        self.assertAlmostEqual(partial, by_hand)
+
+    def test_partial_is_nothing_where_the_third_explains_all(self):
+        rng = np.random.default_rng(0)
+        given = rng.normal(size=2000)
+        broken = given + 0.5 * rng.normal(size=2000) > 0
+        values = given + 0.5 * rng.normal(size=2000)
+        whole = statistics.correlations(values, broken)["spearman"]
+        left = statistics.partial_spearman(values, broken, given)
+        self.assertGreater(whole, 0.5)
+        self.assertLess(abs(left), 0.2)
+
+    def test_partial_undefined(self):
+        broken = [True, False, True]
+        for values, given in (
+            ([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]),
+            ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]),
+        ):
+            self.assertIsNone(
+                statistics.partial_spearman(values, broken, given)
+            )
+
     def test_p_falls_with_evidence(self):
         rng = np.random.default_rng(0)
         broken = np.arange(200) % 2 == 0
