@@ -169,7 +169,11 @@ class PerImageStandardization(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="atat_tf")
 class BatchNormalization(layers.BatchNormalization):
-    """Batch norm whose batch statistics can be differentiated twice.
+    """Batch norm by one kernel, whose statistics can be differentiated twice.
+
+    In training TensorFlow's fused kernel does what are ten operations on
+    whole maps in Keras, and its gradient what are more. Where it cannot be
+    used, as across replicas, statistics are taken one operation at a time.
 
     TensorFlow's moments take the mean inside the variance for a constant.
     That is right for a gradient, and wrong for the gradient of a gradient,
@@ -177,6 +181,43 @@ class BatchNormalization(layers.BatchNormalization):
     Across replicas Keras subtracts a squared mean from a mean of squares, which
     in float32 leaves few digits where a channel is all but constant.
     """
+
+    def call(self, inputs, training=None, mask=None):
+        if not (training and self.trainable and self._is_fused(inputs, mask)):
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=tf.cast(inputs, tf.float32),
+            scale=self.gamma,
+            offset=self.beta,
+            mean=[],
+            variance=[],
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        # The kernel answers Σ (x − mean)² / (n − 1); Keras keeps the mean.
+        count = tf.cast(tf.size(inputs) // tf.size(mean), variance.dtype)
+        variance *= tf.maximum(count - 1, 1) / count
+        for moving, value in (
+            (self.moving_mean, mean),
+            (self.moving_variance, variance),
+        ):
+            moving.assign(
+                moving * self.momentum + value * (1.0 - self.momentum)
+            )
+        return tf.cast(outputs, self.compute_dtype)
+
+    def _is_fused(self, inputs, mask):
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        return (
+            len(inputs.shape) == 4
+            and self.axis in (-1, 3)
+            and inputs.dtype != tf.float64
+            and mask is None
+            and self.scale
+            and self.center
+            and not self.renorm
+            and not (self.synchronized and replicas > 1)
+        )
 
     def _moments(self, inputs, mask):
         if mask is not None:

@@ -14,6 +14,7 @@ from atat_tf import (
     datasets,
     experiment,
     frozen,
+    models,
     robustness,
     training_batches,
 )
@@ -52,7 +53,14 @@ def classifier(config):
     return experiment.build_classifier(config, _SPEC)
 
 
-def training_step(config, split, strategy=None, weights=None, is_folded=True):
+def training_step(
+    config,
+    split,
+    strategy=None,
+    weights=None,
+    is_folded=True,
+    is_fused=True,
+):
     """Returns a function that takes one training step as `training` does.
 
     The batch is the same each time: the input pipeline is timed apart.
@@ -63,6 +71,7 @@ def training_step(config, split, strategy=None, weights=None, is_folded=True):
       strategy: of tf.distribute; None for none at all.
       weights: of student and teacher at the start; None for random ones.
       is_folded: whether the attack has the student's batch norms folded.
+      is_fused: whether the student's batch norms are one kernel each.
 
     Returns:
       Function without argument; it returns the mean loss of the steps so far.
@@ -73,6 +82,9 @@ def training_step(config, split, strategy=None, weights=None, is_folded=True):
         if experiment.needs_teacher(config):
             teacher = classifier(config)
         student = classifier(config)
+        for layer in () if is_fused else student.layers:
+            if isinstance(layer, models.BatchNormalization):
+                layer._is_fused = lambda *_: False
         for network in (teacher, student) if weights is not None else ():
             if network is not None:
                 network.set_weights(weights)

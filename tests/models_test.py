@@ -192,7 +192,7 @@ class LayersTest(parameterized.TestCase, tf.test.TestCase):
             self.assertEqual(norms, 7 * [wanted])
 
 
-class BatchNormalizationTest(tf.test.TestCase):
+class BatchNormalizationTest(parameterized.TestCase, tf.test.TestCase):
     def test_is_keras_own_but_for_the_second_derivative(self):
         images = toys.random_images(6)
         ours, theirs = (
@@ -208,6 +208,63 @@ class BatchNormalizationTest(tf.test.TestCase):
             )
         for mine, other in zip(ours.weights, theirs.weights, strict=True):
             self.assertAllClose(mine, other, 1e-6, 1e-6)
+
+    @parameterized.named_parameters(
+        ("kernel", {}, 4, True),
+        ("vectors", {}, 2, False),
+        ("other_axis", {"axis": 1}, 4, False),
+        ("no_scale", {"scale": False}, 4, False),
+        ("no_center", {"center": False}, 4, False),
+        ("double", {"dtype": "float64"}, 4, False),
+    )
+    def test_statistics_are_keras_own(self, settings, rank, is_fused):
+        draw = np.random.default_rng(0)
+        shape = (6, 4, 5, 3)[-rank:]
+        inputs = tf.constant(draw.normal(2, 3, shape).astype(np.float32))
+        if "dtype" in settings:
+            inputs = tf.cast(inputs, settings["dtype"])
+        ours = models.BatchNormalization(**settings)
+        theirs = keras.layers.BatchNormalization(**settings)
+        self.assertAllClose(
+            ours(inputs, training=True), theirs(inputs, training=True), 1e-5
+        )
+        self.assertEqual(ours._is_fused(inputs, None), is_fused)
+        for mine, other in zip(ours.weights, theirs.weights, strict=True):
+            self.assertAllClose(mine, other, 1e-5, 1e-6)
+
+    def test_a_frozen_layer_stays_as_it_is(self):
+        layer = models.BatchNormalization(trainable=False)
+        images = toys.random_images(6)
+        self.assertAllClose(
+            layer(images, training=True), layer(images, training=False)
+        )
+        self.assertAllEqual(layer.moving_mean, np.zeros(3))
+
+    def test_kernels_derivatives_are_those_of_the_operations(self):
+        """First and second, of a function that needs both statistics."""
+        images = toys.random_images(6)
+
+        def derivatives(is_fused):
+            layer = models.BatchNormalization()
+            layer.build(images.shape)
+            layer.gamma.assign([0.5, -1.2, 2.0])
+            if not is_fused:
+                layer._is_fused = lambda *_: False
+            x = tf.constant(images)
+            with tf.GradientTape() as outer:
+                outer.watch(x)
+                with tf.GradientTape() as inner:
+                    inner.watch(x)
+                    value = tf.reduce_sum(tf.sin(layer(x, training=True)))
+                first = inner.gradient(value, x)
+                squares = tf.reduce_sum(first**2 * tf.cos(x))
+            return first, *outer.gradient(squares, [x, layer.gamma.value])
+
+        for fused, plain in zip(
+            derivatives(True), derivatives(False), strict=True
+        ):
+            self.assertGreater(np.abs(plain).max(), 0)
+            self.assertAllClose(fused, plain, 1e-4, 1e-4 * np.abs(plain).max())
 
     def test_second_derivative(self):
         """Of var(x, 0) in x, by hand.
