@@ -214,12 +214,11 @@ def _affine(scale, shift):
     It is TensorFlow's kernel of batch norms, which takes a ReLU behind it
     along; its own gradient would also be that of scale and shift.
     """
-    nothing, one = tf.zeros_like(shift), tf.ones_like(scale)
 
     @tf.custom_gradient
     def affine(x):
         def gradient(upstream):
-            return upstream * scale
+            return _affine(scale, tf.zeros_like(shift))(upstream)
 
         if len(x.shape) != 4:
             return x * scale + shift, gradient
@@ -227,8 +226,8 @@ def _affine(scale, shift):
             x=x,
             scale=scale,
             offset=shift,
-            mean=nothing,
-            variance=one - _EPSILON,
+            mean=tf.zeros_like(shift),
+            variance=tf.ones_like(scale) - _EPSILON,
             epsilon=_EPSILON,
             is_training=False,
         )
