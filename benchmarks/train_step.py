@@ -2,6 +2,7 @@
 
   python -m benchmarks.train_step
   python -m benchmarks.train_step --depth=16 --width=4 --repeats=9 --json=FILE
+  python -m benchmarks.train_step --bfloat16
 
 Images are uniformly random uint8, 32 x 32 x 3. Every ratio is the ATAT step
 over the row's, round by round in one run; goals are stated, not asserted. With
@@ -25,12 +26,16 @@ _BATCH_SIZE = flags.DEFINE_integer(
 _REPEATS = flags.DEFINE_integer(
     "repeats", 5, "rounds, each of every row once", lower_bound=5
 )
+_WITH_BFLOAT16 = flags.DEFINE_bool(
+    "bfloat16", False, "a row in mixed_bfloat16; slow where it is emulated"
+)
 _JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
 _ATAT = "ATAT step"
 _NO_STRATEGY = "ATAT, no strategy"
 _NOT_FOLDED = "ATAT, norms not folded"
 _NOT_FUSED = "ATAT, norms not one kernel"
+_BFLOAT16 = "ATAT, mixed_bfloat16"
 _AT = "AT step"
 _SUM = "sum of three passes"
 _UPDATE = "SGD update"
@@ -42,17 +47,19 @@ _GOALS = {
     _NO_STRATEGY: "",
     _NOT_FOLDED: "",
     _NOT_FUSED: "",
+    _BFLOAT16: "",
     _PIPELINE: ">= 10",
 }
 
 
-def measure(depth, width, batch_size, repeats):
+def measure(depth, width, batch_size, repeats, with_bfloat16=False):
     """Returns the timed things' rows, and {what: [seconds]} of the rounds.
 
     Args:
       depth, width: of the Wide ResNet.
       batch_size: b.
       repeats: number of rounds.
+      with_bfloat16: whether there is a row of it.
     """
     from atat_tf import experiment
     from benchmarks import timings
@@ -63,6 +70,11 @@ def measure(depth, width, batch_size, repeats):
     split = timings.random_split(batch_size)
     strategy = experiment.build_strategy(None)
     passes = timings.unavoidable_passes(config, split)
+    more = {}
+    if with_bfloat16:
+        half = timings.resolved_config("atat", *sizes)
+        half.precision = "mixed_bfloat16"
+        more[_BFLOAT16] = timings.training_step(half, split, strategy)
     clock, processor = timings.round_robin(
         {
             _ATAT: timings.training_step(config, split, strategy),
@@ -75,6 +87,7 @@ def measure(depth, width, batch_size, repeats):
             _NOT_FUSED: timings.training_step(
                 config, split, strategy, is_fused=False
             ),
+            **more,
             _PIPELINE: timings.input_pipeline(batch_size),
         },
         repeats,
@@ -93,6 +106,7 @@ def measure(depth, width, batch_size, repeats):
         _NO_STRATEGY,
         _NOT_FOLDED,
         _NOT_FUSED,
+        *more,
         _PIPELINE,
     )
     return [_row(name, clock, processor) for name in order], clock
@@ -189,7 +203,9 @@ def main(argv):
     }
     results = {"size": size, "images": "random uint8", "surroundings": about}
     try:
-        results["rows"], clock = measure(**size)
+        results["rows"], clock = measure(
+            **size, with_bfloat16=_WITH_BFLOAT16.value
+        )
     except InputError as error:
         sys.exit(f"error: {error}")
     results["comparisons"] = comparisons(size, results["rows"], clock)
