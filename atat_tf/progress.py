@@ -5,6 +5,7 @@ plain line now and then.
 """
 
 import contextlib
+import os
 import time
 
 from rich.console import Console
@@ -18,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 _LINE_EVERY_SECONDS = 60.0
+_FILE_WIDTH = 200
 
 
 def console(quiet=False):
@@ -108,4 +110,8 @@ def table(title, columns, rows):
         printed.add_column(column, justify="right" if number else "left")
     for row in rows:
         printed.add_row(*row)
-    console().print(printed)
+    screen = console()
+    if not screen.is_terminal and "COLUMNS" not in os.environ:
+        # A file has no width that cells would have to be broken for.
+        screen = Console(highlight=False, width=_FILE_WIDTH)
+    screen.print(printed)
