@@ -171,9 +171,8 @@ class PerImageStandardization(layers.Layer):
 class BatchNormalization(layers.BatchNormalization):
     """Batch norm by one kernel, whose statistics can be differentiated twice.
 
-    In training TensorFlow's fused kernel does what are ten operations on
-    whole maps in Keras, and its gradient what are more. Where it cannot be
-    used, as across replicas, statistics are taken one operation at a time.
+    In training TensorFlow's fused kernel does what are ten operations on whole
+    maps in Keras; across replicas statistics are taken one operation at a time.
 
     TensorFlow's moments take the mean inside the variance for a constant.
     That is right for a gradient, and wrong for the gradient of a gradient,
