@@ -69,9 +69,8 @@ class MeasureTest(tf.test.TestCase):
     def _last_points(self, run):
         """Two steps of PGD written out, from the ledger's random starts."""
         images = run.split.images.astype(np.float32) / np.float32(255)
-        attack = experiment.build_columns(run.config, ["pgd2"])["pgd2"][
-            0
-        ].attack
+        (steps,) = experiment.build_columns(run.config, ["pgd2"])["pgd2"]
+        attack = steps.attack
         seeds = attacks.example_seeds(run.seed, 0, np.arange(len(images)))
         point = attack.first_point(tf.constant(images), seeds).numpy()
         for _ in range(2):
