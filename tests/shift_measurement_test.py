@@ -40,7 +40,7 @@ class MeasureTest(tf.test.TestCase):
     def test_numpy_twin(self):
         """ATT = ReLU(Σ_k W_kc A_k) / (h · w) under a pooled linear head."""
         run = evaluation.open_run(self.workdir, 100, dataset=self.dataset)
-        attacked = self._last_points(run)
+        last, before_last = (self._points(run, steps) for steps in (2, 1))
         stands, _ = evaluation.standing(
             run, experiment.build_columns(run.config, ["clean"]), "again"
         )
@@ -57,23 +57,28 @@ class MeasureTest(tf.test.TestCase):
 
         for number, index in enumerate(self.record["indices"]):
             label = run.split.labels[index]
-            clean = run.split.images[index] / np.float32(255)
-            before = attention_map(clean, label)
-            after = attention_map(attacked[index], label)
-            self.assertAllClose(
-                self.record["distance"][number],
-                np.linalg.norm(before - after),
-                rtol=1e-3,
+            clean = attention_map(
+                run.split.images[index] / np.float32(255), label
             )
+            at_last, at_before_last = (
+                np.linalg.norm(clean - attention_map(points[index], label))
+                for points in (last, before_last)
+            )
+            # A pixel whose gradient is all but zero goes up with one
+            # processor's kernels and down with another's. Some pixels of
+            # 3,072 are far less than a step of all.
+            measured = self.record["distance"][number]
+            self.assertAllClose(measured, at_last, rtol=0.03)
+            self.assertNotAllClose(measured, at_before_last, rtol=0.03)
 
-    def _last_points(self, run):
-        """Two steps of PGD written out, from the ledger's random starts."""
+    def _points(self, run, num_steps):
+        """Steps of PGD written out, from the ledger's random starts."""
         images = run.split.images.astype(np.float32) / np.float32(255)
         (steps,) = experiment.build_columns(run.config, ["pgd2"])["pgd2"]
         attack = steps.attack
         seeds = attacks.example_seeds(run.seed, 0, np.arange(len(images)))
         point = attack.first_point(tf.constant(images), seeds).numpy()
-        for _ in range(2):
+        for _ in range(num_steps):
             with tf.GradientTape() as tape:
                 pixels = tf.constant(point)
                 tape.watch(pixels)
