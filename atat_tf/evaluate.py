@@ -110,11 +110,11 @@ def _refuse_contradictions(workdirs):
 
 def _refuse_other_config(config):
     """A run is rebuilt from its own config; a flag may only agree with it."""
-    from atat_tf import evaluation, experiment
+    from atat_tf import evaluation, run_config
 
-    there = experiment.to_dict(config)
+    there = run_config.to_dict(config)
     if command_line.recipe_given():
-        here = experiment.to_dict(experiment.resolve(command_line.config()))
+        here = run_config.to_dict(run_config.resolve(command_line.config()))
     else:
         here, there = command_line.overrides(), _flat(there)
         there = {name: there.get(name) for name in here}

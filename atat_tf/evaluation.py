@@ -20,6 +20,7 @@ from atat_tf import (
     model_files,
     progress,
     robustness,
+    run_config,
     run_folder,
     sources,
     verdicts,
@@ -34,7 +35,7 @@ def load_config(workdir):
       InputError: the folder holds no run.
     """
     path = pathlib.Path(workdir) / run_folder.CONFIG
-    return experiment.from_dict(run_folder.read_json(path))
+    return run_config.from_dict(run_folder.read_json(path))
 
 
 def load_dataset(config, data_dir=None):

@@ -1,15 +1,13 @@
 """From a config to objects; the only file that knows every registry.
 
-A ConfigDict enters; it leaves resolved and checked, or as the data set,
-classifier, attack, defense and trainer that it names.
+A resolved ConfigDict enters; it leaves checked, or as the classifier, attack,
+defense and trainer that it names.
 """
 
 import dataclasses
 import inspect
-import json
 
 import keras
-import ml_collections
 import tensorflow as tf
 
 from atat_tf import (
@@ -17,7 +15,6 @@ from atat_tf import (
     attacks,
     cifar_backbones,
     columns,
-    datasets,
     defenses,
     guard,
     image_folders,
@@ -29,96 +26,15 @@ from atat_tf import (
     training_attacks,
 )
 from atat_tf.errors import expect, unknown
-from configs import base
 
 BACKBONES = {**models.BACKBONES, **cifar_backbones.BACKBONES}
-
-
-def resolve(config):
-    """Returns a copy in which no field is left to the data set.
-
-    Args:
-      config: from a recipe, with None where BY_DATASET decides.
-    """
-    config = config.copy_and_resolve_references()
-    config.unlock()
-    sources.resolve(config)
-    is_folder = image_folders.is_folder(config.dataset)
-    kind = "folder" if is_folder else config.dataset
-    defaults = dict(base.BY_DATASET.get(kind, base.BY_DATASET[""]))
-    if config.defense.name == "standard":
-        # Standard training is the teacher's, whoever trains it.
-        defaults["num_epochs"] = defaults["teacher_num_epochs"]
-        rate = defaults["teacher_learning_rate"]
-        defaults["optimizer.learning_rate"] = rate
-        defaults["guard"] = "off"
-    by_attack = base.BY_ATTACK.get(config.attack.name, base.BY_ATTACK[""])
-    defaults = {**by_attack, **defaults}
-    if config.model:
-        defaults |= base.FOR_MODEL
-    if "layers" in config.defense:
-        defaults["defense.layers"] = (
-            (models.DEEPEST,) if config.model else ("features",)
-        )
-    for path, value in defaults.items():
-        *sections, field = path.split(".")
-        section = config
-        for name in sections:
-            section = section[name]
-        if section[field] is None:
-            section[field] = value
-    if config.num_validation is None and config.dataset in datasets.SPECS:
-        spec = datasets.SPECS[config.dataset]
-        config.num_validation = spec.num_validation
-    return config.lock()
-
-
-def to_dict(config):
-    """Returns the config as JSON holds it: dictionaries, lists and scalars."""
-    return json.loads(config.to_json())
-
-
-def from_dict(values):
-    """Returns the ConfigDict that `to_dict` came from.
-
-    What a run of an earlier version does not say has its default.
-    """
-    defaults = to_dict(base.get_config())
-    missing = {f: defaults[f] for f in sources.LATER_FIELDS if f not in values}
-    return ml_collections.ConfigDict(_with_tuples(missing | values)).lock()
-
-
-def teacher_config(config):
-    """Returns the config that trains the teacher of `config`.
-
-    The standard recipe on the same data, backbone and optimizer.
-    """
-    teacher = config.copy_and_resolve_references()
-    teacher.unlock()
-    teacher.defense = ml_collections.ConfigDict({"name": "standard"})
-    teacher.num_epochs = config.teacher_num_epochs
-    teacher.optimizer.learning_rate = config.teacher_learning_rate
-    teacher.attack.name = "pgd"
-    teacher.guard = "off"
-    teacher.student_start = "random"
-    if config.model:
-        teacher.student_start = "teacher"
-        teacher.num_epochs = 0  # it is the file's
-    teacher.teacher = ""
-    return teacher.lock()
-
-
-def needs_teacher(config):
-    """Returns whether the loss or the student's start reads a teacher."""
-    from_teacher = config.student_start == "teacher"
-    return from_teacher or defenses.DEFENSES[config.defense.name].needs_teacher
 
 
 def validate(config, data_dir=None):
     """Checks a resolved config, before any long work.
 
     Args:
-      config: from `resolve`.
+      config: from `run_config.resolve`.
       data_dir: where the data set is.
 
     Raises:
@@ -399,9 +315,3 @@ def _factory(kind, registry, name):
     if name not in registry:
         raise unknown(kind, name, registry)
     return registry[name]
-
-
-def _with_tuples(values):
-    if isinstance(values, dict):
-        return {name: _with_tuples(value) for name, value in values.items()}
-    return tuple(values) if isinstance(values, list) else values

@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from atat_tf import experiment, model_files, progress, robustness, run_folder
+from atat_tf import (
+    experiment,
+    model_files,
+    progress,
+    robustness,
+    run_config,
+    run_folder,
+)
 
 
 def write_teacher(config, folder, dataset):
@@ -18,12 +25,12 @@ def write_teacher(config, folder, dataset):
     """
     run_folder.create(folder)
     model_files.keep(config.model, folder)
-    teacher_config = experiment.teacher_config(config)
+    teacher_config = run_config.teacher_config(config)
     classifier = experiment.build_classifier(
         teacher_config, dataset.spec, folder / model_files.FILE
     )
     run_folder.write_json(
-        folder / run_folder.CONFIG, experiment.to_dict(teacher_config)
+        folder / run_folder.CONFIG, run_config.to_dict(teacher_config)
     )
     run_folder.save_weights(folder, "best", classifier)
     correct = robustness.Evaluator(classifier, {"clean": None}).correct(

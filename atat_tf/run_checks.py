@@ -2,7 +2,7 @@
 
 import pathlib
 
-from atat_tf import evaluation, experiment, run_folder
+from atat_tf import evaluation, run_config, run_folder
 from atat_tf.errors import InputError
 
 # Fields in which a run may differ from what it began with.
@@ -25,9 +25,9 @@ def expect_same_config(workdir, config):
     path = workdir / run_folder.CONFIG
     if not path.exists():
         return
-    here = experiment.to_dict(config)
-    there = experiment.from_dict(run_folder.read_json(path))
-    there = experiment.to_dict(there)
+    here = run_config.to_dict(config)
+    there = run_config.from_dict(run_folder.read_json(path))
+    there = run_config.to_dict(there)
     # Runs from before there were several training attacks had PGD.
     there.setdefault("attack", {}).setdefault("name", "pgd")
     for field in _MOVE_NO_WEIGHT:
@@ -48,8 +48,8 @@ def expect_fitting_teacher(config):
       config: resolved; `teacher` names a run folder.
     """
     path = pathlib.Path(config.teacher) / run_folder.CONFIG
-    teacher = experiment.from_dict(run_folder.read_json(path))
-    teacher = experiment.to_dict(teacher)
+    teacher = run_config.from_dict(run_folder.read_json(path))
+    teacher = run_config.to_dict(teacher)
     fields = (
         "dataset",
         "backbone",
@@ -57,7 +57,7 @@ def expect_fitting_teacher(config):
         "split_seed",
         "num_validation",
     )
-    here = {f: experiment.to_dict(config)[f] for f in fields}
+    here = {f: run_config.to_dict(config)[f] for f in fields}
     there = {f: teacher.get(f) for f in fields}
     differing = evaluation.differences(here, there)
     if differing:

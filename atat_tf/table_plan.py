@@ -17,6 +17,7 @@ from atat_tf import (
     evaluation,
     experiment,
     run_checks,
+    run_config,
     run_folder,
     shift_measurement,
     table_records,
@@ -168,7 +169,7 @@ def jobs_of_row(row, table, scale, seed, folder):
     """
     config = _config(row, table, scale, seed)
     job_folder = table_records.folder_of(folder, config.dataset, row.key, seed)
-    if row.recipe == _TEACHER_RECIPE or not experiment.needs_teacher(config):
+    if row.recipe == _TEACHER_RECIPE or not run_config.needs_teacher(config):
         return [Job(row, seed, job_folder, config)]
     teacher = _teacher_row(config.backbone.name)
     source = table_records.folder_of(folder, config.dataset, teacher.key, seed)
@@ -229,7 +230,7 @@ def _config(row, table, scale, seed):
         # Standard training is the teacher's, whoever trains it.
         changes["num_epochs"] = changes["teacher_num_epochs"]
     config.update_from_flattened_dict(changes)
-    config = experiment.resolve(config)
+    config = run_config.resolve(config)
     if row.equal_cost_to:
         other = _config(tables.ROWS[row.equal_cost_to], table, scale, seed)
         config.unlock()
@@ -244,8 +245,8 @@ def _equal_cost_epochs(config, other):
     In forward passes an image; the other's teacher is part of its cost.
     """
     cost = other.num_epochs * training_cost.passes_per_image(other)
-    if experiment.needs_teacher(other):
-        teacher = experiment.teacher_config(other)
+    if run_config.needs_teacher(other):
+        teacher = run_config.teacher_config(other)
         cost += teacher.num_epochs * training_cost.passes_per_image(teacher)
     return math.ceil(cost / training_cost.passes_per_image(config))
 

@@ -24,6 +24,7 @@ from atat_tf import (
     models,
     progress,
     run_checks,
+    run_config,
     run_folder,
     training_batches,
     training_cost,
@@ -60,7 +61,7 @@ def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
         # Before TensorFlow has run anything, as a saved model's config does.
         strategy = workers.build_strategy(members, num_devices)
     with lost_workers.watched(members):
-        config = experiment.resolve(config)
+        config = run_config.resolve(config)
         experiment.validate(config, data_dir)
         if members.is_chief:
             run_checks.expect_same_config(workdir, config)
@@ -93,7 +94,7 @@ def _train(config, workdir, dataset, strategy):
     if team.is_chief:
         run_folder.create(workdir)
     teacher = None
-    if experiment.needs_teacher(config):
+    if run_config.needs_teacher(config):
         teacher = _teacher(config, workdir, dataset, strategy)
     trained = _Run(config, workdir, dataset, strategy, teacher).train()
     team.total(0)  # all leave together: who is missing earlier is lost
@@ -105,7 +106,7 @@ def _teacher(config, workdir, dataset, strategy):
         source = pathlib.Path(config.teacher)
     else:
         source = workdir / "teacher"
-        teacher_config = experiment.teacher_config(config)
+        teacher_config = run_config.teacher_config(config)
         is_chief = workers.Team(strategy).is_chief
         if is_chief:
             run_checks.expect_same_config(source, teacher_config)
@@ -187,7 +188,7 @@ class _Run:
         if self.config.model:
             model_files.keep(self.config.model, self.workdir)
         run_folder.write_json(
-            self.workdir / run_folder.CONFIG, experiment.to_dict(self.config)
+            self.workdir / run_folder.CONFIG, run_config.to_dict(self.config)
         )
 
     def _train_from(self, facts):

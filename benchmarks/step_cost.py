@@ -16,7 +16,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from atat_tf import datasets, experiment
+from atat_tf import datasets, experiment, run_config
 from benchmarks import cost_model, sizes
 from configs import atat
 
@@ -73,7 +73,7 @@ def _config(settings):
     config.optimizer.learning_rate = 1e-6
     for field in ("micro_batch_size", "attack_batch_size", "remat"):
         config[field] = getattr(settings, field)
-    config = experiment.resolve(config)
+    config = run_config.resolve(config)
     experiment.validate(config)
     return config
 

@@ -16,6 +16,7 @@ from atat_tf import (
     frozen,
     models,
     robustness,
+    run_config,
     training_batches,
 )
 from configs import at, atat
@@ -34,7 +35,7 @@ def resolved_config(method, depth, width, batch_size):
     config.batch_size = batch_size
     # Labels at random teach nothing: the weights stay about as they began.
     config.optimizer.learning_rate = 1e-6
-    config = experiment.resolve(config)
+    config = run_config.resolve(config)
     experiment.validate(config)
     return config
 
@@ -79,7 +80,7 @@ def training_step(
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
         teacher = None
-        if experiment.needs_teacher(config):
+        if run_config.needs_teacher(config):
             teacher = classifier(config)
         student = classifier(config)
         for layer in () if is_fused else student.layers:

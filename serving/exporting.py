@@ -19,8 +19,8 @@ from atat_tf import (
     classifiers,
     datasets,
     evaluation,
-    experiment,
     model_files,
+    run_config,
     run_folder,
     sources,
 )
@@ -107,7 +107,7 @@ def export_model(
 
 def _teacher(workdir, config, spec):
     """Returns the run's teacher, or None where it has none (any more)."""
-    if not experiment.needs_teacher(config):
+    if not run_config.needs_teacher(config):
         return None
     source = run_folder.teacher_folder(workdir, config.teacher)
     if not run_folder.weights_path(source, "best").exists():

@@ -27,9 +27,9 @@ from atat_tf import (
     classifiers,
     datasets,
     evaluation,
-    experiment,
     ledger,
     losses,
+    run_config,
     run_folder,
 )
 from tests import runs, trained_runs
@@ -131,7 +131,7 @@ def _open_run(classifier, folder, count=_IMAGES):
         ),
     )
     return evaluation.OpenRun(
-        experiment.resolve(runs.config("at")),
+        run_config.resolve(runs.config("at")),
         dataset,
         classifier,
         attacker.Attacker(classifier, 100),

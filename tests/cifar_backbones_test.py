@@ -15,6 +15,7 @@ from atat_tf import (
     experiment,
     frozen,
     models,
+    run_config,
 )
 from atat_tf.errors import InputError
 from tests import runs, toys
@@ -91,7 +92,7 @@ class CifarBackbonesTest(parameterized.TestCase, tf.test.TestCase):
 
     @parameterized.parameters(*_BACKBONES)
     def test_is_built_from_a_config(self, name):
-        config = experiment.resolve(runs.config("at", backbone__name=name))
+        config = run_config.resolve(runs.config("at", backbone__name=name))
         experiment.validate(config)
         model = experiment.build_classifier(config, datasets.SPECS["digits"])
         self.assertEqual(model.name, name)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from atat_tf import evaluation, experiment, run_folder
+from atat_tf import evaluation, run_config, run_folder
 from atat_tf.errors import InputError
 from tests import runs, trained_runs
 
@@ -129,9 +129,9 @@ class CommandTest(tf.test.TestCase):
     def test_a_config_may_only_agree_with_the_runs_own(self):
         workdir = pathlib.Path(self.get_temp_dir()) / "config_only"
         run_folder.create(workdir)
-        config = experiment.resolve(runs.config("at"))
+        config = run_config.resolve(runs.config("at"))
         run_folder.write_json(
-            workdir / "config.json", experiment.to_dict(config)
+            workdir / "config.json", run_config.to_dict(config)
         )
         for words, message in (
             (["--config.num_epochs=7"], "num_epochs=7 here, 2 there"),

@@ -12,6 +12,7 @@ from atat_tf import (
     datasets,
     defenses,
     experiment,
+    run_config,
     training_attacks,
 )
 from atat_tf.errors import InputError
@@ -40,7 +41,7 @@ def _config(**overrides):
     values = base.get_config()
     overrides = {k.replace("__", "."): v for k, v in overrides.items()}
     values.update_from_flattened_dict(overrides)
-    return experiment.resolve(values)
+    return run_config.resolve(values)
 
 
 class ResolveTest(parameterized.TestCase, tf.test.TestCase):
@@ -50,7 +51,7 @@ class ResolveTest(parameterized.TestCase, tf.test.TestCase):
     def test_every_recipe_is_valid_on_every_data_set(self, method, dataset):
         values = _recipe(method)
         values.dataset = dataset
-        config = experiment.resolve(values)
+        config = run_config.resolve(values)
         experiment.validate(config)
         defense = experiment.build_defense(config)
         expected = defenses.DEFENSES[_RECIPES[method]]
@@ -66,17 +67,17 @@ class ResolveTest(parameterized.TestCase, tf.test.TestCase):
         ("fast", defenses.ATAT(1, 1)),
     )
     def test_what_recipes_say(self, method, expected):
-        config = experiment.resolve(_recipe(method))
+        config = run_config.resolve(_recipe(method))
         self.assertEqual(experiment.build_defense(config), expected)
 
     @parameterized.parameters("released_cifar10", "released_cifar100")
     def test_the_released_codes_protocol(self, method):
         """Its network, a teacher, and a student from random weights."""
-        config = experiment.resolve(_recipe(method))
+        config = run_config.resolve(_recipe(method))
         self.assertEqual(config.backbone.name, "madry_wide_resnet")
         self.assertEqual(config.student_start, "random")
-        self.assertTrue(experiment.needs_teacher(config))
-        teacher = experiment.teacher_config(config)
+        self.assertTrue(run_config.needs_teacher(config))
+        teacher = run_config.teacher_config(config)
         self.assertEqual(teacher.backbone, config.backbone)
 
     def test_the_papers_protocol(self):
@@ -110,7 +111,7 @@ class ResolveTest(parameterized.TestCase, tf.test.TestCase):
 
     @parameterized.parameters(*_RECIPES)
     def test_small_recipe(self, method):
-        config = experiment.resolve(small.get_config(method))
+        config = run_config.resolve(small.get_config(method))
         experiment.validate(config)
         self.assertEqual(config.defense.name, _RECIPES[method])
         self.assertEqual(config.backbone.depth, 10)
@@ -121,17 +122,17 @@ class ResolveTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_json_round_trip(self):
         config = _config()
-        there = experiment.from_dict(experiment.to_dict(config))
-        self.assertEqual(experiment.to_dict(there), experiment.to_dict(config))
+        there = run_config.from_dict(run_config.to_dict(config))
+        self.assertEqual(run_config.to_dict(there), run_config.to_dict(config))
         self.assertEqual(
             experiment.build_defense(there), experiment.build_defense(config)
         )
 
     def test_the_teachers_config(self):
         config = _config(dataset="digits", defense__layers=("features",))
-        teacher = experiment.teacher_config(config)
+        teacher = run_config.teacher_config(config)
         self.assertEqual(teacher.num_epochs, config.teacher_num_epochs)
-        self.assertFalse(experiment.needs_teacher(teacher))
+        self.assertFalse(run_config.needs_teacher(teacher))
         experiment.validate(teacher)
         self.assertEqual(teacher.backbone, config.backbone)
 
@@ -140,9 +141,9 @@ class ResolveTest(parameterized.TestCase, tf.test.TestCase):
         values = _recipe("standard")
         values.dataset = dataset
         self.assertEqual(
-            experiment.to_dict(experiment.resolve(values)),
-            experiment.to_dict(
-                experiment.teacher_config(_config(dataset=dataset))
+            run_config.to_dict(run_config.resolve(values)),
+            run_config.to_dict(
+                run_config.teacher_config(_config(dataset=dataset))
             ),
         )
 
@@ -209,10 +210,10 @@ class AttackTest(parameterized.TestCase, tf.test.TestCase):
         )
 
     def test_a_config_from_before_names_is_pgd(self):
-        values = experiment.to_dict(_config())
+        values = run_config.to_dict(_config())
         del values["attack"]["name"]
         self.assertEqual(
-            experiment.build_attack(experiment.from_dict(values)),
+            experiment.build_attack(run_config.from_dict(values)),
             attacks.LinfAttack(8 / 255, 2 / 255, 7),
         )
 
@@ -223,7 +224,7 @@ class AttackTest(parameterized.TestCase, tf.test.TestCase):
         with self.assertRaisesRegex(
             InputError, "maximises kl_divergence for TRADES"
         ):
-            experiment.validate(experiment.resolve(values))
+            experiment.validate(run_config.resolve(values))
 
     @parameterized.parameters(
         ("pgd", "off"),
@@ -235,14 +236,14 @@ class AttackTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(_config(attack__name=name).guard, guard)
         chosen = _config(attack__name=name, guard="rollback")
         self.assertEqual(chosen.guard, "rollback")
-        self.assertEqual(experiment.teacher_config(chosen).guard, "off")
-        self.assertEqual(experiment.teacher_config(chosen).attack.name, "pgd")
+        self.assertEqual(run_config.teacher_config(chosen).guard, "off")
+        self.assertEqual(run_config.teacher_config(chosen).attack.name, "pgd")
 
     def test_nothing_to_guard(self):
         values = _recipe("standard")
         values.guard = "stop"
         with self.assertRaisesRegex(InputError, "guard=off for a defense"):
-            experiment.validate(experiment.resolve(values))
+            experiment.validate(run_config.resolve(values))
 
     def test_columns_keep_their_step_size(self):
         (column,) = experiment.build_columns(

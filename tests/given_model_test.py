@@ -17,6 +17,7 @@ from atat_tf import (
     keras_backbones,
     model_files,
     models,
+    run_config,
     sources,
     training,
 )
@@ -186,7 +187,7 @@ class KerasBackboneTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_by_its_name_in_a_config(self):
         config = _config(dataset="digits", backbone__name="keras:MobileNet")
-        resolved = experiment.resolve(config)
+        resolved = run_config.resolve(config)
         experiment.validate(resolved)
         self.assertEqual(sources.network_name(resolved), "keras:MobileNet")
         spec = datasets.SPECS["digits"]

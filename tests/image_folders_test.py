@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf import datasets, experiment, image_folders, sources
+from atat_tf import datasets, experiment, image_folders, run_config, sources
 from atat_tf.errors import InputError
 from configs import at
 
@@ -156,10 +156,10 @@ class ConfigTest(tf.test.TestCase):
         """Classes and size, so that a run is served where no images are."""
         config = at.get_config()
         config.dataset, config.image_size = f"folder:{_folder(4)}", 96
-        resolved = experiment.resolve(config)
+        resolved = run_config.resolve(config)
         experiment.validate(resolved)
         self.assertEqual(resolved.batch_size, 32)
-        there = experiment.from_dict(experiment.to_dict(resolved))
+        there = run_config.from_dict(run_config.to_dict(resolved))
         there.unlock()
         there.dataset = "folder:/nowhere"
         spec = sources.data_spec(there)

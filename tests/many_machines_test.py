@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf import datasets, experiment, run_folder
+from atat_tf import datasets, experiment, run_config, run_folder
 from tests import many_machines, runs
 
 _FLOAT64 = 1e-9
@@ -33,7 +33,7 @@ _SHARE = 0.2
 def _trained(workdir, which):
     """Returns where a run's trainable weights began, and where they ended."""
     values = run_folder.read_json(workdir / run_folder.CONFIG)
-    config = experiment.from_dict(values)
+    config = run_config.from_dict(values)
     keras.utils.set_random_seed(config.seed)
     spec = datasets.spec(config.dataset)
     classifier = experiment.build_classifier(config, spec)

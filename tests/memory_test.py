@@ -13,6 +13,7 @@ from atat_tf import (
     micro_batches,
     models,
     recomputation,
+    run_config,
     trainer,
 )
 from atat_tf.errors import InputError
@@ -123,7 +124,7 @@ class MicroBatchesTest(parameterized.TestCase, tf.test.TestCase):
             trainer.AdversarialTrainer(
                 student, defenses.Standard(), micro_batch_size=2
             )
-        config = experiment.resolve(
+        config = run_config.resolve(
             runs.config(sync_batch_norm=True, micro_batch_size=8)
         )
         with self.assertRaisesRegex(InputError, "sync_batch_norm=False"):
@@ -131,7 +132,7 @@ class MicroBatchesTest(parameterized.TestCase, tf.test.TestCase):
 
     @parameterized.parameters("micro_batch_size", "attack_batch_size")
     def test_sizes_are_not_negative(self, field):
-        config = experiment.resolve(runs.config(**{field: -1}))
+        config = run_config.resolve(runs.config(**{field: -1}))
         with self.assertRaisesRegex(InputError, f"Expected {field} >= 0"):
             experiment.validate(config)
 

@@ -6,7 +6,14 @@ right on most images, and which attacks break on many.
 
 import numpy as np
 
-from atat_tf import datasets, evaluation, experiment, models, run_folder
+from atat_tf import (
+    datasets,
+    evaluation,
+    experiment,
+    models,
+    run_config,
+    run_folder,
+)
 from tests import runs, shared
 
 # Radii at which some images stand and some break.
@@ -26,9 +33,9 @@ def evaluated():
 
 def _evaluate(folder):
     workdir = folder / FOLDER
-    config = experiment.resolve(runs.config("atat"))
+    config = run_config.resolve(runs.config("atat"))
     write_weights(workdir, config, seed=0)
-    write_weights(workdir / "teacher", experiment.teacher_config(config), 1)
+    write_weights(workdir / "teacher", run_config.teacher_config(config), 1)
     names = ("train_loss", "validation_clean_accuracy", "learning_rate")
     rows = [
         {"epoch": epoch, "step": 5 * epoch}
@@ -42,7 +49,7 @@ def _evaluate(folder):
 def write_weights(workdir, config, seed):
     """Makes a run folder of config.json and best.weights.h5."""
     run_folder.create(workdir)
-    values = experiment.to_dict(config)
+    values = run_config.to_dict(config)
     run_folder.write_json(workdir / run_folder.CONFIG, values)
     dataset = datasets.load("digits")
     classifier = experiment.build_classifier(config, dataset.spec)

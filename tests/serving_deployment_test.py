@@ -17,7 +17,7 @@ import kubernetes_validate
 import yaml
 from absl.testing import absltest, parameterized
 
-from serving import config_files, server_flags
+from serving import config_files, flag_table, server_flags
 from tests import schemas
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -317,7 +317,7 @@ class ReadmeTest(absltest.TestCase):
                 self.assertRegex(self.help[module], rf"--{flag}[:=]")
 
     def test_flags(self):
-        known = {flag.name for flag in server_flags.TABLE}
+        known = {flag.name for flag in flag_table.TABLE}
         for flag in set(re.findall(r"`--(\w+)", self.text)) - known:
             self.assertRegex(self.help["serving.client"], rf"--{flag}:", flag)
 
@@ -326,7 +326,7 @@ class ReadmeTest(absltest.TestCase):
         listed = listed.partition("Every other flag")[0]
         self.assertCountEqual(
             re.findall(r"--(\w+)", listed),
-            [f.name for f in server_flags.TABLE if not f.is_honoured],
+            [f.name for f in flag_table.TABLE if not f.is_honoured],
         )
 
     def test_versions_and_targets(self):

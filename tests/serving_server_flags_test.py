@@ -4,7 +4,7 @@ import dataclasses
 
 from absl.testing import absltest, parameterized
 
-from serving import config_files, server_flags
+from serving import config_files, flag_table, server_flags
 
 _MODEL = "--model_base_path=/m"
 # The defaults of tensorflow_model_server; CPUs are filled in.
@@ -167,14 +167,14 @@ class ParseTest(parameterized.TestCase):
 class UsageTest(absltest.TestCase):
     def test_has_every_flag_once_and_fits(self):
         text = server_flags.usage()
-        for flag in server_flags.TABLE:
+        for flag in flag_table.TABLE:
             self.assertEqual(text.count(f"  --{flag.name}="), 1, flag.name)
         self.assertLessEqual(max(map(len, text.splitlines())), 80)
 
     def test_explains_what_works_and_lists_the_rest_last(self):
-        honoured = [flag.is_honoured for flag in server_flags.TABLE]
+        honoured = [flag.is_honoured for flag in flag_table.TABLE]
         self.assertEqual(honoured, sorted(honoured, reverse=True))
-        for flag in server_flags.TABLE:
+        for flag in flag_table.TABLE:
             self.assertEqual(bool(flag.help), flag.is_honoured, flag.name)
             self.assertNotEndsWith(flag.help, ".")
 

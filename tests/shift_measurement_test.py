@@ -12,6 +12,7 @@ from atat_tf import (
     ledger,
     losses,
     models,
+    run_config,
     run_folder,
     shift_measurement,
 )
@@ -26,9 +27,9 @@ class MeasureTest(tf.test.TestCase):
         super().setUpClass()
         cls.workdir = pathlib.Path(cls.get_temp_dir(cls())) / "run"
         run_folder.create(cls.workdir)
-        config = experiment.resolve(runs.config("standard"))
+        config = run_config.resolve(runs.config("standard"))
         run_folder.write_json(
-            cls.workdir / "config.json", experiment.to_dict(config)
+            cls.workdir / "config.json", run_config.to_dict(config)
         )
         cls.dataset = evaluation.load_dataset(config)
         classifier = experiment.build_classifier(config, cls.dataset.spec)

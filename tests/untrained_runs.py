@@ -2,7 +2,7 @@
 
 import keras
 
-from atat_tf import datasets, experiment, run_folder
+from atat_tf import datasets, experiment, run_config, run_folder
 from tests import runs, toys
 
 
@@ -16,7 +16,7 @@ def write(workdir, method="atat", seed=0, **overrides):
       **overrides: as for `runs.config`.
     """
     workdir = run_folder.create(workdir)
-    config = experiment.resolve(runs.config(method, **overrides))
+    config = run_config.resolve(runs.config(method, **overrides))
     classifier = experiment.build_classifier(
         config, datasets.spec(config.dataset)
     )
@@ -27,6 +27,6 @@ def write(workdir, method="atat", seed=0, **overrides):
     some = dataset.test.images[:200].astype("float32") / 255
     mean = keras.ops.mean(classifier(some, training=False), axis=0)
     head.bias.assign_sub(mean)
-    run_folder.write_json(workdir / "config.json", experiment.to_dict(config))
+    run_folder.write_json(workdir / "config.json", run_config.to_dict(config))
     run_folder.save_weights(workdir, "best", classifier)
     return workdir
