@@ -120,7 +120,8 @@ class Attacker:
           indices: int64 [n], positions in the data set: with `seed` they give
             each image its random numbers.
           seed: integer.
-          advance: called with the number of images that have ended.
+          advance: called with the number of forward passes that are done, or
+            that broken images need no more: `stepped.passes` for each image.
         """
         begin = time.perf_counter()
         rows = self._ended_rows(attack, images, labels, indices, seed, advance)
@@ -135,6 +136,8 @@ class Attacker:
     def _ended_rows(self, attack, images, labels, indices, seed, advance):
         """Returns the rows of all images, each once it has ended."""
         start, go_on = self._functions(attack)
+        advance = advance or (lambda count: None)
+        each = stepped.passes_a_step(attack)
         packs = []
         for first in range(0, len(images), self.batch_size):
             part = slice(first, first + self.batch_size)
@@ -146,17 +149,16 @@ class Attacker:
             last = attack.num_steps
             if self._compacts:
                 last = min(last, done + _look_after(done, attack))
-            packs = [_stepped_pack(go_on, pack, done, last) for pack in packs]
+            for number, pack in enumerate(packs):
+                packs[number] = _stepped_pack(go_on, pack, done, last)
+                advance(len(pack["margin"]) * (last - done) * each)
             done = last
             if done < attack.num_steps:
                 packs, gone = _without_broken(packs, self.batch_size)
                 ended += gone
-                if advance:
-                    advance(sum(len(row["margin"]) for row in gone))
-        rest = [_as_numpy(pack) for pack in packs]
-        if advance:
-            advance(sum(len(row["margin"]) for row in rest))
-        return ended + rest
+                count = sum(len(row["margin"]) for row in gone)
+                advance(count * (attack.num_steps - done) * each)
+        return ended + [_as_numpy(pack) for pack in packs]
 
     def _functions(self, attack):
         """Returns the compiled start of an attack, and steps from a to b."""

@@ -6,6 +6,7 @@ that are not stronger than these are blocked by something.
 
 import dataclasses
 from collections.abc import Callable
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -29,6 +30,8 @@ class Noise:
     epsilon: float
     num_steps: int
     bounds: tuple[float, float] = (0.0, 1.0)
+
+    passes_a_step: ClassVar = 1
 
     def __post_init__(self):
         expect(self.epsilon > 0, "epsilon > 0", epsilon=self.epsilon)
@@ -71,6 +74,9 @@ class Transfer:
     num_steps: int
     source: Callable
     bounds: tuple[float, float] = (0.0, 1.0)
+
+    # The other's gradient, and the attacked classifier's verdict.
+    passes_a_step: ClassVar = 3
 
     def __post_init__(self):
         self._ascent()  # which checks what it shares with PGD

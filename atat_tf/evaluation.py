@@ -23,6 +23,7 @@ from atat_tf import (
     run_config,
     run_folder,
     sources,
+    stepped,
     verdicts,
 )
 from atat_tf.errors import InputError, expect, unknown
@@ -275,9 +276,12 @@ def standing(run, built, doing, adversarials=None):
     Returns:
       {column: bool [n]}, and the number of refuted candidates.
     """
-    passes = sum(1 + len(attacks) for attacks in built.values())
+    passes = sum(
+        1 + sum(stepped.passes(attack) for attack in attacks)
+        for attacks in built.values()
+    )
     stands, refuted = {}, 0
-    with progress.bar(doing, passes * len(run.split), 1) as advance:
+    with progress.bar(doing, passes * len(run.split)) as advance:
         for name, attacks in built.items():
 
             def ended(count, name=name):

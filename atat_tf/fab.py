@@ -5,6 +5,7 @@ adaptive boundary attack", in the targeted version of AutoAttack.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -115,6 +116,8 @@ class FAB:
     beta: float = 0.9
     bounds: tuple[float, float] = (0.0, 1.0)
     restart: int = 0
+
+    passes_a_step: ClassVar = 3
 
     def __post_init__(self):
         attacks.expect_ball(self.epsilon, self.bounds)

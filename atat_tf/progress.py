@@ -13,6 +13,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -28,13 +29,14 @@ def console(quiet=False):
 
 
 @contextlib.contextmanager
-def bar(description, total, images_each, done=0, quiet=False):
+def bar(description, total, images_each=None, done=0, quiet=False):
     """Yields a function to call after each unit of work.
 
     Args:
       description: what is going on.
       total: units of work in all.
-      images_each: images in one unit, for the images/s.
+      images_each: images in one unit, for the images/s; None for units that
+        say nothing to a person: their share is shown instead of their number.
       done: units that were done before.
       quiet: whether nothing is shown.
 
@@ -48,8 +50,10 @@ def bar(description, total, images_each, done=0, quiet=False):
     finished = done
 
     def state(figures):
-        rate = (finished - done) * images_each / (time.monotonic() - start)
-        words = [f"{rate:.0f} images/s"]
+        words = []
+        if images_each is not None:
+            rate = (finished - done) / (time.monotonic() - start)
+            words.append(f"{rate * images_each:.0f} images/s")
         words += [f"{name} {value:.3f}" for name, value in figures.items()]
         return "  ".join(words)
 
@@ -62,10 +66,12 @@ def bar(description, total, images_each, done=0, quiet=False):
             if now - shown >= _LINE_EVERY_SECONDS and finished > done:
                 shown = now
                 left = (now - start) / (finished - done) * (total - finished)
-                screen.print(
-                    f"{description}  {finished}/{total}  "
-                    f"{duration(left)} left  {state(figures)}"
-                )
+                if images_each is None:
+                    share = f"{finished / total:.0%}"
+                else:
+                    share = f"{finished}/{total}"
+                line = [description, share, f"{duration(left)} left"]
+                screen.print("  ".join([*line, state(figures)]).rstrip())
 
         yield advance_quietly
         return
@@ -73,7 +79,7 @@ def bar(description, total, images_each, done=0, quiet=False):
     columns = (
         TextColumn("{task.description}"),
         BarColumn(20),
-        MofNCompleteColumn(),
+        TaskProgressColumn() if images_each is None else MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[state]}"),
     )

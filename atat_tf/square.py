@@ -7,6 +7,7 @@ from its seed and the step.
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -46,6 +47,8 @@ class Square:
     p_init: float = 0.8
     bounds: tuple[float, float] = (0.0, 1.0)
     restart: int = 0
+
+    passes_a_step: ClassVar = 1
 
     def __post_init__(self):
         expect(

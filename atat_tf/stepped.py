@@ -7,7 +7,9 @@ A stepped attack is a frozen dataclass with `num_steps` and two methods,
 
 of tensors that all have one row an image, whatever else they hold. Rows of
 several batches at the same step may be put together, and an image's rows never
-depend on its neighbours'. `judged` keeps what a verdict is made of.
+depend on its neighbours'. `judged` keeps what a verdict is made of. Where a
+step costs another number of passes than two, a gradient's, the attack says so
+in `passes_a_step`.
 """
 
 import tensorflow as tf
@@ -19,6 +21,19 @@ from atat_tf import losses
 # the margin first was negative (NEVER before).
 ROWS = ("images", "labels", "seeds", "adversarial", "margin", "broke_at")
 NEVER = -1
+
+
+def passes(attack):
+    """Returns what all steps cost for an image, in forward passes, at most.
+
+    A backward pass to the images counts as one.
+    """
+    return attack.num_steps * passes_a_step(attack)
+
+
+def passes_a_step(attack):
+    """Returns the same for one step."""
+    return getattr(attack, "passes_a_step", 2)
 
 
 def first_state(logits_fn, images, labels, seeds):

@@ -14,7 +14,7 @@ from atat_tf import (
     experiment,
     models,
     progress,
-    square,
+    stepped,
     tables,
     training_cost,
 )
@@ -115,20 +115,8 @@ def _evaluation_cost(plan, config, wanted):
         count = count or len(plan.dataset.test.take(plan.scale.shift_images))
         attacks += len(built[column])
         passes += count
-        passes += sum(
-            count * _attack_passes(attack) for attack in built[column]
-        )
+        passes += count * sum(map(stepped.passes, built[column]))
     return passes, attacks
-
-
-def _attack_passes(attack):
-    """Returns an attack's cost for an image in forward passes, at most.
-
-    A gradient to the images costs one more than a forward pass.
-    """
-    inner = getattr(attack, "attack", attack)
-    each = 1 if isinstance(inner, square.Square) else 2
-    return each * inner.num_steps * getattr(inner, "restarts", 1)
 
 
 def _network(config, spec):

@@ -19,7 +19,9 @@ class Verdicts:
       split: datasets.Split.
       ledger: Ledger.
       seed: of the random starts; image i has the start (seed, 0, i).
-      advance: called with the number of images that an attack is done with.
+      advance: called with the number of forward passes that are done, or that
+        are not needed: one for each image, and `stepped.passes` for each image
+        and attack.
       adversarials: a dictionary to fill, {description: {index: image}}; None
         keeps no image. With it nothing is taken from the ledger.
     """
@@ -74,7 +76,8 @@ class Verdicts:
         known = self._ledger.verdicts(description)
         reused = self._adversarials is None
         missing = [i for i in entering if not (reused and i in known)]
-        self._advance(len(self._split) - len(missing))
+        needless = len(self._split) - len(missing)
+        self._advance(needless * stepped.passes(attack))
         for group in self._groups(missing):
             self._attack(attack, description, group)
         broken = np.zeros(len(self._split), bool)

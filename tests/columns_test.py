@@ -2,7 +2,7 @@
 
 from absl.testing import absltest, parameterized
 
-from atat_tf import apgd, attacks, columns, fab, square
+from atat_tf import apgd, attacks, columns, fab, square, stepped
 from atat_tf.errors import InputError
 
 EPSILON, STEP_SIZE = 8 / 255, 2 / 255
@@ -39,6 +39,16 @@ class ColumnTest(parameterized.TestCase):
     )
     def test_names(self, name, expected):
         self.assertEqual(_column(name), expected)
+
+    @parameterized.parameters(
+        ("fgsm", [2]),
+        ("pgd20x10", [2 * 20 * 10]),
+        ("fab_t7", [3 * 7] * 9),
+        ("square50", [50]),
+        ("standard", [200, *[200] * 9, *[300] * 9, 5000]),
+    )
+    def test_forward_passes_of_an_image(self, name, expected):
+        self.assertEqual([*map(stepped.passes, _column(name))], expected)
 
     @parameterized.parameters(
         ("apgd_t", 2, ["margin"]),

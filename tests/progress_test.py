@@ -1,4 +1,4 @@
-"""Tables where there is no terminal."""
+"""Bars and tables where there is no terminal."""
 
 import contextlib
 import io
@@ -22,6 +22,32 @@ def _printed(environment):
             os.environ.pop("COLUMNS", None)
         progress.table("title", [str(n) for n in range(8)], [_CELLS])
     return text.getvalue()
+
+
+def _bar_lines(total, units, *images_each):
+    text = io.StringIO()
+    with (
+        mock.patch.object(progress, "_LINE_EVERY_SECONDS", 0.0),
+        contextlib.redirect_stdout(text),
+        progress.bar("working", total, *images_each) as advance,
+    ):
+        for count in units:
+            advance(units=count, loss=0.5)
+    return text.getvalue().splitlines()
+
+
+class BarTest(absltest.TestCase):
+    def test_units_for_a_person_are_counted(self):
+        first, last = _bar_lines(4, (1, 3), 128)
+        self.assertRegex(
+            first, r"^working  1/4  .* left  \d+ images/s  loss 0\.500$"
+        )
+        self.assertRegex(last, r"^working  4/4  0 s left")
+
+    def test_other_units_are_a_share(self):
+        first, last = _bar_lines(9700, (2425, 7275))
+        self.assertRegex(first, r"^working  25%  .* left  loss 0\.500$")
+        self.assertRegex(last, r"^working  100%  0 s left")
 
 
 class TableTest(absltest.TestCase):
