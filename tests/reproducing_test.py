@@ -184,9 +184,9 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
         self.assertIn("train 1 epochs, evaluate frozen", atat.doing)
         self.assertGreater(atat.flops, standard.flops)
         self.assertGreater(standard.seconds, 0)
-        # AutoAttack on 4 images: 1 + 200 + 9 · 200 + 9 · 200 + 5,000 passes.
+        # AutoAttack on 4 images: 1 + 200 + 9 · 200 + 9 · 300 + 5,000 passes.
         # The rest: 320 images · 3 passes; clean and FGSM 1 + 1 + 2 on 360.
-        forward = standard.flops / (4 * 8801 + 320 * 3 + 360 * 4)
+        forward = standard.flops / (4 * 9701 + 320 * 3 + 360 * 4)
         self.assertAllClose(
             # ATAT's step with one attack step: 2 + 6 + 1.
             (atat.flops - standard.flops) / forward,
