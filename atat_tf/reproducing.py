@@ -185,7 +185,8 @@ def hardware():
             if line.startswith("model name"):
                 cpu = line.partition(":")[2].strip()
                 break
-    words = [f"{len(os.sched_getaffinity(0))} cores of {cpu}"]
+    count = len(os.sched_getaffinity(0))
+    words = [f"{count} core{'s' * (count > 1)} of {cpu}"]
     for gpu in tf.config.list_physical_devices("GPU"):
         details = tf.config.experimental.get_device_details(gpu)
         words.append(details.get("device_name", "GPU"))
