@@ -294,8 +294,13 @@ class _Run:
 
     def _figures(self):
         # Read here and not inside the step: across replicas the metrics' own
-        # sums are added, whereas the step's logs are a mean of means.
-        return {m.name: float(m.result()) for m in self.trainer.metrics}
+        # sums are added, whereas the step's logs are a mean of means. What
+        # saw no image, as clean accuracy in adversarial-only AT, is no zero.
+        return {
+            metric.name: float(metric.result())
+            for metric in self.trainer.metrics
+            if tf.convert_to_tensor(metric.count) > 0
+        }
 
     def _expect_finite(self, step, loss):
         if not math.isfinite(loss):

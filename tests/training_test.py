@@ -223,7 +223,7 @@ class FilesTest(RunsTest):
     def test_madry_alone_never_sees_clean_images(self):
         self._train("at", num_epochs=1, defense__clean_weight=0.0)
         (row,) = run_folder.read_metrics(self.workdir)
-        self.assertEqual(row["train_clean_accuracy"], 0)
+        self.assertNotIn("train_clean_accuracy", row)
         self.assertGreater(row["train_adversarial_accuracy"], 0)
 
 
