@@ -13,6 +13,7 @@ import numpy as np
 
 from atat_tf import run_folder
 
+FOLDER = "checkpoints"
 _KEEP = 2
 
 
@@ -45,7 +46,7 @@ def save(workdir, step, variables, facts, writes=True):
         arrays[_key(number, variable)] = value
     if not writes:
         return
-    folder = pathlib.Path(workdir) / "checkpoints"
+    folder = pathlib.Path(workdir) / FOLDER
     folder.mkdir(exist_ok=True)
     with run_folder.replacing(folder / f"step-{step:010d}.npz") as temporary:
         with open(temporary, "wb") as file:
@@ -80,7 +81,7 @@ def read(workdir, variables):
     Returns:
       The facts saved with it and the variables' values, or None.
     """
-    folder = pathlib.Path(workdir) / "checkpoints"
+    folder = pathlib.Path(workdir) / FOLDER
     for path in sorted(folder.glob("step-*.npz"), reverse=True):
         try:
             # Read whole before the first assignment: zip files carry a

@@ -4,7 +4,8 @@
   python -m atat_tf.reproduce --table=1 --scale=small --data_dir=../shared/tfds
   python -m atat_tf.reproduce --table=ablation --seeds=1
 
-Run it again to go on after any interruption.
+Run it again to go on after any interruption, or beside itself, on another core
+or GPU, to share the rows: `taskset -c 1 python -m atat_tf.reproduce ...`.
 """
 
 import shlex

@@ -7,6 +7,7 @@ files leave. Killed at any moment, the same call goes on where it was.
 import os
 import pathlib
 import platform
+import time
 
 import keras
 import tensorflow as tf
@@ -17,6 +18,7 @@ from atat_tf import (
     experiment,
     gate,
     progress,
+    run_folder,
     shift_measurement,
     table_cost,
     table_files,
@@ -28,6 +30,8 @@ from atat_tf import (
     training,
 )
 from atat_tf.errors import InputError, TrainingError
+
+_POLL_SECONDS = 10
 
 
 def reproduce(
@@ -85,25 +89,50 @@ def reproduce(
 
 
 def _run_all(plan, data_dir, command):
-    """Returns a sentence for each job that failed; the others are run."""
-    failures = []
-    for job in plan.jobs:
-        try:
-            if _run(plan, job, data_dir):
-                _write(plan, command)
-        except (FloatingPointError, InputError, TrainingError) as error:
-            failures.append(f"{_label(job)} failed: {error}")
-            progress.console().print(failures[-1])
-        # Networks and traces of one job are of no use to the next.
-        keras.backend.clear_session()
+    """Returns a sentence for each job that failed; the others are run.
+
+    Several processes may be at work on a plan: what one of them holds, and
+    the students of a teacher that it holds, wait until it lets go.
+    """
+    jobs, waiting, failures = plan.jobs, [], []
+    while jobs:
+        before, waiting = waiting, []
+        for job in jobs:
+            if job.config.teacher in [str(busy.workdir) for busy in waiting]:
+                waiting.append(job)
+                continue
+            try:
+                if _run(plan, job, data_dir):
+                    _write(plan, command)
+            except run_folder.Busy:
+                waiting.append(job)
+            except (FloatingPointError, InputError, TrainingError) as error:
+                failures.append(f"{_label(job)} failed: {error}")
+                progress.console().print(failures[-1])
+            # Networks and traces of one job are of no use to the next.
+            keras.backend.clear_session()
+        if waiting == jobs:  # nothing else is left to do
+            if waiting != before:
+                labels = ", ".join(map(_label, waiting))
+                progress.console().print(f"Another process is at: {labels}")
+            time.sleep(_POLL_SECONDS)
+        jobs = waiting
     return failures
 
 
 def _run(plan, job, data_dir):
     """Returns whether anything was left to do of a job, having done it."""
-    missing, lacks_shift = plan.missing(job), plan.lacks_shift(job)
-    if job.is_trained and not missing and not lacks_shift:
+    if not plan.has_work(job):
         return False
+    with run_folder.held(job.workdir):
+        if plan.has_work(job):  # another process may have done it by now
+            _do(plan, job, data_dir)
+            return True
+    return False
+
+
+def _do(plan, job, data_dir):
+    missing = plan.missing(job)
     progress.console().print(f"{_label(job)}: {job.workdir}")
     if not job.is_trained:
         training.train_and_evaluate(job.config, job.workdir, data_dir)
@@ -118,7 +147,7 @@ def _run(plan, job, data_dir):
             for count in dict.fromkeys(wanted.values())
         ]
         table_records.add(job.workdir, mode, parts, facts)
-    if lacks_shift:
+    if plan.lacks_shift(job):
         shift_measurement.measure(
             job.workdir,
             tables.SHIFT_COLUMN,
@@ -126,7 +155,6 @@ def _run(plan, job, data_dir):
             plan.dataset,
             facts,
         )
-    return True
 
 
 def _label(job):

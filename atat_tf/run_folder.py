@@ -6,6 +6,7 @@ results.json; teacher/ inside it is the teacher's run folder.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -20,6 +21,56 @@ METRICS = "metrics.jsonl"
 RESULTS = "results.json"
 CHECKLIST = "checklist.json"
 WEIGHTS = ("best", "last", "ema")
+
+_held = set()
+
+
+class Busy(InputError):
+    """Another process works in a folder."""
+
+
+@contextlib.contextmanager
+def held(folder):
+    """Keeps a folder from other processes while this one writes there.
+
+    The system lets go of it when the process ends, in whatever way, and no
+    file is left. Within the process it may be held once more. On file systems
+    without such locks, as some networks', nothing is held.
+
+    Args:
+      folder: made where it is not there.
+
+    Raises:
+      Busy: another process holds it.
+      InputError: it cannot be made.
+    """
+    folder = pathlib.Path(folder).resolve()
+    if not folder.exists():
+        create(folder)
+    if folder in _held:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, folder)
+        _held.add(folder)
+        yield
+    finally:
+        _held.discard(folder)
+        os.close(descriptor)
+
+
+def _lock(descriptor, folder):
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Busy(
+            "Expected a folder that no other process writes to. Received: "
+            f"{str(folder)!r}, where another command is at work; wait for it, "
+            "or name another --workdir."
+        ) from None
+    except OSError:  # no locks on this file system
+        pass
 
 
 @contextlib.contextmanager

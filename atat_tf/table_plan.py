@@ -113,6 +113,12 @@ class Plan:
         wanted = len(self.dataset.test.take(self.scale.shift_images))
         return not shift_measurement.is_current(measured, wanted)
 
+    def has_work(self, job):
+        """Returns whether a job is still to be trained, judged or measured."""
+        if not job.is_trained or self.missing(job):
+            return True
+        return self.lacks_shift(job)
+
     def _limit(self, column):
         is_autoattack = column == tables.AUTOATTACK
         return self.scale.autoattack_images if is_autoattack else None

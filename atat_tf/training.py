@@ -4,6 +4,7 @@ Runs can be killed at any moment: the same command goes on from the last
 checkpoint, on CPU to the same bits.
 """
 
+import contextlib
 import math
 import pathlib
 import time
@@ -49,6 +50,7 @@ def train_and_evaluate(config, workdir, data_dir=None, num_devices=None):
 
     Raises:
       InputError: bad config, data, teacher or workdir; nothing was started.
+      Busy: another process trains in the folder, or its teacher's.
       FloatingPointError: the loss is no longer finite.
       TrainingError: the config's guard has stopped the training.
       OSError: a file could not be written.
@@ -165,8 +167,14 @@ class _Run:
 
     def train(self):
         """Returns whether there was anything left to train."""
-        if self.team.is_chief:
-            self._begin()
+        with contextlib.ExitStack() as stack:
+            if self.team.is_chief:
+                folder = self.workdir / checkpoints.FOLDER
+                stack.enter_context(run_folder.held(folder))
+                self._begin()
+            return self._train()
+
+    def _train(self):
         facts = self.team.restore(self.workdir, self.variables)
         facts = facts or {"step": 0, "epochs": [], "best": -1.0}
         self._write_metrics(facts["epochs"])

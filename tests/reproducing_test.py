@@ -1,9 +1,11 @@
-"""Plans, resuming after kills, tables end to end on runs of seconds."""
+"""Plans, shared, killed and resumed; tables end to end on runs of seconds."""
 
+import concurrent.futures
 import dataclasses
 import json
 import os
 import pathlib
+import sys
 import tempfile
 from unittest import mock
 
@@ -29,7 +31,7 @@ from atat_tf import (
     training,
 )
 from atat_tf.errors import InputError, TrainingError
-from tests import table_runs
+from tests import runs, table_runs
 
 _SCALE = table_runs.SCALE
 _TABLE = tables.Table(
@@ -192,6 +194,84 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
             (atat.flops - standard.flops) / forward,
             320 * (9 - 3),
         )
+
+
+class SharedPlanTest(tf.test.TestCase):
+    """Several processes at one plan; here only the order of the work counts."""
+
+    def setUp(self):
+        super().setUp()
+        self.workdir = pathlib.Path(self.get_temp_dir()) / self.id()
+        rows = ["standard", "at", "atat"]
+        table = dataclasses.replace(_TABLE, rows=dict.fromkeys(rows, ""))
+        self.plan = table_plan.build(table, _SCALE, 1, self.workdir)
+        self.done = []
+
+    def _run_all(self, wait):
+        def has_work(plan, job):
+            return job not in self.done
+
+        def do(plan, job, data_dir):
+            self.done.append(job)
+
+        with (
+            mock.patch.object(table_plan.Plan, "has_work", has_work),
+            mock.patch.object(reproducing, "_do", do),
+            mock.patch.object(reproducing, "_write"),
+            mock.patch.object(reproducing.time, "sleep", wait),
+        ):
+            failures = reproducing._run_all(self.plan, None, "")
+        self.assertEmpty(failures)
+        return [job.row.key for job in self.done]
+
+    def test_alone(self):
+        never = mock.Mock(side_effect=AssertionError)
+        self.assertEqual(self._run_all(never), ["standard", "at", "atat"])
+
+    def test_a_held_teacher_is_waited_for(self):
+        """Its student waits too; the row between them does not."""
+        with runs.held_elsewhere(self.plan.jobs[0].workdir) as other:
+
+            def wait(seconds):
+                self.assertEqual([job.row.key for job in self.done], ["at"])
+                other.kill()
+                other.wait()
+
+            keys = self._run_all(wait)
+        self.assertEqual(keys, ["at", "standard", "atat"])
+
+    def test_what_the_other_process_has_done_is_not_done_again(self):
+        with runs.held_elsewhere(self.plan.jobs[2].workdir) as other:
+
+            def wait(seconds):
+                self.done.append(self.plan.jobs[2])
+                other.kill()
+                other.wait()
+
+            keys = self._run_all(wait)
+        self.assertEqual(keys, ["standard", "at", "atat"])
+
+
+@pytest.mark.long
+class TwoProcessesTest(tf.test.TestCase):
+    def test_each_row_is_run_once_and_both_have_the_table(self):
+        folder = table_runs.temporary_folder(self)
+        source = (
+            "import sys; from atat_tf import reproducing; "
+            "from tests import table_runs as t; "
+            "reproducing.reproduce(t.TABLE, t.SCALE, 1, sys.argv[1])"
+        )
+        words = [sys.executable, "-c", source, str(folder)]
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            finished = list(pool.map(runs.finish, [words] * 2))
+        for status, text in finished:
+            self.assertEqual(status, 0, text)
+            self.assertNotIn("not run", text)
+        both = "".join(text for _, text in finished)
+        for row in table_runs.TABLE.rows:
+            workdir = folder / "smoke/digits" / row / "seed0"
+            started = both.replace("\n", "").count(f"seed 0: {workdir}")
+            self.assertEqual(started, 1, both)
 
 
 @pytest.mark.long

@@ -1,15 +1,18 @@
 """Files appear whole or not at all; what is wrong is said in one sentence."""
 
+import errno
+import fcntl
 import json
 import os
 import pathlib
 import resource
+from unittest import mock
 
 import tensorflow as tf
 
 from atat_tf import run_folder
 from atat_tf.errors import InputError
-from tests import toys
+from tests import runs, toys
 
 
 class ReplacingTest(tf.test.TestCase):
@@ -91,6 +94,56 @@ class FilesTest(tf.test.TestCase):
 
     def test_commit_is_of_this_repository(self):
         self.assertRegex(run_folder.commit(), r"^[0-9a-f]{12}(-dirty)?$|^unk")
+
+
+class HeldTest(tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.get_temp_dir()) / self.id()
+
+    def _hold(self):
+        with run_folder.held(self.folder):
+            pass
+
+    def test_one_process_at_a_time(self):
+        with runs.held_elsewhere(self.folder) as other:
+            with self.assertRaisesRegex(
+                run_folder.Busy, "no other process writes to.*another --workdir"
+            ):
+                self._hold()
+            with run_folder.held(self.folder / "teacher"):
+                pass
+            # Killed, it lets go, and leaves nothing behind.
+            other.kill()
+            other.wait()
+            self._hold()
+        self.assertEqual(os.listdir(self.folder), ["teacher"])
+
+    def test_twice_within_a_process(self):
+        with run_folder.held(self.folder):
+            self._hold()
+            self._refused_elsewhere()
+        with self.assertRaises(ZeroDivisionError):
+            with run_folder.held(self.folder):
+                raise ZeroDivisionError
+        with runs.held_elsewhere(self.folder):
+            pass
+
+    def _refused_elsewhere(self):
+        with self.assertRaisesRegex(AssertionError, "could not be held"):
+            with runs.held_elsewhere(self.folder):
+                pass
+
+    def test_a_file_system_without_locks(self):
+        no_locks = OSError(errno.ENOLCK, "No locks available")
+        with mock.patch.object(fcntl, "flock", side_effect=no_locks):
+            self._hold()
+
+    def test_no_place_for_it(self):
+        self.folder.write_text("a file")
+        with self.assertRaisesRegex(InputError, "can be written"):
+            with run_folder.held(self.folder / "run"):
+                pass
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Tiny runs on digits that tests share: one epoch takes a second or two."""
 
+import contextlib
 import importlib
 import os
 import pathlib
@@ -92,6 +93,35 @@ def kill_at(words, workdir, checkpoint, delay):
     time.sleep(delay)
     os.kill(process.pid, signal.SIGKILL)
     return process.wait() == -signal.SIGKILL
+
+
+@contextlib.contextmanager
+def held_elsewhere(folder):
+    """Yields a process that holds a folder; it is killed at the end.
+
+    Args:
+      folder: as for `run_folder.held`.
+    """
+    source = (
+        "import sys\n"
+        "from atat_tf import run_folder\n"
+        "with run_folder.held(sys.argv[1]):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", source, str(folder)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            if process.stdout.readline() != "held\n":
+                raise AssertionError("the folder could not be held")
+            yield process
+        finally:
+            process.kill()
 
 
 def _newest(folder):

@@ -430,6 +430,18 @@ class RefusalTest(RunsTest):
         with self.assertRaisesRegex(InputError, "can be written"):
             self._train(workdir=blocked / "run")
 
+    @parameterized.parameters(("", {}), ("teacher", {"teacher": ""}))
+    def test_another_process_trains_there(self, folder, overrides):
+        """Or in the folder of the teacher, which is trained first."""
+        held = self.workdir / folder / checkpoints.FOLDER
+        with (
+            runs.held_elsewhere(held),
+            self.assertRaisesRegex(run_folder.Busy, "no other process"),
+        ):
+            self._train(**overrides)
+        self.assertEqual(os.listdir(held), [])
+        self.assertFalse((held.parent / "config.json").exists())
+
 
 class FailureTest(RunsTest):
     def test_a_loss_that_is_not_finite_names_the_step(self):
