@@ -84,10 +84,9 @@ def print_plan(plan, all_costs):
 
 
 def _cost(plan, job, networks):
-    missing, lacks_shift = plan.missing(job), plan.lacks_shift(job)
-    left = 0 if job.is_trained else job.config.num_epochs - job.epochs_done
-    if job.is_trained and not missing and not lacks_shift:
+    if not plan.has_work(job):
         return Cost(job, "nothing", 0.0, 0.0)
+    left = 0 if job.is_trained else job.config.num_epochs - job.epochs_done
     key = repr(job.config.backbone)
     if key not in networks:
         networks[key] = _network(job.config, plan.dataset.spec)
@@ -96,7 +95,8 @@ def _cost(plan, job, networks):
     flops = images * training_cost.passes_per_image(job.config) * forward
     seconds = 0.0 if job.is_trained else _TRACING_SECONDS
     words = [] if job.is_trained else [f"train {left} epochs"]
-    if lacks_shift:
+    missing = plan.missing(job)
+    if plan.lacks_shift(job):
         missing = {**missing, "attention shift": {tables.SHIFT_COLUMN: None}}
     for mode, columns in missing.items():
         passes, attacks = _evaluation_cost(plan, job.config, columns)

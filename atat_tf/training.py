@@ -4,7 +4,6 @@ Runs can be killed at any moment: the same command goes on from the last
 checkpoint, on CPU to the same bits.
 """
 
-import contextlib
 import math
 import pathlib
 import time
@@ -167,11 +166,10 @@ class _Run:
 
     def train(self):
         """Returns whether there was anything left to train."""
-        with contextlib.ExitStack() as stack:
-            if self.team.is_chief:
-                folder = self.workdir / checkpoints.FOLDER
-                stack.enter_context(run_folder.held(folder))
-                self._begin()
+        if not self.team.is_chief:
+            return self._train()
+        with run_folder.held(self.workdir / checkpoints.FOLDER):
+            self._begin()
             return self._train()
 
     def _train(self):
