@@ -8,7 +8,7 @@ Without --output the files are written into the run folder itself.
 
 from absl import flags
 
-from atat_tf import command_line
+from atat_tf.runs import command_line
 
 flags.declare_key_flag("workdir")
 _OUTPUT = flags.DEFINE_string(
@@ -22,7 +22,7 @@ def main(argv):
     output = _OUTPUT.value or workdir
 
     with command_line.quiet_start():
-        from atat_tf import archiving
+        from atat_tf.reports import archiving
 
     for name, size in archiving.archive(workdir, output).items():
         print(f"{output}/{name}: {size:,} bytes")

@@ -4,6 +4,9 @@ Activations and their gradients enter, non-negative maps leave. Everything is
 differentiable once more, so a loss on the maps trains the weights.
 """
 
+import math
+
+import numpy as np
 import tensorflow as tf
 
 
@@ -61,7 +64,7 @@ def logits_and_attention(tapped, images, labels=None, training=False):
     that in inference mode each map depends on its own image alone.
 
     Args:
-      tapped: a model from `models.with_taps`: images -> {"logits", layer...}.
+      tapped: a model from `graphs.with_taps`: images -> {"logits", layer...}.
       images: float32 [b, H, W, C].
       labels: integers [b], the class c whose score y^c is followed; None for
         the predicted classes.
@@ -97,10 +100,10 @@ def explanation(tapped, images, labels=None, pooled_head=None):
     gradient is taken.
 
     Args:
-      tapped: a model from `models.with_taps` with one layer.
+      tapped: a model from `graphs.with_taps` with one layer.
       images: float32 [b, H, W, C].
       labels: integers [b]; None for the predicted classes.
-      pooled_head: W, float [c, k] from `models.pooled_head`, or None where
+      pooled_head: W, float [c, k] from `wide_resnet.pooled_head`, or None where
         there is no such head.
 
     Returns:
@@ -137,3 +140,87 @@ def scaled_for_reading(maps):
 
 def _at_least_float32(x):
     return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
+
+
+SHIFT_NAMES = ("cosine_distance", "l2_distance", "top_decile_mass")
+
+
+def shift_numbers(clean, attacked):
+    """Returns the three numbers of each image.
+
+    Args:
+      clean: float [n, h, w], >= 0, attention maps of clean images (Eq. 3).
+      attacked: float [n, h, w], of the same images attacked.
+
+    Returns:
+      {name of NAMES: float64 [n]}.
+    """
+    return {
+        "cosine_distance": cosine_distance(clean, attacked),
+        "l2_distance": l2_distance(clean, attacked),
+        "top_decile_mass": top_decile_mass(clean, attacked),
+    }
+
+
+def cosine_distance(first, second):
+    """Returns 1 − ⟨u, v⟩ / (‖u‖ ‖v‖) of vectorised maps, for each image.
+
+    It does not change when a map is scaled, so maps of different networks
+    can be compared.
+
+    Args:
+      first: float [n, h, w], >= 0.
+      second: float [n, h, w], >= 0.
+
+    Returns:
+      float64 [n] in [0, 1]; 1 where one map is empty, 0 where both are.
+    """
+    u, v = _vectors(first), _vectors(second)
+    norms = np.linalg.norm(u, axis=1) * np.linalg.norm(v, axis=1)
+    products = (u * v).sum(1)
+    with np.errstate(invalid="ignore"):
+        distance = 1 - np.divide(
+            products, norms, out=np.zeros_like(norms), where=norms > 0
+        )
+    both_empty = ~u.any(1) & ~v.any(1)
+    return np.where(both_empty, 0.0, distance.clip(0, 1))
+
+
+def l2_distance(first, second):
+    """Returns ‖v(first) − v(second)‖_2 for each image, Eq. 4 of one layer.
+
+    Args:
+      first: float [n, h, w].
+      second: float [n, h, w].
+
+    Returns:
+      float64 [n], >= 0, in the unit of the maps.
+    """
+    return np.linalg.norm(_vectors(first) - _vectors(second), axis=1)
+
+
+def top_decile_mass(clean, attacked):
+    """Returns the share of the attacked map inside the clean map's top decile.
+
+    The top decile are the ⌈h·w / 10⌉ places where the clean map is largest;
+    of equal ones the first in reading order.
+
+    Args:
+      clean: float [n, h, w], >= 0.
+      attacked: float [n, h, w], >= 0.
+
+    Returns:
+      float64 [n] in [0, 1]; NaN where a map is empty and nothing can be said.
+    """
+    places, values = _vectors(clean), _vectors(attacked)
+    count = math.ceil(places.shape[1] / 10)
+    top = np.argsort(-places, axis=1, kind="stable")[:, :count]
+    inside = np.take_along_axis(values, top, 1).sum(1)
+    mass = values.sum(1)
+    known = (mass > 0) & places.any(1)
+    return np.divide(inside, mass, out=np.full_like(mass, np.nan), where=known)
+
+
+def _vectors(maps):
+    maps = np.asarray(maps, np.float64)
+    return maps.reshape(len(maps), -1)

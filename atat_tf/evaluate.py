@@ -9,8 +9,8 @@ python -m atat_tf.evaluate --workdir=runs/demo --checklist
 
 from absl import flags
 
-from atat_tf import command_line
 from atat_tf.errors import InputError, expect
+from atat_tf.runs import command_line
 
 flags.adopt_module_key_flags(command_line)
 _ATTACKS = flags.DEFINE_list(
@@ -54,10 +54,11 @@ def main(argv):
     _refuse_contradictions(workdirs)
 
     with command_line.quiet_start():
-        from atat_tf import checklist, evaluation, results_table
+        from atat_tf.evaluation import evaluate_run, printed_table
+        from atat_tf.evaluation.checklist import run as checklist
 
     for workdir in workdirs:
-        _refuse_other_config(evaluation.load_config(workdir))
+        _refuse_other_config(evaluate_run.load_config(workdir))
     if _CHECKLIST.value:
         for workdir in workdirs:
             checklist.run_checklist(
@@ -70,7 +71,7 @@ def main(argv):
             )
         return
     results = [
-        evaluation.evaluate_run(
+        evaluate_run.evaluate_run(
             workdir,
             _ATTACKS.value,
             _NUM_IMAGES.value,
@@ -83,7 +84,7 @@ def main(argv):
         )
         for workdir in workdirs
     ]
-    results_table.print_table(results)
+    printed_table.print_table(results)
 
 
 def _refuse_contradictions(workdirs):
@@ -110,7 +111,7 @@ def _refuse_contradictions(workdirs):
 
 def _refuse_other_config(config):
     """A run is rebuilt from its own config; a flag may only agree with it."""
-    from atat_tf import evaluation, run_config
+    from atat_tf.runs import config as run_config
 
     there = run_config.to_dict(config)
     if command_line.recipe_given():
@@ -118,7 +119,7 @@ def _refuse_other_config(config):
     else:
         here, there = command_line.overrides(), _flat(there)
         there = {name: there.get(name) for name in here}
-    differing = evaluation.differences(here, there)
+    differing = run_config.differences(here, there)
     if differing:
         raise InputError(
             "Expected no --config, or the run's own: it is rebuilt from its "

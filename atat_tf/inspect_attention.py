@@ -14,8 +14,8 @@ python -m atat_tf.inspect_attention --figure=methods --workdir=runs/demo
 
 from absl import flags
 
-from atat_tf import command_line
 from atat_tf.errors import InputError, expect, unknown
+from atat_tf.runs import command_line
 
 _FIGURES = ("shift", "rounds", "ablation", "methods")
 flags.adopt_module_key_flags(command_line)
@@ -114,14 +114,13 @@ def main(argv):
     data_dir = command_line.data_dir()
 
     with command_line.quiet_start():  # TensorFlow: not for --help
-        from atat_tf import figure_files, figure_sources
+        from atat_tf.reports.figures import files as figure_files
+        from atat_tf.reports.figures import networks
 
     path = figure_files.stem(_OUTPUT.value or f"runs/figures/{_FIGURE.value}")
     if _FIGURE.value == "ablation":
-        names = figure_sources.with_raw(names)
-    sources = figure_sources.load_all(
-        names, _WEIGHTS.value, _LAYER.value, data_dir
-    )
+        names = networks.with_raw(names)
+    sources = networks.load_all(names, _WEIGHTS.value, _LAYER.value, data_dir)
     expect(
         _FIGURE.value != "methods" or len(sources) == 1,
         "one network for --figure=methods",
@@ -137,7 +136,7 @@ def main(argv):
 
 def _pictures(sources, indices, data_dir):
     """Returns the sources, the pictures, and a text on where they came from."""
-    from atat_tf import figure_sources, pictures
+    from atat_tf.reports.figures import networks, pictures
 
     if _IMAGES.value:
         if indices:
@@ -147,7 +146,7 @@ def _pictures(sources, indices, data_dir):
     dataset = pictures.load_dataset(
         sources[0], command_line.dataset(), data_dir
     )
-    sources = figure_sources.with_classes(sources, dataset)
+    sources = networks.with_classes(sources, dataset)
     if indices:
         found = pictures.from_test(dataset, indices)
     else:
@@ -157,7 +156,9 @@ def _pictures(sources, indices, data_dir):
 
 
 def _drawn(sources, shown, data, rounds):
-    from atat_tf import attention_figures, figure_sources, method_figures
+    from atat_tf.reports.figures import attention as attention_figures
+    from atat_tf.reports.figures import methods as method_figures
+    from atat_tf.reports.figures import networks
 
     seed = command_line.seed() or 0
     setting = attention_figures.Setting(
@@ -167,7 +168,7 @@ def _drawn(sources, shown, data, rounds):
         seed=seed,
         followed=_FOLLOWED.value,
         data=data,
-        caption=figure_sources.caption(command_line.command(), sources, seed),
+        caption=networks.caption(command_line.command(), sources, seed),
     )
     if _FIGURE.value == "shift":
         return attention_figures.shift(sources, shown, setting)

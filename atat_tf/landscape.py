@@ -12,8 +12,8 @@ import sys
 
 from absl import flags
 
-from atat_tf import command_line
 from atat_tf.errors import expect, unknown
+from atat_tf.runs import command_line
 
 _FIGURES = ("surface", "steps")
 # §4.3 of the paper, on the order of the original test set.
@@ -74,16 +74,15 @@ def main(argv):
     data_dir = command_line.data_dir()
 
     with command_line.quiet_start():  # TensorFlow: not for --help
-        from atat_tf import figure_files, figure_sources
+        from atat_tf.reports.figures import files as figure_files
+        from atat_tf.reports.figures import networks
 
     path = figure_files.stem(_OUTPUT.value or f"runs/figures/{_FIGURE.value}")
     if _FIGURE.value == "surface":
-        workdirs = figure_sources.with_raw(workdirs)
-    sources = figure_sources.load_all(
-        workdirs, _WEIGHTS.value, data_dir=data_dir
-    )
+        workdirs = networks.with_raw(workdirs)
+    sources = networks.load_all(workdirs, _WEIGHTS.value, data_dir=data_dir)
     seed = command_line.seed() or 0
-    caption = figure_sources.caption(command_line.command(), sources, seed)
+    caption = networks.caption(command_line.command(), sources, seed)
     if _FIGURE.value == "surface":
         figure, rows = _surface(sources, indices, seed, caption, data_dir)
     else:
@@ -95,7 +94,8 @@ def main(argv):
 
 
 def _surface(sources, indices, seed, caption, data_dir):
-    from atat_tf import landscape_figures, pictures
+    from atat_tf.reports.figures import landscape as landscape_figures
+    from atat_tf.reports.figures import pictures
 
     dataset = pictures.load_dataset(
         sources[0], command_line.dataset(), data_dir
@@ -118,7 +118,7 @@ def _surface(sources, indices, seed, caption, data_dir):
 
 
 def _steps(sources, workdirs, caption, data_dir):
-    from atat_tf import landscape_figures
+    from atat_tf.reports.figures import landscape as landscape_figures
 
     titles = [source.title for source in sources]
     return landscape_figures.steps(

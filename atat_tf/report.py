@@ -7,8 +7,8 @@ import pathlib
 
 from absl import flags
 
-from atat_tf import command_line
 from atat_tf.errors import expect
+from atat_tf.runs import command_line
 
 flags.declare_key_flag("workdir")
 flags.declare_key_flag("data_dir")
@@ -32,7 +32,8 @@ def main(argv):
     _expect_place(workdir, output)
 
     with command_line.quiet_start():
-        from atat_tf import report_page, run_folder
+        from atat_tf.reports.page import page as report_page
+        from atat_tf.runs import folder as run_folder
 
     page = report_page.page(workdir, data_dir, _NUM_IMAGES.value)
     with run_folder.replacing(output) as temporary:

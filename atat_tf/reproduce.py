@@ -13,8 +13,9 @@ import sys
 
 from absl import flags
 
-from atat_tf import command_line, tables
 from atat_tf.errors import expect
+from atat_tf.reports.tables import catalogue
+from atat_tf.runs import command_line
 
 flags.adopt_module_key_flags(command_line)
 _TABLE = flags.DEFINE_string(
@@ -47,16 +48,16 @@ def main(argv):
     ):
         rule = f"no --{name}: the table and --scale, --seeds decide"
         expect(value is None, rule, **{name: value})
-    table, scale = tables.table(_TABLE.value), tables.scale(_SCALE.value)
-    chosen = [row.key for row in tables.chosen_rows(table, _ROWS.value)]
+    table, scale = catalogue.table(_TABLE.value), catalogue.scale(_SCALE.value)
+    chosen = [row.key for row in catalogue.chosen_rows(table, _ROWS.value)]
     workdir = command_line.workdir("runs/reproduce")
     data_dir = command_line.data_dir()
     command = shlex.join(["python", "-m", "atat_tf.reproduce", *sys.argv[1:]])
 
     with command_line.quiet_start():
-        from atat_tf import reproducing
+        from atat_tf.reports.tables import reproduction
 
-    reproducing.reproduce(
+    reproduction.reproduce(
         table,
         scale,
         _SEEDS.value,

@@ -13,8 +13,8 @@ import pathlib
 
 from absl import flags
 
-from atat_tf import command_line
 from atat_tf.errors import expect
+from atat_tf.runs import command_line
 
 flags.adopt_module_key_flags(command_line)
 _TEACHER = flags.DEFINE_string(
@@ -59,13 +59,14 @@ def main(argv):
     data_dir = command_line.data_dir()
 
     with command_line.quiet_start():  # TensorFlow: not for --help
-        from atat_tf import results_table, training
+        from atat_tf.evaluation import printed_table
+        from atat_tf.training import run as training_run
 
-    results = training.train_and_evaluate(
+    results = training_run.train_and_evaluate(
         config, workdir, data_dir, _NUM_DEVICES.value
     )
     if results:  # the chief's, where there are several workers
-        results_table.print_table([results])
+        printed_table.print_table([results])
 
 
 def _refuse_contradictions():

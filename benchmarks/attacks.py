@@ -21,8 +21,8 @@ forward pass over what it returned.
 
 TensorFlow leaves its oneDNN kernels off on processors without AVX-512. They are
 on for ours and for the TensorFlow peers alike (--noonednn, --nopeers_onednn for
-off). Peers get their fastest form, see `benchmarks.peer_attacks`. Goals, on the
-robust model: 2 times the fastest peer with compaction, 1.2 times without.
+off). Peers get their fastest form, see `benchmarks.peers.attacks`. Goals, on
+the robust model: 2 times the fastest peer with compaction, 1.2 times without.
 """
 
 import contextlib
@@ -33,7 +33,9 @@ import sys
 
 from absl import app, flags, logging
 
-from benchmarks import command, compared, peers, ratios, surroundings
+from benchmarks import command, ratios, surroundings
+from benchmarks.peers import compared
+from benchmarks.peers import process as peers
 
 _EPSILON, _STEP_SIZE = 8 / 255, 2 / 255
 _COMPACT, _WHOLE = "ours", "ours, no compaction"
@@ -117,13 +119,16 @@ def _our_rows(case, num_steps, batch_size, random_start):
     """Returns {row: function of a number of images}."""
     import numpy as np
 
-    from atat_tf import attacker, attacks
+    from atat_tf.attacks import linf
+    from atat_tf.evaluation import attacker as attacker_lib
 
-    factory = attacks.pgd if random_start else attacks.ifgsm
-    attack = attacks.Steps(factory(_EPSILON, _STEP_SIZE, num_steps))
+    factory = linf.pgd if random_start else linf.ifgsm
+    attack = linf.Steps(factory(_EPSILON, _STEP_SIZE, num_steps))
 
     def row(compact):
-        runner = attacker.Attacker(case.classifier, batch_size, compact=compact)
+        runner = attacker_lib.Attacker(
+            case.classifier, batch_size, compact=compact
+        )
 
         def run(count):
             entering = np.arange(len(case.images)) < count
@@ -201,9 +206,9 @@ def comparisons(case, measured, not_run):
 
 def print_case(case, rows, compared_rows):
     """Prints the table of a case, and how far it is from the goals."""
-    from atat_tf import progress
+    from atat_tf.runs import terminal
 
-    progress.table(
+    terminal.table(
         f"PGD-{_NUM_STEPS.value}, {case.what}, {len(case.images)} images, "
         f"batch {_BATCH_SIZE.value}, medians of {_REPEATS.value} rounds",
         (

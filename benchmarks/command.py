@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 
-from benchmarks import peers
+from benchmarks.peers import process as peers
 
 
 def begin(argv, onednn=None):
@@ -20,7 +20,7 @@ def begin(argv, onednn=None):
     if onednn is not None:
         os.environ.update(peers.environment(onednn))
     # Here, because it brings other commands' flags along.
-    from atat_tf import command_line
+    from atat_tf.runs import command_line
 
     with command_line.quiet_start():
         import tensorflow  # noqa: F401

@@ -17,7 +17,8 @@ import sys
 
 from absl import app, flags
 
-from benchmarks import command, fresh, ratios, surroundings
+from benchmarks import command, ratios, surroundings
+from benchmarks.cost import fresh
 
 _DEPTH = flags.DEFINE_integer("depth", 16, "of the Wide ResNet, 6n + 4")
 _WIDTH = flags.DEFINE_integer("width", 1, "of the Wide ResNet")

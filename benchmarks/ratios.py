@@ -120,7 +120,7 @@ def written(value):
 
 def print_table(title, comparisons):
     """Prints comparisons as a table."""
-    from atat_tf import progress
+    from atat_tf.runs import terminal
 
     rows = [cells(compared) for compared in comparisons]
-    progress.table(title, _COLUMNS, rows)
+    terminal.table(title, _COLUMNS, rows)

@@ -45,9 +45,10 @@ def run(chosen, is_quick, minutes, path):
       minutes: after which one is stopped.
       path: of the JSON, written after each; None for none.
     """
-    from atat_tf import progress, run_folder
+    from atat_tf.runs import folder as run_folder
+    from atat_tf.runs import terminal
 
-    console = progress.console()
+    console = terminal.console()
     report = {
         "surroundings": surroundings.surroundings(),
         "quick": is_quick,
@@ -62,7 +63,7 @@ def run(chosen, is_quick, minutes, path):
         sys.stdout.flush()
         result = suites.run(suite, is_quick, minutes)
         report["suites"][suite.name] = result
-        taken = progress.duration(result["seconds"])
+        taken = terminal.duration(result["seconds"])
         reason = result.get("not_run")
         console.print(f"NOT RUN: {reason}" if reason else f"took {taken}")
         if path:
@@ -99,9 +100,9 @@ def main(argv):
     names = _ONLY.value or [suite.name for suite in suites.SUITES]
     chosen = _chosen(names)
     if _LIST.value:
-        from atat_tf import progress
+        from atat_tf.runs import terminal
 
-        progress.table(
+        terminal.table(
             "Benchmarks",
             ("name", "what", "against", "goal", "python"),
             [

@@ -39,7 +39,7 @@ _SECONDS = flags.DEFINE_float(
 )
 _JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
-_ROOT = pathlib.Path(__file__).resolve().parent.parent
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
 _RUN = _ROOT / "results/small/cifar10/atat/seed0"
 _SERVED, _LOCAL, _ECHO = "served", "in process", "echo"
 _PLAIN = ": predict"  # the signature without attention
@@ -201,16 +201,16 @@ def _over(row, other, field):
 
 def print_results(results):
     """Prints what `main` measured, as two tables and the lines they need."""
-    from atat_tf import progress
+    from atat_tf.runs import terminal
 
-    progress.table(
+    terminal.table(
         f"{results['repeats']} rounds of {results['seconds']:g} s each; "
         "medians of the rounds, p99 of all calls",
         _COLUMNS,
         [_cells(row) for row in results["rows"]],
     )
     ratios.print_table("Clients x images in a call", results["comparisons"])
-    progress.console().print(
+    terminal.console().print(
         "CPU: the server's processor time a call, or the model's process's."
     )
     surroundings.print_sentences(results["surroundings"])
@@ -240,7 +240,7 @@ def main(argv):
     from atat_tf.errors import InputError
 
     about = surroundings.surroundings()
-    from serving import exporting
+    from serving.saved_model import writing
 
     logging.set_verbosity(logging.ERROR)
     sizes = _sizes()
@@ -249,7 +249,7 @@ def main(argv):
         try:
             if not folder:
                 folder = pathlib.Path(temporary, "model")
-                exporting.export_run(_RUN, folder)
+                writing.export_run(_RUN, folder)
             rows = measure(os.path.abspath(folder), **sizes)
         except InputError as error:
             sys.exit(f"error: {error}")

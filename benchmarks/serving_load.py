@@ -18,7 +18,7 @@ import time
 
 import grpc
 
-_ROOT = pathlib.Path(__file__).resolve().parent.parent
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
 _CALL_SECONDS = 120
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),

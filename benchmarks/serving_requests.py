@@ -3,7 +3,8 @@
 import numpy as np
 
 from benchmarks import serving_load
-from serving import servable, tensors
+from serving import tensors
+from serving.server import servable
 
 
 class Model:

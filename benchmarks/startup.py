@@ -21,7 +21,8 @@ import time
 
 from absl import app, flags
 
-from benchmarks import command, fresh, ratios, surroundings
+from benchmarks import command, ratios, surroundings
+from benchmarks.cost import fresh
 
 _PARTS = ("help", "training", "evaluation")
 _TRAINING_BATCH, _EVALUATION_BATCH = 2, 16
@@ -131,13 +132,13 @@ def first_calls(part, batch_size, repeats):
 
 def print_calls(what, rounds):
     """Prints where the seconds of a first call went."""
-    from atat_tf import progress
+    from atat_tf.runs import terminal
 
     medians = {
         name: ratios.summary([each[name] for each in rounds])["median"]
         for name in rounds[0]
     }
-    progress.console().print(
+    terminal.console().print(
         f"{what}: import {medians['import_seconds']:.1f} s, build "
         f"{medians['build_seconds']:.1f} s, first call "
         f"{medians['step_seconds']:.1f} s, at most "

@@ -12,7 +12,8 @@ import sys
 import tempfile
 import time
 
-from benchmarks import fresh, ratios
+from benchmarks import ratios
+from benchmarks.cost import fresh
 
 _TINY = ("--depth=10", "--width=1", "--batch_size=8")
 _TINY_ATTACK = ("--num_images=16", "--batch_size=8", "--num_steps=2")
@@ -70,7 +71,7 @@ SUITES = (
         "ATAT training step, WRN-16-1 and WRN-16-4, images/s at equal passes",
         "CleverHans, ART, a plain PyTorch loop",
         ">= 1.3 x the fastest",
-        "benchmarks.training_peers",
+        "benchmarks.peers.training_steps",
         (),
         (
             "--networks=10-1",
@@ -84,7 +85,7 @@ SUITES = (
         "unavoidable passes, each convolution of WRN-16-1",
         "matrix products of as many operations",
         "stated",
-        "benchmarks.floor",
+        "benchmarks.cost.floor",
         (),
         (*_TINY, "--repeats=1"),
     ),
@@ -93,7 +94,7 @@ SUITES = (
         "unavoidable passes, each convolution of WRN-16-4",
         "matrix products of as many operations",
         "stated",
-        "benchmarks.floor",
+        "benchmarks.cost.floor",
         ("--width=4",),
         (*_TINY, "--repeats=1"),
     ),
@@ -111,7 +112,7 @@ SUITES = (
         "AutoAttack, standard",
         "torchattacks",
         ">= 2 x, within 1 point",
-        "benchmarks.autoattack_parity",
+        "benchmarks.peers.autoattack_parity",
         ("--cases=robust", "--attacks=standard", "--repeats=5"),
         # The least that APGD takes.
         (*_TINY_ATTACK, "--num_steps=4", "--num_queries=10", "--repeats=1"),
@@ -121,7 +122,7 @@ SUITES = (
         "AutoAttack, standard",
         "ART",
         ">= 3 x, within 1 point",
-        "benchmarks.autoattack_parity",
+        "benchmarks.peers.autoattack_parity",
         ("--cases=robust", "--attacks=standard", "--peer=art", "--repeats=5"),
         # ART's own has no number of steps.
         ("--num_images=2", "--batch_size=2", "--num_steps=4", "--repeats=1"),
@@ -140,7 +141,7 @@ SUITES = (
         "time to a student by cheap inner attacks",
         "PGD-7, equal epochs",
         ">= 1.9 x less",
-        "benchmarks.cheap_training",
+        "benchmarks.cost.cheap_training",
         (),
         (*_TINY, "--repeats=1"),
     ),

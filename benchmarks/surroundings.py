@@ -24,7 +24,7 @@ def surroundings():
 
     TensorFlow is not imported; GPUs are listed where it was.
     """
-    from atat_tf import run_folder
+    from atat_tf.runs import folder as run_folder
 
     processor = _processor()
     return {
@@ -63,9 +63,9 @@ def sentences(about):
 
 def print_sentences(about):
     """Prints them."""
-    from atat_tf import progress
+    from atat_tf.runs import terminal
 
-    progress.console().print(sentences(about))
+    terminal.console().print(sentences(about))
 
 
 def _processor():

@@ -61,14 +61,14 @@ def measure(depth, width, batch_size, repeats, with_bfloat16=False):
       repeats: number of rounds.
       with_bfloat16: whether there is a row of it.
     """
-    from atat_tf import experiment
-    from benchmarks import timings
+    from atat_tf.training import build as training_build
+    from benchmarks.cost import timings
 
     sizes = depth, width, batch_size
     config = timings.resolved_config("atat", *sizes)
     mixture = timings.resolved_config("at", *sizes)
     split = timings.random_split(batch_size)
-    strategy = experiment.build_strategy(None)
+    strategy = training_build.build_strategy(None)
     passes = timings.unavoidable_passes(config, split)
     more = {}
     if with_bfloat16:
@@ -143,16 +143,16 @@ def comparisons(size, rows, clock):
 
 def print_results(results):
     """Prints what `main` measured, as a table and the lines it needs."""
-    from atat_tf import progress
+    from atat_tf.runs import terminal
 
     size = results["size"]
-    progress.table(
+    terminal.table(
         f"WRN-{size['depth']}-{size['width']}, b = {size['batch_size']}, "
         f"random uint8 images, medians of {size['repeats']} rounds",
         ("what", "median ms", "spread", "ATAT / it", "spread", "goal"),
         [_cells(row) for row in results["rows"]],
     )
-    console = progress.console()
+    console = terminal.console()
     rates = {
         row["what"]: size["batch_size"] / row["seconds"]["median"]
         for row in results["rows"]

@@ -10,8 +10,8 @@ run, and the same attack on the run's own network without a server.
 import numpy as np
 from absl import flags
 
-from atat_tf import command_line
 from atat_tf.errors import InputError
+from atat_tf.runs import command_line
 
 flags.declare_key_flag("workdir")
 flags.declare_key_flag("data_dir")
@@ -35,18 +35,24 @@ def main(argv):
     data_dir = command_line.data_dir()
 
     with command_line.quiet_start():
-        from atat_tf import attacker, evaluation, progress, square
-        from serving import attacking, client_errors, grpc_client
+        from atat_tf.attacks import square
+        from atat_tf.evaluation import attacker as attacker_lib
+        from atat_tf.evaluation import evaluate_run
+        from atat_tf.runs import terminal
 
-    config = evaluation.load_config(workdir)
-    dataset = evaluation.load_dataset(config, data_dir)
+        from . import attacking
+        from .client import client as grpc_client
+        from .client import errors as client_errors
+
+    config = evaluate_run.load_config(workdir)
+    dataset = evaluate_run.load_dataset(config, data_dir)
     split = dataset.test.take(_NUM_IMAGES.value)
     epsilon, count = config.attack.epsilon, len(split)
     problem = split.images, split.labels
     try:
         with grpc_client.Client(_SERVER.value, _MODEL_NAME.value) as client:
             client.wait_until_ready(10.0)
-            with progress.bar("Square over gRPC", count, 1) as advance:
+            with terminal.bar("Square over gRPC", count, 1) as advance:
                 served, sent = attacking.withstands(
                     client,
                     *problem,
@@ -56,15 +62,15 @@ def main(argv):
                 )
     except client_errors.ServingError as error:
         raise InputError(error.message) from error
-    classifier = evaluation.load_classifier(workdir, dataset.spec)
-    runner = attacker.Attacker(classifier, max(1, count // 8))
+    classifier = evaluate_run.load_classifier(workdir, dataset.spec)
+    runner = attacker_lib.Attacker(classifier, max(1, count // 8))
     offline = runner.run(
         square.Square(epsilon, num_steps=_QUERIES.value - 2),
         *problem,
         np.arange(count),
         np.int64(0),
     )
-    progress.table(
+    terminal.table(
         f"{dataset.provenance}: {count} test images, Square with "
         f"{_QUERIES.value} queries, {sent:,} images sent",
         ["accuracy, %", "under Square"],

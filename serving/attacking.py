@@ -7,7 +7,7 @@ The attack is the one of the offline evaluation, with the same seeds.
 import numpy as np
 import tensorflow as tf
 
-from atat_tf import attacks, square, stepped
+from atat_tf.attacks import randomness, square, stepped
 
 # Steps between two looks at who is broken and needs no more queries.
 _LOOK_EVERY = 20
@@ -38,7 +38,7 @@ def withstands(client, images, labels, epsilon, queries, seed=0, advance=None):
 
     # The start costs two queries: the image, and the first point.
     attack = square.Square(epsilon, num_steps=queries - 2)
-    seeds = attacks.example_seeds(seed, 0, np.arange(len(images)))
+    seeds = randomness.example_seeds(seed, 0, np.arange(len(images)))
     pixels = tf.cast(images, tf.float32) / 255.0
     state = attack.start(logits_fn, pixels, tf.constant(labels), seeds)
     state["position"] = tf.range(len(images))

@@ -9,8 +9,8 @@ its answers were compared with the model's in memory.
 
 from absl import flags
 
-from atat_tf import command_line
 from atat_tf.errors import InputError
+from atat_tf.runs import command_line
 
 flags.declare_key_flag("workdir")
 flags.declare_key_flag("data_dir")
@@ -51,10 +51,10 @@ def main(argv):
     data_dir = command_line.data_dir()
 
     with command_line.quiet_start():
-        from serving import exporting
+        from .saved_model import writing
 
     if _MODEL.value:
-        folder = exporting.export_model(
+        folder = writing.export_model(
             _MODEL.value,
             _OUTPUT.value,
             _VERSION.value,
@@ -62,7 +62,7 @@ def main(argv):
             _model_range(),
         )
     else:
-        folder = exporting.export_run(
+        folder = writing.export_run(
             workdir,
             _OUTPUT.value,
             _VERSION.value,
@@ -70,7 +70,7 @@ def main(argv):
             _WEIGHTS.value,
             data_dir,
         )
-    card = exporting.read_card(folder)
+    card = writing.read_card(folder)
     print(
         f"Exported {folder}: signatures {', '.join(card['signatures'])}; "
         f"attention at {card['attention_layer']} ({card['attention_method']})."

@@ -13,9 +13,12 @@ import signal
 import sys
 import threading
 
-from atat_tf import __version__, command_line
-from serving import config_files, server_flags
-from serving.status import StatusError
+from atat_tf import __version__
+from atat_tf.runs import command_line
+
+from .server import config_files
+from .server import flags as server_flags
+from .status import StatusError
 
 _FAILED_START = 255
 
@@ -53,7 +56,7 @@ def _serve(flags):
     # TensorFlow: not for --help. Without oneDNN, whose convolution gives no
     # images the wrong number of channels and so refuses an empty request.
     with command_line.quiet_start(onednn=False):
-        from serving import server as server_lib
+        from .server import server as server_lib
     try:
         server = server_lib.Server(flags)
     except (config_files.ConfigFileError, StatusError, OSError) as error:

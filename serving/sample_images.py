@@ -9,8 +9,8 @@ import re
 
 from absl import flags
 
-from atat_tf import command_line
 from atat_tf.errors import InputError
+from atat_tf.runs import command_line
 
 flags.declare_key_flag("workdir")
 flags.declare_key_flag("data_dir")
@@ -30,9 +30,12 @@ def main(argv):
     with command_line.quiet_start():
         from PIL import Image
 
-        from atat_tf import evaluation, run_folder
+        from atat_tf.evaluation import evaluate_run
+        from atat_tf.runs import folder as run_folder
 
-    dataset = evaluation.load_dataset(evaluation.load_config(workdir), data_dir)
+    dataset = evaluate_run.load_dataset(
+        evaluate_run.load_config(workdir), data_dir
+    )
     split = dataset.test.take(_NUM_IMAGES.value)
     folder = run_folder.create(_OUTPUT.value)
     for index, (pixels, label) in enumerate(

@@ -8,8 +8,10 @@ from absl.testing import parameterized
 from tf_keras_vis import gradcam
 from tf_keras_vis.utils import scores
 
-from atat_tf import attention, classifiers, defenses, models
-from tests import toys
+from atat_tf import attention
+from atat_tf.defenses import atat
+from atat_tf.models import classifiers, graphs
+from tests.support import toys
 
 
 def _twin(activations, gradients):
@@ -86,7 +88,7 @@ class LogitsAndAttentionTest(parameterized.TestCase, tf.test.TestCase):
     )
     def test_closed_form_of_pooled_linear_head(self, build):
         classifier = build()
-        tapped = models.with_taps(classifier, ("features",))
+        tapped = graphs.with_taps(classifier, ("features",))
         logits, maps = attention.logits_and_attention(
             tapped, self.images, self.labels
         )
@@ -105,7 +107,7 @@ class LogitsAndAttentionTest(parameterized.TestCase, tf.test.TestCase):
     def test_equals_tf_keras_vis(self, layer):
         classifier = toys.small_wide_resnet()
         _, maps = attention.logits_and_attention(
-            models.with_taps(classifier, (layer,)), self.images, self.labels
+            graphs.with_taps(classifier, (layer,)), self.images, self.labels
         )
         expected = gradcam.Gradcam(classifier)(
             scores.CategoricalScore(self.labels.numpy().tolist()),
@@ -122,17 +124,17 @@ class LogitsAndAttentionTest(parameterized.TestCase, tf.test.TestCase):
         classifier = toys.small_wide_resnet()
         names = ("group1_0_add", "features")
         _, both = attention.logits_and_attention(
-            models.with_taps(classifier, names), self.images, self.labels
+            graphs.with_taps(classifier, names), self.images, self.labels
         )
         self.assertCountEqual(both, names)
         for name in names:
             _, alone = attention.logits_and_attention(
-                models.with_taps(classifier, (name,)), self.images, self.labels
+                graphs.with_taps(classifier, (name,)), self.images, self.labels
             )
             self.assertAllClose(both[name], alone[name], 1e-5, 1e-7)
 
     def test_map_of_an_image_is_the_same_alone(self):
-        tapped = models.with_taps(
+        tapped = graphs.with_taps(
             toys.small_wide_resnet(), ("group1_0_add", "features")
         )
         _, maps = attention.logits_and_attention(
@@ -147,7 +149,7 @@ class LogitsAndAttentionTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_training_mode_moves_statistics_and_inference_does_not(self):
         classifier = toys.small_classifier()
-        tapped = models.with_taps(classifier, ("features",))
+        tapped = graphs.with_taps(classifier, ("features",))
         before = toys.values(classifier.weights)
         attention.logits_and_attention(tapped, self.images, self.labels)
         for old, new in zip(
@@ -175,12 +177,12 @@ class LogitsAndAttentionTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_frozen_model_has_the_same_maps(self):
         classifier = toys.small_wide_resnet()
-        tapped = models.with_taps(classifier, ("group1_0_add", "features"))
+        tapped = graphs.with_taps(classifier, ("group1_0_add", "features"))
         _, expected = attention.logits_and_attention(
             tapped, self.images, self.labels
         )
         classifier.trainable = False
-        tapped = models.with_taps(classifier, ("group1_0_add", "features"))
+        tapped = graphs.with_taps(classifier, ("group1_0_add", "features"))
         self.assertEmpty(tapped.trainable_variables)
         _, maps = attention.logits_and_attention(
             tapped, self.images, self.labels
@@ -192,7 +194,7 @@ class LogitsAndAttentionTest(parameterized.TestCase, tf.test.TestCase):
     def test_maps_of_mixed_precision_are_float32(self):
         with toys.precision("mixed_bfloat16"):
             classifier = toys.small_wide_resnet()
-        tapped = models.with_taps(classifier, ("group1_0_add", "features"))
+        tapped = graphs.with_taps(classifier, ("group1_0_add", "features"))
         self.assertEqual(
             tapped(self.images, training=False)["features"].dtype, tf.bfloat16
         )
@@ -205,7 +207,7 @@ class LogitsAndAttentionTest(parameterized.TestCase, tf.test.TestCase):
             self.assertAllInRange(values, 0.0, np.inf)
 
     def test_compiled_equals_eager(self):
-        tapped = models.with_taps(toys.small_classifier(), ("features",))
+        tapped = graphs.with_taps(toys.small_classifier(), ("features",))
         compiled = tf.function(attention.logits_and_attention)
         _, expected = attention.logits_and_attention(
             tapped, self.images, self.labels
@@ -233,9 +235,9 @@ class SecondOrderTest(parameterized.TestCase, tf.test.TestCase):
     def _objective(self, names=("features",)):
         # The student is in training mode throughout: its moving statistics
         # change from call to call, but the loss does not read them.
-        return defenses.ATAT(0.7, 0.3, 0.4, names)(
-            models.with_taps(self.student, names),
-            models.with_taps(self.teacher, names),
+        return atat.ATAT(0.7, 0.3, 0.4, names)(
+            graphs.with_taps(self.student, names),
+            graphs.with_taps(self.teacher, names),
             self.images,
             self.adversarial,
             self.labels,
@@ -334,7 +336,7 @@ class ExplanationTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(toys.small_classifier, toys.small_wide_resnet)
     def test_closed_form_equals_the_tape(self, build):
         model = build()
-        tapped = models.with_taps(model, ["features"])
+        tapped = graphs.with_taps(model, ["features"])
         head = classifiers.pooled_head(model, "features")
         images, labels = toys.random_images(5), toys.random_labels(5)
         logits, maps = attention.logits_and_attention(tapped, images, labels)
@@ -348,7 +350,7 @@ class ExplanationTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters("features", "hidden")
     def test_without_labels_the_predicted_classes_are_followed(self, layer):
         model = toys.small_classifier()
-        tapped = models.with_taps(model, [layer])
+        tapped = graphs.with_taps(model, [layer])
         head = classifiers.pooled_head(model, layer)
         images = toys.random_images(6)
         # Without its mean the largest logit is not always the same one.

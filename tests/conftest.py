@@ -6,7 +6,7 @@ process of its own has the bits of one in this process; folders made once.
 
 import os
 
-from tests import shared
+from tests.support import shared
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

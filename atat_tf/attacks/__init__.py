@@ -1,0 +1,1 @@
+"""Attacks within an ε-ball, for training and for evaluation."""

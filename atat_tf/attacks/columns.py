@@ -1,0 +1,144 @@
+"""The columns of a table: from a name to the attacks that it stands for.
+
+A column's accuracy is the share of images that withstand all of its attacks;
+an attack is only run on images that withstood those before it.
+"""
+
+import dataclasses
+import re
+
+from absl import logging
+
+from atat_tf.attacks import apgd, fab, linf, radii, square
+from atat_tf.errors import InputError, expect, unknown
+
+# AutoAttack's default (Croce & Hein 2020): 9 targets, 100 steps, 5,000 queries.
+_TARGETS = 9
+_STANDARD = ("apgd_ce", "apgd_t", "fab_t", "square")
+_TABLES = ("fgsm", "ifgsm20", "pgd7", "pgd10", "pgd20", "pgd20x10")
+
+
+def column(name, epsilon, step_size, num_classes):
+    """Returns the stepped attacks of a column, in the order they are run.
+
+    Args:
+      name: "clean", "standard" (AutoAttack), one of its parts ("apgd_ce",
+        "apgd_dlr", "apgd_t", "fab_t", "square"), with another number of steps
+        as in "apgd_ce20" and in ℓ2 as in "apgd_ce_l2", or a name for
+        `linf.from_name`; and with a radius of its own, as "pgd20@4/255".
+      epsilon: ε, where the name gives none.
+      step_size: α of FGSM's kin.
+      num_classes: k, which limits the number of targets.
+
+    Returns:
+      A tuple, empty for "clean".
+
+    Raises:
+      InputError: the name is none of these; the known forms are listed.
+    """
+    base, at, radius = name.partition("@")
+    if at:
+        epsilon = radii.parsed(radius)
+    if base == "clean":
+        return ()
+    if base == "standard":
+        parts = (
+            column(part, epsilon, step_size, num_classes) for part in _STANDARD
+        )
+        return tuple(attack for part in parts for attack in part)
+    match = re.fullmatch(rf"({'|'.join(PARTS)})(\d+)?(_l2)?", base)
+    if match:
+        settings = {"norm": "l2"} if match[3] else {}
+        if match[2]:
+            settings["num_steps"] = int(match[2])
+        return PARTS[match[1]](epsilon, num_classes, **settings)
+    try:
+        return (linf.Steps(linf.from_name(base, epsilon, step_size)),)
+    except InputError as error:
+        if base.rstrip("0123456789x") in linf.ATTACKS:
+            raise
+        raise unknown(
+            "an attack (any number of steps, of restarts as in pgd20x10, "
+            "another radius as in pgd20@4/255)",
+            name,
+            ("clean", "standard", *PARTS, *_TABLES),
+        ) from error
+
+
+def description(attack):
+    """Returns an attack with all of its parameters, as the ledger names it.
+
+    Radii and steps are written as shares of 255 where they are such.
+    """
+    if isinstance(attack, linf.Steps):
+        return description(attack.attack)
+    fields = []
+    for field in dataclasses.fields(attack):
+        value = getattr(attack, field.name)
+        if callable(value):
+            value = value.__name__
+        elif isinstance(value, float) and field.name in (
+            "epsilon",
+            "step_size",
+        ):
+            value = radii.written(value)
+        fields.append(f"{field.name}={value}")
+    return f"{type(attack).__name__}({', '.join(fields)})"
+
+
+def _apgd_ce(epsilon, num_classes, **settings):
+    return (apgd.APGD(epsilon, loss="cross_entropy", **settings),)
+
+
+def _apgd_dlr(epsilon, num_classes, **settings):
+    attack = apgd.APGD(epsilon, loss="dlr", **settings)
+    return (_with_loss_in_force(attack, num_classes),)
+
+
+def _apgd_t(epsilon, num_classes, **settings):
+    return tuple(
+        _with_loss_in_force(
+            apgd.APGD(epsilon, loss="targeted_dlr", target=target, **settings),
+            num_classes,
+        )
+        for target in _targets(num_classes)
+    )
+
+
+def _fab_t(epsilon, num_classes, norm="linf", **settings):
+    expect(norm == "linf", "fab_t in ℓ∞", norm=norm)
+    return tuple(
+        fab.FAB(epsilon, target=target, **settings)
+        for target in _targets(num_classes)
+    )
+
+
+def _square(epsilon, num_classes, **settings):
+    return (square.Square(epsilon, **settings),)
+
+
+# {name: (epsilon, num_classes, norm, num_steps) -> stepped attacks}; norm and
+# num_steps are given where the column's name says them.
+PARTS = {
+    "apgd_ce": _apgd_ce,
+    "apgd_dlr": _apgd_dlr,
+    "apgd_t": _apgd_t,
+    "fab_t": _fab_t,
+    "square": _square,
+}
+
+
+def _targets(num_classes):
+    return range(1, min(_TARGETS, num_classes - 1) + 1)
+
+
+def _with_loss_in_force(attack, num_classes):
+    """Returns the attack under the loss that so few classes leave it."""
+    loss = attack.loss_in_force(num_classes)
+    if loss != attack.loss and attack.target in (None, 1):
+        logging.warning(
+            "The loss is the margin in place of %s, which needs %d classes.",
+            attack.loss,
+            apgd.LOSSES[attack.loss],
+        )
+    return dataclasses.replace(attack, loss=loss)

@@ -1,0 +1,112 @@
+"""Attacks for evaluation in steps, so that broken images can leave in between.
+
+A stepped attack is a frozen dataclass with `num_steps` and two methods,
+
+    start(logits_fn, images, labels, seeds) -> state
+    step(logits_fn, state, index) -> state
+
+of tensors that all have one row an image, whatever else they hold. Rows of
+several batches at the same step may be put together, and an image's rows never
+depend on its neighbours'. `judged` keeps what a verdict is made of. Where a
+step costs another number of passes than two, a gradient's, the attack says so
+in `passes_a_step`.
+"""
+
+import tensorflow as tf
+
+from atat_tf import losses
+
+# The rows that every state has: the image, its label and seed, the candidate
+# closest to success (lowest margin) with that margin, and the step at which
+# the margin first was negative (NEVER before).
+ROWS = ("images", "labels", "seeds", "adversarial", "margin", "broke_at")
+NEVER = -1
+
+
+def passes(attack):
+    """Returns what all steps cost for an image, in forward passes, at most.
+
+    A backward pass to the images counts as one.
+    """
+    return attack.num_steps * passes_a_step(attack)
+
+
+def passes_a_step(attack):
+    """Returns the same for one step."""
+    return getattr(attack, "passes_a_step", 2)
+
+
+def first_state(logits_fn, images, labels, seeds):
+    """Returns the rows of a state before any step: the image itself.
+
+    Args:
+      logits_fn: images -> logits [b, k], in inference mode.
+      images: float32 [b, H, W, C].
+      labels: int32 [b].
+      seeds: int64 [b, 2], see `randomness.example_seeds`.
+    """
+    margin = losses.margin(labels, logits_fn(images))
+    return {
+        "images": images,
+        "labels": labels,
+        "seeds": seeds,
+        "adversarial": images,
+        "margin": margin,
+        "broke_at": tf.where(margin < 0, 0, NEVER),
+    }
+
+
+def judged(state, candidates, logits, index):
+    """Returns the state with better candidates taken over.
+
+    Once an image is broken its candidate stays.
+
+    Args:
+      state: as from `first_state`, with the attack's own rows.
+      candidates: float32 [b, H, W, C] inside the ball and the box.
+      logits: float [b, k], the classifier's at the candidates.
+      index: int32 [], the step that made them, from 0.
+    """
+    margin = losses.margin(state["labels"], logits)
+    was_broken = state["broke_at"] != NEVER
+    better = (margin < state["margin"]) & ~was_broken
+    return {
+        **state,
+        "adversarial": tf.where(
+            better[:, None, None, None], candidates, state["adversarial"]
+        ),
+        "margin": tf.where(better, margin, state["margin"]),
+        "broke_at": tf.where(
+            ~was_broken & (margin < 0), index + 1, state["broke_at"]
+        ),
+    }
+
+
+def advanced(attack, logits_fn, state, first, last):
+    """Returns the state after steps `first` to `last` - 1, as one loop.
+
+    Args:
+      attack: a stepped attack.
+      logits_fn: images -> logits, differentiable.
+      state: after step `first` - 1.
+      first: int32 [].
+      last: int32 [].
+    """
+    names = sorted(state)
+
+    def body(index, *rows):
+        after = attack.step(
+            logits_fn, dict(zip(names, rows, strict=True)), index
+        )
+        return index + 1, *(after[name] for name in names)
+
+    _, *rows = tf.while_loop(
+        lambda index, *_: index < last,
+        body,
+        (first, *(state[name] for name in names)),
+        parallel_iterations=1,
+    )
+    return {
+        name: tf.stop_gradient(row)
+        for name, row in zip(names, rows, strict=True)
+    }

@@ -1,0 +1,1 @@
+"""Data sets, folders of images, image files, and training batches."""

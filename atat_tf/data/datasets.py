@@ -1,0 +1,353 @@
+"""Data sets as uint8 arrays in memory.
+
+A name and a folder enter; fixed train, validation and test splits leave.
+"""
+
+import dataclasses
+import os
+import socket
+import urllib.parse
+
+import numpy as np
+import tensorflow as tf
+
+from atat_tf.data import folders as image_folders
+from atat_tf.errors import InputError, expect, unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What is known of a data set before it is read.
+
+    Attributes:
+      num_classes: k.
+      image_shape: (H, W, C).
+      num_validation: training images kept aside to choose checkpoints.
+      flip: whether a mirrored image still shows its class.
+      class_names: k strings, or () where only the data itself tells them.
+    """
+
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    num_validation: int = 1000
+    flip: bool = True
+    class_names: tuple[str, ...] = ()
+
+
+SPECS = {
+    "cifar10": Spec(
+        10,
+        (32, 32, 3),
+        class_names=(
+            "airplane",
+            "automobile",
+            "bird",
+            "cat",
+            "deer",
+            "dog",
+            "frog",
+            "horse",
+            "ship",
+            "truck",
+        ),
+    ),
+    "cifar100": Spec(100, (32, 32, 3)),
+    "digits": Spec(
+        10,
+        (32, 32, 3),
+        num_validation=160,
+        flip=False,
+        class_names=tuple("0123456789"),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images uint8 [n, H, W, C] and labels int32 [n]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
+
+    def take(self, number):
+        """Returns the first `number` examples, all where it is None."""
+        return Split(self.images[:number], self.labels[:number])
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """The three splits, and where they came from.
+
+    Attributes:
+      name: as in the config.
+      spec: its Spec.
+      class_names: k strings.
+      provenance: version and encoding, as recorded with every result.
+      train, validation, test: Split.
+    """
+
+    name: str
+    spec: Spec
+    class_names: tuple[str, ...]
+    provenance: str
+    train: Split
+    validation: Split
+    test: Split
+
+
+def spec(name, data_dir=None, image_size=None):
+    """Returns the Spec of a data set, without reading its images.
+
+    Args:
+      name: one of SPECS, folder:PATH, or a set of tensorflow-datasets with
+        features "image" and "label".
+      data_dir: where tensorflow-datasets keeps its files.
+      image_size: height and width to resize to, as one number, or the whole
+        (H, W, C); needed where images differ in size, ignored for SPECS.
+
+    Raises:
+      InputError: no such set, not one of images and labels, or images of
+        many sizes and no image_size.
+    """
+    if name in SPECS:
+        return SPECS[name]
+    if image_folders.is_folder(name):
+        names = image_folders.listing(name).class_names
+        shape = _resized((None, None, 3), image_size)
+        expect(shape[2] in (1, 3), "images of 1 or 3 channels", shape=shape)
+        return Spec(len(names), shape, class_names=names)
+    features = _builder(name, data_dir).info.features
+    usable = "image" in features and "label" in features
+    expect(usable, "a data set of images and labels", dataset=name)
+    shape = _resized(features["image"].shape, image_size)
+    channels = features["image"].shape[-1]
+    expect(shape[2] == channels, f"{channels} channels", image_shape=shape)
+    return Spec(features["label"].num_classes, shape)
+
+
+def _resized(shape, image_size):
+    """Returns the (H, W, C) that images of a shape are resized to."""
+    if image_size:
+        whole = np.ndim(image_size) == 1
+        shape = image_size if whole else (image_size, image_size, shape[-1])
+    expect(
+        None not in shape,
+        "config.image_size (a number of pixels) for images of many sizes",
+        image_size=image_size,
+    )
+    return tuple(shape)
+
+
+def class_names(name, data_dir=None):
+    """Returns the names of the classes, without reading images.
+
+    Args:
+      name: as for `spec`.
+      data_dir: as for `spec`.
+
+    Returns:
+      A tuple of strings; numbers where the data is not there to tell them.
+
+    Raises:
+      InputError: no such set.
+    """
+    if name in SPECS and SPECS[name].class_names:
+        return SPECS[name].class_names
+    if image_folders.is_folder(name):
+        return image_folders.listing(name).class_names
+    return tuple(_builder(name, data_dir).info.features["label"].names)
+
+
+def load(
+    name,
+    data_dir=None,
+    split_seed=0,
+    num_validation=None,
+    image_size=0,
+    bad_images="stop",
+):
+    """Returns a Dataset, downloaded first where it is absent.
+
+    Validation images are drawn from the training split by `split_seed`, and
+    the test split is never touched by it (digits, which has none, is cut by
+    a fixed seed).
+
+    Args:
+      name: as for `spec`.
+      data_dir: as for `spec`; None means TFDS_DATA_DIR or tfds' default.
+      split_seed: draws the validation images.
+      num_validation: how many; None for the set's own number, for a folder
+        of images those in validation/, or a tenth.
+      image_size: as for `spec`.
+      bad_images: "stop" or "skip", as for `image_folders.splits`.
+
+    Returns:
+      A Dataset with uint8 images.
+
+    Raises:
+      InputError: see `spec`; or the data is not there and cannot be had.
+    """
+    about = spec(name, data_dir, image_size)
+    if image_folders.is_folder(name):
+        names, provenance, train, test, held_out = _folder(
+            name, about, bad_images
+        )
+        if held_out is not None:
+            expect(
+                num_validation is None,
+                "no num_validation beside a folder validation/",
+                num_validation=num_validation,
+            )
+            parts = train, held_out, test
+            return Dataset(name, about, names, provenance, *parts)
+        about = dataclasses.replace(
+            about, num_validation=max(1, len(train) // 10)
+        )
+    elif name == "digits":
+        names, provenance, train, test = _digits()
+    else:
+        names, provenance, train, test = _tfds(name, data_dir, about)
+    if num_validation is None:
+        num_validation = about.num_validation
+    expect(
+        0 < num_validation < len(train),
+        f"num_validation between 1 and {len(train) - 1}",
+        num_validation=num_validation,
+    )
+    order = np.random.default_rng([split_seed, 1]).permutation(len(train))
+    # Sorted, so that a split keeps the order of the files.
+    kept = np.sort(order[num_validation:])
+    held_out = np.sort(order[:num_validation])
+    return Dataset(
+        name,
+        about,
+        names,
+        provenance,
+        Split(train.images[kept], train.labels[kept]),
+        Split(train.images[held_out], train.labels[held_out]),
+        test,
+    )
+
+
+def _folder(name, about, bad_images):
+    """Returns class names, provenance, train, test and validation or None."""
+    found = image_folders.listing(name)
+    parts, skipped = image_folders.splits(found, about.image_shape, bad_images)
+    provenance = found.provenance
+    if skipped:
+        provenance += f", {skipped} skipped"
+    train, test = Split(*parts["train"]), Split(*parts["test"])
+    held_out = parts.get("validation")
+    validation = None if held_out is None else Split(*held_out)
+    return found.class_names, provenance, train, test, validation
+
+
+def _digits():
+    from sklearn import datasets as sklearn_datasets
+
+    digits = sklearn_datasets.load_digits()
+    # 8 × 8 of 0..16 -> 32 × 32 × 3 of 0..255.
+    images = tf.image.resize(digits.images[..., None] * (255 / 16), (32, 32))
+    images = tf.cast(tf.round(tf.repeat(images, 3, axis=-1)), tf.uint8).numpy()
+    labels = digits.target.astype(np.int32)
+    order = np.random.default_rng(0).permutation(len(labels))
+    test, train = np.sort(order[:360]), np.sort(order[360:])
+    return (
+        tuple(str(name) for name in digits.target_names),
+        "scikit-learn digits, 8x8 enlarged to 32x32",
+        Split(images[train], labels[train]),
+        Split(images[test], labels[test]),
+    )
+
+
+def _tfds(name, data_dir, about):
+    import tensorflow_datasets as tfds
+
+    builder = _builder(name, data_dir)
+    _prepare(builder, data_dir)
+    splits = list(builder.info.splits)
+    held_out = next((s for s in ("test", "validation") if s in splits), None)
+    train, test = "train", held_out
+    if test is None:
+        train, test = "train[:90%]", "train[90%:]"
+    encoded = builder.as_dataset(
+        split=test, decoders={"image": tfds.decode.SkipDecoding()}
+    )
+    first = next(iter(encoded.take(1)))["image"].numpy()
+    provenance = f"tfds {builder.info.full_name}"
+    if name in SPECS and first[:2] == b"\xff\xd8":
+        provenance += ", JPEG copy"  # tfds' own CIFAR is stored without loss
+    names = tuple(builder.info.features["label"].names)
+    return (
+        names,
+        provenance,
+        _read(builder, train, about),
+        _read(builder, test, about),
+    )
+
+
+def _builder(name, data_dir):
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        known = {*SPECS, *tfds.list_builders(with_community_datasets=False)}
+        near = unknown("a data set", name, known)
+        hint = str(near).rpartition("Received: ")[2]
+        raise InputError(
+            f"Expected a data set among {', '.join(SPECS)}, folder:PATH, or "
+            "any image-classification set of tensorflow-datasets. "
+            f"Received: {hint}"
+        ) from None
+
+
+def _prepare(builder, data_dir):
+    if os.path.exists(builder.data_dir) and builder.info.splits:
+        return
+    try:
+        _expect_hosts(builder)
+        builder.download_and_prepare()
+    except Exception as error:  # tfds raises a different one for each cause
+        where = data_dir or os.path.dirname(os.path.dirname(builder.data_dir))
+        reason = str(error).strip().split("\n")[0][:200]
+        raise InputError(
+            f"Expected the data set {builder.name!r} in data_dir={where!r} or "
+            "a network to download it from. Received: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+
+
+def _expect_hosts(builder):
+    """Raises OSError at once where tfds would retry for minutes."""
+    if any(name.lower() == "https_proxy" for name in os.environ):
+        return  # the proxy resolves names
+    for url in getattr(builder, "url_infos", {}):
+        host = urllib.parse.urlparse(url).hostname
+        try:
+            socket.getaddrinfo(host, 443)
+        except socket.gaierror:
+            raise OSError(f"the host {host} cannot be reached") from None
+
+
+def _read(builder, split, about):
+    height, width, channels = about.image_shape
+
+    def example(item):
+        image = item["image"]
+        if builder.info.features["image"].shape != about.image_shape:
+            image = tf.image.resize(image, (height, width), antialias=True)
+            image = tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+        image = tf.ensure_shape(image, (height, width, channels))
+        return image, tf.cast(item["label"], tf.int32)
+
+    pieces = list(
+        builder.as_dataset(split=split, shuffle_files=False)
+        .map(example, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(1000)
+        .as_numpy_iterator()
+    )
+    return Split(*(np.concatenate(part) for part in zip(*pieces, strict=True)))

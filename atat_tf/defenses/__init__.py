@@ -1,0 +1,1 @@
+"""What a training step minimises: Eq. 7, and the methods beside it."""

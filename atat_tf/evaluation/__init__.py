@@ -1,0 +1,1 @@
+"""How robust a classifier is: attacks, verdicts, and the ledger of them."""

@@ -1,0 +1,117 @@
+"""Accuracy under attack, image by image.
+
+A classifier, a split and attacks enter; whether each image is still right
+after each attack leaves.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from atat_tf.attacks import randomness
+from atat_tf.errors import expect
+from atat_tf.models import frozen
+
+BATCH_NORM_MODES = ("frozen", "batch")
+
+
+class Evaluator:
+    """Attacks a classifier; each attack is traced once.
+
+    Args:
+      classifier: keras.Model, float32 [b, H, W, C] in [0, 1] -> logits.
+      named_attacks: {name: attack, or None for clean images}.
+      batch_norm: "frozen" uses stored statistics (the protocol to believe);
+        "batch" those of the attacked batch, as the released evaluation did.
+      seed: of the random starts; image i has the start (seed, 0, i).
+
+    Attributes:
+      names: of the attacks, in the order given.
+
+    Raises:
+      InputError: `batch_norm` is neither.
+    """
+
+    def __init__(self, classifier, named_attacks, batch_norm="frozen", seed=0):
+        expect(
+            batch_norm in BATCH_NORM_MODES,
+            "bn_eval of frozen or batch",
+            bn_eval=batch_norm,
+        )
+        self.names = tuple(named_attacks)
+        self._seed = seed
+        self._logits_fn = logits_function(classifier, batch_norm)
+        self._attacked = lambda: self._logits_fn
+        if batch_norm == "frozen":
+            self._attacked = frozen.refreshed(classifier)
+        shape = (None, *classifier.input_shape[1:])
+        self._functions = {
+            name: self._compile(attack, shape)
+            for name, attack in named_attacks.items()
+        }
+
+    def correct(self, name, split, batch_size, advance=None, share=(0, 1)):
+        """Returns whether each image is classified right after an attack.
+
+        Args:
+          name: one of the attacks given.
+          split: datasets.Split with uint8 images.
+          batch_size: images at a time; the last batch may be smaller.
+          advance: called after each batch.
+          share: (i, k): of the batches every k-th from the i-th on, where k
+            workers divide them.
+
+        Returns:
+          bool [n], of the images in its share.
+        """
+        verdicts = [tf.zeros([0], tf.bool)]
+        first, workers = (batch_size * number for number in share)
+        for start in range(first, len(split), workers):
+            images = split.images[start : start + batch_size]
+            labels = split.labels[start : start + batch_size]
+            indices = np.arange(start, start + len(labels))
+            verdicts.append(self._functions[name](images, labels, indices))
+            if advance:
+                advance()
+        return np.concatenate([v.numpy() for v in verdicts])
+
+    def _compile(self, attack, shape):
+        signature = (
+            tf.TensorSpec(shape, tf.uint8),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None], tf.int64),
+        )
+
+        def still_correct(images, labels, indices):
+            images = tf.cast(images, tf.float32) / 255.0
+            if attack is not None:
+                seeds = randomness.example_seeds(self._seed, 0, indices)
+                images = attack(self._attacked(), images, labels, seeds)
+            predictions = tf.argmax(self._logits_fn(images), -1, tf.int32)
+            return predictions == labels
+
+        on_gpu = bool(tf.config.list_physical_devices("GPU"))
+        return tf.function(still_correct, signature, jit_compile=on_gpu)
+
+
+def logits_function(classifier, batch_norm="frozen"):
+    """Returns images -> logits in inference mode, or with batch statistics.
+
+    Args:
+      classifier: keras.Model.
+      batch_norm: "frozen", or "batch": statistics of the batch at hand; no
+        stored ones move.
+    """
+    if batch_norm == "frozen":
+        return lambda images: classifier(images, training=False)
+
+    def with_batch_statistics(images):
+        # Stateless: an evaluation must not move the stored statistics.
+        logits, _ = classifier.stateless_call(
+            classifier.trainable_variables,
+            classifier.non_trainable_variables,
+            images,
+            training=True,
+        )
+        return logits
+
+    return with_batch_statistics

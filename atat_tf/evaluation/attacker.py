@@ -1,0 +1,319 @@
+"""Runs stepped attacks over images, as few of them as still stand.
+
+uint8 images and an attack enter; each image's candidate and what a verdict is
+made of leave. Broken images leave the batches, and what is left of several
+batches is put together. A candidate counts once it was checked on its own.
+"""
+
+import dataclasses
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from atat_tf.attacks import randomness, stepped
+from atat_tf.evaluation import accuracy as robustness
+from atat_tf.models import frozen
+
+# Batches that are attacked side by side, so that the rest of one can join the
+# rest of another.
+_SIDE_BY_SIDE = 8
+# Steps between two looks at who is broken: 1, then as many as were done, but
+# never more than a tenth of all.
+_LOOKS = 10
+_BALL_TOLERANCE = 1e-6
+# A row beside those of the attack, which may have any name but this.
+_POSITION = "attacker: position"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What an attack did to n images.
+
+    Attributes:
+      adversarial: float32 [n, H, W, C], the candidate closest to success.
+      margin: float32 [n], its z_y − max_{j≠y} z_j; negative where it broke.
+      prediction: int64 [n], its class when alone, the label where it did not
+        break; −1 with batch statistics, where no image is looked at alone.
+      broke_at: int32 [n], number of steps until then, −1 where it never did.
+      linf: float32 [n], ‖adversarial − image‖_∞.
+      refuted: bool [n], broken in its batch and not alone, or outside ball or
+        box: counted as not broken.
+      seconds: float [n], wall time, an equal share of its batches'.
+    """
+
+    adversarial: np.ndarray
+    margin: np.ndarray
+    prediction: np.ndarray
+    broke_at: np.ndarray
+    linf: np.ndarray
+    refuted: np.ndarray
+    seconds: np.ndarray
+
+    @property
+    def broken(self):
+        return self.broke_at != stepped.NEVER
+
+
+class Attacker:
+    """Attacks one classifier.
+
+    Args:
+      classifier: keras.Model, float32 [b, H, W, C] in [0, 1] -> logits.
+      batch_size: images at a time.
+      batch_norm: "frozen", or "batch" for the attacked batch's statistics: then
+        batches stay as they are, whole, and no image is looked at alone.
+      compact: whether broken images leave their batch; verdicts are the same.
+
+    What is attacked has the weights of now; what candidates are checked with
+    is the classifier itself.
+    """
+
+    def __init__(
+        self, classifier, batch_size=100, batch_norm="frozen", compact=True
+    ):
+        self.batch_size = batch_size
+        self.is_frozen = batch_norm == "frozen"
+        self.logits_fn = robustness.logits_function(classifier, batch_norm)
+        self._attacked_fn = (
+            frozen.logits_function(classifier)
+            if self.is_frozen
+            else self.logits_fn
+        )
+        self._compacts = compact and self.is_frozen
+        self._shape = tuple(classifier.input_shape[1:])
+        self._starts, self._steps = {}, {}
+        self._on_gpu = bool(tf.config.list_physical_devices("GPU"))
+        self._logits = tf.function(
+            lambda images: self.logits_fn(_as_pixels(images)),
+            reduce_retracing=True,
+            jit_compile=self._on_gpu,
+        )
+        # Each in a batch of one; XLA would compile for every number of them.
+        self._logits_alone = tf.function(
+            lambda images: tf.map_fn(
+                lambda image: self.logits_fn(image[None])[0], images
+            ),
+            input_signature=[tf.TensorSpec([None, *self._shape])],
+        )
+
+    @property
+    def group_size(self):
+        """Images that are attacked side by side."""
+        return (
+            _SIDE_BY_SIDE * self.batch_size
+            if self.is_frozen
+            else self.batch_size
+        )
+
+    def logits(self, images):
+        """Returns logits float [n, k] of images, uint8 or float in [0, 1]."""
+        starts = range(0, len(images), self.batch_size)
+        parts = [images[s : s + self.batch_size] for s in starts]
+        return np.concatenate([self._logits(part).numpy() for part in parts])
+
+    def run(self, attack, images, labels, indices, seed, advance=None):
+        """Returns the Outcome of an attack on images.
+
+        Args:
+          attack: a stepped attack, see `stepped`.
+          images: uint8 [n, H, W, C], at most `group_size`.
+          labels: int32 [n].
+          indices: int64 [n], positions in the data set: with `seed` they give
+            each image its random numbers.
+          seed: integer.
+          advance: called with the number of forward passes that are done, or
+            that broken images need no more: `stepped.passes` for each image.
+        """
+        begin = time.perf_counter()
+        rows = self._ended_rows(attack, images, labels, indices, seed, advance)
+        order = np.concatenate([row[_POSITION] for row in rows])
+        joined = {
+            name: np.concatenate([row[name] for row in rows])[np.argsort(order)]
+            for name in ("adversarial", "margin", "broke_at")
+        }
+        share = (time.perf_counter() - begin) / max(1, len(images))
+        return self._checked(attack, images, labels, joined, share)
+
+    def _ended_rows(self, attack, images, labels, indices, seed, advance):
+        """Returns the rows of all images, each once it has ended."""
+        start, go_on = self._functions(attack)
+        advance = advance or (lambda count: None)
+        each = stepped.passes_a_step(attack)
+        packs = []
+        for first in range(0, len(images), self.batch_size):
+            part = slice(first, first + self.batch_size)
+            state = start(images[part], labels[part], indices[part], seed)
+            positions = np.arange(len(images))[part]
+            packs.append({**state, _POSITION: tf.constant(positions)})
+        ended, done = [], 0
+        while packs and done < attack.num_steps:
+            last = attack.num_steps
+            if self._compacts:
+                last = min(last, done + _look_after(done, attack))
+            for number, pack in enumerate(packs):
+                packs[number] = _stepped_pack(go_on, pack, done, last)
+                advance(len(pack["margin"]) * (last - done) * each)
+            done = last
+            if done < attack.num_steps:
+                packs, gone = _without_broken(packs, self.batch_size)
+                ended += gone
+                count = sum(len(row["margin"]) for row in gone)
+                advance(count * (attack.num_steps - done) * each)
+        return ended + [_as_numpy(pack) for pack in packs]
+
+    def _functions(self, attack):
+        """Returns the compiled start of an attack, and steps from a to b."""
+        if attack not in self._starts:
+            self._starts[attack] = self._compiled_start(attack)
+        start, walk = self._starts[attack], _with_first_target(attack)
+        if walk not in self._steps:
+            self._steps[walk] = self._compiled_steps(walk, start)
+        return start, self._steps[walk]
+
+    def _compiled_start(self, attack):
+        logits_fn = self._attacked_fn
+
+        @tf.function(
+            input_signature=(
+                tf.TensorSpec([None, *self._shape], tf.uint8),
+                tf.TensorSpec([None], tf.int32),
+                tf.TensorSpec([None], tf.int64),
+                tf.TensorSpec([], tf.int64),
+            ),
+            jit_compile=self._on_gpu,
+        )
+        def start(images, labels, indices, seed):
+            seeds = randomness.example_seeds(seed, 0, indices)
+            state = attack.start(logits_fn, _as_pixels(images), labels, seeds)
+            return {k: tf.stop_gradient(v) for k, v in state.items()}
+
+        return start
+
+    def _compiled_steps(self, attack, start):
+        rows = start.get_concrete_function().structured_outputs
+        state_spec = {
+            name: tf.TensorSpec([None, *row.shape[1:]], row.dtype)
+            for name, row in rows.items()
+        }
+        step_spec = tf.TensorSpec([], tf.int32)
+        return tf.function(
+            lambda state, first, last: stepped.advanced(
+                attack, self._attacked_fn, state, first, last
+            ),
+            input_signature=(state_spec, step_spec, step_spec),
+            jit_compile=self._on_gpu,
+        )
+
+    def _checked(self, attack, images, labels, rows, share):
+        """Returns the Outcome with candidates that do not hold refuted."""
+        pixels = images.astype(np.float32) / np.float32(255)
+        adversarial, broke_at = rows["adversarial"], rows["broke_at"].copy()
+        margin = rows["margin"].copy()
+        distance = np.abs(adversarial - pixels)
+        linf = distance.reshape(len(images), -1).max(1, initial=0.0)
+        broken = broke_at != stepped.NEVER
+        holds = np.ones(len(images), bool)
+        prediction = np.full(len(images), -1)
+        if self.is_frozen:
+            valid = _is_valid(attack, adversarial, pixels)
+            prediction[:] = labels
+            rows = np.flatnonzero(broken)
+            alone = self._logits_alone(adversarial[rows]).numpy()
+            for i, logits in zip(rows, alone, strict=True):
+                margin[i] = _margin(logits, labels[i])
+                holds[i] = valid[i] and np.argmax(logits) != labels[i]
+                if holds[i]:
+                    prediction[i] = np.argmax(logits)
+        broke_at[broken & ~holds] = stepped.NEVER
+        return Outcome(
+            adversarial,
+            margin,
+            prediction,
+            broke_at,
+            linf,
+            broken & ~holds,
+            np.full(len(images), share),
+        )
+
+
+def _with_first_target(attack):
+    """Returns the attack whose steps are the same and may be compiled already.
+
+    The rank of a target is only read at the start, which puts the class into
+    the state: nine targets are nine starts, and steps of one kind.
+    """
+    if getattr(attack, "target", None):
+        return dataclasses.replace(attack, target=1)
+    return attack
+
+
+def _look_after(done, attack):
+    return max(1, min(done, attack.num_steps // _LOOKS))
+
+
+def _stepped_pack(go_on, pack, first, last):
+    position = pack[_POSITION]
+    state = {k: v for k, v in pack.items() if k != _POSITION}
+    after = go_on(state, tf.constant(first), tf.constant(last))
+    return {**after, _POSITION: position}
+
+
+def _without_broken(packs, batch_size):
+    """Returns packs of the images that stand, and the rows of the others."""
+    standing, ended = [], []
+    for pack in packs:
+        stands = (pack["broke_at"] == stepped.NEVER).numpy()
+        if stands.all():
+            standing.append(pack)
+            continue
+        broken = np.flatnonzero(~stands)
+        ended.append(
+            _as_numpy({k: tf.gather(v, broken) for k, v in pack.items()})
+        )
+        rest = np.flatnonzero(stands)
+        if len(rest):
+            standing.append({k: tf.gather(v, rest) for k, v in pack.items()})
+    sizes = [len(pack["margin"]) for pack in standing]
+    fewest = -(-sum(sizes) // batch_size)
+    if fewest == len(standing):
+        return standing, ended
+    joined = {
+        name: tf.concat([pack[name] for pack in standing], 0)
+        for name in standing[0]
+    }
+    packs = [
+        {k: v[s : s + batch_size] for k, v in joined.items()}
+        for s in range(0, sum(sizes), batch_size)
+    ]
+    return packs, ended
+
+
+def _as_numpy(pack):
+    names = ("adversarial", "margin", "broke_at", _POSITION)
+    return {name: pack[name].numpy() for name in names}
+
+
+def _as_pixels(images):
+    if images.dtype == tf.uint8:
+        return tf.cast(images, tf.float32) / 255.0
+    return images
+
+
+def _is_valid(attack, adversarial, pixels):
+    """Returns whether each candidate is finite and inside ball and box."""
+    flat = adversarial.reshape(len(adversarial), -1)
+    distance = flat - pixels.reshape(flat.shape)
+    order = {"linf": np.inf, "l2": 2}[getattr(attack, "norm", "linf")]
+    in_ball = (
+        np.linalg.norm(distance, order, axis=1)
+        <= attack.epsilon + _BALL_TOLERANCE
+    )
+    low, high = attack.bounds
+    in_box = (flat >= low).all(1) & (flat <= high).all(1)  # false for NaN too
+    return in_ball & in_box
+
+
+def _margin(logits, label):
+    others = np.delete(logits, label)
+    return logits[label] - others.max()

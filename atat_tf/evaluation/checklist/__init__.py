@@ -1,0 +1,1 @@
+"""The checklist: evidence that a measured robustness is not false."""

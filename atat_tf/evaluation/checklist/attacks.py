@@ -1,0 +1,158 @@
+"""What the checklist runs: the attacks behind each of its points.
+
+A run and its teacher enter; groups of columns leave, as `evaluate_run.standing`
+runs them.
+"""
+
+from atat_tf import losses
+from atat_tf.attacks import baselines, columns, linf, on_attention
+from atat_tf.errors import InputError
+from atat_tf.evaluation import evaluate_run
+from atat_tf.models import classifiers
+from atat_tf.runs import build
+
+STEPS = 20
+RESTARTS = 10
+UNBOUNDED_STEPS = 100
+NOISE_TRIES = 100
+# AutoAttack has 5,000; what white-box attacks miss shows early.
+SQUARE_QUERIES = 1000
+STEP_FACTORS = (0.25, 0.5, 2.0, 4.0)
+RADIUS_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+# Of the attention's distance beside the cross-entropy; ATAT trains with 1.
+ATTENTION_WEIGHTS = (-10.0, -1.0, -0.1, 0.1, 1.0, 10.0)
+
+NO_TEACHER = "the run has no teacher"
+
+
+def negative_margin(labels, logits):
+    """Returns max_{j≠y} z_j − z_y, [b]: the margin loss of Carlini & Wagner."""
+    return -losses.margin(labels, logits)
+
+
+def groups(run, teacher=None, reported=()):
+    """Returns the columns of each point, and why points have none.
+
+    Args:
+      run: evaluation.OpenRun.
+      teacher: OpenRun of the undefended twin, or None.
+      reported: names of the columns whose worst case is the run's headline;
+        where these are no attacks, PGD-20 stands for them.
+
+    Returns:
+      {group: {column: stepped attacks}}, as `checklist_points.from_standing`
+      reads them, and {group: why there is none}.
+    """
+    ball = run.config.attack.epsilon, run.config.attack.step_size
+    classes = run.dataset.spec.num_classes
+    pgd = columns.column(f"pgd{STEPS}", *ball, classes)
+    built = _variants(*ball)
+    headline = _headline(run, reported) or pgd
+    absent = {}
+    try:
+        adapted = _adapted(run)
+        built["attention"] = {"adapted attacks": headline + adapted}
+    except InputError as error:
+        adapted, absent["attention"] = (), str(error)
+    query = f"square{SQUARE_QUERIES}"
+    square = columns.column(query, *ball, classes)
+    by_gradient = (*headline, *adapted, *pgd)
+    for name in ("steps", "restarts", "step_sizes", "margin_loss"):
+        for column in built[name].values():
+            by_gradient += column
+    white_box = tuple(
+        attack
+        for attack in dict.fromkeys(by_gradient)
+        if not isinstance(attack, type(square[0]))
+    )
+    built["square"] = {query: white_box + square}
+    if teacher:
+        built["transfer"] = {"transfer": (_transfer(teacher, *ball),)}
+    else:
+        absent["transfer"] = NO_TEACHER
+    reference = {
+        "clean": (),
+        f"pgd{STEPS}": pgd,
+        "headline": headline,
+        "white box": white_box,
+    }
+    # Last: all of it has been run by then.
+    return {**built, "reference": reference}, absent
+
+
+def _variants(epsilon, step_size):
+    """Returns the groups that hold PGD against its own kin."""
+
+    def pgd(radius=epsilon, step=step_size, num_steps=STEPS, **fields):
+        attack = linf.LinfAttack(radius, step, num_steps, **fields)
+        return (linf.Steps(attack),)
+
+    radii = [factor * epsilon for factor in RADIUS_FACTORS]
+    sizes = [factor * step_size for factor in STEP_FACTORS]
+    ratio = step_size / epsilon
+    return {
+        "single_step": {"fgsm": (linf.Steps(linf.fgsm(epsilon)),)},
+        "steps": {f"pgd{2 * STEPS}": pgd(num_steps=2 * STEPS)},
+        "restarts": {f"pgd{STEPS}x{RESTARTS}": pgd(restarts=RESTARTS)},
+        "step_sizes": {f"α = {_in_255ths(s)}": pgd(step=s) for s in sizes},
+        "margin_loss": {"margin loss": pgd(loss_fn=negative_margin)},
+        "radii": {
+            f"ε = {_in_255ths(r)}": pgd(r, r * ratio) for r in radii if r <= 1
+        },
+        # The whole box, from the image itself: from a random start the box is
+        # noise, with which an attack has less to do than with an image.
+        "unbounded": {
+            f"ε = 1, {UNBOUNDED_STEPS} steps": pgd(
+                1.0, 4 * step_size, UNBOUNDED_STEPS, random_start=False
+            )
+        },
+        "noise": {
+            f"{NOISE_TRIES} tries": (baselines.Noise(epsilon, NOISE_TRIES),)
+        },
+    }
+
+
+def _headline(run, reported):
+    """Returns the attacks of the reported columns inside the threat model."""
+    if not reported:
+        return ()
+    classes = run.dataset.spec.num_classes
+    built = build.build_columns(run.config, reported, classes)
+    within = (
+        attack
+        for column in built.values()
+        if evaluate_run.in_threat_model(run.config, column)
+        for attack in column
+    )
+    return tuple(dict.fromkeys(within))
+
+
+def _adapted(run):
+    """Returns the attacks on the attention, one a weight.
+
+    Raises:
+      InputError: the classifier has no layer with a spatial map.
+    """
+    # Where the defense trains attention, otherwise where it would be shown.
+    layers = tuple(run.config.defense.get("layers", ()))
+    if not layers:
+        layers = (classifiers.attention_layer(run.classifier),)
+    maps = on_attention.logits_and_maps_function(run.classifier, layers)
+    ball = run.config.attack.epsilon, run.config.attack.step_size
+    return tuple(
+        on_attention.AttentionAttack(*ball, STEPS, weight, maps)
+        for weight in ATTENTION_WEIGHTS
+    )
+
+
+def _transfer(teacher, epsilon, step_size):
+    def source(images):
+        return teacher.attacker.logits_fn(images)
+
+    digest = teacher.ledger.identity["weights"]
+    source.__name__ = f"classifier_{digest.removeprefix('sha256:')[:12]}"
+    return baselines.Transfer(epsilon, step_size, STEPS, source)
+
+
+def _in_255ths(value):
+    return f"{255 * value:.3g}/255"

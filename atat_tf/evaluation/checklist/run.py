@@ -1,0 +1,279 @@
+"""The checklist of a run: can its robustness numbers be believed?
+
+Every point that a program can decide is decided on test images, through the
+run's ledger: a killed checklist goes on where it was. `checklist.json` holds
+
+  dataset, data, method, weights, weights_digest, seed, commit: as in
+    results.json;
+  num_images: test images; minimum_images: below these no point is decided
+    that needs statistics;
+  deviations: standard deviations that a figure may be above its threshold;
+  points: a dictionary a point, see `checklist_points.Point`.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from atat_tf import losses
+from atat_tf.attacks import columns, linf, randomness
+from atat_tf.evaluation import evaluate_run, gate
+from atat_tf.evaluation.checklist import attacks as checklist_attacks
+from atat_tf.evaluation.checklist import files as checklist_files
+from atat_tf.evaluation.checklist.points import (
+    CRITERIA,
+    DEVIATIONS,
+    FAIL,
+    compared,
+    from_standing,
+    held,
+    not_run,
+    share_error,
+)
+from atat_tf.models import checks
+from atat_tf.runs import folder as run_folder
+from atat_tf.runs import terminal
+
+FILE = run_folder.CHECKLIST
+NUM_IMAGES = 500
+MINIMUM_IMAGES = 200
+_GATE_IMAGES = 32
+
+
+def run_checklist(
+    workdir,
+    num_images=None,
+    weights="best",
+    dataset_name=None,
+    data_dir=None,
+    seed=None,
+):
+    """Decides every point for a run, prints the table, writes checklist.json.
+
+    Args:
+      workdir: the run folder.
+      num_images: the first so many test images; None for NUM_IMAGES.
+      weights, dataset_name, data_dir, seed: as for `evaluate_run.open_run`.
+
+    Returns:
+      A list of `checklist_points.Point`, one a criterion.
+
+    Raises:
+      InputError: bad arguments, or no run there.
+    """
+    workdir = pathlib.Path(workdir)
+    run = evaluate_run.open_run(
+        workdir,
+        NUM_IMAGES if num_images is None else num_images,
+        weights=weights,
+        dataset_name=dataset_name,
+        data_dir=data_dir,
+        seed=seed,
+    )
+    teacher = teacher_of(run, workdir)
+    points = decided_points(run, teacher, workdir, weights)
+    run_folder.write_json(
+        workdir / FILE,
+        {
+            "dataset": run.dataset.name,
+            "data": run.dataset.provenance,
+            "method": run.config.defense.name,
+            "num_images": len(run.split),
+            "minimum_images": MINIMUM_IMAGES,
+            "deviations": DEVIATIONS,
+            "weights": weights,
+            "weights_digest": run.ledger.identity["weights"],
+            "seed": run.seed,
+            "commit": run_folder.commit(),
+            "points": [dataclasses.asdict(point) for point in points],
+        },
+    )
+    title = f"{workdir}: {len(run.split):,} test images of {run.dataset.name}"
+    print_table(title, points)
+    return points
+
+
+def teacher_of(run, workdir):
+    """Returns the OpenRun of the run's teacher, or None where it has none."""
+    folder = run_folder.teacher_folder(workdir, run.config.teacher)
+    return evaluate_run.open_beside(run, folder, workdir)
+
+
+def decided_points(
+    run, teacher, workdir, weights="best", minimum=MINIMUM_IMAGES
+):
+    """Returns the Point of every criterion, in the order of CRITERIA.
+
+    Args:
+      run: evaluation.OpenRun with frozen statistics.
+      teacher: OpenRun of the undefended twin, or None.
+      workdir: the run folder, for its files.
+      weights: which weights the run has.
+      minimum: images below which nothing that needs statistics is decided.
+    """
+    points = _gate_points(run)
+    broken = [name for name, point in points.items() if point.verdict == FAIL]
+    few = f"{len(run.split)} images; at least {minimum} are needed"
+    if len(run.split) < minimum:
+        points["gradients"] = not_run("gradients", few)
+        obstacle = few
+    else:
+        points["gradients"] = _gradients(run)
+        obstacle = None
+        if points["gradients"].figure == 100:
+            obstacle = "no image has a gradient"
+    if broken:
+        obstacle = f"no verdict counts while {broken[0]} fails"
+    if not obstacle:
+        points |= _attacked_points(run, teacher, workdir)
+    points["worst_case"] = checklist_files.worst_case_point(run, workdir)
+    points["checkpoint"] = checklist_files.checkpoint_point(
+        run, workdir, weights
+    )
+    return [
+        points.get(criterion.name) or not_run(criterion.name, obstacle)
+        for criterion in CRITERIA
+    ]
+
+
+def print_table(title, points):
+    """Prints the points with figure, threshold and verdict, then the notes."""
+    rows = []
+    for point in points:
+        figure, threshold = "", ""
+        if point.figure is not None:
+            figure = f"{point.figure:.1f}"
+            threshold = f"≤ {point.threshold:g} + {point.allowance:.1f}"
+        rows.append([point.compared, figure, threshold, point.verdict])
+    heads = ["figures in points", "figure", "threshold", "verdict"]
+    terminal.table(title, heads, rows)
+    for point in points:
+        terminal.console().print(f"{point.compared}: {point.note}")
+
+
+def _gate_points(run):
+    sample = run.split.images[:_GATE_IMAGES]
+    logits = run.attacker.logits(sample)
+    agreement = f"to {checks.AGREEMENT:g} relative, on {len(sample)} images"
+    return {
+        "logits": held(
+            "logits",
+            checks.not_logits(logits),
+            f"from {logits.min():.1f} to {logits.max():.1f} on {len(sample)} "
+            "images",
+        ),
+        "repeatable": held(
+            "repeatable",
+            gate.not_repeatable(run.attacker, sample, logits),
+            agreement,
+        ),
+        "batch_independence": held(
+            "batch_independence",
+            gate.batch_dependent(run.attacker, sample, logits),
+            agreement,
+        ),
+    }
+
+
+def _gradients(run):
+    """Returns the Point of the share of images without a usable gradient."""
+    dead = dead_gradients(run)
+    note = f"{dead.sum()} of {len(dead)} images, there or at a random start"
+    return compared("gradients", np.mean(dead), share_error(dead), note)
+
+
+def dead_gradients(run):
+    """Returns which images' cross-entropy has no usable gradient.
+
+    At the image itself or at a uniform random start in the ball it is zero in
+    every pixel, or somewhere not finite.
+
+    Args:
+      run: evaluation.OpenRun.
+
+    Returns:
+      bool [n].
+    """
+    epsilon = run.config.attack.epsilon
+
+    @tf.function(reduce_retracing=True)
+    def dead(images, labels, indices):
+        images = tf.cast(images, tf.float32) / 255.0
+        seeds = randomness.example_seeds(run.seed, 0, indices)
+        start = linf.pgd(epsilon, epsilon, 1).first_point(images, seeds)
+        return _is_dead(run, images, labels) | _is_dead(run, start, labels)
+
+    parts = []
+    for first in range(0, len(run.split), run.attacker.batch_size):
+        part = slice(first, first + run.attacker.batch_size)
+        images, labels = run.split.images[part], run.split.labels[part]
+        indices = np.arange(first, first + len(labels))
+        parts.append(dead(images, labels, indices).numpy())
+    return np.concatenate(parts)
+
+
+def _is_dead(run, images, labels):
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(images)
+        loss = losses.cross_entropy(labels, run.attacker.logits_fn(images))
+    gradient = tape.gradient(loss, images, unconnected_gradients="zero")
+    total = tf.reduce_sum(tf.abs(gradient), axis=(1, 2, 3))
+    return (total == 0) | ~tf.math.is_finite(total)
+
+
+def _attacked_points(run, teacher, workdir):
+    """Returns the points that are decided by attacks, {name: Point}."""
+    groups, absent = checklist_attacks.groups(
+        run, teacher, checklist_files.results(workdir).get("accuracy", ())
+    )
+    stands = _standing(run, groups, "checking")
+    if teacher:
+        reference = groups["reference"]
+        twin = {"pgd20": reference["pgd20"]}
+        stands |= _standing(
+            teacher, {"undefended_twin": twin}, "checking the teacher,"
+        )
+    else:
+        absent["undefended_twin"] = checklist_attacks.NO_TEACHER
+    points = from_standing(stands, absent)
+    return {**points, "candidates": _candidates(run, groups)}
+
+
+def _standing(run, groups, doing):
+    """Returns {group: {column: bool [n]}} for {group: {column: attacks}}."""
+    flat = {
+        f"{group}: {column}": built
+        for group, of_group in groups.items()
+        for column, built in of_group.items()
+    }
+    stands, _ = evaluate_run.standing(run, flat, doing)
+    return {
+        group: {column: stands[f"{group}: {column}"] for column in of_group}
+        for group, of_group in groups.items()
+    }
+
+
+def _candidates(run, groups):
+    """Returns the Point of candidates that were refuted when alone."""
+    descriptions = {
+        columns.description(attack)
+        for of_group in groups.values()
+        for built in of_group.values()
+        for attack in built
+    }
+    refuted = np.array(
+        [
+            line["refuted"]
+            for description in sorted(descriptions)
+            for line in run.ledger.verdicts(description).values()
+            if line["broken"] or line["refuted"]
+        ],
+        bool,
+    )
+    if not len(refuted):
+        return not_run("candidates", "no attack broke an image")
+    note = f"{refuted.sum()} of {len(refuted)}"
+    error = share_error(refuted)
+    return compared("candidates", np.mean(refuted), error, note)

@@ -1,0 +1,121 @@
+"""The printed table: ours, and the paper's row below where it has one.
+
+Dictionaries as results.json holds them enter; a table on the terminal leaves.
+"""
+
+from typing import NamedTuple
+
+from atat_tf.runs import terminal
+
+# Tables 1 and 2 of the paper: accuracy in percent by data set and method.
+PAPER = {
+    "cifar10": {
+        "columns": ("clean", "fgsm", "ifgsm20", "pgd7", "pgd20"),
+        "standard": (95.01, 13.35, 0.00, 0.00, 0.00),
+        "at": (87.25, 56.22, 45.82, 49.70, 45.87),
+        "alp": (86.52, 60.57, 46.17, 52.32, 46.28),
+        "tla": (86.21, 58.88, 51.77, 53.87, 51.59),
+        "atat": (91.89, 76.74, 63.98, 70.15, 63.81),
+    },
+    "cifar100": {
+        "columns": ("clean", "fgsm", "ifgsm20", "pgd10", "pgd20"),
+        "standard": (78.68, 7.80, 0.00, 0.00, 0.00),
+        "at": (61.14, 29.24, 24.03, 24.82, 24.09),
+        "alp": (66.04, 31.83, 26.65, 27.50, 26.60),
+        "atat": (76.22, 62.65, 28.84, 35.03, 28.72),
+    },
+}
+
+METHODS = {
+    "standard": "Standard",
+    "at": "AT",
+    "alp": "ALP",
+    "tla": "TLA",
+    "trades": "TRADES",
+    "atat": "ATAT",
+    "released_cifar10": "released, CIFAR-10's loss",
+    "released_cifar100": "released, CIFAR-100's loss",
+}
+
+
+class Table(NamedTuple):
+    """What is printed: text alone.
+
+    Attributes:
+      title: the data and the number of images.
+      columns: what heads each column; the first is that of the rows' names.
+      rows: a list of cells each.
+      notes: sentences below.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def print_table(all_results):
+    """Prints results side by side, each above the paper's row if it has one.
+
+    Args:
+      all_results: list of what `evaluate_run` returns, or results.json holds.
+    """
+    printed = table(all_results)
+    terminal.table(printed.title, printed.columns, printed.rows)
+    for note in printed.notes:
+        terminal.console().print(note)
+
+
+def table(all_results):
+    """Returns the Table that `print_table` prints."""
+    columns = []
+    for results in all_results:
+        for name in results["accuracy"]:
+            if name not in columns:
+                columns.append(name)
+    rows = []
+    for results in all_results:
+        accuracy = results["accuracy"]
+        cells = [
+            f"{100 * accuracy[c]:.2f}" if c in accuracy else "not run"
+            for c in columns
+        ]
+        rows.append([METHODS.get(results["method"], results["method"]), *cells])
+        paper = paper_row(results["dataset"], results["method"])
+        if paper:
+            cells = [f"{paper[c]:.2f}" if c in paper else "" for c in columns]
+            rows.append(["  the paper's, WRN on all images", *cells])
+    heads = ["accuracy, %", *columns]
+    return Table(_title(all_results), heads, rows, _footnotes(all_results))
+
+
+def paper_row(dataset, method):
+    """Returns {column: percent} of the paper's table, or None."""
+    table = PAPER.get(dataset, {})
+    if method not in table:
+        return None
+    return dict(zip(table["columns"], table[method], strict=True))
+
+
+def _title(all_results):
+    first = all_results[0]
+    counts = sorted({results["num_images"] for results in all_results})
+    images = " and ".join(f"{count:,}" for count in counts)
+    return f"{first['data']}: {images} test images"
+
+
+def _footnotes(all_results):
+    notes = []
+    for results in all_results:
+        if results["bn_eval"] == "batch":
+            notes.append(
+                f"{results['method']}: batch-norm statistics of the attacked "
+                "batch (bn_eval=batch), not a claim of robustness."
+            )
+        values = results["accuracy"]
+        if "fgsm" in values and values["fgsm"] < values.get("pgd20", 0) - 0.01:
+            notes.append(
+                f"{results['method']}: FGSM is stronger than PGD(20), a sign "
+                "of masked gradients."
+            )
+    return notes

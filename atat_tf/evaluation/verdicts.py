@@ -1,0 +1,149 @@
+"""Verdicts over a split: every image, every attack, through the ledger.
+
+An attacker, a split and columns enter; lines are added to the ledger, and
+accuracies leave that were computed from its lines alone.
+"""
+
+import numpy as np
+
+from atat_tf.attacks import columns, stepped
+
+CLEAN = "none"
+
+
+class Verdicts:
+    """Who stands after which attack.
+
+    Args:
+      attacker: Attacker.
+      split: datasets.Split.
+      ledger: Ledger.
+      seed: of the random starts; image i has the start (seed, 0, i).
+      advance: called with the number of forward passes that are done, or that
+        are not needed: one for each image, and `stepped.passes` for each image
+        and attack.
+      adversarials: a dictionary to fill, {description: {index: image}}; None
+        keeps no image. With it nothing is taken from the ledger.
+    """
+
+    def __init__(
+        self, attacker, split, ledger, seed, advance=None, adversarials=None
+    ):
+        self._attacker = attacker
+        self._split = split
+        self._ledger = ledger
+        self._seed = np.int64(seed)
+        self._advance = advance or (lambda count: None)
+        self._adversarials = adversarials
+        self._indices = np.arange(len(split))
+
+    def standing(self, attacks):
+        """Returns which images withstand a column, running what is missing.
+
+        Args:
+          attacks: from `columns.column`, in order.
+
+        Returns:
+          bool [n].
+        """
+        stands = self._classified_right()
+        for attack in attacks:
+            # With batch statistics a batch has to stay as it is.
+            whole = not self._attacker.is_frozen
+            entering = self._indices if whole else np.flatnonzero(stands)
+            stands &= ~self._broken(attack, entering)
+        return stands
+
+    def refuted(self, attacks):
+        """Returns how many candidates of a column did not hold alone."""
+        lines = (
+            self._ledger.verdicts(columns.description(attack)).values()
+            for attack in attacks
+        )
+        return sum(line["refuted"] for of_one in lines for line in of_one)
+
+    def _classified_right(self):
+        known = self._ledger.verdicts(CLEAN)
+        missing = [i for i in self._indices if i not in known]
+        for group in self._groups(missing):
+            logits = self._attacker.logits(self._split.images[group])
+            self._ledger.append(CLEAN, self._clean_lines(group, logits))
+        self._advance(len(self._split))
+        return np.array([not known[i]["broken"] for i in self._indices], bool)
+
+    def _broken(self, attack, entering):
+        description = columns.description(attack)
+        known = self._ledger.verdicts(description)
+        reused = self._adversarials is None
+        missing = [i for i in entering if not (reused and i in known)]
+        needless = len(self._split) - len(missing)
+        self._advance(needless * stepped.passes(attack))
+        for group in self._groups(missing):
+            self._attack(attack, description, group)
+        broken = np.zeros(len(self._split), bool)
+        for i in entering:
+            broken[i] = known[i]["broken"]
+        return broken
+
+    def _attack(self, attack, description, group):
+        images, labels = self._split.images[group], self._split.labels[group]
+        outcome = self._attacker.run(
+            attack, images, labels, group, self._seed, self._advance
+        )
+        if self._adversarials is not None:
+            kept = self._adversarials.setdefault(description, {})
+            kept.update(zip(group.tolist(), outcome.adversarial, strict=True))
+        predictions = self._ledger.verdicts(CLEAN)
+        lines = [
+            {
+                "index": int(index),
+                "label": int(labels[i]),
+                "prediction": predictions[index]["prediction"],
+                "attacked_prediction": _known(outcome.prediction[i]),
+                "broken": bool(outcome.broken[i]),
+                "step": _step(outcome.broke_at[i]),
+                "margin": float(outcome.margin[i]),
+                "linf": float(outcome.linf[i]),
+                "refuted": bool(outcome.refuted[i]),
+                "seconds": round(float(outcome.seconds[i]), 6),
+            }
+            for i, index in enumerate(group)
+        ]
+        self._ledger.append(description, lines)
+
+    def _clean_lines(self, group, logits):
+        labels = self._split.labels[group]
+        predictions = logits.argmax(-1)
+        rows = np.arange(len(group))
+        others = logits.copy()
+        others[rows, labels] = -np.inf
+        margins = logits[rows, labels] - others.max(-1)
+        return [
+            {
+                "index": int(index),
+                "label": int(labels[i]),
+                "prediction": int(predictions[i]),
+                "attacked_prediction": int(predictions[i]),
+                "broken": bool(predictions[i] != labels[i]),
+                "step": None,
+                "margin": float(margins[i]),
+                "linf": 0.0,
+                "refuted": False,
+                "seconds": 0.0,
+            }
+            for i, index in enumerate(group)
+        ]
+
+    def _groups(self, indices):
+        size = self._attacker.group_size
+        indices = np.array(indices, np.int64)
+        for first in range(0, len(indices), size):
+            yield indices[first : first + size]
+
+
+def _step(broke_at):
+    return None if broke_at == stepped.NEVER else int(broke_at)
+
+
+def _known(prediction):
+    return None if prediction < 0 else int(prediction)

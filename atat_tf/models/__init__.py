@@ -1,0 +1,1 @@
+"""Networks, and what can be asked of any Keras classifier."""

@@ -1,0 +1,207 @@
+"""What must hold of classifiers and data before a training starts.
+
+A student, a teacher, the first examples and the attack's bounds enter;
+nothing leaves, or an InputError that says which of them does not fit.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from atat_tf.errors import InputError, expect
+from atat_tf.models import graphs
+
+_SAMPLE = 2
+# Enough to tell [0, 1] from 0-255; labels are looked at to the last one.
+_FIRST_IMAGES = 1024
+
+
+def expect_trainable(classifier, bounds=(0.0, 1.0)):
+    """Raises InputError unless a classifier can be trained against attacks.
+
+    It is tried in inference mode on two random images.
+
+    Args:
+      classifier: functional keras.Model from `classifiers.logits_model`.
+      bounds: the smallest and the largest pixel value.
+    """
+    name = classifier.name
+    draw = np.random.default_rng(0)
+    shape = (_SAMPLE, *classifier.inputs[0].shape[1:])
+    images = tf.constant(draw.uniform(*bounds, shape), keras.config.floatx())
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(images)
+        logits = tf.convert_to_tensor(classifier(images, training=False))
+        # Not their sum, which some classifiers hold constant.
+        mix = tf.cast(draw.normal(size=logits.shape[-1]), logits.dtype)
+        score = tf.reduce_sum(logits * mix)
+    gradient = tape.gradient(score, images)
+    values = logits.numpy().astype(np.float64)
+    again = np.asarray(classifier(images, training=False), np.float64)
+    difference = relative_difference(again, values)
+    sentence = not_logits(values)
+    if sentence:
+        raise InputError(f"{name}: {sentence}")
+    expect(
+        difference <= AGREEMENT,
+        f"of {name} the same logits for the same image in inference mode (a "
+        "random layer is active)",
+        relative_difference=difference,
+    )
+    # A new classifier may end in zeros: then nothing differs either.
+    differ = relative_difference(values[0], values[1]) > AGREEMENT
+    expect(
+        gradient is not None
+        and np.all(np.isfinite(gradient))
+        and (np.any(gradient) or not differ),
+        f"a gradient from the logits of {name} to the image, which every "
+        "attack follows (a rounding, a cast to integers or a stop_gradient "
+        "cuts it)",
+        gradient=None if gradient is None else float(np.abs(gradient).max()),
+    )
+
+
+def expect_pair(student, teacher, layers):
+    """Raises InputError unless a teacher's maps can be a student's target.
+
+    Args:
+      student, teacher: models from `graphs.with_taps`.
+      layers: whose maps are compared.
+    """
+    shared = {id(v) for v in student.variables} & {
+        id(v) for v in teacher.variables
+    }
+    expect(
+        not shared,
+        "a teacher with weights of its own (load the model a second time), "
+        "since the student's are trained and the teacher's are not",
+        shared_variables=len(shared),
+    )
+    for name in ("logits", *layers):
+        # Channels may differ: a map has none.
+        end = None if name == "logits" else 3
+        here = tuple(student.output[name].shape[1:end])
+        there = tuple(teacher.output[name].shape[1:end])
+        expect(
+            here == there,
+            f"a student and a teacher of one shape at {name!r}",
+            student=here,
+            teacher=there,
+        )
+    here, there = (graphs.image_shape(m) for m in (student, teacher))
+    expect(
+        here == there,
+        "a student and a teacher of one image size",
+        student=here,
+        teacher=there,
+    )
+
+
+def expect_data(x, y, classifier, bounds):
+    """Raises InputError unless data as `fit` takes it suits a classifier.
+
+    Args:
+      x: array or tensor of images, tf.data.Dataset or keras.utils.PyDataset
+        of (images, labels) batches; of anything else nothing is read.
+      y: labels, with an array.
+      classifier: functional keras.Model, images -> logits.
+      bounds: the smallest and the largest pixel value.
+    """
+    images, labels = _first(x, y)
+    if images is None:
+        return
+    expect(labels is not None, "labels beside the images", y=labels)
+    shape = tuple(classifier.inputs[0].shape[1:])
+    expect(
+        images.shape[1:] == shape,
+        f"images of {shape}, the size that the classifier takes",
+        images=images.shape[1:],
+    )
+    _expect_labels(np.asarray(labels), classifier.outputs[0].shape[-1])
+    if images.dtype != np.uint8:
+        _expect_pixels(images, bounds)
+
+
+def _first(x, y):
+    """Returns the first images and all labels there are beside them."""
+    if isinstance(x, tf.data.Dataset):
+        for batch in x.take(1):
+            x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    elif isinstance(x, keras.utils.PyDataset):
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(x[0])
+    if not hasattr(x, "shape") or isinstance(x, tf.data.Dataset):
+        return None, None
+    return np.asarray(x[:_FIRST_IMAGES]), y
+
+
+def _expect_labels(labels, num_classes):
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        expect(
+            labels.shape[1] == num_classes
+            and np.all(labels.max(1) == 1)
+            and np.all(labels.sum(1) == 1),
+            f"one-hot labels of {num_classes} classes, or integers",
+            labels=labels.shape,
+        )
+        return
+    expect(
+        labels.min() >= 0 and labels.max() < num_classes,
+        f"labels from 0 to {num_classes - 1}: the classifier has "
+        f"{num_classes} outputs",
+        smallest=labels.min().item(),
+        largest=labels.max().item(),
+    )
+
+
+def _expect_pixels(images, bounds):
+    low, high = bounds
+    smallest, largest = float(images.min()), float(images.max())
+    expect(
+        low <= smallest <= largest <= high,
+        f"pixels from {low:g} to {high:g}, the attack's bounds (another range: "
+        "bounds=(low, high) of the attack, with epsilon in the same unit)",
+        smallest=smallest,
+        largest=largest,
+    )
+    # A whole batch within a hundredth of the range, and yet not one colour.
+    expect(
+        high - low < 100 or largest > 1 or smallest == largest,
+        f"pixels from {low:g} to {high:g}, the attack's bounds",
+        smallest=smallest,
+        largest=largest,
+    )
+
+
+AGREEMENT = 1e-4
+
+
+def not_logits(logits):
+    """Returns what is wrong with outputs [n, k] as logits, or None."""
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        return (
+            "Expected logits of at least 2 classes, [n, k]. Received: outputs "
+            f"of shape {list(logits.shape)}."
+        )
+    if not np.all(np.isfinite(logits)):
+        return (
+            "Expected finite logits. Received: a NaN or an infinity; no attack "
+            "can be judged by it."
+        )
+    if are_probabilities(logits):
+        return (
+            "Expected logits. Received: outputs in [0, 1] that sum to 1, as "
+            "after a softmax, which hides gradients: take it off."
+        )
+    return None
+
+
+def are_probabilities(outputs):
+    """Returns whether outputs [n, k] look like those of a softmax."""
+    inside = np.all((outputs >= 0) & (outputs <= 1))
+    return bool(inside and np.allclose(outputs.sum(-1), 1, atol=1e-3))
+
+
+def relative_difference(here, there):
+    """Returns the largest difference over the largest value `there`."""
+    scale = np.max(np.abs(there))
+    return float(np.max(np.abs(here - there)) / max(scale, 1e-12))

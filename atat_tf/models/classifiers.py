@@ -1,0 +1,161 @@
+"""What can be asked of any Keras classifier, ours or another's.
+
+Which layer shows its attention, whether Eq. 2 has a closed form there, its
+logits where it ends in softmax, a digest of its weights.
+"""
+
+import hashlib
+
+import keras
+import numpy as np
+from keras import layers
+
+from atat_tf.errors import expect
+from atat_tf.models import graphs
+
+
+def attention_layer(classifier, name=None):
+    """Returns the name of the layer whose attention is shown.
+
+    Args:
+      classifier: functional keras.Model, images -> logits.
+      name: a layer, which must have a spatial map; None or
+        `graphs.DEEPEST` for the last one that has.
+
+    Raises:
+      InputError: the layer, or any, has no spatial map.
+    """
+    spatial = graphs.spatial_layers(classifier)
+    expect(
+        spatial,
+        "a classifier with spatial maps (convolutions)",
+        model=classifier.name,
+    )
+    if name in (None, graphs.DEEPEST):
+        return list(spatial)[-1]
+    graphs.with_taps(classifier, [name])  # which refuses others
+    return name
+
+
+def pooled_head(classifier, name):
+    """Returns W of a head "mean over space, then one dense layer", or None.
+
+    For such a head the attention at the layer has a closed form, see
+    `attention.explanation`.
+
+    Args:
+      classifier: functional keras.Model, images -> logits.
+      name: the layer of the maps.
+
+    Returns:
+      The dense layer's kernel [c, k], or None where the maps of the layer go
+      another way to the logits.
+    """
+    dense, pooled = _made_by(classifier.outputs[0])
+    if not isinstance(dense, layers.Dense) or _ends_in(dense) != "linear":
+        return None
+    pool, maps = _made_by(pooled)
+    pools = isinstance(pool, layers.GlobalAveragePooling2D)
+    if not pools or pool.data_format != "channels_last" or pool.keepdims:
+        return None
+    return dense.kernel if _made_by(maps)[0].name == name else None
+
+
+def logits_model(classifier):
+    """Returns a classifier of the same weights that answers logits.
+
+    A last softmax is taken off, exactly: its dense layer is copied without
+    it. Anything else is left as it is, in one graph (`graphs`).
+
+    Args:
+      classifier: keras.Model, functional, sequential or subclassed, images
+        -> logits or probabilities.
+
+    Returns:
+      Functional keras.Model, images -> logits.
+
+    Raises:
+      InputError: not one image input and one output [b, k], k >= 2, or an
+        activation other than softmax at the end.
+    """
+    classifier = graphs.functional_model(classifier)
+    expect(
+        len(classifier.inputs) == len(classifier.outputs) == 1,
+        "a Keras model of one input and one output",
+        inputs=len(classifier.inputs),
+        outputs=len(classifier.outputs),
+    )
+    inputs, outputs = classifier.inputs[0], classifier.outputs[0]
+    expect(
+        len(inputs.shape) == 4 and None not in inputs.shape[1:],
+        "images of one size, [n, height, width, channels]",
+        input_shape=inputs.shape,
+    )
+    expect(
+        len(outputs.shape) == 2 and (outputs.shape[1] or 0) >= 2,
+        "one score a class, [n, classes >= 2]",
+        output_shape=outputs.shape,
+    )
+    last, before = _made_by(outputs)
+    ending = _ends_in(last)
+    if ending == "linear":
+        return classifier
+    expect(
+        ending == "softmax",
+        "a classifier that ends in logits or in softmax",
+        activation=ending,
+    )
+    if isinstance(last, layers.Dense):
+        linear = layers.Dense.from_config(
+            {**last.get_config(), "activation": None}
+        )
+        logits = linear(before)
+        linear.set_weights(last.get_weights())
+    else:
+        logits = before
+    return keras.Model(inputs, logits, name=classifier.name)
+
+
+def weights_digest(classifier):
+    """Returns "sha256:..." of every weight's shape and bytes, in order."""
+    digest = hashlib.sha256()
+    for weight in classifier.weights:
+        value = np.ascontiguousarray(weight)
+        digest.update(f"{value.dtype}{value.shape}".encode())
+        digest.update(value.tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _made_by(tensor):
+    """Returns the layer that made a tensor and the layer's first input.
+
+    Dropout is seen through: in inference mode it is the identity.
+    """
+    layer, inputs = graphs.made_by(tensor)
+    if isinstance(layer, layers.Dropout):
+        return _made_by(inputs[0])
+    return layer, inputs[0] if inputs else None
+
+
+def _ends_in(layer):
+    # keras.ops.softmax is an operation of this name and no layer.
+    if type(layer).__name__ == "Softmax":
+        return "softmax"
+    activation = getattr(layer, "activation", None)
+    if activation is None or activation is keras.activations.linear:
+        return "linear"
+    return getattr(activation, "__name__", str(activation))
+
+
+def shown_layer(classifier, layers):
+    """Returns the layer whose attention is drawn.
+
+    Args:
+      classifier: functional keras.Model.
+      layers: where its defense acts, () for none.
+
+    Raises:
+      InputError: the layer, or any, has no spatial map.
+    """
+    name = layers[-1] if layers else None
+    return attention_layer(classifier, name)

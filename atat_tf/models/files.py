@@ -1,0 +1,98 @@
+"""Saved Keras classifiers: from a .keras file to logits of images in [0, 1]."""
+
+import hashlib
+import pathlib
+
+import keras
+import numpy as np
+from keras import layers
+
+from atat_tf.errors import InputError, expect
+from atat_tf.models import classifiers, graphs
+
+
+def load(path, pixel_range=(0.0, 1.0)):
+    """Returns a saved classifier as a functional one of images in [0, 1].
+
+    Args:
+      path: a .keras file, loaded in Keras' safe mode: a functional,
+        sequential or registered subclassed model, images of one size ->
+        logits, or softmax, which is taken off.
+      pixel_range: what the saved model takes for black and for white.
+
+    Raises:
+      InputError: no such file, or not such a model.
+    """
+    path = pathlib.Path(path)
+    low, high = pixel_range
+    expect(low < high, "a range of pixels (low, high)", range=pixel_range)
+    expect(path.is_file(), "a .keras file", model=str(path))
+    try:
+        loaded = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises many kinds
+        reason = str(error).strip().split("\n")[0][:200]
+        raise InputError(
+            f"Expected a saved Keras model. Received: {str(path)!r} "
+            f"({type(error).__name__}: {reason})."
+        ) from error
+    classifier = classifiers.logits_model(loaded)
+    if (low, high) == (0, 1):
+        return classifier
+    images = keras.Input(classifier.inputs[0].shape[1:], name="images")
+    pixels = layers.Rescaling(high - low, low, name="from_unit_range")(images)
+    logits = classifier(pixels)
+    return graphs.functional_model(keras.Model(images, logits))
+
+
+def with_random_weights(classifier):
+    """Returns a new model of the same layers, with weights drawn anew.
+
+    Statistics that a Normalization layer was adapted to are kept: they belong
+    to the data.
+    """
+    fresh = type(classifier).from_config(classifier.get_config())
+    for old, new in zip(classifier.layers, fresh.layers, strict=True):
+        if isinstance(old, layers.Normalization) and old.weights:
+            new.set_weights(old.get_weights())
+            new.finalize_state()
+    return fresh
+
+
+def digest(path):
+    """Returns "sha256:..." of a file.
+
+    Raises:
+      InputError: no such file.
+    """
+    path = pathlib.Path(path)
+    expect(path.is_file(), "a .keras file", model=str(path))
+    with open(path, "rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def expect_classes(classifier, spec):
+    """Raises InputError unless a classifier fits a data set.
+
+    Args:
+      classifier: functional keras.Model, images -> logits.
+      spec: datasets.Spec.
+    """
+    shape = tuple(classifier.inputs[0].shape[1:])
+    expect(
+        shape == tuple(spec.image_shape),
+        f"images of {shape}, the size that the model takes",
+        image_shape=tuple(spec.image_shape),
+    )
+    outputs = classifier.outputs[0].shape[-1]
+    expect(
+        outputs == spec.num_classes,
+        f"a data set of {outputs} classes, the outputs of the model",
+        num_classes=spec.num_classes,
+        class_names=spec.class_names[:20],
+    )
+
+
+def image_shape(path):
+    """Returns the (H, W, C) that a saved model takes."""
+    shape = load(path).inputs[0].shape[1:]
+    return tuple(int(size) for size in np.array(shape))

@@ -1,0 +1,180 @@
+"""Layers and building blocks that every backbone of the package shares."""
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from atat_tf.errors import expect
+
+# 2e-4 · ½‖w‖² (the released code's weight decay): Keras' L2 has no ½.
+L2_KERNEL = 1e-4
+_BATCH_NORM_MOMENTUM = 0.9
+
+
+def units_per_group(depth, width):
+    """Returns n of a Wide ResNet's depth 6n + 4.
+
+    Raises:
+      InputError: depth is not 6n + 4 with n >= 1, or width < 1.
+    """
+    units, remainder = divmod(depth - 4, 6)
+    expect(
+        not remainder and units >= 1,
+        "a depth of 6n + 4 (10, 16, 22, 28, 34, ...)",
+        depth=depth,
+    )
+    expect(width >= 1, "a width >= 1", width=width)
+    return units
+
+
+@keras.saving.register_keras_serializable(package="atat_tf")
+class PerImageStandardization(layers.Layer):
+    """(x − mean) / max(deviation, 1/√n) of each image, on the 0–255 scale.
+
+    The floor of the deviation is meant for pixels in 0–255, so [0, 1] is
+    scaled first.
+    """
+
+    def call(self, images):
+        return tf.image.per_image_standardization(255.0 * images)
+
+
+@keras.saving.register_keras_serializable(package="atat_tf")
+class BatchNormalization(layers.BatchNormalization):
+    """Batch norm by one kernel, whose statistics can be differentiated twice.
+
+    In training TensorFlow's fused kernel does what are ten operations on whole
+    maps in Keras; across replicas statistics are taken one operation at a time.
+
+    TensorFlow's moments take the mean inside the variance for a constant.
+    That is right for a gradient, and wrong for the gradient of a gradient,
+    which attention at a layer below a batch norm in training mode needs.
+    Across replicas Keras subtracts a squared mean from a mean of squares, which
+    in float32 leaves few digits where a channel is all but constant.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        if not (training and self.trainable and self._is_fused(inputs, mask)):
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=tf.cast(inputs, tf.float32),
+            scale=self.gamma,
+            offset=self.beta,
+            mean=[],
+            variance=[],
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        # The kernel answers Σ (x − mean)² / (n − 1); Keras keeps the mean.
+        count = tf.cast(tf.size(inputs) // tf.size(mean), variance.dtype)
+        variance *= tf.maximum(count - 1, 1) / count
+        for moving, value in (
+            (self.moving_mean, mean),
+            (self.moving_variance, variance),
+        ):
+            moving.assign(
+                moving * self.momentum + value * (1.0 - self.momentum)
+            )
+        return tf.cast(outputs, self.compute_dtype)
+
+    def _is_fused(self, inputs, mask):
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        return (
+            len(inputs.shape) == 4
+            and self.axis in (-1, 3)
+            and inputs.dtype != tf.float64
+            and mask is None
+            and self.scale
+            and self.center
+            and not self.renorm
+            and not (self.synchronized and replicas > 1)
+        )
+
+    def _moments(self, inputs, mask):
+        if mask is not None:
+            return super()._moments(inputs, mask)
+        axes = self._reduction_axes
+        mean = self._mean(inputs, axes)
+        variance = self._mean(tf.square(inputs - mean), axes)
+        return tf.squeeze(mean, axes), tf.squeeze(variance, axes)
+
+    def _mean(self, values, axes):
+        """Returns means with axes kept, over all replicas if synchronized."""
+        context = tf.distribute.get_replica_context()
+        if not self.synchronized or context is None:
+            return tf.reduce_mean(values, axes, keepdims=True)
+        total = tf.reduce_sum(values, axes, keepdims=True)
+        count = tf.size(values) // tf.size(total)
+        total, count = context.all_reduce(
+            tf.distribute.ReduceOp.SUM, [total, tf.cast(count, total.dtype)]
+        )
+        return total / count
+
+
+@keras.saving.register_keras_serializable(package="atat_tf")
+class PadChannels(layers.Layer):
+    """Zero channels on both sides, up to a number of channels."""
+
+    def __init__(self, channels, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+
+    def call(self, x):
+        missing = self.channels - x.shape[-1]
+        before = missing // 2
+        return tf.pad(x, [[0, 0]] * 3 + [[before, missing - before]])
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.channels)
+
+    def get_config(self):
+        return {**super().get_config(), "channels": self.channels}
+
+
+class Parts:
+    """The layers that all backbones are built from."""
+
+    def __init__(self, l2, synchronized, activation, activation_arguments):
+        self._l2 = l2
+        self._synchronized = synchronized
+        self._activation = activation
+        self._activation_arguments = activation_arguments
+
+    def _regularizer(self):
+        return keras.regularizers.L2(self._l2) if self._l2 else None
+
+    def convolution(self, x, channels, size, stride, name):
+        return layers.Conv2D(
+            channels,
+            size,
+            stride,
+            padding="same",
+            use_bias=False,
+            kernel_initializer=keras.initializers.VarianceScaling(
+                2.0, "fan_out", "untruncated_normal"
+            ),
+            kernel_regularizer=self._regularizer(),
+            name=name,
+        )(x)
+
+    def norm(self, x, name):
+        return BatchNormalization(
+            momentum=_BATCH_NORM_MOMENTUM,
+            synchronized=self._synchronized,
+            name=name,
+        )(x)
+
+    def norm_activation(self, x, name):
+        x = self.norm(x, f"{name}_norm")
+        return self._activation(name=name, **self._activation_arguments)(x)
+
+    def classifier(self, inputs, features, num_classes, name):
+        x = layers.GlobalAveragePooling2D(name="pool")(features)
+        # Not the policy's dtype: losses are never in bfloat16.
+        logits = layers.Dense(
+            num_classes,
+            kernel_regularizer=self._regularizer(),
+            dtype=keras.config.floatx(),
+            name="logits",
+        )(x)
+        return keras.Model(inputs, logits, name=name)

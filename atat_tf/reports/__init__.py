@@ -1,0 +1,1 @@
+"""Figures, tables, the report's page, model cards, and archives."""

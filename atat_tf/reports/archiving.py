@@ -1,0 +1,85 @@
+"""A finished run as a few small files, enough to go on from without training.
+
+What evaluation, figures, tables, reports and serving read is kept: config,
+metrics, results, best weights, records, the whole ledger packed, a model card,
+and the same of a teacher inside the run folder. Checkpoints, other weights and
+TensorBoard's files are left behind.
+"""
+
+import pathlib
+import shutil
+
+from atat_tf.errors import expect
+from atat_tf.evaluation import ledger
+from atat_tf.reports import model_card
+from atat_tf.reports.tables import shift as shift_measurement
+from atat_tf.runs import folder as run_folder
+
+_WEIGHTS = "best"
+_TEACHER = "teacher"
+_KEPT = (
+    run_folder.CONFIG,
+    run_folder.METRICS,
+    run_folder.RESULTS,
+    run_folder.CHECKLIST,
+    run_folder.MODEL,
+    shift_measurement.FILE,
+    "evaluation_*.json",
+)
+
+
+def archive(workdir, output):
+    """Writes a run's lasting files into a folder, which may be the run's own.
+
+    Args:
+      workdir: the folder of a run whose training is over.
+      output: the folder to write; made if absent.
+
+    Returns:
+      {name: bytes} of what was written.
+
+    Raises:
+      InputError: no trained run there, or `output` holds another run.
+    """
+    workdir, output = pathlib.Path(workdir), pathlib.Path(output)
+    weights = run_folder.weights_path(workdir, _WEIGHTS)
+    rows = run_folder.read_metrics(workdir)
+    config = run_folder.read_json(workdir / run_folder.CONFIG)
+    # A run that its guard ended has fewer epochs, and its results.
+    has_results = (workdir / run_folder.RESULTS).exists()
+    is_over = has_results or len(rows) >= config["num_epochs"]
+    expect(
+        weights.exists() and is_over,
+        f"a run whose {config['num_epochs']} epochs are over",
+        workdir=str(workdir),
+        epochs=len(rows),
+    )
+    _expect_no_other_run(output, config)
+    run_folder.create(output)
+    names = [p.name for kept in _KEPT for p in sorted(workdir.glob(kept))]
+    names.append(weights.name)
+    if output.resolve() != workdir.resolve():
+        for name in names:
+            with run_folder.replacing(output / name) as temporary:
+                shutil.copyfile(workdir / name, temporary)
+    if ledger.is_in(workdir):
+        ledger.pack(workdir, output)
+        names.append(ledger.PACKED)
+    with run_folder.replacing(output / model_card.FILE) as temporary:
+        temporary.write_text(model_card.text(output), encoding="utf-8")
+    names.append(model_card.FILE)
+    sizes = {name: (output / name).stat().st_size for name in names}
+    if (workdir / _TEACHER / run_folder.CONFIG).exists():
+        of_teacher = archive(workdir / _TEACHER, output / _TEACHER)
+        sizes |= {f"{_TEACHER}/{n}": size for n, size in of_teacher.items()}
+    return sizes
+
+
+def _expect_no_other_run(output, config):
+    path = output / run_folder.CONFIG
+    if path.exists():
+        expect(
+            run_folder.read_json(path) == config,
+            "an empty folder, or one with an archive of the same run",
+            output=str(output),
+        )

@@ -1,0 +1,1 @@
+"""Figures of attention, of losses, and of accuracy, as the paper has them."""

@@ -1,0 +1,75 @@
+"""A figure as files: PNG, SVG and the numbers behind it as CSV.
+
+Each says inside itself which command made it.
+"""
+
+import csv
+import pathlib
+
+import matplotlib
+
+from atat_tf.errors import InputError
+from atat_tf.runs import folder as run_folder
+
+SUFFIXES = (".png", ".svg", ".csv")
+
+
+def stem(output):
+    """Returns the path without suffix under which a figure is written.
+
+    Its folder is made.
+
+    Args:
+      output: a path, with the suffix of a figure or without.
+
+    Raises:
+      InputError: the folder cannot be made or written, or the path is one.
+    """
+    path = pathlib.Path(output)
+    if path.suffix in SUFFIXES:
+        path = path.with_suffix("")
+    if not path.name or path.is_dir():
+        raise InputError(
+            "Expected a file name for the figure, as figures/shift. "
+            f"Received: output={str(output)!r}."
+        )
+    run_folder.create(path.parent)
+    return path
+
+
+def save(figure, path, command, rows, dpi=150):
+    """Writes a figure as PNG and SVG, and its numbers as CSV, each whole.
+
+    Args:
+      figure: matplotlib Figure.
+      path: from `stem`.
+      command: what made it; in the metadata of both pictures, and the first
+        line of the numbers, after a #.
+      rows: dictionaries of the same keys, the numbers.
+      dpi: pixels an inch of the PNG.
+
+    Returns:
+      The three paths.
+    """
+    paths = [path.with_name(path.name + suffix) for suffix in SUFFIXES]
+    with run_folder.replacing(paths[0], ".png") as temporary:
+        figure.savefig(
+            temporary,
+            dpi=dpi,
+            metadata={"Description": command},
+            pil_kwargs={"optimize": True},
+        )
+    # Names inside an SVG come from a salt, its date from the clock: without
+    # both the same picture is the same file.
+    with matplotlib.rc_context({"svg.hashsalt": "atat_tf"}):
+        with run_folder.replacing(paths[1], ".svg") as temporary:
+            figure.savefig(
+                temporary, metadata={"Description": command, "Date": None}
+            )
+    with run_folder.replacing(paths[2], ".csv") as temporary:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            file.write(f"# {' '.join(command.split())}\n")
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    return paths

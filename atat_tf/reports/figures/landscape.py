@@ -1,0 +1,263 @@
+"""The loss around images and accuracy against steps: Fig. 7 and 8.
+
+Networks and pictures enter; a Figure and the rows of its numbers leave.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from atat_tf import losses
+from atat_tf.attacks import columns, linf, radii, randomness
+from atat_tf.errors import expect
+from atat_tf.evaluation import accuracy as robustness
+from atat_tf.evaluation import evaluate_run, gate
+from atat_tf.evaluation.verdicts import CLEAN
+from atat_tf.evaluation.views import Scene
+from atat_tf.reports.figures import drawing
+
+
+def surface(sources, pictures, epsilon, extent, resolution, seed, texts):
+    """Returns loss surfaces of networks around pictures (Fig. 7).
+
+    Args:
+      sources: Sources, one below the other; the raw one first.
+      pictures: Pictures, side by side.
+      epsilon: ε, the unit of both axes.
+      extent: how far both axes go, in units of ε.
+      resolution: points along an axis, odd.
+      seed: of the Rademacher directions.
+      texts: (data, caption).
+
+    Returns:
+      Figure, and a dictionary for each point.
+
+    Raises:
+      InputError: a bad extent or resolution.
+    """
+    expect(extent > 0, "extent > 0", extent=extent)
+    expect(
+        resolution >= 3 and resolution % 2,
+        "an odd resolution >= 3",
+        resolution=resolution,
+    )
+    places = positions(extent, resolution)
+    surfaces, rows = [], []
+    for source in sources:
+        scene = Scene(source, pictures)
+        found = _surfaces(scene, places, epsilon, seed)
+        surfaces.append(found)
+        rows += _rows(scene, places, found)
+    data, caption = texts
+    figure = drawing.loss_surfaces(
+        surfaces,
+        places,
+        (
+            [source.title for source in sources],
+            [f"{picture.name} ({picture.class_name})" for picture in pictures],
+        ),
+        f"Loss in the plane of two directions, ε = {radii.written(epsilon)}. "
+        f"{data}",
+        caption,
+    )
+    return figure, rows
+
+
+def steps(workdirs, num_steps, zoom, num_images, caption, **arguments):
+    """Returns accuracy against PGD steps of several runs (Fig. 8).
+
+    Args:
+      workdirs: {title: run folder}.
+      num_steps: the most steps.
+      zoom: the last step of the right-hand side.
+      num_images: the first so many test images; None for all.
+      caption: the small text at the foot.
+      **arguments: as for `evaluate_run.open_run`.
+
+    Returns:
+      Figure, and a dictionary for each run and number of steps.
+    """
+    curves, rows, runs = {}, [], []
+    for title, workdir in workdirs.items():
+        shares, run = curve(
+            workdir, num_steps, num_images=num_images, **arguments
+        )
+        curves[title] = shares
+        runs.append(run)
+        rows += [
+            {"model": title, "steps": n, "accuracy": float(share)}
+            for n, share in enumerate(shares)
+        ]
+    count, data = len(runs[0].split), runs[0].dataset.provenance
+    figure = drawing.accuracy_curves(
+        curves,
+        zoom,
+        f"Accuracy under PGD, ε = {radii.written(EPSILON)}, step "
+        f"{radii.written(STEP_SIZE)}. {data}: {count:,} images",
+        caption,
+    )
+    return figure, rows
+
+
+def _surfaces(scene, places, epsilon, seed):
+    """Returns a network's surfaces, one for each picture."""
+    logits_fn = robustness.logits_function(scene.source.classifier)
+    found = []
+    for i, picture in enumerate(scene.pictures):
+        image, label = scene.images[i], scene.labels[i]
+        directions = (
+            sign_gradient(logits_fn, image, label),
+            rademacher(image.shape, seed, picture.index),
+        )
+        found.append(
+            loss_surface(logits_fn, image, label, directions, places, epsilon)
+        )
+    return found
+
+
+def _rows(scene, places, found):
+    return [
+        {
+            "model": scene.source.title,
+            "image": picture.name,
+            "sign_gradient": float(places[a]),
+            "rademacher": float(places[r]),
+            "cross_entropy": float(values[r, a]),
+        }
+        for picture, values in zip(scene.pictures, found, strict=True)
+        for r in range(len(places))
+        for a in range(len(places))
+    ]
+
+
+_BATCH = 256
+
+
+def positions(extent, resolution):
+    """Returns the grid's places along a direction, in units of ε.
+
+    Args:
+      extent: the largest, > 0.
+      resolution: how many, odd, so that the image itself is one.
+
+    Returns:
+      float64 [resolution], from -extent to extent.
+    """
+    return np.linspace(-extent, extent, resolution)
+
+
+def sign_gradient(logits_fn, image, label):
+    """Returns d_a = sgn(∇_x L(f(x), y)), float32 [H, W, C]."""
+    images = tf.constant(image[None], tf.float32)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(images)
+        loss = losses.cross_entropy(tf.constant([label]), logits_fn(images))
+    return tf.sign(tape.gradient(loss, images))[0].numpy()
+
+
+def rademacher(shape, seed, index):
+    """Returns d_r of ±1, each with probability ½, float32 of a shape.
+
+    Args:
+      shape: of an image.
+      seed: integer.
+      index: the image's position in the data set; every network is looked at
+        along the same direction.
+    """
+    seeds = randomness.example_seeds(seed, 0, [index])
+    noise = randomness.uniform_noise(seeds, shape, 1.0)[0].numpy()
+    return np.where(noise < 0, -1, 1).astype(np.float32)
+
+
+def loss_surface(logits_fn, image, label, directions, places, epsilon):
+    """Returns L(f(clip(x + ε (a d_a + r d_r))), y) over the grid.
+
+    What leaves [0, 1] is clipped: beyond there are no images.
+
+    Args:
+      logits_fn: images -> logits.
+      image: x, float32 [H, W, C] in [0, 1].
+      label: y.
+      directions: d_a and d_r, float32 [H, W, C] each.
+      places: float [n], the values of a and of r, in units of ε.
+      epsilon: ε.
+
+    Returns:
+      float32 [n, n]; rows are r, columns are a.
+    """
+
+    @tf.function(reduce_retracing=True)
+    def values(images):
+        labels = tf.fill(tf.shape(images)[:1], label)
+        return losses.cross_entropy(labels, logits_fn(images))
+
+    along, across = (epsilon * d.astype(np.float32) for d in directions)
+    steps = np.asarray(places, np.float32)
+    r, a = (grid.reshape(-1, 1, 1, 1) for grid in _grid(steps))
+    found = []
+    for first in range(0, len(a), _BATCH):
+        part = slice(first, first + _BATCH)
+        moved = image + a[part] * along + r[part] * across
+        found.append(values(np.clip(moved, 0, 1, dtype=np.float32)).numpy())
+    return np.concatenate(found).reshape(len(steps), len(steps))
+
+
+def _grid(steps):
+    return np.meshgrid(steps, steps, indexing="ij")
+
+
+# §4.3: the ball and the step are fixed, the number of steps varies.
+EPSILON = 8 / 255
+STEP_SIZE = 2 / 255
+
+
+def curve(workdir, num_steps=100, **arguments):
+    """Returns the accuracy of a run after each number of PGD steps.
+
+    Verdicts are taken from the run's ledger, and what is missing is run and
+    added to it; a killed call goes on where it was.
+
+    Args:
+      workdir: the run folder.
+      num_steps: the most steps.
+      **arguments: as for `evaluate_run.open_run`.
+
+    Returns:
+      float [num_steps + 1]: shares of the images that are right when clean,
+      and after 1, 2, ... steps; and the OpenRun that they come from.
+
+    Raises:
+      InputError: no run there, or one that cannot be judged.
+    """
+    expect(num_steps >= 1, "num_steps >= 1", num_steps=num_steps)
+    run = evaluate_run.open_run(workdir, **arguments)
+    gate.expect_passed(run.attacker, run.split.images)
+    attack = linf.Steps(linf.pgd(EPSILON, STEP_SIZE, num_steps))
+    evaluate_run.standing(run, {f"pgd{num_steps}": (attack,)}, "attacking")
+    clean = run.ledger.verdicts(CLEAN)
+    attacked = run.ledger.verdicts(columns.description(attack))
+    survived = [
+        _survived(clean[i], attacked.get(i), num_steps)
+        for i in range(len(run.split))
+    ]
+    return accuracies(survived, num_steps), run
+
+
+def accuracies(survived, num_steps):
+    """Returns the share of images that stand after 0, 1, ..., n steps.
+
+    Args:
+      survived: integers [n], the most steps that each image withstands; -1
+        where it is wrong when clean.
+      num_steps: n.
+    """
+    steps = np.arange(num_steps + 1)
+    return (np.asarray(survived)[:, np.newaxis] >= steps).mean(0)
+
+
+def _survived(clean, attacked, num_steps):
+    if clean["broken"]:
+        return -1
+    if not attacked["broken"]:
+        return num_steps
+    # Broken at the random start: PGD of one step already comes by it.
+    return max(attacked["step"], 1) - 1

@@ -1,0 +1,166 @@
+"""Our attention beside that of other methods, as tf-keras-vis has them.
+
+A network and pictures enter; a Figure and the rows of its numbers leave.
+"""
+
+import contextlib
+import io
+import warnings
+
+import numpy as np
+from tf_keras_vis import (
+    gradcam,
+    gradcam_plus_plus,
+    layercam,
+    saliency,
+    scorecam,
+)
+from tf_keras_vis.utils import scores
+
+from atat_tf import attention
+from atat_tf.errors import unknown
+from atat_tf.reports.figures import attention as attention_figures
+from atat_tf.reports.figures import drawing
+
+
+def methods(source, pictures, setting, names):
+    """Returns our attention beside other methods', clean and attacked.
+
+    Args:
+      source: Source.
+      pictures, setting: as for `shift`.
+      names: keys of `method_figures.METHODS`.
+
+    Returns:
+      Figure, and a dictionary for each picture, clean and attacked: 1 − cos of
+      our map and each method's where both are of one size, and with Grad-CAM
+      the largest difference of the maps as they are, over our largest value.
+    """
+    expect_known(names)
+    scene, steps = setting.scene(source, pictures), setting.num_steps
+    attacked = scene.attacked(setting.attack, [steps])[steps]
+    lines, numbers, row_titles = [], [], []
+    for state, images in (("clean", scene.images), ("attacked", attacked)):
+        drawn, rows = _by_methods(scene, images, names, setting.followed)
+        lines += drawn
+        numbers += [{"state": state, **row} for row in rows]
+        row_titles += [f"{picture.name}, {state}" for picture in pictures]
+    labels = [METHODS[name] for name in names]
+    figure = drawing.picture_grid(
+        lines,
+        ["image", "ours (Eq. 3)", *labels],
+        f"{source.title}, layer {source.layer!r}, {setting.attack_name}. "
+        f"{setting.data}",
+        setting.caption,
+        row_titles,
+    )
+    return figure, numbers
+
+
+def _by_methods(scene, images, names, followed):
+    """Returns lines of Panels and dictionaries of numbers, one a picture."""
+    view, source = scene.view(images), scene.source
+    labels = scene.labels if followed == "label" else view.predictions
+    maps = {
+        name: attention_map(
+            name, source.classifier, source.layer, images, labels
+        )
+        for name in names
+    }
+    lines, rows = [], []
+    for i, picture in enumerate(scene.pictures):
+        ours, mark = view.maps[i], source.watermark
+        line = [
+            drawing.Panel(
+                images[i], text=attention_figures.verdict(scene, view, i)
+            )
+        ]
+        line.append(drawing.Panel(images[i], ours, watermark=mark))
+        row = {"image": picture.name}
+        for name in names:
+            theirs = maps[name][i]
+            row |= _compared(name, ours, theirs)
+            text = attention_figures.distance_text(
+                row.get(f"{name}_cosine_distance")
+            )
+            line.append(drawing.Panel(images[i], theirs, text, mark))
+        lines.append(line)
+        rows.append(row)
+    return lines, rows
+
+
+def _compared(name, ours, theirs):
+    """Returns numbers of our map and a method's; none where sizes differ."""
+    if ours.shape != theirs.shape:
+        return {}
+    distance = attention.cosine_distance(ours[None], theirs[None])[0]
+    row = {f"{name}_cosine_distance": float(distance)}
+    if name == "gradcam":
+        largest = max(float(ours.max()), np.finfo(np.float32).tiny)
+        row["gradcam_difference"] = float(abs(ours - theirs).max() / largest)
+    return row
+
+
+METHODS = {
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "scorecam": "Score-CAM",
+    "layercam": "LayerCAM",
+    "saliency": "saliency",
+}
+_CLASSES = {
+    "gradcam": gradcam.Gradcam,
+    "gradcam++": gradcam_plus_plus.GradcamPlusPlus,
+    "scorecam": scorecam.Scorecam,
+    "layercam": layercam.Layercam,
+}
+
+
+def expect_known(methods):
+    """Raises InputError unless all names are those of methods."""
+    for name in methods:
+        if name not in METHODS:
+            raise unknown("a method", name, METHODS)
+
+
+def attention_map(method, classifier, layer, images, labels):
+    """Returns a method's map of the labelled classes.
+
+    Args:
+      method: a key of METHODS.
+      classifier: functional keras.Model, images -> logits.
+      layer: the name of a layer with a spatial map; "saliency" reads none.
+      images: float32 [b, H, W, C].
+      labels: integers [b].
+
+    Returns:
+      float [b, h, w], >= 0; [b, H, W] for "saliency", the largest |∂y^c/∂x|
+      over the colours.
+
+    Raises:
+      InputError: no such method.
+    """
+    expect_known([method])
+    score = scores.CategoricalScore([int(label) for label in labels])
+    images = np.asarray(images, np.float32)
+    with _quiet():
+        if method == "saliency":
+            of = saliency.Saliency(classifier)
+            return np.asarray(of(score, images, normalize_map=False))
+        maps = _CLASSES[method](classifier)(
+            score,
+            images,
+            penultimate_layer=layer,
+            seek_penultimate_conv_layer=False,
+            expand_cam=False,
+            normalize_cam=False,
+        )
+    return np.asarray(maps)
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keeps back Score-CAM's progress bars and Keras' remark on lists."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.filterwarnings("ignore", "The structure of `inputs`")
+        yield

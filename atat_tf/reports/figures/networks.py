@@ -1,0 +1,260 @@
+"""Networks to draw: from run folders, .keras files or keras.applications.
+
+Names and paths enter; classifiers of pixels in [0, 1] leave, each with the
+layer whose attention is shown and the names of its classes.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+
+import keras
+import ml_collections
+
+from atat_tf.data import datasets
+from atat_tf.errors import InputError, expect, unknown
+from atat_tf.evaluation import evaluate_run, printed_table
+from atat_tf.models import classifiers
+from atat_tf.runs import folder as run_folder
+
+# Module of keras.applications, and the layer where the last is not the one
+# meant: VGG16 ends in a pooling, Grad-CAM looks at the convolution before.
+APPLICATIONS = {
+    "VGG16": ("vgg16", "block5_conv3"),
+    "VGG19": ("vgg19", "block5_conv4"),
+    "ResNet50": ("resnet50", None),
+    "ResNet101": ("resnet", None),
+    "DenseNet121": ("densenet", None),
+    "DenseNet169": ("densenet", None),
+    "MobileNetV2": ("mobilenet_v2", None),
+    "InceptionV3": ("inception_v3", None),
+    "Xception": ("xception", None),
+}
+_IMAGENET_CLASSES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A network that is drawn.
+
+    Attributes:
+      title: short.
+      classifier: keras.Model, float32 [b, H, W, C] in [0, 1] -> logits.
+      layer: the layer whose attention is shown.
+      class_names: as many strings as logits.
+      watermark: "untrained" where the weights are random, else "".
+      origin: where it came from, with a digest of the weights.
+      config: of a run; None for others.
+    """
+
+    title: str
+    classifier: keras.Model
+    layer: str
+    class_names: tuple[str, ...]
+    watermark: str
+    origin: str
+    config: ml_collections.ConfigDict | None = None
+
+    @property
+    def image_shape(self):
+        return tuple(self.classifier.input_shape[1:])
+
+
+def load(name, weights=None, layer=None, data_dir=None):
+    """Returns the Source that a name stands for.
+
+    Args:
+      name: a run folder, a .keras file, or one of APPLICATIONS.
+      weights: "best", "last" or "ema" of a run; "imagenet", "none" (random) or
+        a file for an application. None for "best", and for "imagenet".
+      layer: as for `classifiers.attention_layer`.
+      data_dir: of tensorflow-datasets.
+
+    Raises:
+      InputError: it is none of these, or its weights or layer are not there.
+    """
+    of_run = weights in run_folder.WEIGHTS
+    if name in APPLICATIONS:
+        return _application(name, None if of_run else weights, layer)
+    if str(name).endswith(".keras"):
+        return _from_file(pathlib.Path(name), layer)
+    if not pathlib.Path(name).is_dir():
+        raise unknown(
+            "a run folder, a .keras file or an application", name, APPLICATIONS
+        )
+    return _run(name, weights if of_run else "best", layer, data_dir)
+
+
+def load_all(names, weights=None, layer=None, data_dir=None):
+    """Returns the Sources of names, no two with the same title."""
+    expect(names, "at least one network (--workdir or --models)", models=names)
+    if not APPLICATIONS.keys() & set(names) and weights is not None:
+        if weights not in run_folder.WEIGHTS:
+            raise unknown("weights", weights, run_folder.WEIGHTS)
+    sources = [load(name, weights, layer, data_dir) for name in names]
+    titles = [source.title for source in sources]
+    return [
+        dataclasses.replace(source, title=f"{source.title} ({name})")
+        if titles.count(source.title) > 1
+        else source
+        for source, name in zip(sources, names, strict=True)
+    ]
+
+
+def with_raw(workdirs):
+    """Returns run folders with the undefended (Standard) one first.
+
+    Args:
+      workdirs: run folders, the Standard one among them or not: then it is
+        the teacher of the first that has one.
+
+    Raises:
+      InputError: there is no Standard run.
+    """
+    expect(workdirs, "at least one run folder", workdirs=workdirs)
+    configs = {name: evaluate_run.load_config(name) for name in workdirs}
+    for name, config in configs.items():
+        if config.defense.name == "standard":
+            return [name, *(other for other in workdirs if other != name)]
+    for name, config in configs.items():
+        teacher = run_folder.teacher_folder(name, config.teacher)
+        if (teacher / run_folder.CONFIG).exists():
+            return [str(teacher), *workdirs]
+    raise InputError(
+        "Expected a Standard run among the run folders, or the teacher of one "
+        f"of them, as the raw network. Received: {', '.join(workdirs)}."
+    )
+
+
+def with_classes(sources, dataset):
+    """Returns sources; those that only number their classes have the data's.
+
+    Args:
+      sources: Sources.
+      dataset: Dataset; its names are taken where their number is the same.
+    """
+    names = tuple(dataset.class_names)
+    return [
+        dataclasses.replace(source, class_names=names)
+        if source.class_names == _numbers(len(names))
+        else source
+        for source in sources
+    ]
+
+
+def caption(command, sources, seed):
+    """Returns the small text at a figure's foot: what it was made of.
+
+    Args:
+      command: the command line.
+      sources: Sources.
+      seed: of what was drawn at random.
+    """
+    lines = [command]
+    lines += [f"{source.title}: {source.origin}" for source in sources]
+    return "\n".join([*lines, f"seed {seed}, commit {run_folder.commit()}"])
+
+
+def _run(workdir, weights, layer, data_dir):
+    config = evaluate_run.load_config(workdir)
+    spec = datasets.spec(config.dataset, data_dir, config.image_size)
+    classifier = evaluate_run.load_classifier(workdir, spec, weights)
+    return Source(
+        _title(config),
+        classifier,
+        classifiers.attention_layer(classifier, layer),
+        tuple(datasets.class_names(config.dataset, data_dir)),
+        "",
+        f"{workdir} {weights} {_digest(classifier)}",
+        config,
+    )
+
+
+def _title(config):
+    defense = config.defense
+    title = printed_table.METHODS.get(defense.name, defense.name)
+    weights = defense.get("attention_weight"), defense.get("logit_weight")
+    if defense.name == "atat" and weights != (1, 1):
+        title += " λ1={:g} λ2={:g}".format(*weights)
+    if config.backbone.name != "wide_resnet":
+        title += f", {config.backbone.name}"
+    return title
+
+
+def _from_file(path, layer):
+    expect(path.is_file(), "a .keras file", model=str(path))
+    try:
+        loaded = keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras raises many kinds for broken files
+        reason = str(error).strip().split("\n")[0][:200]
+        raise InputError(
+            f"Expected a Keras model in {path}. Received: "
+            f"{type(error).__name__}: {reason}."
+        ) from error
+    classifier = classifiers.logits_model(loaded)
+    return Source(
+        path.stem,
+        classifier,
+        classifiers.attention_layer(classifier, layer),
+        _numbers(classifier.output_shape[-1]),
+        "",
+        f"{path} {_digest(classifier)}",
+    )
+
+
+def _application(name, weights, layer):
+    """Returns the Source of a network of keras.applications."""
+    weights = weights or "imagenet"
+    module_name, usual = APPLICATIONS[name]
+    module = getattr(keras.applications, module_name)
+    inputs = keras.Input((224, 224, 3), name="images")
+    # Its own preprocessing, of pixels in 0..255, becomes part of the graph.
+    x = module.preprocess_input(255.0 * inputs)
+    try:
+        classifier = getattr(module, name)(
+            weights=None if weights == "none" else weights,
+            input_tensor=x,
+            classifier_activation=None,
+        )
+    except Exception as error:  # Keras' are many: of files and of networks
+        reason = str(error).strip().split("\n")[0][:200]
+        raise InputError(
+            f"Expected weights of {name}: a network to fetch ImageNet's from, "
+            "--weights=FILE, or --weights=none for an untrained one. "
+            f"Received: weights={weights!r} ({type(error).__name__}: {reason})."
+        ) from error
+    # One input, not a list of one, at which Keras would warn each time.
+    classifier = keras.Model(inputs, classifier.outputs[0], name=name)
+    return Source(
+        name,
+        classifier,
+        classifiers.attention_layer(classifier, layer or usual),
+        _imagenet_names(classifier.output_shape[-1], weights),
+        "untrained" if weights == "none" else "",
+        f"keras.applications {name} {weights} {_digest(classifier)}",
+    )
+
+
+def _imagenet_names(count, weights):
+    if count != _IMAGENET_CLASSES or weights == "none":
+        return _numbers(count)
+    # Keras fetches the names; without a network there are numbers.
+    with contextlib.suppress(Exception):
+        path = keras.utils.get_file(
+            "imagenet_class_index.json",
+            "https://storage.googleapis.com/download.tensorflow.org/data/"
+            "imagenet_class_index.json",
+            cache_subdir="models",
+        )
+        names = json.loads(pathlib.Path(path).read_text())
+        return tuple(names[str(k)][1].replace("_", " ") for k in range(count))
+    return _numbers(count)
+
+
+def _numbers(count):
+    return tuple(f"class {number}" for number in range(count))
+
+
+def _digest(classifier):
+    return classifiers.weights_digest(classifier)[: len("sha256:") + 12]

@@ -1,0 +1,138 @@
+"""The model card of a run: what the network is, and what is known of it.
+
+A run folder enters, Markdown leaves. Accuracies are counted from the ledger as
+a table's record names its lines, or else are those of results.json.
+"""
+
+import importlib.resources
+import pathlib
+
+import jinja2
+import numpy as np
+
+from atat_tf.attacks import radii
+from atat_tf.evaluation import evaluate_run, intervals
+from atat_tf.evaluation import files as run_files
+from atat_tf.reports.page import curves as report_curves
+from atat_tf.reports.page import data as report_data
+from atat_tf.reports.tables import records as table_records
+from atat_tf.reports.tables import text as table_text
+from atat_tf.runs import config as run_config
+from atat_tf.runs import folder as run_folder
+
+FILE = "MODEL_CARD.md"
+_TEMPLATE = "model_card.md.jinja"
+_PERCENT = 100.0
+
+
+def text(workdir):
+    """Returns the model card as Markdown.
+
+    Args:
+      workdir: a run folder with config.json and metrics.jsonl.
+
+    Raises:
+      InputError: no run there.
+    """
+    config = evaluate_run.load_config(workdir)
+    record = table_records.read(workdir, "frozen")
+    counts, evaluated = _measured(workdir, record)
+    source = importlib.resources.files(__package__) / _TEMPLATE
+    template = jinja2.Template(
+        source.read_text(encoding="utf-8"),
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return template.render(
+        title=_title(config),
+        facts=_facts(workdir, config, record),
+        cells=[_cell(column, *of_it) for column, of_it in counts.items()],
+        evaluated=evaluated,
+        workdir=pathlib.Path(workdir).as_posix(),
+        threat=_threat(config),
+    )
+
+
+def _title(config):
+    return (
+        f"{config.defense.name} on {config.dataset}, "
+        f"{run_config.network_name(config)}, seed {config.seed}"
+    )
+
+
+def _facts(workdir, config, record):
+    """Returns [(what, text)] of the network and its training."""
+    read = run_folder.read_json(pathlib.Path(workdir) / run_folder.CONFIG)
+    rows = run_folder.read_metrics(workdir)
+    settings = {
+        name: ", ".join(f"{key} = {value}" for key, value in pairs)
+        for name in ("defense", "attack", "optimizer")
+        if (pairs := report_data.flat(read[name]))
+    }
+    facts = [
+        ("network", f"{run_config.network_name(config)}; it returns logits"),
+        ("data", record["data"] if record else config.dataset),
+        ("defense", settings["defense"]),
+    ]
+    if config.defense.name != "standard":
+        facts.append(("attack in training", settings["attack"]))
+    if config.teacher:
+        facts.append(("teacher", f"`{config.teacher}`"))
+    facts += [
+        ("optimizer", settings["optimizer"]),
+        ("batch size", config.batch_size),
+        ("epochs", f"{len(rows)} of {config.num_epochs}"),
+    ]
+    kept = report_curves.kept_epoch(rows)
+    if kept is not None:
+        facts.append(("weights", f"of epoch {kept}"))
+    if record:
+        digest = record["parts"][0]["identity"]["weights"]
+        facts.append(("digest of the weights", f"`{digest}`"))
+    return facts
+
+
+def _measured(workdir, record):
+    """Returns {column: (right, images)} and where that is from.
+
+    From the table's record and its ledger, else from results.json.
+    """
+    if record:
+        standing = table_records.standing(workdir, "frozen")
+        counts = {c: (int(np.sum(s)), len(s)) for c, s in standing.items()}
+        return counts, (
+            "Counted from the ledger; frozen batch-norm statistics; commit "
+            f"{record['commit']}; {record['hardware']}."
+        )
+    found = run_files.results(workdir)
+    if not found:
+        return {}, ""
+    count = found["num_images"]
+    counts = {
+        column: (round(count * share), count)
+        for column, share in found["accuracy"].items()
+    }
+    return counts, (
+        f"From results.json; {found['bn_eval']} batch-norm statistics; commit "
+        f"{found['commit']}."
+    )
+
+
+def _cell(column, right, count):
+    low, high = intervals.wilson(right, count)
+    return {
+        "column": table_text.column_name(column),
+        "count": f"{count:,}",
+        "right": f"{right:,}",
+        "percent": f"{_PERCENT * right / count:.2f}",
+        "interval": f"{_PERCENT * low:.1f}–{_PERCENT * high:.1f}",
+    }
+
+
+def _threat(config):
+    attack = config.attack
+    return (
+        f"Attacks here change each pixel, in [0, 1], by at most ε = "
+        f"{radii.written(attack.epsilon)}."
+    )

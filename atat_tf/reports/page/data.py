@@ -1,0 +1,221 @@
+"""The numbers of a run's report, from what the files of its folder hold.
+
+No image is read and no classifier is run: config, results and the ledger
+enter, plain values leave.
+"""
+
+import dataclasses
+import shlex
+
+import numpy as np
+
+from atat_tf.evaluation import printed_table, verdicts
+from atat_tf.runs import folder as run_folder
+
+STANDS, BROKEN, WRONG, NOT_RUN = "stands", "broken", "wrong", "not run"
+# Classes that a matrix on a screen has room for, and the pairs told otherwise.
+_MATRIX_CLASSES = 20
+_PAIRS = 20
+_SHADES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the ledger says of an image and a column.
+
+    Attributes:
+      word: STANDS, BROKEN, WRONG (misclassified before any attack) or NOT_RUN.
+      step: after how many steps it broke; None where it did not.
+      prediction: the class of the attacked image; None where it is not known.
+    """
+
+    word: str
+    step: int | None = None
+    prediction: int | None = None
+
+
+def flat(values, prefix=""):
+    """Returns [(name, text)] of a nested config, names joined by dots."""
+    pairs = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            pairs += flat(value, f"{prefix}{name}.")
+            continue
+        in_255ths = name in ("epsilon", "step_size")
+        text = f"{255 * value:g}/255" if in_255ths else _said(value)
+        pairs.append((f"{prefix}{name}", text))
+    return pairs
+
+
+def table(all_results):
+    """Returns the printed table as {title, columns, rows, notes}.
+
+    Args:
+      all_results: list of what results.json holds, or None.
+    """
+    found = [of_one for of_one in all_results if of_one]
+    return printed_table.table(found)._asdict() if found else None
+
+
+def made(all_results):
+    """Returns how each row of the table was made, [(whose, [(what, text)])].
+
+    Args:
+      all_results: [(whose, what results.json holds or None)]; whose is None
+        for the run itself.
+    """
+    told = []
+    for whose, found in all_results:
+        if not found:
+            continue
+        names = ("data", "num_images", "bn_eval", "seed", "commit", "weights")
+        names += ("weights_digest", "worst_case", "refuted")
+        facts = [(name, _said(found[name])) for name in names if name in found]
+        for column, attacks in found["attacks"].items():
+            # A list since columns may have several attacks.
+            listed = [attacks] if isinstance(attacks, str) else attacks
+            facts += [(column, attack) for attack in listed]
+        told.append(
+            (whose or printed_table.METHODS.get(found["method"], "run"), facts)
+        )
+    return told
+
+
+def commands(workdir, config, data_dir=None):
+    """Returns {what is missing: the command that makes it}.
+
+    Args:
+      workdir: the run folder.
+      config: as config.json holds it.
+      data_dir: of tensorflow-datasets, as the report's own command had it.
+    """
+    data = ("--data_dir", data_dir) if data_dir else ()
+    teacher = run_folder.teacher_folder(workdir, config.get("teacher"))
+    twin = [
+        ("--config", "configs/standard.py"),
+        ("--dataset", config["dataset"]),
+        *(
+            (f"--config.backbone.{name}", value)
+            for name, value in config["backbone"].items()
+        ),
+    ]
+    evaluate = "evaluate"
+    return {
+        "results": _command(evaluate, ("--workdir", workdir), data),
+        "checklist": _command(
+            evaluate, ("--workdir", workdir), data, ("--checklist",)
+        ),
+        "teacher": _command("train", *twin, ("--workdir", teacher), data),
+        "teacher_results": _command(evaluate, ("--workdir", teacher), data),
+        "report": _command("report", ("--workdir", workdir), data),
+    }
+
+
+def verdict(lines, attacks, index):
+    """Returns the Verdict on an image.
+
+    Args:
+      lines: Ledger.
+      attacks: descriptions of a column's attacks, in order; () for "clean".
+      index: of the test image.
+    """
+    clean = lines.verdicts(verdicts.CLEAN).get(index)
+    if clean is None:
+        return Verdict(NOT_RUN)
+    if clean["broken"]:
+        return Verdict(WRONG, prediction=clean["prediction"])
+    for attack in attacks:
+        line = lines.verdicts(attack).get(index)
+        if line is None:
+            return Verdict(NOT_RUN)
+        if line["broken"]:
+            # Ledgers of older versions do not have the attacked class.
+            return Verdict(
+                BROKEN, line["step"], line.get("attacked_prediction")
+            )
+    return Verdict(STANDS, prediction=clean["label"])
+
+
+def attacked_columns(found):
+    """Returns the names of results.json's columns that attack, in order."""
+    return [name for name in found["accuracy"] if name != "clean"]
+
+
+def strongest_column(found):
+    """Returns the column that leaves the fewest images right, or None."""
+    names = attacked_columns(found)
+    # Of equals the last: tables go from weak to strong.
+    return min(reversed(names), key=found["accuracy"].get, default=None)
+
+
+def confusion(lines, found, column, num_classes):
+    """Returns how often each class was taken for which under an attack.
+
+    An image that was misclassified before the attack counts with the class it
+    had then.
+
+    Args:
+      lines: Ledger.
+      found: what results.json holds.
+      column: one of its columns.
+      num_classes: k.
+
+    Returns:
+      int [k, k], rows are true classes; None where the ledger lacks a class.
+    """
+    counts = np.zeros((num_classes, num_classes), int)
+    labels = lines.verdicts(verdicts.CLEAN)
+    for index in range(found["num_images"]):
+        on = verdict(lines, found["attacks"][column], index)
+        if on.prediction is None:
+            return None
+        counts[labels[index]["label"], on.prediction] += 1
+    return counts
+
+
+def confusion_table(counts, class_names):
+    """Returns a matrix with shades, or its largest errors where k is large.
+
+    Args:
+      counts: int [k, k].
+      class_names: k strings.
+
+    Returns:
+      {names, rows: [[(count, shade)]], pairs: [(true, taken for, count)]};
+      rows or pairs is None. Shades are 0 (none) to 4, by share of the row.
+    """
+    if len(class_names) <= _MATRIX_CLASSES:
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        shades = np.ceil(_SHADES * shares).astype(int)
+        rows = [
+            list(zip(of_one.tolist(), shade.tolist(), strict=True))
+            for of_one, shade in zip(counts, shades, strict=True)
+        ]
+        return {"names": class_names, "rows": rows, "pairs": None}
+    wrong = counts * (1 - np.eye(len(counts), dtype=int))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
+    places = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    pairs = [
+        (class_names[i], class_names[j], int(wrong[i, j]))
+        for i, j in places
+        if wrong[i, j]
+    ]
+    return {"names": class_names, "rows": None, "pairs": pairs}
+
+
+def _command(module, *flags):
+    """Returns a command line, its values quoted for a shell."""
+    words = ["python", "-m", f"atat_tf.{module}"]
+    for flag in flags:
+        if flag:
+            name, *value = map(str, flag)
+            words.append("=".join([name, *map(shlex.quote, value)]))
+    return " ".join(words)
+
+
+def _said(value):
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_said, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "not set" if value in (None, "") else str(value)

@@ -1,0 +1,191 @@
+"""The report of a run as one HTML page that needs nothing besides itself.
+
+A run folder enters; the page's text leaves. Figures come from the folder's
+files, pictures from its weights and the test images.
+"""
+
+import importlib.resources
+
+import jinja2
+import numpy as np
+
+from atat_tf import __version__
+from atat_tf.data import datasets
+from atat_tf.errors import expect
+from atat_tf.evaluation import evaluate_run, ledger, printed_table
+from atat_tf.evaluation import files as run_files
+from atat_tf.reports.page import curves as report_curves
+from atat_tf.reports.page import data as report_data
+from atat_tf.reports.page import pictures as report_pictures
+from atat_tf.runs import folder as run_folder
+
+_TEMPLATE = "page.html.jinja"
+_ATTENTION_ROWS = 6
+
+
+def page(workdir, data_dir=None, num_images=64):
+    """Returns the report's HTML.
+
+    Args:
+      workdir: the run folder.
+      data_dir: of tensorflow-datasets.
+      num_images: the first so many test images are shown; 0 shows none, and
+        reads neither data nor weights.
+
+    Raises:
+      InputError: bad arguments, no run there, or no data.
+    """
+    expect(num_images >= 0, "num_images >= 0", num_images=num_images)
+    config = run_files.config(workdir)
+    found = run_files.results(workdir)
+    pictures = None
+    if num_images:
+        pictures = _Pictures(workdir, config, found, data_dir, num_images)
+    values = {
+        **_facts(workdir, config, found, data_dir),
+        **_verdicts(workdir, found, pictures, data_dir),
+        "pictures": pictures,
+        "num_images": num_images,
+    }
+    return rendered(values)
+
+
+def rendered(values):
+    """Returns the template with the values in it; every text is escaped."""
+    source = importlib.resources.files(__package__).joinpath(_TEMPLATE)
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.from_string(source.read_text(encoding="utf-8"))
+    return template.render(values)
+
+
+def _facts(workdir, config, found, data_dir):
+    """Returns what the files say without the ledger."""
+    rows = run_files.epochs(workdir)
+    teacher = run_folder.teacher_folder(workdir, config.get("teacher"))
+    has_teacher = (teacher / run_folder.CONFIG).exists()
+    teacher_found = run_files.results(teacher) if has_teacher else None
+    method = config["defense"]["name"]
+    return {
+        "version": __version__,
+        "commit": run_folder.commit(),
+        "workdir": str(workdir),
+        "method": printed_table.METHODS.get(method, method),
+        "dataset": config["dataset"],
+        "config": report_data.flat(config),
+        "panels": report_curves.panels(rows),
+        "size": (report_curves.WIDTH, report_curves.HEIGHT),
+        "rows": rows,
+        "kept": report_curves.kept_epoch(rows),
+        "table": report_data.table([teacher_found, found]),
+        "made": report_data.made((("Teacher", teacher_found), (None, found))),
+        "found": found,
+        "teacher": str(teacher) if has_teacher else None,
+        "teacher_found": teacher_found,
+        "checklist": run_files.checked(workdir),
+        "commands": report_data.commands(workdir, config, data_dir),
+    }
+
+
+def _verdicts(workdir, found, pictures, data_dir):
+    """Returns the columns, each shown image's verdicts, and the confusion."""
+    book = run_files.book(workdir, found)
+    is_stale = bool(book and pictures and not pictures.has_weights_of(found))
+    if is_stale:
+        book = None
+    columns = report_data.attacked_columns(found) if book else []
+    verdicts = [
+        [
+            report_data.verdict(book, found["attacks"][column], index)
+            for column in columns
+        ]
+        for index in range(len(pictures.images) if pictures else 0)
+    ]
+    column = report_data.strongest_column(found) if book else None
+    confusion = None
+    if column:
+        names = datasets.class_names(found["dataset"], data_dir)
+        counts = report_data.confusion(book, found, column, len(names))
+        if counts is not None:
+            confusion = report_data.confusion_table(counts, names)
+    return {
+        "is_stale": is_stale,
+        "has_ledger": ledger.is_in(workdir),
+        "columns": columns,
+        "verdicts": verdicts,
+        "confused_under": column,
+        "confusion": confusion,
+    }
+
+
+class _Pictures:
+    """What the page shows of the test images.
+
+    Attributes:
+      class_names: k strings.
+      column, attack: which attack made the attacked images, with parameters.
+      images: a dictionary an image, see `_image`.
+      attention: those images of them whose attention is drawn in rows.
+      shifts: [(whose, mean shift, images)] of the student and the teacher.
+    """
+
+    def __init__(self, workdir, config, found, data_dir, num_images):
+        found = found or {}
+        run = evaluate_run.open_run(
+            workdir,
+            num_images,
+            weights=found.get("weights", "best"),
+            dataset_name=found.get("dataset"),
+            data_dir=data_dir,
+            seed=found.get("seed"),
+        )
+        self._digest = run.ledger.identity["weights"]
+        self.class_names = run.dataset.class_names
+        self.column, attack = report_pictures.shown_attack(
+            run.config, list(found.get("accuracy", ())), len(self.class_names)
+        )
+        self.attack = report_pictures.description(attack)
+        shown = report_pictures.shown(run, attack)
+        uris = report_pictures.uris(shown)
+        teacher = run_folder.teacher_folder(workdir, config.get("teacher"))
+        twin = evaluate_run.open_beside(run, teacher, workdir)
+        twin_uris, self.shifts = None, []
+        if twin:
+            twin_shown = report_pictures.shown(twin, attack)
+            twin_uris = report_pictures.uris(twin_shown)
+            self.shifts.append(_shift("teacher", twin_shown))
+        self.shifts.append(_shift("this run", shown))
+        self.images = [
+            self._image(i, shown, uris[i], twin_uris and twin_uris[i])
+            for i in range(len(run.split))
+        ]
+        right = [image for image in self.images if image["is_right"]]
+        self.attention = right[:_ATTENTION_ROWS]
+
+    def has_weights_of(self, found):
+        """Returns whether results.json is of the weights that are shown."""
+        return found["weights_digest"] == self._digest
+
+    def _image(self, i, shown, uris, twin_uris):
+        return {
+            "index": i,
+            "label": int(shown.labels[i]),
+            "name": self.class_names[shown.labels[i]],
+            "prediction": self.class_names[shown.predictions[i]],
+            "attacked": self.class_names[shown.adversarial_predictions[i]],
+            "is_right": bool(shown.predictions[i] == shown.labels[i]),
+            "shift": float(shown.shift[i]),
+            "uris": uris,
+            "teacher_map": twin_uris and twin_uris["clean_map"],
+        }
+
+
+def _shift(whose, shown):
+    """Returns the mean shift over images that were right before the attack."""
+    right = shown.predictions == shown.labels
+    mean = float(np.mean(shown.shift[right])) if right.any() else None
+    return whose, mean, int(right.sum())

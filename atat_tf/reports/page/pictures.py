@@ -1,0 +1,163 @@
+"""The pictures of a run's report: test images, attacked, and attention.
+
+A run that is open for evaluation enters; images as data URIs, with what they
+show in words, leave.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from atat_tf import attention
+from atat_tf.attacks import columns, linf, randomness
+from atat_tf.data import images as image_files
+from atat_tf.evaluation import evaluate_run
+from atat_tf.models import classifiers, graphs
+from atat_tf.runs import build
+
+_DEFAULT_COLUMN = "pgd20"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """n test images, clean and attacked.
+
+    Attributes:
+      images, adversarial: uint8 [n, H, W, C].
+      labels, predictions, adversarial_predictions: int [n].
+      clean_maps, adversarial_maps: float32 [n, h, w], Eq. 3 of the label.
+      shift: float32 [n], 1 − cosine of the two maps.
+    """
+
+    images: np.ndarray
+    adversarial: np.ndarray
+    labels: np.ndarray
+    predictions: np.ndarray
+    adversarial_predictions: np.ndarray
+    clean_maps: np.ndarray
+    adversarial_maps: np.ndarray
+    shift: np.ndarray
+
+
+def shown_attack(config, names, num_classes):
+    """Returns the column that is drawn, and its LinfAttack.
+
+    The last one of FGSM's kin within the run's threat model; PGD(20) where the
+    run was not evaluated under any.
+
+    Args:
+      config: the run's.
+      names: of the columns that the run was evaluated under.
+      num_classes: k.
+    """
+    names = [_DEFAULT_COLUMN, *names]
+    built = build.build_columns(config, names, num_classes)
+    fitting = [
+        name
+        for name in names
+        if len(built[name]) == 1
+        and isinstance(built[name][0], linf.Steps)
+        and evaluate_run.in_threat_model(config, built[name])
+    ]
+    name = fitting[-1] if fitting else _DEFAULT_COLUMN
+    return name, built[name][0].attack
+
+
+def shown(run, attack):
+    """Returns the Shown of a run's test images.
+
+    Args:
+      run: evaluation.OpenRun.
+      attack: LinfAttack; each image is where it ends, whoever is fooled.
+    """
+    images, labels = run.split.images, run.split.labels
+    adversarial = _attacked(run, attack)
+    classifier = run.classifier
+    layers = build.build_defense(run.config).layers
+    layer = classifiers.shown_layer(classifier, layers)
+    look = _looking(classifier, layer)
+    pixels = images / np.float32(255)
+    logits, clean = look(pixels, labels, run.attacker.batch_size)
+    attacked_logits, attacked = look(
+        adversarial, labels, run.attacker.batch_size
+    )
+    return Shown(
+        images,
+        image_files.as_uint8(adversarial),
+        labels,
+        logits.argmax(-1),
+        attacked_logits.argmax(-1),
+        clean,
+        attacked,
+        attention.cosine_distance(clean, attacked),
+    )
+
+
+def uris(shown_images):
+    """Returns a dictionary of data URIs for each image of a Shown.
+
+    Keys are "clean", "clean_map", "adversarial" and "adversarial_map"; a map is
+    as small as it is and has its image's place.
+    """
+    heat = [
+        image_files.coloured(attention.scaled_for_reading(maps).numpy())
+        for maps in (shown_images.clean_maps, shown_images.adversarial_maps)
+    ]
+    parts = {
+        "clean": shown_images.images,
+        "clean_map": heat[0],
+        "adversarial": shown_images.adversarial,
+        "adversarial_map": heat[1],
+    }
+    return [
+        {name: image_files.data_uri(part[i]) for name, part in parts.items()}
+        for i in range(len(shown_images.labels))
+    ]
+
+
+def description(attack):
+    """Returns an attack with its parameters, as the ledger names it."""
+    return columns.description(attack)
+
+
+def _attacked(run, attack):
+    """Returns where the attack ends on each image, float32 [n, H, W, C]."""
+    end = tf.function(
+        lambda images, labels, indices: attack(
+            run.attacker.logits_fn,
+            tf.cast(images, tf.float32) / 255.0,
+            labels,
+            randomness.example_seeds(run.seed, 0, indices),
+        ),
+        reduce_retracing=True,
+    )
+    parts = []
+    for first in range(0, len(run.split), run.attacker.batch_size):
+        part = slice(first, first + run.attacker.batch_size)
+        images, labels = run.split.images[part], run.split.labels[part]
+        indices = np.arange(first, first + len(labels))
+        parts.append(end(*map(tf.constant, (images, labels, indices))).numpy())
+    return np.concatenate(parts)
+
+
+def _looking(classifier, layer):
+    """Returns a function of (images, labels, batch size): logits and maps."""
+    tapped = graphs.with_taps(classifier, [layer])
+    head = classifiers.pooled_head(classifier, layer)
+    look = tf.function(
+        lambda images, labels: attention.explanation(
+            tapped, images, labels, head
+        ),
+        reduce_retracing=True,
+    )
+
+    def in_batches(images, labels, size):
+        parts = []
+        for first in range(0, len(images), size):
+            part = slice(first, first + size)
+            looked = look(tf.constant(images[part]), tf.constant(labels[part]))
+            parts.append([piece.numpy() for piece in looked])
+        return [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]
+
+    return in_batches

@@ -1,0 +1,1 @@
+"""The paper's tables: their rows, their runs, and their text."""

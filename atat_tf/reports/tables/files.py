@@ -1,0 +1,156 @@
+"""A table's files: Markdown, CSV and JSON, each written whole or not at all.
+
+Results and their Sections enter; three files, the terminal's tables, or a
+section of a page of documentation leave.
+"""
+
+import csv
+import io
+import pathlib
+
+from atat_tf.errors import expect
+from atat_tf.runs import folder as run_folder
+from atat_tf.runs import terminal
+
+_FIELDS = (
+    "table",
+    "scale",
+    "data_set",
+    "row",
+    "bn_eval",
+    "seed",
+    "column",
+    "num_images",
+    "standing",
+    "percent",
+    "paper_percent",
+)
+
+
+def write(folder, name, results, sections, command):
+    """Writes NAME.md, NAME.csv and NAME.json.
+
+    Args:
+      folder: where; made if absent.
+      name: of the files.
+      results: from `table_results.collect`.
+      sections: from `table_text.sections`.
+      command: that made them, for the Markdown file.
+    """
+    folder = run_folder.create(folder)
+    for suffix, text in (
+        ("md", markdown(sections, command)),
+        ("csv", comma_separated(results)),
+    ):
+        with run_folder.replacing(folder / f"{name}.{suffix}") as temporary:
+            temporary.write_text(text)
+    run_folder.write_json(folder / f"{name}.json", results)
+
+
+def markdown(sections, command):
+    """Returns the sections as Markdown, the command first."""
+    parts = [f"```sh\n{command}\n```\n"]
+    for section in sections:
+        lines = [f"### {section.title}\n"]
+        if section.rows:
+            lines.append(_markdown_row(section.header))
+            right = ["---:"] * (len(section.header) - 1)
+            lines.append(_markdown_row(["---", *right]))
+            lines += [_markdown_row(row) for row in section.rows]
+            lines.append("")
+        lines += [f"{note}\n" for note in section.notes]
+        parts.append("\n".join(lines))
+    return "\n".join(parts)
+
+
+def comma_separated(results):
+    """Returns a line for each row, batch-norm mode, column and seed as CSV.
+
+    Cells that were not run have no line for any seed, and one with empty
+    figures.
+    """
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, _FIELDS, lineterminator="\n")
+    writer.writeheader()
+    shared = {name: results[name] for name in ("table", "scale", "data_set")}
+    for line in results["lines"]:
+        for column, cell in line["cells"].items():
+            about = {
+                **shared,
+                "row": line["row"],
+                "bn_eval": line["bn_eval"],
+                "column": column,
+                "paper_percent": (line["paper"] or {}).get(column, ""),
+            }
+            writer.writerows({**about, **rest} for rest in _by_seed(cell))
+    return stream.getvalue()
+
+
+def show(sections):
+    """Prints the sections."""
+    for section in sections:
+        if section.rows:
+            terminal.table(section.title, section.header, section.rows)
+        for note in section.notes:
+            terminal.console().print(note)
+
+
+def insert(page, name, text):
+    """Puts a section into a page, between its two marks, and keeps the rest.
+
+    The marks are lines `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
+
+    Args:
+      page: a Markdown file.
+      name: of the section.
+      text: what stands between the marks from now on.
+
+    Raises:
+      InputError: the page has no such marks.
+    """
+    before, after = expect_marks(page, name)
+    with run_folder.replacing(page) as temporary:
+        temporary.write_text(f"{before}\n{text}\n{after}")
+
+
+def expect_marks(page, name):
+    """Returns what stands before and after a page's section, marks included.
+
+    Raises:
+      InputError: no such page, or it has no such marks.
+    """
+    page = pathlib.Path(page)
+    expect(page.is_file(), "an existing page", page=str(page))
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    before, found, rest = page.read_text().partition(begin)
+    _, also_found, after = rest.partition(end)
+    expect(
+        found and also_found,
+        f"a page with the lines {begin.strip()} and {end}",
+        page=str(page),
+    )
+    return before + begin, end + after
+
+
+def _by_seed(cell):
+    if cell is None:
+        return [{}]
+    return [
+        {
+            "seed": seed,
+            "num_images": cell["num_images"],
+            "standing": standing,
+            "percent": percent,
+        }
+        for seed, standing, percent in zip(
+            cell["seeds"], cell["standing"], cell["percents"], strict=True
+        )
+    ]
+
+
+def _markdown_row(cells):
+    return (
+        "| "
+        + " | ".join(str(cell).replace("|", "\\|") for cell in cells)
+        + " |"
+    )

@@ -1,0 +1,123 @@
+"""What a table reads of a run: which ledger lines make which column.
+
+A record is a small JSON file in the run folder that names, for each column,
+the images, the attacks and the identity of the ledger's lines; verdicts are
+then read from the ledger alone, without the network.
+"""
+
+import pathlib
+
+import numpy as np
+
+from atat_tf.evaluation import ledger, verdicts
+from atat_tf.runs import folder as run_folder
+
+
+def folder_of(folder, data_set, key, seed):
+    """Returns the run folder of a row and seed; tables share them."""
+    return pathlib.Path(folder) / data_set / key / f"seed{seed}"
+
+
+def add(workdir, bn_eval, parts, facts):
+    """Writes which columns of a run are whole, beside those written before.
+
+    Columns of other weights or images are dropped.
+
+    Args:
+      workdir: the run folder.
+      bn_eval: "frozen" or "batch".
+      parts: dictionaries {"num_images", "identity": the ledger's, "columns":
+        {column: descriptions of its attacks}}.
+      facts: what else is recorded: data, commit, hardware.
+    """
+    new = {column for part in parts for column in part["columns"]}
+    same = ("weights", "data", "seed")
+    about = [parts[0]["identity"][name] for name in same]
+    kept = []
+    for part in (read(workdir, bn_eval) or {"parts": ()})["parts"]:
+        columns = {
+            column: attacks
+            for column, attacks in part["columns"].items()
+            if column not in new
+        }
+        if columns and [part["identity"][name] for name in same] == about:
+            kept.append({**part, "columns": columns})
+    record = {**facts, "bn_eval": bn_eval, "parts": [*kept, *parts]}
+    run_folder.write_json(_path(workdir, bn_eval), record)
+
+
+def read(workdir, bn_eval):
+    """Returns the record that `add` wrote, or None."""
+    path = _path(workdir, bn_eval)
+    return run_folder.read_json(path) if path.exists() else None
+
+
+def missing(record, wanted):
+    """Returns the columns that are not yet evaluated on as many images.
+
+    Args:
+      record: from `read`, or None.
+      wanted: {column: number of images}.
+
+    Returns:
+      The part of `wanted` that is missing.
+    """
+    images = {}
+    for part in record["parts"] if record else ():
+        images |= dict.fromkeys(part["columns"], part["num_images"])
+    return {
+        column: count
+        for column, count in wanted.items()
+        if images.get(column) != count
+    }
+
+
+def standing(workdir, bn_eval):
+    """Returns which images withstand each recorded column, from the ledger.
+
+    Args:
+      workdir: the run folder.
+      bn_eval: "frozen" or "batch".
+
+    Returns:
+      {column: bool [n]}; a column whose lines are not all there is left out.
+    """
+    record = read(workdir, bn_eval)
+    path = pathlib.Path(workdir) / ledger.FILE
+    found, books = {}, {}
+    for part in record["parts"] if record else ():
+        key = repr(part["identity"])
+        if key not in books:
+            books[key] = ledger.Ledger(path, part["identity"])
+        for column, attacks in part["columns"].items():
+            stands = _standing(books[key], attacks, part)
+            if stands is not None:
+                found[column] = stands
+    return found
+
+
+def lines(workdir, part, attack):
+    """Returns {image's index: line} of one attack of a record's part."""
+    path = pathlib.Path(workdir) / ledger.FILE
+    return ledger.Ledger(path, part["identity"]).verdicts(attack)
+
+
+def _standing(book, attacks, part):
+    stands = np.ones(part["num_images"], bool)
+    whole = part["identity"]["bn_eval"] == "batch"
+    for attack in (verdicts.CLEAN, *attacks):
+        known = book.verdicts(attack)
+        # With frozen statistics an attack is run on what is left alone.
+        is_first = attack == verdicts.CLEAN
+        everyone = np.arange(len(stands))
+        entering = everyone if whole or is_first else np.flatnonzero(stands)
+        for index in entering:
+            line = known.get(int(index))
+            if line is None:
+                return None
+            stands[index] &= not line["broken"]
+    return stands
+
+
+def _path(workdir, bn_eval):
+    return pathlib.Path(workdir) / f"evaluation_{bn_eval}.json"

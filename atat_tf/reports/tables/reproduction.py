@@ -1,0 +1,218 @@
+"""A table from nothing: what is missing is trained, attacked and written down.
+
+A table's name, a scale and seeds enter; run folders, ledgers and the table's
+files leave. Killed at any moment, the same call goes on where it was.
+"""
+
+import os
+import pathlib
+import platform
+import time
+
+import keras
+import tensorflow as tf
+
+from atat_tf.attacks import columns
+from atat_tf.errors import InputError, TrainingError
+from atat_tf.evaluation import evaluate_run, gate
+from atat_tf.reports.tables import catalogue
+from atat_tf.reports.tables import cost as table_cost
+from atat_tf.reports.tables import files as table_files
+from atat_tf.reports.tables import plan as table_plan
+from atat_tf.reports.tables import records as table_records
+from atat_tf.reports.tables import results as table_results
+from atat_tf.reports.tables import shift as shift_measurement
+from atat_tf.reports.tables import text as table_text
+from atat_tf.runs import build, terminal
+from atat_tf.runs import folder as run_folder
+from atat_tf.training import run as training_run
+
+_POLL_SECONDS = 10
+
+
+def reproduce(
+    table,
+    scale,
+    num_seeds,
+    workdir,
+    data_dir=None,
+    rows=None,
+    dry_run=False,
+    page=None,
+    command="",
+):
+    """Reproduces a table: prints the plan, runs it, writes and prints results.
+
+    Args:
+      table, scale: Table and Scale, from `catalogue.table` and
+        `catalogue.scale`.
+      num_seeds: seeds 0 to num_seeds − 1.
+      workdir: folder of all scales.
+      data_dir: of tensorflow-datasets.
+      rows: keys of the rows to run; None for all. Others stay as they are.
+      dry_run: whether the plan is all that is wanted.
+      page: a Markdown page to put the table into, see `table_files.insert`.
+      command: that the Markdown file names.
+
+    Returns:
+      What the table's JSON file holds; None after a dry run.
+
+    Raises:
+      InputError: the plan cannot be run; nothing was started.
+      TrainingError: rows failed; the others were run and written.
+    """
+    section_name = table_text.section_name(table, scale)
+    if page is not None:
+        table_files.expect_marks(page, section_name)
+    try:
+        plan = table_plan.build(
+            table, scale, num_seeds, workdir, data_dir, rows
+        )
+    except table_plan.NoData:
+        _show_without_data(table, scale, num_seeds, workdir)
+        raise
+    table_cost.print_plan(plan, table_cost.costs(plan))
+    if dry_run:
+        return None
+    failures = _run_all(plan, data_dir, command)
+    results, sections = _write(plan, command)
+    table_files.show(sections)
+    if page is not None:
+        text = table_files.markdown(sections, command)
+        table_files.insert(page, section_name, text)
+    if failures:
+        raise TrainingError(" ".join(failures))
+    return results
+
+
+def _run_all(plan, data_dir, command):
+    """Returns a sentence for each job that failed; the others are run.
+
+    Several processes may be at work on a plan: what one of them holds, and
+    the students of a teacher that it holds, wait until it lets go.
+    """
+    jobs, waiting, failures = plan.jobs, [], []
+    while jobs:
+        before, waiting = waiting, []
+        for job in jobs:
+            if job.config.teacher in [str(busy.workdir) for busy in waiting]:
+                waiting.append(job)
+                continue
+            try:
+                if _run(plan, job, data_dir):
+                    _write(plan, command)
+            except run_folder.Busy:
+                waiting.append(job)
+            except (FloatingPointError, InputError, TrainingError) as error:
+                failures.append(f"{_label(job)} failed: {error}")
+                terminal.console().print(failures[-1])
+            # Networks and traces of one job are of no use to the next.
+            keras.backend.clear_session()
+        if waiting == jobs:  # nothing else is left to do
+            if waiting != before:
+                labels = ", ".join(map(_label, waiting))
+                terminal.console().print(f"Another process is at: {labels}")
+            time.sleep(_POLL_SECONDS)
+        jobs = waiting
+    return failures
+
+
+def _run(plan, job, data_dir):
+    """Returns whether anything was left to do of a job, having done it."""
+    if not plan.has_work(job):
+        return False
+    with run_folder.held(job.workdir):
+        if plan.has_work(job):  # another process may have done it by now
+            _do(plan, job, data_dir)
+            return True
+    return False
+
+
+def _do(plan, job, data_dir):
+    missing = plan.missing(job)
+    terminal.console().print(f"{_label(job)}: {job.workdir}")
+    if not job.is_trained:
+        training_run.train_and_evaluate(job.config, job.workdir, data_dir)
+    facts = {
+        "data": plan.dataset.provenance,
+        "commit": plan.commit,
+        "hardware": hardware(),
+    }
+    for mode, wanted in missing.items():
+        parts = [
+            _evaluated(plan, job, mode, count, wanted)
+            for count in dict.fromkeys(wanted.values())
+        ]
+        table_records.add(job.workdir, mode, parts, facts)
+    if plan.lacks_shift(job):
+        shift_measurement.measure(
+            job.workdir,
+            catalogue.SHIFT_COLUMN,
+            plan.scale.shift_images,
+            plan.dataset,
+            facts,
+        )
+
+
+def _label(job):
+    return f"{job.row.label}, seed {job.seed}"
+
+
+def _evaluated(plan, job, mode, count, wanted):
+    """Returns a record's part: the columns wanted on `count` images."""
+    run = evaluate_run.open_run(job.workdir, count, mode, dataset=plan.dataset)
+    if run.attacker.is_frozen:
+        gate.expect_passed(run.attacker, run.split.images)
+    names = [column for column in wanted if wanted[column] == count]
+    built = build.build_columns(
+        run.config, names, plan.dataset.spec.num_classes
+    )
+    evaluate_run.standing(run, built, f"{_label(job)}, {mode}:")
+    return {
+        "num_images": count,
+        "identity": run.ledger.identity,
+        "columns": {
+            name: [columns.description(attack) for attack in attacks]
+            for name, attacks in built.items()
+        },
+    }
+
+
+def _write(plan, command):
+    results = table_results.collect(
+        plan.table, plan.scale, plan.num_seeds, plan.folder
+    )
+    sections = table_text.sections(results)
+    name = file_name(plan.table)
+    table_files.write(plan.folder, name, results, sections, command)
+    return results, sections
+
+
+def _show_without_data(table, scale, num_seeds, workdir):
+    folder = pathlib.Path(workdir) / scale.name
+    results = table_results.collect(
+        table, scale, num_seeds, folder, reason="no data"
+    )
+    table_files.show(table_text.sections(results)[:1])
+
+
+def file_name(table):
+    """Returns the name of a table's files, without suffix."""
+    return f"table{table.name}" if table.name.isdigit() else table.name
+
+
+def hardware():
+    """Returns the machine in words: cores and processor, and GPUs."""
+    cpu = platform.machine()
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                cpu = line.partition(":")[2].strip()
+                break
+    count = len(os.sched_getaffinity(0))
+    words = [f"{count} core{'s' * (count > 1)} of {cpu}"]
+    for gpu in tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(gpu)
+        words.append(details.get("device_name", "GPU"))
+    return ", ".join(words)

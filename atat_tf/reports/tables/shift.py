@@ -1,0 +1,114 @@
+"""How far attacks move the attention of a run, image by image.
+
+A run folder enters; for each test image that is classified right, the
+distance between the attention on the clean and on the attacked image leaves,
+to be set beside the ledger's verdict on the same attack.
+"""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from atat_tf import attention, losses
+from atat_tf.attacks import columns, randomness
+from atat_tf.evaluation import evaluate_run
+from atat_tf.models import frozen, graphs
+from atat_tf.runs import build
+from atat_tf.runs import folder as run_folder
+
+FILE = "attention_shift.json"
+# The paper's layer, for every row alike.
+LAYER = "features"
+# Where on the attack's way the attacked image is taken. The ledger's own
+# candidate is the point at which an image broke: after fewer steps for images
+# that break than for those that stand, which would decide the comparison.
+POINT = "last"
+
+
+def measure(workdir, column, num_images, dataset, facts):
+    """Measures a run and writes attention_shift.json.
+
+    The attacked image is the attack's last point, after all of its steps,
+    whether or not an earlier point broke the image. Maps are of the true
+    class. The attack is run anew with the ledger's seed, since a ledger keeps
+    no images.
+
+    Args:
+      workdir: a trained run folder.
+      column: of one PGD without restarts, as "pgd20".
+      num_images: the first so many test images; None for all.
+      dataset: its Dataset.
+      facts: what else is recorded: commit, hardware, ...
+
+    Returns:
+      The dictionary written: "identity" and "attack" of the ledger's lines,
+      and for each image "indices", "distance" (Eq. 4), "shape_distance" (1 −
+      cosine of the two maps: their size left out).
+    """
+    run = evaluate_run.open_run(workdir, num_images, dataset=dataset)
+    built = build.build_columns(run.config, [column], dataset.spec.num_classes)
+    (attack,) = built[column]
+    # The ledger gets what it lacks: verdicts on clean and attacked images.
+    stands, _ = evaluate_run.standing(run, {"clean": (), **built}, "attention")
+    indices = np.flatnonzero(stands["clean"])
+    raw, shape = _distances(run, attack.attack, indices)
+    record = {
+        **facts,
+        "identity": run.ledger.identity,
+        "attack": columns.description(attack),
+        "column": column,
+        "num_images": len(run.split),
+        "layer": LAYER,
+        "point": POINT,
+        "indices": indices.tolist(),
+        "distance": raw,
+        "shape_distance": shape,
+    }
+    run_folder.write_json(pathlib.Path(workdir) / FILE, record)
+    return record
+
+
+def read(workdir):
+    """Returns what `measure` wrote, or None."""
+    path = pathlib.Path(workdir) / FILE
+    return run_folder.read_json(path) if path.exists() else None
+
+
+def is_current(record, num_images):
+    """Returns whether what `read` returned is of so many images and today's."""
+    return (
+        record is not None
+        and record["num_images"] == num_images
+        and record.get("point") == POINT
+    )
+
+
+def _distances(run, attack, indices):
+    tapped = graphs.with_taps(run.classifier, [LAYER])
+    logits_fn = frozen.logits_function(run.classifier)
+
+    @tf.function(reduce_retracing=True)
+    def maps(images, labels, indices):
+        seeds = randomness.example_seeds(run.seed, 0, indices)
+        adversarial = attack(logits_fn, images, labels, seeds)
+        return [
+            attention.logits_and_attention(tapped, either, labels)[1]
+            for either in (images, adversarial)
+        ]
+
+    raw, shape = [], []
+    batch_size = run.config.evaluation.batch_size
+    for start in range(0, len(indices), batch_size):
+        group = indices[start : start + batch_size]
+        images = run.split.images[group].astype(np.float32) / np.float32(255)
+        before, after = maps(
+            tf.constant(images),
+            tf.constant(run.split.labels[group]),
+            tf.constant(group),
+        )
+        raw += losses.attention_distance(before, after).numpy().tolist()
+        shape += attention.cosine_distance(
+            before[LAYER].numpy(), after[LAYER].numpy()
+        ).tolist()
+    return raw, shape

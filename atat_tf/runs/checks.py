@@ -1,0 +1,195 @@
+"""What must hold between a config, its folder, its teacher and its data."""
+
+import pathlib
+
+from atat_tf.data import folders as image_folders
+from atat_tf.defenses import objective
+from atat_tf.errors import InputError, expect, unknown
+from atat_tf.models import applications, checks, graphs
+from atat_tf.models import layers as model_layers
+from atat_tf.runs import build
+from atat_tf.runs import config as run_config
+from atat_tf.runs import folder as run_folder
+
+
+def validate(config, data_dir=None):
+    """Checks a resolved config, before any long work.
+
+    Args:
+      config: from `run_config.resolve`.
+      data_dir: where the data set is.
+
+    Raises:
+      InputError: the first rule that does not hold.
+    """
+    _expect_field(config, "seed", lambda s: 0 <= s < 2**31, "in [0, 2**31)")
+    for field in ("batch_size", "num_epochs", "teacher_num_epochs"):
+        _expect_field(config, field, lambda value: value >= 1, ">= 1")
+    for field in (
+        "checkpoint_every_steps",
+        "attention_panels",
+        "micro_batch_size",
+        "attack_batch_size",
+    ):
+        _expect_field(config, field, lambda value: value >= 0, ">= 0")
+    expect(
+        not (config.sync_batch_norm and config.micro_batch_size),
+        "sync_batch_norm=False with micro-batches, whose statistics are their "
+        "own",
+        micro_batch_size=config.micro_batch_size,
+    )
+    _expect_choice(config, "student_start", ("teacher", "random"))
+    _expect_choice(config, "precision", ("float32", "mixed_bfloat16"))
+    _expect_choice(config.optimizer, "schedule", ("piecewise", "cosine"))
+    _validate_optimizer(config.optimizer)
+    _validate_guard(config)
+    _expect_field(config, "teacher_learning_rate", lambda rate: rate > 0, "> 0")
+    attack = build.build_attack(config)
+    build.build_validation_attack(config)
+    build.build_columns(config)
+    objective.expect_fitting_attack(build.build_defense(config), attack)
+    spec = run_config.data_spec(config, data_dir)
+    _expect_choice(config, "bad_images", image_folders.BAD_IMAGES)
+    if config.model:
+        _validate_model(config, spec)
+    elif applications.is_one(config.backbone.name):
+        applications.factory(config.backbone.name)
+    else:
+        build.registered("a backbone", build.BACKBONES, config.backbone.name)
+        model_layers.units_per_group(
+            config.backbone.depth, config.backbone.width
+        )
+    expect(
+        min(spec.image_shape[:2]) >= 8,
+        "images of at least 8 × 8 pixels",
+        image_shape=spec.image_shape,
+    )
+
+
+def _validate_model(config, spec):
+    expect(
+        config.precision == "float32",
+        "precision=float32 with a saved model, whose layers have their own",
+        precision=config.precision,
+    )
+    classifier = build.build_classifier(config, spec)
+    graphs.with_taps(classifier, build.build_defense(config).layers)
+    checks.expect_trainable(classifier)
+
+
+def _validate_guard(config):
+    _expect_choice(config, "guard", run_config.GUARDS)
+    _expect_field(config, "guard_share", lambda s: 0 < s < 1, "in (0, 1)")
+    expect(
+        config.guard == "off" or build.build_defense(config).needs_attack,
+        "guard=off for a defense that is not validated under attack",
+        guard=config.guard,
+    )
+
+
+def _validate_optimizer(section):
+    _expect_field(section, "learning_rate", lambda rate: rate > 0, "> 0")
+    for field in ("momentum", "ema"):
+        _expect_field(section, field, lambda value: 0 <= value < 1, "in [0, 1)")
+    _expect_field(section, "weight_decay", lambda value: value >= 0, ">= 0")
+    _expect_field(
+        section,
+        "decay_at",
+        lambda shares: list(shares) == sorted({s for s in shares if 0 < s < 1}),
+        "as ascending shares of the run in (0, 1)",
+    )
+
+
+def _expect_field(section, field, rule, words):
+    value = section[field]
+    expect(rule(value), f"{field} {words}", **{field: value})
+
+
+def _expect_choice(section, field, known):
+    if section[field] not in known:
+        raise unknown(field, section[field], known)
+
+
+# Fields in which a run may differ from what it began with.
+_MOVE_NO_WEIGHT = (
+    "attack_batch_size",
+    "attention_panels",
+    "guard",
+    "guard_share",
+    "remat",
+)
+
+
+def expect_same_config(workdir, config):
+    """Raises InputError if a run folder holds a run of another config.
+
+    Args:
+      workdir: the run folder; it need not exist.
+      config: resolved.
+    """
+    path = workdir / run_folder.CONFIG
+    if not path.exists():
+        return
+    here = run_config.to_dict(config)
+    there = run_config.from_dict(run_folder.read_json(path))
+    there = run_config.to_dict(there)
+    # Runs from before there were several training attacks had PGD.
+    there.setdefault("attack", {}).setdefault("name", "pgd")
+    for field in _MOVE_NO_WEIGHT:
+        here.pop(field, None)
+        there.pop(field, None)
+    differing = run_config.differences(here, there)
+    if differing:
+        raise InputError(
+            f"Expected the config of the run in {str(workdir)!r}, or another "
+            f"--workdir. Received: {'; '.join(differing)}."
+        )
+
+
+def expect_fitting_teacher(config):
+    """Raises InputError if a config's teacher cannot teach its student.
+
+    Args:
+      config: resolved; `teacher` names a run folder.
+    """
+    path = pathlib.Path(config.teacher) / run_folder.CONFIG
+    teacher = run_config.from_dict(run_folder.read_json(path))
+    teacher = run_config.to_dict(teacher)
+    fields = (
+        "dataset",
+        "backbone",
+        "model_digest",
+        "split_seed",
+        "num_validation",
+    )
+    here = {f: run_config.to_dict(config)[f] for f in fields}
+    there = {f: teacher.get(f) for f in fields}
+    differing = run_config.differences(here, there)
+    if differing:
+        raise InputError(
+            "Expected a teacher of the student's data set, split, classes and "
+            f"backbone. Received: {config.teacher!r} with "
+            f"{'; '.join(differing)}."
+        )
+    if not run_folder.weights_path(config.teacher, "best").exists():
+        raise InputError(
+            "Expected a trained teacher. Received: "
+            f"{config.teacher!r} without best.weights.h5."
+        )
+
+
+def expect_a_batch(config, dataset, strategy):
+    """Raises InputError if a batch is more than the data or less than devices.
+
+    Args:
+      config: resolved.
+      dataset: a `datasets.Dataset`.
+      strategy: the tf.distribute.Strategy.
+    """
+    smallest = strategy.num_replicas_in_sync
+    if not smallest <= config.batch_size <= len(dataset.train):
+        raise InputError(
+            f"Expected a batch_size from {smallest} (one image a device) to "
+            f"{len(dataset.train)} (the training images). Received: "
+            f"batch_size={config.batch_size}."
+        )

@@ -1,0 +1,305 @@
+"""What every command shares: flags, quiet start-up, errors as one sentence."""
+
+import contextlib
+import logging
+import os
+import pathlib
+import re
+import runpy
+import shlex
+import sys
+import tempfile
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+from ml_collections.config_flags import config_path
+
+from atat_tf.attacks import radii
+from atat_tf.errors import InputError, TrainingError, unknown
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_DEFAULT_RECIPE = _ROOT / "configs" / "atat.py"
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "the run folder; several, comma-separated, to evaluate or draw",
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "where tensorflow-datasets keeps its files (default: TFDS_DATA_DIR, else "
+    "~/tensorflow_datasets); a missing data set is downloaded into it",
+)
+_DATASET = flags.DEFINE_string(
+    "dataset",
+    None,
+    "cifar10, cifar100, digits, any image-classification set of "
+    "tensorflow-datasets, or folder:PATH with a sub-folder for each class",
+)
+_SEED = flags.DEFINE_integer(
+    "seed", None, "root of every random draw", lower_bound=0
+)
+
+
+class RadiusParser(flags.ArgumentParser):
+    """Parses the value of a flag for an ε or a step: 8/255 or 0.031."""
+
+    def parse(self, argument):
+        return radii.parsed(argument)
+
+    def flag_type(self):
+        return "radius"
+
+
+def run(main, recipes=True):
+    """Runs a command's main(argv); bad input becomes one sentence and exit 1.
+
+    Args:
+      main: function of the words that are no flags; only flags are allowed.
+      recipes: whether the command reads a recipe, and has the --config flags.
+    """
+    # The package may be called from any folder; recipes import `configs`.
+    sys.path.insert(0, str(_ROOT))
+
+    def guarded(argv):
+        logging.getLogger().setLevel(logging.WARNING)
+        absl_logging.set_verbosity(absl_logging.WARNING)
+        try:
+            if len(argv) > 1:
+                raise InputError(
+                    "Expected flags only, as --name=value. Received: "
+                    f"{' '.join(argv[1:])!r}."
+                )
+            main(argv)
+        except (
+            InputError,
+            TrainingError,
+            FloatingPointError,
+            OSError,
+        ) as error:
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            print(
+                "\nStopped. The same command goes on from the last checkpoint.",
+                file=sys.stderr,
+            )
+            sys.exit(130)
+
+    app.run(guarded, flags_parser=_parse if recipes else _parse_flags)
+
+
+@contextlib.contextmanager
+def quiet_start(onednn=True):
+    """Keeps off the screen what TensorFlow's libraries say while they load.
+
+    They write to the file descriptor before any log level is read. If the
+    import fails, what was held back is printed.
+
+    What TensorFlow reads once, when it loads, is set here too.
+
+    Args:
+      onednn: whether it has oneDNN's kernels. By itself it has them on where
+        there is AVX-512 only; with AVX2 they are the faster ones as well.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", str(int(onednn)))
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held_back.seek(0)
+            os.write(screen, held_back.read())
+            raise
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+
+def config(**plain_flags):
+    """Returns the recipe's ConfigDict with --dataset and --seed in it.
+
+    Args:
+      **plain_flags: {field: value} of a command's own such flags, a field of
+        a section as section.field; None where the flag was not given.
+
+    Raises:
+      InputError: one of them contradicts an explicit --config.<same>.
+    """
+    values = flags.FLAGS.config
+    values.unlock()
+    for name, value in {
+        "dataset": _DATASET.value,
+        "seed": _SEED.value,
+        **plain_flags,
+    }.items():
+        if value is None:
+            continue
+        explicit = overrides().get(name, value)
+        if explicit != value:
+            raise InputError(
+                f"Expected one value of {name}. Received: --{name}={value} "
+                f"and --config.{name}={explicit}."
+            )
+        values.update_from_flattened_dict({name: value})
+    return values.lock()
+
+
+def overrides():
+    """Returns {field: value} of the --config.FIELD=VALUE flags."""
+    return config_flags.get_override_values(flags.FLAGS["config"])
+
+
+def recipe_given():
+    """Returns whether the command names a recipe with --config=PATH."""
+    return flags.FLAGS["config"].present > 0
+
+
+def workdir(default=None):
+    """Returns --workdir, or a default.
+
+    Raises:
+      InputError: neither.
+    """
+    value = _WORKDIR.value or default
+    if not value:
+        raise InputError("Expected --workdir=RUN_FOLDER. Received: none.")
+    return pathlib.Path(value)
+
+
+def workdirs():
+    """Returns the paths in --workdir, comma-separated, or an empty list."""
+    return _WORKDIR.value.split(",") if _WORKDIR.value else []
+
+
+def integers(name, words):
+    """Returns the words of a list flag as integers.
+
+    Args:
+      name: of the flag.
+      words: its value.
+
+    Raises:
+      InputError: one is no whole number >= 0.
+    """
+    for word in words:
+        if not re.fullmatch(r"\s*\d+\s*", word):
+            raise InputError(
+                f"Expected --{name} as whole numbers, 0,1,2. "
+                f"Received: {word!r}."
+            )
+    return [int(word) for word in words]
+
+
+def command():
+    """Returns the command line, to repeat what a file shows."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    name = spec.name if spec else pathlib.Path(sys.argv[0]).name
+    return shlex.join(["python", "-m", name, *sys.argv[1:]])
+
+
+def data_dir():
+    """Returns --data_dir, or TFDS_DATA_DIR, or None.
+
+    Raises:
+      InputError: the folder does not exist.
+    """
+    value = _DATA_DIR.value or os.environ.get("TFDS_DATA_DIR")
+    if _DATA_DIR.value and not os.path.isdir(_DATA_DIR.value):
+        raise InputError(
+            f"Expected an existing folder. Received: data_dir={value!r}."
+        )
+    return value
+
+
+def dataset():
+    """Returns --dataset, or None."""
+    return _DATASET.value
+
+
+def seed():
+    """Returns --seed, or None."""
+    return _SEED.value
+
+
+def _parse(argv):
+    try:
+        words = _with_decimals(argv, _checked_recipe(argv))
+    except (InputError, TypeError, ValueError) as error:
+        _exit_with(error)
+    config_flags.DEFINE_config_file(
+        "config",
+        str(_DEFAULT_RECIPE),
+        "recipe, as configs/at.py or configs/small.py:at; any field of it "
+        "by --config.FIELD=VALUE",
+    )
+    flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS["config"])
+    return _parse_flags(words)
+
+
+def _parse_flags(argv):
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, InputError, TypeError, ValueError) as error:
+        _exit_with(error)
+
+
+def _exit_with(error):
+    # Some of absl's errors are many lines long, the last one says it.
+    sentence = str(error).strip().split("\n")[-1]
+    sys.exit(f"error: {sentence} (--help lists the flags)")
+
+
+def _with_decimals(argv, values):
+    """Returns the words with --config.FIELD=8/255 as a decimal number.
+
+    Args:
+      argv: the words.
+      values: the recipe; only fields that hold a float there are looked at.
+    """
+    words = []
+    for before, word in zip(["", *argv], argv, strict=False):
+        head, _, value = word.rpartition("=")
+        flag = head or before  # --config.FIELD=8/255 or --config.FIELD 8/255
+        match = re.fullmatch(r"--?config\.([\w.]+)", flag)
+        if match and re.fullmatch(r"[\d.]+ */ *[\d.]+", value):
+            if config_path.get_type(match[1], values) is float:
+                decimal = repr(radii.parsed(value))
+                word = f"{head}={decimal}" if head else decimal
+        words.append(word)
+    return words
+
+
+def _checked_recipe(argv):
+    """Returns the recipe, with --config and --config.FIELD looked at before
+
+    their parser, whose errors are tracebacks.
+    """
+    recipe = str(_DEFAULT_RECIPE)
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        match = re.fullmatch(r"--?config(=(.*))?", word)
+        if match:
+            recipe = match[2] if match[1] else following
+    path, _, variant = recipe.partition(":")
+    if not os.path.isfile(path):
+        known = ", ".join(sorted(p.name for p in _ROOT.glob("configs/*.py")))
+        raise InputError(
+            f"Expected a recipe file, such as those in configs/ ({known}). "
+            f"Received: --config={recipe}"
+        )
+    get_config = runpy.run_path(path)["get_config"]
+    values = get_config(variant) if variant else get_config()
+    for word in argv:
+        match = re.match(r"--?(?:no)?config\.([\w.]+)", word)
+        section, name = values, "config"
+        for field in match[1].split(".") if match else ():
+            if not hasattr(section, "keys") or field not in section:
+                known = section.keys() if hasattr(section, "keys") else ()
+                raise unknown(f"a field of {name}", field, known)
+            section, name = section[field], f"{name}.{field}"
+    return values

@@ -1,0 +1,194 @@
+"""A run's config: every field filled in, as JSON and back, its teacher's.
+
+A recipe's ConfigDict enters; it leaves with no field left to the data set.
+What its fields name is made in `build`.
+"""
+
+import json
+import pathlib
+
+import ml_collections
+
+from atat_tf.data import datasets
+from atat_tf.data import folders as image_folders
+from atat_tf.defenses import atat
+from atat_tf.models import applications, graphs
+from atat_tf.models import files as model_files
+from configs import base
+
+
+def resolve(config):
+    """Returns a copy in which no field is left to the data set.
+
+    Args:
+      config: from a recipe, with None where BY_DATASET decides.
+    """
+    config = config.copy_and_resolve_references()
+    config.unlock()
+    _resolve_sources(config)
+    for path, value in _defaults(config).items():
+        *sections, field = path.split(".")
+        section = config
+        for name in sections:
+            section = section[name]
+        if section[field] is None:
+            section[field] = value
+    if config.num_validation is None and config.dataset in datasets.SPECS:
+        spec = datasets.SPECS[config.dataset]
+        config.num_validation = spec.num_validation
+    return config.lock()
+
+
+def _defaults(config):
+    """Returns {path of a field: what it is where the config has None}."""
+    is_folder = image_folders.is_folder(config.dataset)
+    kind = "folder" if is_folder else config.dataset
+    by_dataset = dict(base.BY_DATASET.get(kind, base.BY_DATASET[""]))
+    if config.defense.name == "standard":
+        # Standard training is the teacher's, whoever trains it.
+        by_dataset["num_epochs"] = by_dataset["teacher_num_epochs"]
+        rate = by_dataset["teacher_learning_rate"]
+        by_dataset["optimizer.learning_rate"] = rate
+        by_dataset["guard"] = "off"
+    by_attack = base.BY_ATTACK.get(config.attack.name, base.BY_ATTACK[""])
+    defaults = {**by_attack, **by_dataset}
+    if config.model:
+        defaults |= base.FOR_MODEL
+    if "layers" in config.defense:
+        defaults["defense.layers"] = (
+            (graphs.DEEPEST,) if config.model else ("features",)
+        )
+    return defaults
+
+
+def to_dict(config):
+    """Returns the config as JSON holds it: dictionaries, lists and scalars."""
+    return json.loads(config.to_json())
+
+
+def from_dict(values):
+    """Returns the ConfigDict that `to_dict` came from.
+
+    What a run of an earlier version does not say has its default.
+    """
+    defaults = to_dict(base.get_config())
+    missing = {f: defaults[f] for f in LATER_FIELDS if f not in values}
+    return ml_collections.ConfigDict(_with_tuples(missing | values)).lock()
+
+
+def teacher_config(config):
+    """Returns the config that trains the teacher of `config`.
+
+    The standard recipe on the same data, backbone and optimizer.
+    """
+    teacher = config.copy_and_resolve_references()
+    teacher.unlock()
+    teacher.defense = ml_collections.ConfigDict({"name": "standard"})
+    teacher.num_epochs = config.teacher_num_epochs
+    teacher.optimizer.learning_rate = config.teacher_learning_rate
+    teacher.attack.name = "pgd"
+    teacher.guard = "off"
+    teacher.student_start = "random"
+    if config.model:
+        teacher.student_start = "teacher"
+        teacher.num_epochs = 0  # it is the file's
+    teacher.teacher = ""
+    return teacher.lock()
+
+
+def needs_teacher(config):
+    """Returns whether the loss or the student's start reads a teacher."""
+    from_teacher = config.student_start == "teacher"
+    return from_teacher or atat.DEFENSES[config.defense.name].needs_teacher
+
+
+def _with_tuples(values):
+    if isinstance(values, dict):
+        return {name: _with_tuples(value) for name, value in values.items()}
+    return tuple(values) if isinstance(values, list) else values
+
+
+# What configs of the first version lack.
+LATER_FIELDS = (
+    "image_shape",
+    "flip",
+    "bad_images",
+    "class_names",
+    "model",
+    "model_digest",
+    "model_range",
+    "micro_batch_size",
+    "attack_batch_size",
+    "remat",
+)
+
+
+def _resolve_sources(config):
+    """Fills in what a folder of images and a saved model tell.
+
+    Args:
+      config: ConfigDict, unlocked.
+
+    Raises:
+      InputError: there is no such folder or file.
+    """
+    if image_folders.is_folder(config.dataset):
+        config.dataset = image_folders.absolute(config.dataset)
+        config.class_names = image_folders.listing(config.dataset).class_names
+    if config.model:
+        _resolve_model(config)
+
+
+def _resolve_model(config):
+    config.model = str(pathlib.Path(config.model).expanduser().absolute())
+    config.model_digest = model_files.digest(config.model)
+    free = config.dataset not in datasets.SPECS
+    if free and not image_size(config):
+        config.image_shape = model_files.image_shape(config.model)
+
+
+def image_size(config):
+    """Returns what images are resized to: a number, (H, W, C), or None."""
+    return tuple(config.image_shape or ()) or config.image_size
+
+
+def data_spec(config, data_dir=None):
+    """Returns the datasets.Spec of a resolved config.
+
+    Of a folder of images the config tells all: it need not be there.
+    """
+    names = tuple(config.class_names)
+    size = image_size(config)
+    if names and size:
+        shape = size if isinstance(size, tuple) else (size, size, 3)
+        return datasets.Spec(len(names), shape, class_names=names)
+    return datasets.spec(config.dataset, data_dir, size)
+
+
+def network_name(config):
+    """Returns the network that a config names, in a word or two."""
+    if config.model:
+        return pathlib.Path(config.model).name
+    if applications.is_one(config.backbone.name):
+        return config.backbone.name
+    size = config.backbone
+    return f"{size.name} {size.depth}-{size.width}"
+
+
+def differences(here, there, prefix=""):
+    """Returns a line for each field that differs between two nested dicts."""
+    lines = []
+    for name in sorted({*here, *there}):
+        mine, other = here.get(name), there.get(name)
+        if isinstance(mine, dict) and isinstance(other, dict):
+            lines += differences(mine, other, f"{prefix}{name}.")
+        elif mine != other:
+            lines.append(
+                f"{prefix}{name}={json.dumps(mine)} here, "
+                f"{json.dumps(other)} there"
+            )
+    return lines
+
+
+# "stop" ends the training with an error, "rollback" with the best weights.
+GUARDS = ("off", "stop", "rollback")

@@ -1,0 +1,247 @@
+"""The files of a run: config, weights, metrics, results, written atomically.
+
+A run folder holds config.json, checkpoints/, best.weights.h5,
+last.weights.h5, ema.weights.h5 (with EMA), metrics.jsonl, tensorboard/ and
+results.json; teacher/ inside it is the teacher's run folder.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import uuid
+import warnings
+
+from atat_tf.errors import InputError
+
+# In a run folder: the file that the run's classifier is built from.
+MODEL = "model.keras"
+
+
+def keep_model(path, workdir):
+    """Copies a .keras file into a run folder, unless it is there."""
+    kept = pathlib.Path(workdir) / MODEL
+    if not kept.exists():
+        with replacing(kept) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+RESULTS = "results.json"
+CHECKLIST = "checklist.json"
+WEIGHTS = ("best", "last", "ema")
+
+_held = set()
+
+
+class Busy(InputError):
+    """Another process works in a folder."""
+
+
+@contextlib.contextmanager
+def held(folder):
+    """Keeps a folder from other processes while this one writes there.
+
+    The system lets go of it when the process ends, in whatever way, and no
+    file is left. Within the process it may be held once more. On file systems
+    without such locks, as some networks', nothing is held.
+
+    Args:
+      folder: made where it is not there.
+
+    Raises:
+      Busy: another process holds it.
+      InputError: it cannot be made.
+    """
+    folder = pathlib.Path(folder).resolve()
+    if not folder.exists():
+        create(folder)
+    if folder in _held:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, folder)
+        _held.add(folder)
+        yield
+    finally:
+        _held.discard(folder)
+        os.close(descriptor)
+
+
+def _lock(descriptor, folder):
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Busy(
+            "Expected a folder that no other process writes to. Received: "
+            f"{str(folder)!r}, where another command is at work; wait for it, "
+            "or name another --workdir."
+        ) from None
+    except OSError:  # no locks on this file system
+        pass
+
+
+@contextlib.contextmanager
+def replacing(path, suffix=""):
+    """Yields a path to write to; it takes the place of `path` at the end.
+
+    The file appears whole or not at all, also after a kill or a full disk.
+
+    Args:
+      path: the file to write.
+      suffix: what the temporary name must end in.
+
+    Raises:
+      OSError: the disk is full or the folder cannot be written.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"could not write {path}: {error.strerror or error}"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def create(workdir):
+    """Makes the folder, and returns its path.
+
+    Raises:
+      InputError: it cannot be made or written.
+    """
+    workdir = pathlib.Path(workdir)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with replacing(workdir / ".writable") as probe:
+            probe.write_bytes(b"")
+        (workdir / ".writable").unlink()
+    except OSError as error:
+        raise InputError(
+            "Expected a folder that can be written. Received: "
+            f"workdir={str(workdir)!r} ({error.strerror or error})."
+        ) from None
+    return workdir
+
+
+def write_json(path, values):
+    """Writes `values` as indented JSON."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def read_json(path):
+    """Returns what `write_json` wrote.
+
+    Raises:
+      InputError: no such file, or not JSON.
+    """
+    path = pathlib.Path(path)
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"Expected a run folder with {path.name}. Received: "
+            f"{str(path.parent)!r} ({getattr(error, 'strerror', error)})."
+        ) from None
+
+
+def weights_path(workdir, which):
+    """Returns the file of the weights "best", "last" or "ema"."""
+    return pathlib.Path(workdir) / f"{which}.weights.h5"
+
+
+def save_weights(workdir, which, model):
+    """Writes a model's weights."""
+    path = weights_path(workdir, which)
+    with replacing(path, suffix=".weights.h5") as temporary:
+        model.save_weights(temporary)
+
+
+def load_weights(workdir, which, model):
+    """Reads weights into a model of the same architecture.
+
+    Raises:
+      InputError: the file is missing, or of another architecture.
+    """
+    path = weights_path(workdir, which)
+    if not path.exists():
+        present = [w for w in WEIGHTS if weights_path(workdir, w).exists()]
+        raise InputError(
+            f"Expected the weights {path}. Received: a run folder with "
+            f"{', '.join(present) or 'no weights (training has not got there)'}"
+            "."
+        )
+    try:
+        with warnings.catch_warnings():
+            # A layer that the file lacks would keep its random weights, and
+            # Keras would only warn.
+            warnings.simplefilter("error", UserWarning)
+            model.load_weights(path)
+    except Exception as error:  # h5py and Keras raise many kinds
+        reason = str(error).strip().split("\n")[0][:200]
+        raise InputError(
+            f"Expected weights of {model.name} in {path}. Received: a file "
+            f"that does not fit ({type(error).__name__}: {reason})."
+        ) from error
+
+
+def teacher_folder(workdir, named=""):
+    """Returns the run folder of a run's teacher, if it has one.
+
+    Args:
+      workdir: the run folder.
+      named: `teacher` of its config: "" for teacher/ inside it, or a folder,
+        relative to the current one or else to one above the run, so that runs
+        move together.
+    """
+    workdir = pathlib.Path(workdir)
+    if not named:
+        return workdir / "teacher"
+    for base in (pathlib.Path(), *workdir.resolve().parents):
+        if (base / named / CONFIG).exists():
+            return base / named
+    return pathlib.Path(named)
+
+
+def read_metrics(workdir):
+    """Returns the epochs' metrics as dictionaries, torn lines left out."""
+    path = pathlib.Path(workdir) / METRICS
+    rows = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                rows.append(json.loads(line))
+    return rows
+
+
+def write_metrics(workdir, rows):
+    """Writes one line for each epoch."""
+    with replacing(pathlib.Path(workdir) / METRICS) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def commit():
+    """Returns the source's git commit, "-dirty" with changes, or "unknown"."""
+    here = pathlib.Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return described.stdout.strip()

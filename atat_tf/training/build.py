@@ -1,0 +1,81 @@
+"""From a config to the compiled trainer, its optimizer and its strategy."""
+
+import keras
+import tensorflow as tf
+
+from atat_tf.errors import expect
+from atat_tf.runs import build
+from atat_tf.training import trainer
+
+
+def build_optimizer(config, steps_per_epoch):
+    """Returns SGD with momentum and the config's schedule."""
+    section = config.optimizer
+    total = config.num_epochs * steps_per_epoch
+    if section.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(
+            section.learning_rate, total
+        )
+    else:
+        boundaries = [round(share * total) for share in section.decay_at]
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+            boundaries,
+            [
+                section.learning_rate * section.decay_factor**drops
+                for drops in range(len(boundaries) + 1)
+            ],
+        )
+    return keras.optimizers.SGD(
+        rate,
+        momentum=section.momentum,
+        use_ema=section.ema > 0,
+        ema_momentum=section.ema,
+    )
+
+
+def build_trainer(config, student, teacher, steps_per_epoch):
+    """Returns the compiled trainer; call it inside the strategy's scope."""
+    defense = build.build_defense(config)
+    # Validation reports accuracy under attack for every defense that trains
+    # with one.
+    attack = build.build_attack(config) if defense.needs_attack else None
+    built = trainer.AdversarialTrainer(
+        student,
+        defense,
+        attack,
+        teacher if defense.needs_teacher else None,
+        seed=config.seed,
+        micro_batch_size=config.micro_batch_size,
+        attack_batch_size=config.attack_batch_size,
+        remat=config.remat,
+    )
+    built.compile(build_optimizer(config, steps_per_epoch))
+    return built
+
+
+def build_strategy(num_devices=None):
+    """Returns a strategy over all visible GPUs, or over N logical CPUs.
+
+    Args:
+      num_devices: how many; None for all GPUs, or the one CPU.
+
+    Raises:
+      InputError: fewer GPUs than asked for.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus and (num_devices or 1) > 1:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * num_devices
+        )
+    kind = "GPU" if gpus else "CPU"
+    available = len(gpus) if gpus else max(num_devices or 1, 1)
+    count = available if num_devices is None else num_devices
+    expect(
+        1 <= count <= available,
+        f"num_devices from 1 to {available}, the {kind}s there are",
+        num_devices=num_devices,
+    )
+    return tf.distribute.MirroredStrategy(
+        [f"{kind}:{number}" for number in range(count)]
+    )

@@ -1,0 +1,333 @@
+"""The training step: attack, forward, attention, loss, gradients, metrics.
+
+`AdversarialTrainer` wraps a student as a Keras model with a train_step of its
+own, so that `compile`, `fit`, callbacks and tf.distribute work as everywhere.
+"""
+
+import warnings
+
+import keras
+import tensorflow as tf
+
+from atat_tf import losses
+from atat_tf.attacks import randomness
+from atat_tf.defenses import objective
+from atat_tf.errors import expect
+from atat_tf.models import checks, classifiers, frozen, graphs
+from atat_tf.training import micro_batches, recomputation
+
+
+class AdversarialTrainer(keras.Model):
+    """Trains a student against an attack, with or without a teacher.
+
+    Under a tf.distribute strategy, build it (and the models) inside
+    `strategy.scope()`. One replica and several give the same weights: losses
+    are summed and divided once by the global batch, random starts come from
+    (seed, step, index in the global batch). Batch-norm statistics are per
+    replica unless the layers are `synchronized`.
+
+    Labels are integers or one-hot; images uint8, or floats within the attack's
+    bounds. What is saved and exported is the student alone.
+
+    Args:
+      student: keras.Model (functional, sequential or subclassed), images ->
+        logits, or softmax, which is taken off: see `student` below.
+      defense: one of defenses.DEFENSES' objects.
+      attack: an attacks.LinfAttack; None where the defense needs none. Its
+        `bounds` are the range of the pixels, [0, 1] without an attack.
+      teacher: a model like the student; None where the defense needs none. It
+        is frozen, and runs in inference mode.
+      seed: integer in [0, 2**31), the root of every random start.
+      micro_batch_size: images of a replica that go through the networks at a
+        time; their gradients are added up, batch-norm statistics are those of
+        each micro-batch. 0: the replica's whole batch.
+      attack_batch_size: images that are attacked at a time, with the same
+        result; 0: as many as a micro-batch has.
+      remat: whether activations below the lowest attention layer are computed
+        again for the gradient instead of kept, see `recomputation`.
+
+    Attributes:
+      student: functional keras.Model, images -> logits, that is trained: the
+        one given, or one of its layers (`classifiers.logits_model`).
+
+    Raises:
+      InputError: an attack or a teacher is missing, the attack maximises
+        another loss than the defense needs, a layer is unknown, a classifier
+        is random, has no gradient or no logits, or has `synchronized` batch
+        norm beside micro-batches.
+    """
+
+    def __init__(
+        self,
+        student,
+        defense,
+        attack=None,
+        teacher=None,
+        seed=0,
+        micro_batch_size=0,
+        attack_batch_size=0,
+        remat=False,
+    ):
+        super().__init__(name="adversarial_trainer")
+        expect(
+            attack is not None or not defense.needs_attack,
+            f"an attack for {type(defense).__name__}",
+            attack=attack,
+        )
+        expect(
+            teacher is not None or not defense.needs_teacher,
+            f"a teacher for {type(defense).__name__}",
+            teacher=teacher,
+        )
+        objective.expect_fitting_attack(defense, attack)
+        self.student = classifiers.logits_model(student)
+        self.defense = defense
+        self.attack = attack
+        self.seed = seed
+        self.bounds = getattr(attack, "bounds", (0.0, 1.0))
+        _warn_of_tiny_ball(attack)
+        self._student = graphs.with_taps(self.student, defense.layers)
+        checks.expect_trainable(self.student, self.bounds)
+        self._attacked = frozen.refreshed(self.student)
+        self._micro_batch_size = micro_batch_size
+        self._attack_batch_size = attack_batch_size or micro_batch_size
+        if micro_batch_size:
+            micro_batches.expect_own_statistics(self.student)
+        self._teacher = None
+        if defense.needs_teacher:
+            self._teacher = self._frozen(classifiers.logits_model(teacher))
+        if remat:
+            layers = defense.layers
+            self._student = recomputation.Recomputed(self._student, layers)
+        self._loss = keras.metrics.Mean(name="loss")
+        self._terms = {
+            name: keras.metrics.Mean(name=name) for name in defense.terms
+        }
+        self._accuracies = {"clean": _accuracy("clean")}
+        if attack is not None:
+            self._accuracies["adversarial"] = _accuracy("adversarial")
+        self.built = True
+
+    def _frozen(self, teacher):
+        tapped = graphs.with_taps(teacher, self.defense.layers)
+        checks.expect_pair(self._student, tapped, self.defense.layers)
+        checks.expect_trainable(teacher, self.bounds)
+        teacher.trainable = False
+        return tapped
+
+    def compile(self, optimizer="sgd", jit_compile=None, **kwargs):
+        """Configures training; XLA on GPUs only unless told otherwise.
+
+        On CPUs XLA runs convolutions inside a loop many times slower than the
+        plain graph does.
+
+        Raises:
+          InputError: a loss or metrics, which are the defense's.
+        """
+        for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            expect(
+                kwargs.get(name) is None,
+                f"no {name} in compile: the defense has them",
+                **{name: kwargs.get(name)},
+            )
+        if jit_compile is None:
+            jit_compile = bool(tf.config.list_physical_devices("GPU"))
+        super().compile(optimizer, jit_compile=jit_compile, **kwargs)
+        # Variables born inside a replica's traced step are not initialised.
+        self.optimizer.build(self.student.trainable_variables)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras' own takes a first batch apart to build what is missing, and
+        # breaks on the per-replica batches of tf.distribute. Nothing is
+        # missing here.
+        pass
+
+    def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
+        """Trains as `keras.Model.fit`, after a look at the data.
+
+        Raises:
+          InputError: images of another size or range, or labels that are no
+            classes of the student.
+        """
+        checks.expect_data(x, y, self.student, self.bounds)
+        held_out = validation_data, None
+        if isinstance(validation_data, (tuple, list)):
+            held_out = validation_data[:2]
+        checks.expect_data(*held_out, self.student, self.bounds)
+        return super().fit(
+            x, y, *args, validation_data=validation_data, **kwargs
+        )
+
+    def save(self, filepath, overwrite=True, **kwargs):
+        """Saves the student, as `keras.Model.save`; so does ModelCheckpoint.
+
+        `keras.saving.load_model` gives it back in safe mode, and its optimizer
+        is not among it.
+        """
+        self.student.save(filepath, overwrite=overwrite, **kwargs)
+
+    def export(self, filepath, *args, **kwargs):
+        """Exports the student, as `keras.Model.export`, images -> logits."""
+        self.student.export(filepath, *args, **kwargs)
+
+    def call(self, images, training=False):
+        return self.student(as_pixels(images, self.bounds), training=training)
+
+    def train_step(self, data):
+        images, labels, weights = self._unpack(data)
+        replicas = _Replicas(labels)
+
+        adversarial = self._attack(images, labels, replicas)
+
+        def objective_of(images, labels, weights, adversarial=None):
+            objective = self.defense(
+                self._student, self._teacher, images, adversarial, labels
+            )
+            loss = tf.cast(objective.loss, keras.config.floatx())
+            share = tf.reduce_sum(weights * loss) / replicas.global_batch
+            return objective, share
+
+        rows = images, labels, weights
+        gradients, objective = micro_batches.gradients(
+            objective_of,
+            lambda: self._regularization() / replicas.count,
+            self.student,
+            rows if adversarial is None else (*rows, adversarial),
+            self._micro_batch_size,
+            self.defense.terms,
+        )
+        variables = self.student.trainable_variables
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+        return self._measure(
+            weights * tf.cast(objective.loss, keras.config.floatx()),
+            objective.terms,
+            labels,
+            clean=objective.clean_logits,
+            adversarial=objective.adversarial_logits,
+        )
+
+    def test_step(self, data):
+        """Returns accuracies, and as `loss` the cross-entropy under attack."""
+        images, labels, weights = self._unpack(data)
+        replicas = _Replicas(labels)
+        logits = {"clean": self._inference(images)}
+        if self.attack is not None:
+            adversarial = self._attack(images, labels, replicas, step=0)
+            if adversarial is not None:
+                logits["adversarial"] = self._inference(adversarial)
+        worst = logits.get("adversarial", logits["clean"])
+        loss = losses.cross_entropy(labels, worst)
+        return self._measure(weights * loss, {}, labels, **logits)
+
+    @property
+    def metrics(self):
+        return [
+            self._loss,
+            *self._terms.values(),
+            *self._accuracies.values(),
+        ]
+
+    def _unpack(self, data):
+        images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        if labels.shape.rank == 2 and (labels.shape[-1] or 1) > 1:
+            labels = tf.argmax(labels, axis=-1)
+        labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
+        if weights is None:
+            weights = tf.ones(tf.shape(labels))
+        weights = tf.reshape(tf.cast(weights, keras.config.floatx()), [-1])
+        return as_pixels(images, self.bounds), labels, weights
+
+    def _inference(self, images):
+        return self.student(images, training=False)
+
+    def _attack(self, images, labels, replicas, step=None):
+        if self.attack is None or not self.defense.needs_attack:
+            return None
+        logits_fn = self._attacked()
+        step = self.optimizer.iterations if step is None else step
+        seeds = randomness.example_seeds(self.seed, step, replicas.indices)
+        _, adversarial = micro_batches.in_pieces(
+            lambda rows, _: ((), self.attack(logits_fn, *rows)),
+            (images, labels, seeds),
+            self._attack_batch_size,
+            images.shape[1:],
+        )
+        return adversarial
+
+    def _regularization(self):
+        # Keras' own `losses` of a model called twice is ambiguous: the
+        # penalty is a function of the kernels alone.
+        penalties = [
+            variable.regularizer(variable)
+            for variable in self.student.trainable_variables
+            if variable.regularizer is not None
+        ]
+        return tf.add_n(penalties) if penalties else 0.0
+
+    def _measure(self, loss, terms, labels, **logits):
+        self._loss.update_state(loss)
+        seen = [self._loss]
+        for name, values in terms.items():
+            self._terms[name].update_state(values)
+            seen.append(self._terms[name])
+        for name, metric in self._accuracies.items():
+            if logits.get(name) is not None:
+                metric.update_state(labels, logits[name])
+                seen.append(metric)
+        # Those alone: what was not measured is no zero.
+        return {metric.name: metric.result() for metric in seen}
+
+
+class _Replicas:
+    """Where this replica's examples lie in the global batch.
+
+    Attributes:
+      count: number of replicas.
+      global_batch: examples over all of them, as a float.
+      indices: int64 [b], positions of this replica's examples.
+    """
+
+    def __init__(self, labels):
+        context = tf.distribute.get_replica_context()
+        batch = tf.shape(labels, tf.int64)[0]
+        self.count = context.num_replicas_in_sync
+        offset = tf.constant(0, tf.int64)
+        total = batch
+        if self.count > 1:
+            mine = context.replica_id_in_sync_group
+            # Batches may be unequal, so every replica tells its size.
+            sizes = context.all_reduce(
+                "sum", batch * tf.one_hot(mine, self.count, dtype=tf.int64)
+            )
+            offset = tf.reduce_sum(sizes[:mine])
+            total = tf.reduce_sum(sizes)
+        self.global_batch = tf.cast(total, keras.config.floatx())
+        self.indices = offset + tf.range(batch)
+
+
+def as_pixels(images, bounds=(0.0, 1.0)):
+    """Returns float images within `bounds`, to which uint8 ones are scaled."""
+    pixels = tf.cast(images, keras.config.floatx())
+    if images.dtype != tf.uint8:
+        return pixels
+    low, high = bounds
+    # By 255 first, so that [0, 1] is the plain quotient, bit by bit.
+    return pixels / 255.0 * (high - low) + low
+
+
+def _warn_of_tiny_ball(attack):
+    """Warns of an ε in another unit than the bounds."""
+    if not hasattr(attack, "bounds"):
+        return
+    low, high = attack.bounds
+    if attack.epsilon < 0.1 / 255 * (high - low):
+        warnings.warn(
+            f"epsilon={attack.epsilon:g} is less than a tenth of a gray level "
+            f"of pixels from {low:g} to {high:g}: it is in their unit",
+            stacklevel=3,
+        )
+
+
+def _accuracy(name):
+    return keras.metrics.SparseCategoricalAccuracy(name=f"{name}_accuracy")

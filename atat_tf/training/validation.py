@@ -1,0 +1,208 @@
+"""What an epoch's weights do on the validation split."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from atat_tf import attention
+from atat_tf.attacks import randomness
+from atat_tf.data import images as image_files
+from atat_tf.defenses import atat
+from atat_tf.evaluation import accuracy as robustness
+from atat_tf.models import classifiers, graphs
+from atat_tf.runs import build
+
+
+class Validation:
+    """Accuracy, under the attack of validation too, and attention.
+
+    Attributes:
+      score: field of `figures` by which the best epoch is chosen: robust
+        accuracy where the defense has an attack (Rice et al. 2020), or clean.
+    """
+
+    def __init__(self, config, student, split, team):
+        """Takes what is judged, and on what.
+
+        Args:
+          config: resolved.
+          student: the classifier in training.
+          split: the validation images.
+          team: the `workers.Team`; each worker judges its share.
+        """
+        named = {"clean": None}
+        if atat.DEFENSES[config.defense.name].needs_attack:
+            named["pgd"] = build.build_validation_attack(config)
+        self._evaluator = robustness.Evaluator(student, named)
+        self._batch_size = config.evaluation.batch_size
+        self._split = split
+        self._team = team
+        self._panels = _panels(config, student, split)
+        self.score = _field(self._evaluator.names[-1])
+
+    def figures(self):
+        """Returns ({field: figure}, picture or None) of the weights as is."""
+        figures = {}
+        for name in self._evaluator.names:
+            correct = self._evaluator.correct(
+                name,
+                self._split,
+                self._batch_size,
+                share=(self._team.cluster.mine, self._team.cluster.count),
+            )
+            total = int(self._team.total(np.sum(correct)))
+            figures[_field(name)] = total / len(self._split)
+        if not self._panels:
+            return figures, None
+        attended = self._panels.attended()
+        figures["validation_attention_shift"] = float(np.mean(attended.shift))
+        return figures, self._panels.picture(attended)
+
+
+def _field(name):
+    return f"validation_{name}_accuracy"
+
+
+def _panels(config, student, validation):
+    """Returns the AttentionPanels of the first validation images, or None."""
+    split = validation.take(config.attention_panels)
+    if not len(split):
+        return None
+    return AttentionPanels(
+        student,
+        build.build_validation_attack(config),
+        build.build_defense(config).layers,
+        split,
+        config.seed,
+    )
+
+
+_READABLE_SIDE = 96  # pixels of an enlarged image, at least
+_GAP = 4  # pixels between the tiles of a panel
+
+
+@dataclasses.dataclass(frozen=True)
+class Attended:
+    """What a classifier looks at, clean and attacked.
+
+    Attributes:
+      adversarial: float32 [n, H, W, C] in [0, 1].
+      clean_maps, adversarial_maps: float32 [n, h, w], Eq. 3.
+      shift: float64 [n], see `attention.cosine_distance`.
+    """
+
+    adversarial: np.ndarray
+    clean_maps: np.ndarray
+    adversarial_maps: np.ndarray
+    shift: np.ndarray
+
+
+class AttentionPanels:
+    """Looks at the same images again and again; it is traced once.
+
+    Args:
+      student: functional keras.Model, float32 images -> logits.
+      attack: LinfAttack.
+      layers: where the defense acts; the last of them is drawn, or, where
+        there is none, the last layer with a spatial map.
+      split: datasets.Split of at least one image, uint8.
+      seed: of the random starts; image i has the start (seed, 0, i).
+    """
+
+    def __init__(self, student, attack, layers, split, seed):
+        layer = classifiers.shown_layer(student, layers)
+        tapped = graphs.with_taps(student, [layer])
+        self._split = split
+
+        def attended():
+            labels = tf.constant(split.labels)
+            images = tf.cast(split.images, tf.float32) / 255.0
+            seeds = randomness.example_seeds(seed, 0, tf.range(len(split)))
+            adversarial = attack(
+                lambda points: student(points, training=False),
+                images,
+                labels,
+                seeds,
+            )
+            maps = [
+                attention.logits_and_attention(tapped, at, labels)[1][layer]
+                for at in (images, adversarial)
+            ]
+            return adversarial, *maps
+
+        on_gpu = bool(tf.config.list_physical_devices("GPU"))
+        self._attended = tf.function(attended, jit_compile=on_gpu)
+
+    def attended(self):
+        """Returns the Attended of the student's weights as they are now."""
+        adversarial, *maps = (part.numpy() for part in self._attended())
+        shift = attention.cosine_distance(*maps)
+        return Attended(adversarial, *maps, shift)
+
+    def picture(self, attended):
+        """Returns a row an image: clean, its map, attacked, its map.
+
+        Args:
+          attended: Attended.
+
+        Returns:
+          uint8 [height, width, 3].
+        """
+        images = self._split.images
+        adversarial = image_files.as_uint8(attended.adversarial)
+        maps = (attended.clean_maps, attended.adversarial_maps)
+        clean_heat, adversarial_heat = (
+            attention.scaled_for_reading(of_one).numpy() for of_one in maps
+        )
+        rows = [
+            _beside(
+                (
+                    _rgb(images[i]),
+                    image_files.overlaid(images[i], clean_heat[i]),
+                    _rgb(adversarial[i]),
+                    image_files.overlaid(adversarial[i], adversarial_heat[i]),
+                )
+            )
+            for i in range(len(images))
+        ]
+        return np.concatenate(rows)
+
+
+def _rgb(image):
+    return np.broadcast_to(image, (*image.shape[:2], 3))
+
+
+def _beside(tiles):
+    """Returns the tiles enlarged, in a row, with white between and below."""
+    times = -(-_READABLE_SIDE // max(tiles[0].shape[:2]))
+    padded = [
+        np.pad(
+            tile.repeat(times, 0).repeat(times, 1),
+            ((0, _GAP), (0, _GAP), (0, 0)),
+            constant_values=255,
+        )
+        for tile in tiles
+    ]
+    return np.concatenate(padded, axis=1)
+
+
+def has_collapsed(scores, share):
+    """Returns whether the last score is below a share of the best before it.
+
+    Args:
+      scores: accuracies in [0, 1], one an epoch, in order.
+      share: of the best, in (0, 1).
+    """
+    return len(scores) > 1 and scores[-1] < share * max(scores[:-1])
+
+
+def collapse_sentence(scores):
+    """Returns a sentence on a collapse in the last epoch."""
+    best = max(scores)
+    return (
+        f"Validation accuracy under PGD has collapsed: "
+        f"{100 * scores[-1]:.1f} % in epoch {len(scores)}, after "
+        f"{100 * best:.1f} % in epoch {scores.index(best) + 1}, whose weights "
+        "are kept as the best."
+    )

@@ -1,0 +1,271 @@
+"""What benchmarks of training time: training steps, and their parts alone.
+
+The size of a network and of a batch enters; seconds leave, measured round
+robin so that whatever else the machine does meets every measurement alike.
+"""
+
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from atat_tf.attacks import randomness
+from atat_tf.data import batches as training_batches
+from atat_tf.data import datasets
+from atat_tf.evaluation import accuracy as robustness
+from atat_tf.models import frozen
+from atat_tf.models import layers as model_layers
+from atat_tf.runs import build
+from atat_tf.runs import checks as run_checks
+from atat_tf.runs import config as run_config
+from atat_tf.training import build as training_build
+from configs import at, atat
+
+CIFAR_IMAGES = 50_000
+PIPELINE_BATCHES = 200
+_SPEC = datasets.SPECS["cifar10"]
+_RECIPES = {"at": at, "atat": atat}
+
+
+def resolved_config(method, depth, width, batch_size):
+    """Returns the recipe of a method on CIFAR-10's shapes, checked."""
+    config = _RECIPES[method].get_config()
+    config.backbone.depth = depth
+    config.backbone.width = width
+    config.batch_size = batch_size
+    # Labels at random teach nothing: the weights stay about as they began.
+    config.optimizer.learning_rate = 1e-6
+    config = run_config.resolve(config)
+    run_checks.validate(config)
+    return config
+
+
+def random_split(count):
+    """Returns a datasets.Split of uniformly random images and labels."""
+    draw = np.random.default_rng(0)
+    return datasets.Split(
+        draw.integers(0, 256, (count, *_SPEC.image_shape), np.uint8),
+        draw.integers(0, _SPEC.num_classes, count, np.int32),
+    )
+
+
+def classifier(config):
+    """Returns the config's network for CIFAR-10's shapes, random weights."""
+    return build.build_classifier(config, _SPEC)
+
+
+def training_step(
+    config,
+    split,
+    strategy=None,
+    weights=None,
+    is_folded=True,
+    is_fused=True,
+):
+    """Returns a function that takes one training step as `training` does.
+
+    The batch is the same each time: the input pipeline is timed apart.
+
+    Args:
+      config: from `resolved_config`.
+      split: one batch.
+      strategy: of tf.distribute; None for none at all.
+      weights: of student and teacher at the start; None for random ones.
+      is_folded: whether the attack has the student's batch norms folded.
+      is_fused: whether the student's batch norms are one kernel each.
+
+    Returns:
+      Function without argument; it returns the mean loss of the steps so far.
+    """
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        teacher = None
+        if run_config.needs_teacher(config):
+            teacher = classifier(config)
+        student = classifier(config)
+        for layer in () if is_fused else student.layers:
+            if isinstance(layer, model_layers.BatchNormalization):
+                layer._is_fused = lambda *_: False
+        for network in (teacher, student) if weights is not None else ():
+            if network is not None:
+                network.set_weights(weights)
+        if config.student_start == "teacher":
+            student.set_weights(teacher.get_weights())
+        trainer = training_build.build_trainer(config, student, teacher, 1000)
+    if not is_folded:
+        trainer._attacked = lambda: trainer._inference
+    trainer.make_train_function()
+    batches = tf.data.Dataset.from_tensors((split.images, split.labels))
+    iterator = iter(strategy.experimental_distribute_dataset(batches.repeat()))
+
+    def step():
+        # Reading a number waits for the device.
+        return float(trainer.train_function(iterator)["loss"])
+
+    return step
+
+
+def attack_step(config, split):
+    """Returns a function that attacks a batch once as training does."""
+    student = classifier(config)
+    attack = build.build_attack(config)
+    images = tf.constant(split.images / 255.0, tf.float32)
+    labels = tf.constant(split.labels)
+    seeds = randomness.example_seeds(0, 0, tf.range(len(split), dtype=tf.int64))
+    attacked = tf.function(
+        lambda: attack(frozen.weights_of_now(student), images, labels, seeds),
+        jit_compile=bool(tf.config.list_physical_devices("GPU")),
+    )
+    return lambda: attacked().numpy()
+
+
+def validation(config):
+    """Returns a function that validates one batch as training does.
+
+    Clean and under the recipe's PGD, on `evaluate_run.batch_size` images.
+    """
+    split = random_split(config.evaluation.batch_size)
+    evaluator = robustness.Evaluator(
+        classifier(config),
+        {"clean": None, "pgd": build.build_validation_attack(config)},
+    )
+
+    def validated():
+        for name in evaluator.names:
+            evaluator.correct(name, split, len(split))
+
+    return validated
+
+
+def epoch_seconds(config, step, validation_batch):
+    """Returns the seconds of an epoch of CIFAR-10, its validation included.
+
+    Args:
+      config: from `resolved_config`.
+      step, validation_batch: seconds of one of each.
+    """
+    held_out = config.num_validation
+    steps = (CIFAR_IMAGES - held_out) // config.batch_size
+    batches = -(-held_out // config.evaluation.batch_size)
+    return steps * step + batches * validation_batch
+
+
+def passes(config):
+    """Returns how many forward and backward passes a training step makes.
+
+    Counted in batches: a pass over the mixture of clean and adversarial
+    images is two. The attack makes one of each a step; a teacher forwards.
+
+    Returns:
+      (forward, backward), two integers.
+    """
+    defense = build.build_defense(config)
+    updates = 1 if getattr(defense, "clean_weight", None) == 0 else 2
+    backward = build.build_attack(config).num_steps + updates
+    return backward + defense.needs_teacher, backward
+
+
+def unavoidable_passes(config, split):
+    """Returns {name: function}, the passes that no ATAT step can do without.
+
+    Written apart from the house's own attack, loss and trainer; each is one
+    compiled function. The attack's passes have batch norms folded.
+    """
+    student, teacher = classifier(config), classifier(config)
+    optimizer = training_build.build_optimizer(config, 1000)
+    variables = student.trainable_variables
+    optimizer.build(variables)
+    images = tf.constant(split.images / 255.0, tf.float32)
+    labels = tf.constant(split.labels)
+    mixture, twice = tf.repeat(images, 2, 0), tf.repeat(labels, 2)
+    compiled = tf.function(
+        jit_compile=bool(tf.config.list_physical_devices("GPU"))
+    )
+
+    @compiled
+    def update():
+        with tf.GradientTape() as tape:
+            loss = _cross_entropy(twice, student(mixture, training=True))
+            loss = tf.reduce_mean(loss) + tf.add_n(student.losses)
+        return tape.gradient(loss, variables)
+
+    gradients = [tf.zeros_like(variable) for variable in variables]
+    steps = config.attack.num_steps
+    return {
+        f"{steps} attack gradients": compiled(
+            lambda: _attack(config.attack, student, images, labels)
+        ),
+        "teacher forward": compiled(lambda: teacher(images, training=False)),
+        "student fwd + bwd on 2b": update,
+        "SGD update": compiled(lambda: optimizer.apply(gradients, variables)),
+    }
+
+
+def _attack(attack, student, images, labels):
+    logits_fn = frozen.weights_of_now(student)
+    lower, upper = images - attack.epsilon, images + attack.epsilon
+
+    def ascend(step, x):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            loss = _cross_entropy(labels, logits_fn(x))
+        x += attack.step_size * tf.sign(tape.gradient(loss, x))
+        x = tf.clip_by_value(x, lower, upper)
+        return step + 1, tf.clip_by_value(x, 0.0, 1.0)
+
+    _, adversarial = tf.while_loop(
+        lambda step, _: step < attack.num_steps,
+        ascend,
+        (tf.constant(0), images),
+        parallel_iterations=1,
+    )
+    return adversarial
+
+
+def _cross_entropy(labels, logits):
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+
+
+def input_pipeline(batch_size):
+    """Returns a function that goes through PIPELINE_BATCHES new batches."""
+    batches = training_batches.batches(
+        random_split(CIFAR_IMAGES),
+        batch_size,
+        seed=0,
+        first_step=0,
+        num_steps=PIPELINE_BATCHES,
+        flip=_SPEC.flip,
+    )
+
+    def iterate():
+        for _images, _labels in batches:
+            pass
+
+    return iterate
+
+
+def round_robin(timed, repeats):
+    """Returns seconds by the clock and of processor, one of each a round.
+
+    Processor seconds are this process's alone, over all of its threads: where
+    other work shares the machine, their ratios can be trusted further.
+
+    Args:
+      timed: {name: function}; each runs twice beforehand, untimed.
+      repeats: number of rounds.
+
+    Returns:
+      {name: [seconds]} and {name: [processor seconds]}.
+    """
+    for function in timed.values():
+        function()
+        function()
+    clock = {name: [] for name in timed}
+    processor = {name: [] for name in timed}
+    for _ in range(repeats):
+        for name, function in timed.items():
+            begin = time.perf_counter(), time.process_time()
+            function()
+            processor[name].append(time.process_time() - begin[1])
+            clock[name].append(time.perf_counter() - begin[0])
+    return clock, processor

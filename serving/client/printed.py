@@ -1,0 +1,140 @@
+"""What the client's command leaves: lines, JSON and pictures."""
+
+import itertools
+import json
+import os
+import pathlib
+import sys
+import uuid
+
+import numpy as np
+from PIL import Image
+
+from . import images
+from .errors import expect
+
+_TOP = 5  # classes printed for an image
+
+
+def overlay_paths(paths, folder):
+    """Returns where each image's overlay goes: None without a folder.
+
+    Two images never share a path, and no overlay takes an image's place.
+    """
+    if folder is None:
+        return [None] * len(paths)
+    folder = pathlib.Path(folder)
+    # Some file systems take A.png and a.png for the same.
+    taken = {str(path.resolve()).casefold() for path in paths}
+    targets = []
+    for path in paths:
+        for number in itertools.count(1):
+            suffix = "" if number == 1 else f"-{number}"
+            target = folder / f"{path.stem}_attention{suffix}.png"
+            key = str(target.resolve()).casefold()
+            if key not in taken:
+                break
+        taken.add(key)
+        targets.append(target)
+    return targets
+
+
+def results(answer, paths, names, label):
+    """Returns each image's JSON object; `write` notes the overlay in it.
+
+    Args:
+      answer: {output: array [n, ...]}.
+      paths: of the n images.
+      names: of the classes, or None.
+      label: class whose attention was asked for; None for the predicted one.
+    """
+    found = []
+    for i, path in enumerate(paths):
+        number = int(answer["classes"][i])
+        result = {
+            "file": str(path),
+            "class": number,
+            "name": names[number] if names else None,
+            "probabilities": _numbers(answer["probabilities"][i]),
+            "label": number if label is None else label,
+            "attention": None,
+            "overlay": None,
+        }
+        for output in ("attention", "attention_shift"):
+            if output in answer:
+                result[output] = _numbers(answer[output][i])
+        found.append(result)
+    return found
+
+
+def write(results, batch_images, targets):
+    """Writes the overlays, each whole or not at all, and notes their paths."""
+    for result, image, target in zip(
+        results, batch_images, targets, strict=True
+    ):
+        if target is not None:
+            _replace(target, images.overlay(image, result["attention"]))
+            result["overlay"] = str(target)
+
+
+def _replace(target, pixels):
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Image.fromarray(pixels).save(temporary, "PNG")
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        received = f"{str(target)!r} ({error.strerror or error})"
+        expect(False, "a picture that can be written", received)
+
+
+def show(results, names, as_json):
+    """Prints the results, as JSON lines or for reading."""
+    for result in results:
+        if as_json:
+            print(json.dumps(result))
+        else:
+            print("\n".join(_lines(result, names, _shades())), end="\n\n")
+
+
+def _lines(result, names, shades):
+    """Returns the lines of an image: heading, then map beside classes."""
+    heading = f"{result['file']}: {_class(result['class'], names)}"
+    if result["label"] != result["class"]:
+        heading += f", attention of {_class(result['label'], names)}"
+    if "attention_shift" in result:
+        heading += f", attention shift {result['attention_shift']:.3f}"
+    probabilities = np.array(result["probabilities"])
+    top = np.argsort(-probabilities, kind="stable")[:_TOP]
+    labels = [_class(number, names) for number in top]
+    width = max(map(len, labels))
+    table = [
+        f"{label:<{width}}  {probabilities[number]:.3f}"
+        for label, number in zip(labels, top, strict=True)
+    ]
+    cells = []
+    if result["attention"] is not None:
+        cells = [f"{c}  " for c in images.text_map(result["attention"], shades)]
+    blank = " " * len(cells[0]) if cells else ""
+    beside = itertools.zip_longest(cells, table, fillvalue=None)
+    lines = [f"  {cell or blank}{row or ''}".rstrip() for cell, row in beside]
+    return [heading, *lines]
+
+
+def _class(number, names):
+    return f"{number} {names[number]}" if names else f"class {number}"
+
+
+def _shades():
+    try:
+        images.BLOCKS.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return images.ASCII
+    return images.BLOCKS
+
+
+def _numbers(values):
+    return np.asarray(values, np.float64).tolist()

@@ -1,0 +1,1 @@
+"""What is served: signatures, and a version of a SavedModel."""

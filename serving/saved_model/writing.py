@@ -1,0 +1,276 @@
+"""From a run folder or a .keras file to a version that TF Serving can load.
+
+A version appears in its folder at once and whole, with warm-up requests and a
+model card, after it was loaded again and its answers were compared.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import uuid
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from atat_tf.data import datasets
+from atat_tf.errors import InputError, expect, unknown
+from atat_tf.evaluation import evaluate_run
+from atat_tf.models import classifiers
+from atat_tf.models import files as model_files
+from atat_tf.runs import config as run_config
+from atat_tf.runs import folder as run_folder
+
+from .. import tensors
+from ..server import servable
+from . import signatures
+
+MODEL_CARD = "model_card.json"
+_WARM_UP = "assets.extra/tf_serving_warmup_requests"
+_COMPARED_BATCHES = (1, 5)
+_TOLERANCE = 1e-4
+
+
+def export_run(
+    workdir, output, version=None, layer=None, weights="best", data_dir=None
+):
+    """Writes a run's classifier as a new version, and returns its folder.
+
+    Args:
+      workdir: the run folder.
+      output: folder of the versions, named as the model.
+      version: number >= 1; None for the next free one.
+      layer: whose attention is answered; None for the run's own.
+      weights: "best", "last" or "ema".
+      data_dir: where tensorflow-datasets would tell the classes' names.
+
+    Raises:
+      InputError: no run or no weights there, a version that exists, an
+        unknown layer, or an output folder that cannot be written.
+    """
+    workdir = pathlib.Path(workdir)
+    config = evaluate_run.load_config(workdir)
+    if weights not in run_folder.WEIGHTS:
+        raise unknown("weights", weights, run_folder.WEIGHTS)
+    spec = run_config.data_spec(config, data_dir)
+    names = spec.class_names or datasets.class_names(config.dataset, data_dir)
+    classifier = evaluate_run.load_classifier(workdir, spec, weights)
+    layers = config.defense.get("layers", ())
+    served = signatures.ServedClassifier(
+        classifier,
+        layer or (layers[0] if layers else None),
+        _teacher(workdir, config, spec),
+    )
+    card = {
+        "dataset": config.dataset,
+        "class_names": list(names),
+        "method": config.defense.name,
+        "backbone": config.backbone.to_dict(),
+        **({"model": pathlib.Path(config.model).name} if config.model else {}),
+        "threat_model": {"norm": "linf", "epsilon": config.attack.epsilon},
+        "seed": config.seed,
+        "weights": weights,
+        **_measured(workdir, weights),
+    }
+    return _export(served, classifier, output, version, card)
+
+
+def export_model(
+    path, output, version=None, layer=None, pixel_range=(0.0, 1.0)
+):
+    """Writes a saved Keras model as a new version, and returns its folder.
+
+    Args:
+      path: a .keras file, see `model_files.load`.
+      output, version, layer: as for `export_run`.
+      pixel_range: what the saved model takes for black and for white; the
+        version takes images in [0, 1].
+
+    Raises:
+      InputError: as `export_run`, or not such a model.
+    """
+    path = pathlib.Path(path)
+    classifier = model_files.load(path, pixel_range)
+    served = signatures.ServedClassifier(classifier, layer)
+    names = [str(number) for number in range(served.num_classes)]
+    card = {
+        "dataset": None,
+        "class_names": names,
+        "method": None,
+        "model": path.name,
+        "accuracy": "not run",
+    }
+    return _export(served, classifier, output, version, card)
+
+
+def _teacher(workdir, config, spec):
+    """Returns the run's teacher, or None where it has none (any more)."""
+    if not run_config.needs_teacher(config):
+        return None
+    source = run_folder.teacher_folder(workdir, config.teacher)
+    if not run_folder.weights_path(source, "best").exists():
+        return None
+    return evaluate_run.load_classifier(source, spec)
+
+
+def _measured(workdir, weights):
+    """Returns what results.json says of these very weights."""
+    path = workdir / run_folder.RESULTS
+    results = run_folder.read_json(path) if path.exists() else {}
+    if results.get("weights") != weights:
+        return {"accuracy": "not run"}
+    kept = ("accuracy", "attacks", "data", "num_images", "bn_eval")
+    card = {name: results.get(name) for name in kept}
+    return {**card, "evaluated_at_commit": results.get("commit")}
+
+
+def _export(served, classifier, output, version, card):
+    output = pathlib.Path(output).absolute()
+    expect(version is None or version >= 1, "version >= 1", version=version)
+    existing = _versions(output)
+    if version in existing:
+        raise InputError(
+            f"Expected a version that {str(output)!r} does not hold (the next "
+            f"free one is {max(existing) + 1}). Received: version={version}."
+        )
+    run_folder.create(output)
+    card = {
+        **card,
+        "image_shape": list(served.image_shape),
+        "pixels": "float32 in [0, 1]",
+        "attention_layer": served.layer,
+        "attention_method": "closed form" if served.closed_form else "gradient",
+        "weights_digest": classifiers.weights_digest(classifier),
+        "exported_at_commit": run_folder.commit(),
+    }
+    # No server takes a name that is no number for a version.
+    temporary = output / f".export-{uuid.uuid4().hex[:8]}"
+    try:
+        functions = served.signatures()
+        tf.saved_model.save(served, str(temporary), functions)
+        card["signatures"] = sorted(functions)
+        run_folder.write_json(temporary / MODEL_CARD, card)
+        _write_warm_up(temporary / _WARM_UP, output.name, served, functions)
+        _expect_same_answers(temporary, served, functions)
+        return _publish(temporary, output, version)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _versions(output):
+    if not output.is_dir():
+        return {0}
+    names = (entry.name for entry in output.iterdir())
+    return {0, *(int(name) for name in names if name.isdecimal())}
+
+
+def _publish(temporary, output, version):
+    """Renames the finished folder; the next number where none was named."""
+    _flush(temporary)
+    number = version or max(_versions(output)) + 1
+    while True:
+        folder = output / str(number)
+        try:
+            # Fails on a folder with files in it: another export was first.
+            os.rename(temporary, folder)
+            return folder
+        except OSError:
+            if not folder.exists():
+                raise
+            if version is not None:
+                raise InputError(
+                    "Expected a version that does not exist. Received: "
+                    f"version={version}."
+                ) from None
+            number += 1
+
+
+def _flush(folder):
+    """Has the disk hold all files before the version appears."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+
+
+def _example_inputs(served, count):
+    """Returns {input name: array} of random images, the same every time."""
+    draw = np.random.default_rng(0)
+    pixels = draw.integers(0, 256, (count, *served.image_shape), np.uint8)
+    height, width, channels = served.image_shape
+    files = [
+        tf.io.encode_png(image if channels in (1, 3) else image[..., :3])
+        for image in pixels
+    ]
+    return {
+        "images": (pixels / 255.0).astype(np.float32),
+        "labels": (np.arange(count) % served.num_classes).astype(np.int64),
+        "image_bytes": np.array([f.numpy() for f in files], object),
+    }
+
+
+def _inputs_of(function):
+    return list(function.structured_input_signature[1]) or [
+        spec.name for spec in function.structured_input_signature[0]
+    ]
+
+
+def _write_warm_up(path, model_name, served, functions):
+    """Writes a request of one image for each signature.
+
+    A server runs them while it loads the version, so that nobody's first
+    request pays for it.
+    """
+    path.parent.mkdir()
+    examples = _example_inputs(served, 1)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for name, function in functions.items():
+            log = prediction_log_pb2.PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.name = model_name
+            request.model_spec.signature_name = name
+            for alias in _inputs_of(function):
+                tensors.to_proto(examples[alias], request.inputs[alias])
+            writer.write(log.SerializeToString())
+
+
+def _expect_same_answers(folder, served, functions):
+    """Loads what was written and compares it with the model in memory.
+
+    Raises:
+      RuntimeError: an answer differs; the version is not published.
+    """
+    with contextlib.closing(servable.Servable(folder)) as loaded:
+        for count in _COMPARED_BATCHES:
+            examples = _example_inputs(served, count)
+            for name, function in functions.items():
+                aliases = _inputs_of(function)
+                here = function(
+                    **{a: tf.constant(examples[a]) for a in aliases}
+                )
+                signature = loaded.signatures[name]
+                feeds = {signature.inputs[a].name: examples[a] for a in aliases}
+                outputs = sorted(signature.outputs)
+                there = loaded.run(
+                    feeds, [signature.outputs[o].name for o in outputs]
+                )
+                for output, value in zip(outputs, there, strict=True):
+                    _expect_close(name, output, here[output].numpy(), value)
+
+
+def _expect_close(signature, output, here, there):
+    same = here.shape == there.shape and np.allclose(
+        here, there, _TOLERANCE, _TOLERANCE
+    )
+    if not same:
+        raise RuntimeError(
+            f"the saved {signature!r} answers another {output!r} than the "
+            "model that was saved; nothing was exported"
+        )
+
+
+def read_card(folder):
+    """Returns a version's model card."""
+    return json.loads((pathlib.Path(folder) / MODEL_CARD).read_text())

@@ -1,0 +1,1 @@
+"""The embedded server: gRPC and REST in front of TensorFlow's session."""

@@ -1,0 +1,151 @@
+"""One loaded version of a SavedModel, run as TensorFlow Serving runs it.
+
+Arrays enter by tensor name and arrays leave, through a C++ session: the same
+path, and therefore the same refusals in the same words, as the genuine server.
+"""
+
+import gc
+
+import tensorflow as tf
+from tensorflow.python.client import pywrap_tf_session
+
+from ..status import StatusError, invalid
+
+DEFAULT_SIGNATURE = "serving_default"
+_CODES = {
+    1: "CANCELLED",
+    2: "UNKNOWN",
+    3: "INVALID_ARGUMENT",
+    4: "DEADLINE_EXCEEDED",
+    5: "NOT_FOUND",
+    6: "ALREADY_EXISTS",
+    7: "PERMISSION_DENIED",
+    8: "RESOURCE_EXHAUSTED",
+    9: "FAILED_PRECONDITION",
+    10: "ABORTED",
+    11: "OUT_OF_RANGE",
+    12: "UNIMPLEMENTED",
+    13: "INTERNAL",
+    14: "UNAVAILABLE",
+    15: "DATA_LOSS",
+    16: "UNAUTHENTICATED",
+}
+
+
+class Servable:
+    """A SavedModel in a session of its own.
+
+    Attributes:
+      path: the version's folder.
+      signatures: {name: SignatureDef}.
+    """
+
+    def __init__(self, path, tags=("serve",), session_config=None):
+        """Loads the SavedModel and its variables.
+
+        Args:
+          path: folder with saved_model.pb.
+          tags: of the graph to load.
+          session_config: tf.compat.v1.ConfigProto, or None.
+
+        Raises:
+          StatusError: it cannot be loaded.
+        """
+        self.path = str(path)
+        graph = tf.Graph()
+        self._session = tf.compat.v1.Session(graph=graph, config=session_config)
+        try:
+            with graph.as_default():
+                meta_graph = tf.compat.v1.saved_model.load(
+                    self._session, list(tags), self.path
+                )
+            self.signatures = dict(meta_graph.signature_def)
+            self._tensors = {
+                name: graph.get_tensor_by_name(name)._as_tf_output()
+                for name in _tensor_names(self.signatures)
+            }
+        except Exception as error:  # TensorFlow raises many kinds here
+            self._session.close()
+            raise _status(error) from error
+
+    def run(self, feeds, fetches, timeout_seconds=None):
+        """Returns the values of tensors.
+
+        Shapes are not compared with the signature's: what the graph takes is
+        taken, as by the genuine server. May be called from many threads.
+
+        Args:
+          feeds: {tensor name: array}; names as in the signatures.
+          fetches: tensor names.
+          timeout_seconds: of the session's own; None for none.
+
+        Raises:
+          StatusError: what the graph or the session objected to.
+        """
+        session, known = self._session, self._tensors
+        if session is None:
+            raise StatusError("CANCELLED", "Session has been closed.")
+        try:
+            inputs = {known[name]: v for name, v in feeds.items()}
+            outputs = [known[name] for name in fetches]
+        except KeyError as error:
+            raise invalid(
+                f"Tried to fetch data for {error.args[0]!r}, which produces "
+                "no output."
+            ) from error
+        options = None
+        if timeout_seconds is not None:
+            milliseconds = max(1, round(1000 * timeout_seconds))
+            if milliseconds < 2**31:
+                options = pywrap_tf_session.TF_NewBufferFromString(
+                    tf.compat.v1.RunOptions(
+                        timeout_in_ms=milliseconds
+                    ).SerializeToString()
+                )
+        try:
+            # Not Session.run, which compares shapes, and copies.
+            return pywrap_tf_session.TF_SessionRun_wrapper(
+                session._session,
+                options,
+                inputs,
+                outputs,
+                [],
+                None,
+            )
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            raise _status(error) from error
+        finally:
+            if options is not None:
+                pywrap_tf_session.TF_DeleteBuffer(options)
+
+    def close(self):
+        """Frees the variables; no call may be under way."""
+        self._session.close()
+        self._session = None
+        self._tensors = {}
+        # A graph refers to itself: left to Python, the memory of several
+        # versions is kept before it looks.
+        gc.collect()
+
+
+def _tensor_names(signatures):
+    for signature in signatures.values():
+        for infos in (signature.inputs, signature.outputs):
+            for info in infos.values():
+                # The op that initialises the graph stands among the outputs
+                # and is no tensor; sparse ones have no name.
+                if ":" in info.name:
+                    yield info.name
+
+
+def _status(error):
+    if isinstance(error, StatusError):
+        return error
+    if isinstance(error, tf.errors.OpError):
+        code = _CODES.get(error.error_code, "UNKNOWN")
+        return StatusError(code, error.message)
+    if isinstance(error, OSError):
+        return StatusError("NOT_FOUND", str(error))
+    kinds = (ValueError, TypeError, RuntimeError)
+    code = "INVALID_ARGUMENT" if isinstance(error, kinds) else "UNKNOWN"
+    return StatusError(code, str(error))

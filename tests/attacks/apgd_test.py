@@ -1,0 +1,704 @@
+"""APGD: a NumPy twin, exact optima, ball and box, seeds, few classes."""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from atat_tf import losses
+from atat_tf.attacks import apgd, linf, randomness, stepped
+from atat_tf.data import datasets
+from atat_tf.errors import InputError
+from atat_tf.evaluation import accuracy as robustness
+from atat_tf.evaluation import attacker as attacker_lib
+from atat_tf.evaluation import evaluate_run
+from tests.attacks import apgd_twin
+from tests.support import toys
+
+EPSILON = 0.125
+ROOT = pathlib.Path(__file__).parents[2]
+SMALL_AT = ROOT / "results/small/cifar10/at/seed0"
+CIFAR10 = ROOT.parent / "shared" / "tfds" / "cifar10"
+# (loss, target) of each kind.
+KINDS = (
+    ("cross_entropy", None),
+    ("dlr", None),
+    ("targeted_dlr", 2),
+    ("margin", None),
+    ("margin", 1),
+)
+EVERY_ATTACK = tuple(
+    (f"{norm}_{loss}_{target}", norm, loss, target)
+    for norm in apgd.NORMS
+    for loss, target in KINDS
+)
+# The equation of each is held by the twin; what the loss has no part in is
+# tested on one of each norm and each way to aim.
+SOME_ATTACKS = tuple(
+    attack
+    for attack in EVERY_ATTACK
+    if attack[1:]
+    in (
+        ("linf", "cross_entropy", None),
+        ("linf", "targeted_dlr", 2),
+        ("l2", "dlr", None),
+    )
+)
+
+
+def _walk(attack, logits_fn, images, labels, seeds=None, steps=None):
+    """Returns the state after `steps` steps, all of them where it is None."""
+    seeds = toys.seeds(len(images)) if seeds is None else seeds
+    state = attack.start(logits_fn, images, labels, seeds)
+    return _advanced(attack, logits_fn, state, 0, steps)
+
+
+def _advanced(attack, logits_fn, state, first, last=None):
+    last = attack.num_steps if last is None else last
+    return stepped.advanced(
+        attack, logits_fn, state, tf.constant(first), tf.convert_to_tensor(last)
+    )
+
+
+def _two_class_pixels(slopes, bias=0.0):
+    """Returns logits (0, slopes · pixels + bias)."""
+    weights = np.zeros((1, len(slopes), 1, 2), np.float32)
+    weights[0, :, 0, 1] = slopes
+    return toys.linear_logits(weights, tf.constant([0.0, bias]))
+
+
+def _pixels(*rows):
+    return tf.constant(rows, tf.float32)[:, None, :, None]
+
+
+def _distance(points, images, norm):
+    moved = np.reshape(points - images, [len(images), -1]).astype(np.float64)
+    return np.linalg.norm(moved, np.inf if norm == "linf" else 2, axis=1)
+
+
+class CheckpointsTest(parameterized.TestCase):
+    @parameterized.parameters(
+        # Periods of 22, 19, 16, 13, 10, 7, then 6 for ever.
+        (100, [22, 41, 57, 70, 80, 87, 93, 99]),
+        # 4.4 is 4; 0.6 and 1.2 are 1: periods of 4, 3, 2, 1, 1, ...
+        (20, [4, 7, 9, *range(10, 21)]),
+        # 11, then 1.5, that is 1, less each time, down to 3.
+        (50, [11, 21, 30, 38, 45]),
+        (1, [1]),
+    )
+    def test_hand_numbers(self, num_steps, expected):
+        self.assertEqual(apgd.checkpoints(num_steps), expected)
+
+    def test_near_the_parts_of_the_paper(self):
+        parts = [0.0, 0.22]
+        while parts[-1] < 1:
+            parts.append(parts[-1] + max(parts[-1] - parts[-2] - 0.03, 0.06))
+        expected = [p for p in parts[1:] if p <= 1]
+        after = np.array(apgd.checkpoints(10_000)) / 10_000
+        np.testing.assert_allclose(after, expected, atol=1e-9)
+
+
+class TargetsTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        (2, 9, (1,)),
+        (4, 9, (1, 2, 3)),
+        (10, 9, (1, 2, 3, 4, 5, 6, 7, 8, 9)),
+        (100, 9, (1, 2, 3, 4, 5, 6, 7, 8, 9)),
+        (100, 2, (1, 2)),
+    )
+    def test_ranks(self, num_classes, at_most, expected):
+        self.assertEqual(apgd.targets(num_classes, at_most), expected)
+
+    def test_ranked_wrong_class(self):
+        logits = tf.constant([[5.0, 1.0, 3.0, 2.0], [-5.0, -1.0, -3.0, -2.0]])
+        # Wrong classes of label 0 in order: 2, 3, 1; of label 3: 1, 2, 0.
+        for rank, expected in enumerate(([2, 1], [3, 2], [1, 0]), 1):
+            classes = apgd.ranked_wrong_class([0, 3], logits, rank)
+            self.assertAllEqual(classes, expected)
+
+    def test_is_fixed_by_the_clean_image(self):
+        # Class 2 leads class 1 on the clean image only just, and loses to it
+        # at many a random start.
+        weights = np.zeros((1, 2, 1, 3), np.float32)
+        weights[0, :, 0, 1] = [4.0, 0.0]
+        weights[0, :, 0, 2] = [0.0, 4.0]
+        logits_fn = toys.linear_logits(weights)
+        images = _pixels(*[[0.5, 0.51]] * 8)
+        labels = tf.zeros([8], tf.int32)
+        for rank, target in ((1, 2), (2, 1)):
+            attack = apgd.APGD(EPSILON, num_steps=9, loss="margin", target=rank)
+            state = _walk(attack, logits_fn, images, labels)
+            self.assertAllEqual(state["targets"], [target] * 8)
+            # Its pixel goes up; the other one is in neither of the logits.
+            best = state["best"].numpy()[:, 0, target - 1, 0]
+            self.assertAllClose(best, images[:, 0, target - 1, 0] + EPSILON)
+            first = attack.start(logits_fn, images, labels, toys.seeds(8))
+            leader = np.argmax(logits_fn(first["point"])[:, 1:], -1) + 1
+            self.assertBetween(np.sum(leader == target), 1, 7)
+
+
+class TwinTest(parameterized.TestCase, tf.test.TestCase):
+    """In float64, so that no comparison of losses hangs on rounding."""
+
+    def setUp(self):
+        super().setUp()
+        self.model = apgd_twin.WavyModel(shape=(2, 3, 1), num_classes=5)
+        self.images = 0.9 * toys.random_images(12, (2, 3, 1), dtype="float64")
+        order = np.argsort(-self.model.logits(self.images), -1)
+        # The first two are wrong from the beginning.
+        labels = np.append(order[:2, 1], order[2:, 0])
+        self.labels = tf.constant(labels, tf.int32)
+
+    @parameterized.named_parameters(*EVERY_ATTACK)
+    def test_equals_numpy_twin(self, norm, loss, target):
+        epsilon = {"linf": 0.1, "l2": 0.2}[norm]
+        attack = apgd.APGD(epsilon, norm, 20, loss, target, (0.0, 0.9), 0.75, 3)
+        state = _walk(attack, self.model.logits, self.images, self.labels)
+        number = 3 + 1024 * (target or 0)
+        seeds = toys.seeds(12).numpy() + np.array([0, number * 2**40])
+        for i, seed in enumerate(seeds):
+            image, label = self.images[i].numpy(), int(self.labels[i])
+            twin = apgd_twin.walk(self.model, image, label, seed, attack)
+            for name, expected in twin.items():
+                message = f"{name} of image {i}"
+                self.assertAllClose(
+                    state[name][i], expected, 1e-5, 1e-5, message
+                )
+        # Images differ in how often they were halved and in when they broke.
+        self.assertGreater(len(set(state["step_size"].numpy())), 2)
+        self.assertLess(np.min(state["step_size"]), epsilon)
+        self.assertGreater(len(set(state["broke_at"].numpy())), 1)
+
+    def test_rho_decides_about_the_halving(self):
+        sizes = []
+        for rho in (0.05, 0.5, 0.75, 1.0):
+            attack = apgd.APGD(0.3, num_steps=20, rho=rho)
+            state = _walk(attack, self.model.logits, self.images, self.labels)
+            sizes.append(np.log(state["step_size"]).mean())
+        self.assertAllLess(np.diff(sizes), 0.0)
+
+    def test_best_is_where_the_best_loss_and_gradient_are(self):
+        attack = apgd.APGD(0.3, num_steps=20, loss="dlr")
+        state = _walk(attack, self.model.logits, self.images, self.labels)
+        best = state["best"]
+        with tf.GradientTape() as tape:
+            tape.watch(best)
+            loss = losses.dlr(self.labels, self.model.logits(best))
+        self.assertAllClose(loss, state["best_loss"], 1e-9, 1e-9)
+        gradient = tape.gradient(loss, best)
+        self.assertAllClose(gradient, state["best_gradient"], 1e-9, 1e-9)
+
+    def test_candidate_and_best_loss_may_differ(self):
+        # The cross-entropy of five classes is not the margin.
+        attack = apgd.APGD(0.3, num_steps=20)
+        state = _walk(attack, self.model.logits, self.images, self.labels)
+        apart = _distance(state["best"], state["adversarial"], "linf")
+        self.assertGreater(np.sum(apart > 1e-3), 0)
+        logits = self.model.logits(state["adversarial"])
+        margin = losses.margin(self.labels, logits)
+        self.assertAllClose(margin, state["margin"], 1e-9, 1e-9)
+
+
+class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters("cross_entropy", "margin")
+    def test_linf_reaches_the_corner(self, loss):
+        logits_fn = _two_class_pixels([2.0, -1.0, 0.5, -3.0], -4.0)
+        images = _pixels([0.5, 0.5, 0.9375, 0.0625], [0.5, 0.5, 0.0, 1.0])
+        attack = apgd.APGD(EPSILON, num_steps=20, loss=loss)
+        state = _walk(attack, logits_fn, images, tf.constant([0, 0]))
+        # 0.5 + ε, 0.5 − ε, then 0.9375 + ε stops at 1, 0.0625 − ε at 0;
+        # below, 0 + ε and 1 − ε.
+        corner = _pixels([0.625, 0.375, 1.0, 0.0], [0.625, 0.375, 0.125, 0.875])
+        self.assertAllClose(state["best"], corner, 0, 1e-6)
+        # Never broken, so that the candidate is the corner too. Its margin:
+        # 4 − (1.25 − 0.375 + 0.5 − 0) and 4 − (1.25 − 0.375 + 0.0625 −
+        # 2.625).
+        self.assertAllClose(state["adversarial"], corner, 0, 1e-6)
+        self.assertAllClose(state["margin"], [2.625, 5.6875], 1e-6, 1e-6)
+        self.assertAllEqual(state["broke_at"], [stepped.NEVER] * 2)
+
+    @parameterized.parameters("cross_entropy", "margin")
+    def test_l2_reaches_the_end_of_the_radius(self, loss):
+        logits_fn = _two_class_pixels([3.0, -4.0], -4.0)
+        attack = apgd.APGD(0.25, "l2", 50, loss)
+        images = _pixels([0.5, 0.5])
+        state = _walk(attack, logits_fn, images, tf.constant([0]))
+        # 0.25 along (3, −4) / 5, where the margin has fallen by 0.25 · 5:
+        # 4 − (1.5 − 2) − 1.25.
+        self.assertAllClose(state["best"], _pixels([0.65, 0.3]), 0, 1e-3)
+        self.assertAllClose(state["margin"], [3.25], 0, 1e-4)
+
+    def test_l2_goes_along_the_wall_of_the_box(self):
+        # The second pixel is at its end already: all that is left is the
+        # first one's way, as far as the radius goes.
+        attack = apgd.APGD(0.25, "l2", 50)
+        state = _walk(
+            attack,
+            _two_class_pixels([3.0, -4.0], -4.0),
+            _pixels([0.5, 0.0]),
+            tf.constant([0]),
+        )
+        self.assertAllClose(state["best"], _pixels([0.75, 0.0]), 0, 1e-3)
+
+    def test_the_target_is_reached(self):
+        weights = np.random.default_rng(0).normal(size=(2, 2, 1, 6))
+        logits_fn = toys.linear_logits(weights)
+        images = 0.25 + 0.5 * toys.random_images(5, (2, 2, 1))
+        labels = tf.argmax(logits_fn(images), -1, tf.int32)
+        for rank in apgd.targets(6):
+            attack = apgd.APGD(0.1, num_steps=20, loss="margin", target=rank)
+            state = _walk(attack, logits_fn, images, labels)
+            for i in range(5):
+                toward = weights[..., int(state["targets"][i])]
+                away = weights[..., int(labels[i])]
+                corner = images[i] + 0.1 * np.sign(toward - away)
+                self.assertAllClose(state["best"][i], corner, 0, 1e-6)
+
+
+class EveryAttackTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.named_parameters(*SOME_ATTACKS)
+    def test_each_point_is_inside_ball_and_box(self, norm, loss, target):
+        epsilon = EPSILON if norm == "linf" else 1.0
+        attack = apgd.APGD(epsilon, norm, 12, loss, target)
+        # Black and white pixels are where the box cuts the ball.
+        images = toys.random_images(6)
+        images = tf.concat([tf.round(images[:3]), images[3:]], axis=0)
+        for seed in range(3):
+            logits_fn = toys.inference(toys.small_classifier(seed))
+            labels = toys.random_labels(6, seed=seed)
+            state = attack.start(logits_fn, images, labels, toys.seeds(6))
+            step = tf.function(
+                lambda state, index, fn=logits_fn: attack.step(fn, state, index)
+            )
+            for index in range(attack.num_steps + 1):
+                for name in ("point", "best", "adversarial"):
+                    points = state[name].numpy()
+                    self.assertEqual(points.dtype, np.float32)
+                    self.assertAllInRange(points, 0.0, 1.0)
+                    distance = _distance(points, images.numpy(), norm)
+                    self.assertAllInRange(distance, 0.0, epsilon + 1e-6)
+                self._expect_finite(state)
+                if index < attack.num_steps:
+                    state = step(state, tf.constant(index))
+            margin = losses.margin(labels, logits_fn(images))
+            self.assertAllLessEqual(state["margin"] - margin, 0.0)
+            moved = _distance(state["best"], images.numpy(), norm)
+            self.assertGreater(np.max(moved), 0.5 * epsilon)
+
+    @parameterized.named_parameters(*SOME_ATTACKS)
+    def test_finite_without_a_usable_gradient(self, norm, loss, target):
+        weights = np.random.default_rng(0).normal(size=(8, 8, 3, 5))
+        linear = toys.linear_logits(weights)
+        classifiers = {
+            "flat": toys.linear_logits(0.0 * weights),
+            "saturated": lambda images: 1e4 * linear(images),
+            "huge": lambda images: 1e30 * linear(images),
+            "tiny": lambda images: 1e-30 * linear(images),
+            "overflowing": lambda images: 1e38 * linear(images),
+            "not a number": lambda images: linear(images) * np.nan,
+            "rounded": lambda images: linear(tf.round(images)),
+        }
+        attack = apgd.APGD(EPSILON, norm, 8, loss, target)
+        images = toys.random_images(4)
+        labels = tf.argmax(linear(images), -1, tf.int32)
+        for name, logits_fn in classifiers.items():
+            with self.subTest(name):
+                state = _walk(attack, logits_fn, images, labels)
+                del state["margin"]  # the classifier's own
+                self._expect_finite(state)
+                for row in ("point", "best", "adversarial"):
+                    distance = _distance(state[row], images, norm)
+                    self.assertAllInRange(distance, 0.0, EPSILON + 1e-6)
+                    self.assertAllInRange(state[row], 0.0, 1.0)
+
+    def test_a_zero_gradient_stays_at_the_start(self):
+        logits_fn = toys.linear_logits(np.zeros((8, 8, 3, 5)))
+        images, labels = toys.random_images(3), toys.random_labels(3)
+        for norm in apgd.NORMS:
+            attack = apgd.APGD(EPSILON, norm, 20)
+            start = attack.start(logits_fn, images, labels, toys.seeds(3))
+            state = _walk(attack, logits_fn, images, labels)
+            self.assertAllClose(state["point"], start["point"], 1e-6, 1e-6)
+            self.assertAllEqual(state["best"], start["point"])
+
+    def _expect_finite(self, state):
+        for name, rows in state.items():
+            if rows.dtype.is_floating:
+                self.assertTrue(np.all(np.isfinite(rows)), name)
+
+
+class RandomStartTest(parameterized.TestCase, tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.logits_fn = toys.linear_logits(np.zeros((8, 8, 3, 5)))
+        self.images = tf.fill([20, 8, 8, 3], 0.5)
+        self.labels = tf.zeros([20], tf.int32)
+
+    def _noise(self, attack, seeds=None):
+        seeds = toys.seeds(20) if seeds is None else seeds
+        state = attack.start(self.logits_fn, self.images, self.labels, seeds)
+        return (state["point"] - self.images).numpy()
+
+    def test_linf_is_uniform_and_touches_the_ball(self):
+        noise = self._noise(apgd.APGD(0.25))
+        largest = np.abs(noise).max((1, 2, 3))
+        self.assertAllClose(largest, [0.25] * 20, 0, 1e-6)
+        # Variance 0.25² / 3, of 3840 draws; their largest is close to 1.
+        self.assertAllClose(np.mean(noise), 0.0, 0, 0.01)
+        self.assertAllClose(np.mean(noise**2), 0.0625 / 3, 0.05, 0)
+
+    def test_l2_is_a_normal_direction_of_the_length_epsilon(self):
+        noise = self._noise(apgd.APGD(1.0, "l2"))
+        self.assertAllClose(
+            _distance(noise, np.zeros_like(noise), "l2"), [1.0] * 20, 0, 1e-5
+        )
+        # Normal draws: E z⁴ / (E z²)² = 3, with deviation √(96 / 3840).
+        self.assertAllClose(np.mean(noise), 0.0, 0, 0.01)
+        kurtosis = np.mean(noise**4) / np.mean(noise**2) ** 2
+        self.assertAllClose(kurtosis, 3.0, 0, 0.5)
+
+    @parameterized.parameters(*apgd.NORMS)
+    def test_restarts_targets_images_and_seeds_differ(self, norm):
+        noises = [
+            *self._noise(apgd.APGD(0.25, norm)),
+            *self._noise(apgd.APGD(0.25, norm), toys.seeds(20, seed=1)),
+            *self._noise(apgd.APGD(0.25, norm, restart=1)),
+        ]
+        for target in (1, 2):
+            for restart in (0, 1):
+                attack = apgd.APGD(
+                    0.25, norm, 9, "targeted_dlr", target, restart=restart
+                )
+                noises.extend(self._noise(attack))
+        self.assertLen({noise.tobytes() for noise in noises}, 7 * 20)
+
+    @parameterized.parameters(*apgd.NORMS)
+    def test_an_offset_of_the_seeds_gives_restart_and_target(self, norm):
+        attack = apgd.APGD(0.25, norm, 9, "margin", 2, restart=5)
+        seeds = toys.seeds(20) + tf.constant([0, (5 + 2048) * 2**40], tf.int64)
+        plain = self._noise(apgd.APGD(0.25, norm, 9, "margin"), seeds)
+        self.assertAllEqual(self._noise(attack), plain)
+
+
+class BatchIndependenceTest(parameterized.TestCase, tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.model = apgd_twin.WavyModel(shape=(2, 3, 1), num_classes=5)
+        self.images = toys.random_images(6, (2, 3, 1), dtype="float64")
+        self.labels = tf.argmax(self.model.logits(self.images), -1, tf.int32)
+        self.seeds = toys.seeds(6)
+
+    def _walk_of(self, attack):
+        """Returns (rows, steps) -> state, for any rows of the images."""
+        compiled = tf.function(
+            lambda images, labels, seeds, steps: _walk(
+                attack, self.model.logits, images, labels, seeds, steps
+            ),
+            input_signature=(
+                tf.TensorSpec([None, 2, 3, 1], tf.float64),
+                tf.TensorSpec([None], tf.int32),
+                tf.TensorSpec([None, 2], tf.int64),
+                tf.TensorSpec([], tf.int32),
+            ),
+        )
+
+        def walk(rows, steps=20):
+            given = (self.images, self.labels, self.seeds)
+            return compiled(*(tf.gather(x, rows) for x in given), steps)
+
+        return walk
+
+    def _expect_equal(self, state, other, rows):
+        self.assertCountEqual(state, other)
+        for name, values in state.items():
+            expected = tf.gather(other[name], rows)
+            self.assertAllClose(values, expected, 1e-5, 1e-5, name)
+
+    @parameterized.named_parameters(*SOME_ATTACKS)
+    def test_alone_in_a_batch_and_put_together(self, norm, loss, target):
+        attack = apgd.APGD(0.3, norm, 20, loss, target)
+        walk = self._walk_of(attack)
+        together = walk(range(6))
+        for i in range(6):
+            self._expect_equal(walk([i]), together, [i])
+        # Between two checkpoints, 4 and 7, so that counts are under way.
+        first, second = walk([0, 1, 2, 3], 5), walk([4, 5], 5)
+        joined = {
+            name: tf.concat([second[name], tf.gather(first[name], [3, 1])], 0)
+            for name in first
+        }
+        joined = _advanced(attack, self.model.logits, joined, 5)
+        self._expect_equal(joined, together, [4, 5, 3, 1])
+
+    @parameterized.parameters(*apgd.NORMS)
+    def test_a_convolutional_network_in_float32(self, norm):
+        logits_fn = toys.inference(toys.small_classifier())
+        images, labels = toys.random_images(4), toys.random_labels(4)
+        attack = apgd.APGD(EPSILON, norm, 5)
+        together = _walk(attack, logits_fn, images, labels)
+        for i in range(4):
+            part = slice(i, i + 1)
+            seeds = toys.seeds(1, first=i)
+            alone = _walk(attack, logits_fn, images[part], labels[part], seeds)
+            for name in ("adversarial", "point", "best", "best_loss"):
+                self.assertAllClose(
+                    alone[name], together[name][part], 1e-5, 1e-5
+                )
+
+
+class AttackerTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(*apgd.NORMS)
+    def test_runs_where_broken_images_leave(self, norm):
+        generator = np.random.default_rng(0)
+        images = generator.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+        model = toys.small_classifier()
+        logits = model(images / np.float32(255), training=False)
+        # Without their mean no class is far ahead.
+        model.get_layer("logits").bias.assign_sub(tf.reduce_mean(logits, 0))
+        runner = attacker_lib.Attacker(model, batch_size=5)
+        labels = runner.logits(images).argmax(-1).astype(np.int32)
+        # Small enough for some to stand.
+        epsilon = {"linf": 0.01, "l2": 0.1}[norm]
+        attack = apgd.APGD(epsilon, norm, 30, "targeted_dlr", 1)
+        outcome = runner.run(attack, images, labels, np.arange(12), seed=0)
+        self.assertBetween(np.sum(outcome.broken), 1, 11)
+        self.assertFalse(np.any(outcome.refuted))
+
+
+class BrokeAtTest(tf.test.TestCase):
+    def test_one_pixel_by_hand(self):
+        # One pixel at 0.5 starts at 0.5 ± ε; class 1 is above `threshold`.
+        images = tf.fill([16, 1, 1, 1], 0.5)
+        labels = tf.zeros([16], tf.int32)
+        drawn = randomness.uniform_noise(toys.seeds(16), (1, 1, 1), 1.0)
+        up = drawn.numpy().ravel() > 0
+        self.assertBetween(np.sum(up), 1, 15)
+        attack = apgd.APGD(EPSILON, num_steps=6)
+        for threshold, expected in (
+            # Wrong before the attack.
+            (0.45, np.zeros(16)),
+            # Broken by the start above; from 0.375 one step of 2ε leads to
+            # 0.625.
+            (0.6, np.where(up, 0, 1)),
+            # 0.625 is the end of the ball.
+            (0.7, np.full(16, stepped.NEVER)),
+        ):
+            logits_fn = _two_class_pixels([8.0], -8.0 * threshold)
+            state = _walk(attack, logits_fn, images, labels)
+            self.assertAllEqual(state["broke_at"], expected)
+            margin = losses.margin(labels, logits_fn(state["adversarial"]))
+            self.assertAllClose(state["margin"], margin, 1e-6, 1e-6)
+            self.assertAllEqual(margin < 0, expected != stepped.NEVER)
+            if threshold == 0.45:
+                self.assertAllEqual(state["adversarial"], images)
+
+
+class FewClassesTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        # (loss, target, classes, loss in force)
+        ("cross_entropy", None, 2, "cross_entropy"),
+        ("margin", None, 2, "margin"),
+        ("margin", 1, 2, "margin"),
+        ("dlr", None, 2, "margin"),
+        ("dlr", None, 3, "dlr"),
+        ("targeted_dlr", 1, 2, "margin"),
+        ("targeted_dlr", 2, 3, "margin"),
+        ("targeted_dlr", 3, 4, "targeted_dlr"),
+        ("targeted_dlr", 9, 1000, "targeted_dlr"),
+    )
+    def test_loss_in_force(self, loss, target, num_classes, expected):
+        attack = apgd.APGD(EPSILON, loss=loss, target=target)
+        self.assertEqual(attack.loss_in_force(num_classes), expected)
+
+    @parameterized.product(
+        case=(("dlr", None, 2), ("targeted_dlr", 1, 2), ("targeted_dlr", 2, 3)),
+        norm=apgd.NORMS,
+    )
+    def test_the_margin_is_climbed_instead(self, case, norm):
+        loss, target, num_classes = case
+        weights = np.random.default_rng(0).normal(size=(8, 8, 3, num_classes))
+        logits_fn = toys.linear_logits(weights)
+        images = toys.random_images(4)
+        labels = toys.random_labels(4, num_classes)
+        states = [
+            _walk(
+                apgd.APGD(EPSILON, norm, 9, name, target),
+                logits_fn,
+                images,
+                labels,
+            )
+            for name in (loss, "margin")
+        ]
+        self.assertCountEqual(*states)
+        for name in states[0]:
+            self.assertAllEqual(states[0][name], states[1][name])
+
+    @parameterized.parameters(*apgd.NORMS)
+    def test_three_classes_have_a_ratio(self, norm):
+        weights = np.random.default_rng(0).normal(size=(8, 8, 3, 3))
+        logits_fn = toys.linear_logits(weights)
+        images = toys.random_images(4)
+        labels = tf.argmax(logits_fn(images), -1, tf.int32)
+        attack = apgd.APGD(0.2, norm, 20, "dlr")
+        state = _walk(attack, logits_fn, images, labels)
+        best = losses.dlr(labels, logits_fn(state["best"]))
+        self.assertAllClose(state["best_loss"], best, 1e-5, 1e-5)
+        self.assertAllGreater(
+            best - losses.dlr(labels, logits_fn(images)), 0.01
+        )
+
+    def test_what_the_classes_do_not_allow_is_refused(self):
+        images, labels = toys.random_images(2), tf.zeros([2], tf.int32)
+        attack = apgd.APGD(EPSILON, loss="margin", target=3)
+        three = toys.linear_logits(np.zeros((8, 8, 3, 3)))
+        message = r"target in \[1, 2\], a rank of wrong.*target=3"
+        with self.assertRaisesRegex(InputError, message):
+            attack.start(three, images, labels, toys.seeds(2))
+        one = toys.linear_logits(np.zeros((8, 8, 3, 1)))
+        message = "at least 2 classes.*num_classes=1"
+        with self.assertRaisesRegex(InputError, message):
+            apgd.APGD(EPSILON).start(one, images, labels, toys.seeds(2))
+
+
+class GraphTest(parameterized.TestCase, tf.test.TestCase):
+    def _graph(self, num_steps, norm="linf"):
+        attack = apgd.APGD(EPSILON, norm, num_steps, "targeted_dlr", 2)
+        logits_fn = toys.linear_logits(np.ones((8, 8, 3, 5)))
+
+        def run(images, labels, seeds):
+            state = attack.start(logits_fn, images, labels, seeds)
+            return _advanced(attack, logits_fn, state, 0)
+
+        return tf.function(run).get_concrete_function(
+            tf.TensorSpec([None, *toys.IMAGE_SHAPE], tf.float32),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None, 2], tf.int64),
+        )
+
+    @parameterized.parameters(*apgd.NORMS)
+    def test_does_not_grow_with_the_steps_nor_leave_tensorflow(self, norm):
+        def operations(num_steps):
+            definition = self._graph(num_steps, norm).graph.as_graph_def()
+            nodes = list(definition.node)
+            for body in definition.library.function:
+                nodes.extend(body.node_def)
+            return [node.op for node in nodes]
+
+        few = operations(3)
+        self.assertGreater(len(few), 100)
+        self.assertLen(operations(300), len(few))
+        self.assertEmpty([op for op in few if "PyFunc" in op])
+
+    def test_compiled_equals_eager(self):
+        weights = np.random.default_rng(0).normal(size=(8, 8, 3, 5))
+        logits_fn = toys.linear_logits(weights)
+        attack = apgd.APGD(EPSILON, num_steps=10)
+        images, labels = toys.random_images(4), toys.random_labels(4)
+        given = (logits_fn, images, labels, toys.seeds(4))
+        eager = _walk(attack, *given)
+        compiled = tf.function(lambda *given: _walk(attack, logits_fn, *given))(
+            *given[1:]
+        )
+        for name in ("best", "adversarial", "best_loss"):
+            self.assertAllClose(compiled[name], eager[name], 1e-5, 1e-5)
+
+    def test_one_forward_pass_a_step(self):
+        calls = []
+
+        def logits_fn(images):
+            calls.append(images)
+            return toys.linear_logits(np.ones((8, 8, 3, 5)))(images)
+
+        attack = apgd.APGD(EPSILON, num_steps=5, loss="targeted_dlr", target=1)
+        state = attack.start(
+            logits_fn,
+            toys.random_images(2),
+            toys.random_labels(2),
+            toys.seeds(2),
+        )
+        # The image itself, and the random start.
+        self.assertLen(calls, 2)
+        for index in range(5):
+            state = attack.step(logits_fn, state, tf.constant(index))
+            self.assertLen(calls, 3 + index)
+
+
+class SettingsTest(parameterized.TestCase):
+    @parameterized.parameters(
+        ({"norm": "l1"}, "a norm among l2, linf"),
+        ({"loss": "ce"}, "a loss among cross_entropy, dlr, margin, target"),
+        ({"epsilon": 0.0}, r"epsilon in \(0, 1\]"),
+        ({"epsilon": 1.5}, r"epsilon in \(0, 1\]"),
+        ({"epsilon": np.inf, "norm": "l2"}, "epsilon > 0"),
+        ({"bounds": (1.0, 0.0)}, "bounds in ascending order"),
+        ({"num_steps": 0}, "num_steps >= 1"),
+        ({"rho": 0.0}, r"rho in \(0, 1\]"),
+        ({"rho": 1.5}, r"rho in \(0, 1\]"),
+        ({"restart": -1}, r"restart in \[0, 1024\)"),
+        ({"restart": 1024}, r"restart in \[0, 1024\)"),
+        ({"target": 1}, "no target for cross_entropy"),
+        ({"loss": "dlr", "target": 1}, "no target for dlr"),
+        ({"loss": "targeted_dlr"}, "a target .* for targeted_dlr"),
+        ({"loss": "margin", "target": 0}, r"target in \[1, 8192\)"),
+        ({"loss": "margin", "target": 8192}, r"target in \[1, 8192\)"),
+    )
+    def test_wrong_ones_are_refused(self, wrong, message):
+        with self.assertRaisesRegex(InputError, message):
+            apgd.APGD(**{"epsilon": EPSILON, **wrong})
+
+    def test_l2_radius_may_exceed_the_range_of_a_pixel(self):
+        self.assertEqual(apgd.APGD(3.0, "l2").epsilon, 3.0)
+
+    def test_the_name_tells_all_settings(self):
+        attack = apgd.APGD(8 / 255, "l2", 50, "targeted_dlr", 3, restart=2)
+        self.assertEqual(
+            repr(attack),
+            "APGD(epsilon=0.03137254901960784, norm='l2', num_steps=50, "
+            "loss='targeted_dlr', target=3, bounds=(0.0, 1.0), rho=0.75, "
+            "restart=2)",
+        )
+        self.assertEqual(eval(repr(attack), {"APGD": apgd.APGD}), attack)
+
+
+class TrainedNetworkTest(tf.test.TestCase):
+    def test_no_weaker_than_pgd_20(self):
+        spec = datasets.spec("cifar10")
+        classifier = evaluate_run.load_classifier(SMALL_AT, spec)
+        logits_fn = robustness.logits_function(classifier)
+        images = _test_images(16)
+        labels = tf.argmax(logits_fn(images), -1, tf.int32)
+        seeds = toys.seeds(16)
+        epsilon = 8 / 255
+        pgd = tf.function(linf.pgd(epsilon, 2 / 255, 20))
+        weaker = logits_fn(pgd(logits_fn, images, labels, seeds))
+        attack = apgd.APGD(epsilon)
+        walk = tf.function(lambda *given: _walk(attack, logits_fn, *given))
+        state = walk(images, labels, seeds)
+        loss = losses.cross_entropy(labels, weaker).numpy()
+        self.assertGreater(np.mean(state["best_loss"] > loss - 1e-5), 0.9)
+        self.assertGreater(np.mean(state["best_loss"]), np.mean(loss))
+        self.assertGreaterEqual(
+            np.sum(state["broke_at"] != stepped.NEVER),
+            np.sum(losses.margin(labels, weaker) < 0),
+        )
+        logits = logits_fn(state["adversarial"])
+        self.assertAllEqual(
+            losses.margin(labels, logits) < 0,
+            state["broke_at"] != stepped.NEVER,
+        )
+
+
+def _test_images(count):
+    """Returns CIFAR-10's first test images, or noise where it is not there."""
+    if not CIFAR10.exists():
+        return toys.random_images(count, (32, 32, 3))
+    import tensorflow_datasets as tfds
+
+    split = tfds.load("cifar10", split="test", data_dir=CIFAR10.parent)
+    images = [row["image"] for row in split.take(count)]
+    return tf.cast(tf.stack(images), tf.float32) / 255.0
+
+
+if __name__ == "__main__":
+    tf.test.main()

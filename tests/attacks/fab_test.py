@@ -1,0 +1,574 @@
+"""FAB-T: exact projections, exact distances on linear models, real weights."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+
+from atat_tf import losses
+from atat_tf.attacks import linf, stepped
+from atat_tf.attacks.fab import FAB, SEARCH_STEPS, linf_projection
+from atat_tf.errors import InputError
+from tests.support import small_network, toys
+
+
+def _projection(points, values, gradients, lower=0.0, upper=1.0):
+    return linf_projection(
+        tf.constant(points, tf.float32),
+        tf.constant(values, tf.float32),
+        tf.constant(gradients, tf.float32),
+        lower,
+        upper,
+    ).numpy()
+
+
+def _bisected(point, value, gradient, lower=0.0, upper=1.0):
+    """Returns the projection of one point, by bisection in float64."""
+    way = -np.sign(value) * np.sign(gradient)
+    room = np.where(way > 0, upper - point, point - lower)
+
+    def value_after(length):
+        return value + gradient @ (way * np.minimum(length, room))
+
+    low, high = 0.0, np.max(np.where(way == 0, 0, room), initial=0.0)
+    if value_after(high) * value > 0:
+        return way * np.minimum(high, room)
+    for _ in range(100):
+        middle = (low + high) / 2
+        crossed = value_after(middle) * value <= 0
+        low, high = (low, middle) if crossed else (middle, high)
+    return way * np.minimum(high, room)
+
+
+def _random_planes(count, size, seed=0):
+    """Returns points, values and gradients, with many at the edges."""
+    generator = np.random.default_rng(seed)
+    points = np.clip(generator.uniform(-0.3, 1.3, (count, size)), 0, 1)
+    # Slopes over many orders of magnitude, a fifth of them zero.
+    gradients = generator.normal(size=(count, size)) ** 5
+    gradients *= generator.uniform(size=(count, size)) > 0.2
+    reach = np.sum(np.abs(gradients), axis=1)
+    values = generator.uniform(-0.7, 0.7, count) * reach
+    return tuple(a.astype(np.float32) for a in (points, values, gradients))
+
+
+class ProjectionTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.named_parameters(
+        ("both_alike", [0.5, 0.5], -0.4, [1, 1], [0.2, 0.2]),
+        ("from_the_other_side", [0.5, 0.5], 0.4, [1, 1], [-0.2, -0.2]),
+        # 3 λ + 1 λ = 0.4.
+        ("against_a_slope", [0.5, 0.5], -0.4, [3, -1], [0.1, -0.1]),
+        # The first has room for 0.1; 0.3 is left for the second.
+        ("box_clips", [0.9, 0.5], -0.4, [1, 1], [0.1, 0.3]),
+        # Of 5, 0.1 + 0.5 can be had.
+        ("plane_out_of_reach", [0.9, 0.5], -5.0, [1, 1], [0.1, 0.5]),
+        ("exactly_the_corner", [0.75, 0.5], -0.75, [1, 1], [0.25, 0.5]),
+        ("no_slope", [0.5, 0.5], -0.4, [0, 0], [0, 0]),
+        ("one_slope", [0.5, 0.5], -0.4, [0, 2], [0, 0.2]),
+        ("on_the_plane", [0.5, 0.5], 0.0, [1, 1], [0, 0]),
+        ("in_the_corner", [1.0, 1.0], -0.4, [1, 1], [0, 0]),
+    )
+    def test_hand_numbers(self, point, value, gradient, expected):
+        found = _projection([point], [value], [gradient])
+        self.assertAllClose(found, [expected], 1e-6, 1e-6)
+
+    def test_box_of_other_bounds(self):
+        found = _projection([[-0.5, 1.5]], [-2.0], [[1, 1]], -1.0, 2.0)
+        # The second has room for 0.5, so the first goes the other 1.5.
+        self.assertAllClose(found, [[1.5, 0.5]], 1e-6, 1e-6)
+
+    @parameterized.parameters((200, 1), (200, 3), (100, 40), (20, 3072))
+    def test_equals_bisection(self, count, size):
+        points, values, gradients = _random_planes(count, size)
+        found = _projection(points, values, gradients)
+        reached = 0
+        for i in range(count):
+            arguments = points[i], values[i], gradients[i]
+            expected = _bisected(*(a.astype(np.float64) for a in arguments))
+            self.assertAllClose(
+                np.max(np.abs(found[i])), np.max(np.abs(expected)), 1e-4, 1e-6
+            )
+            self.assertAllClose(found[i], expected, 1e-4, 1e-5)
+            rest = values[i] + gradients[i] @ found[i]
+            reached += abs(rest) < 1e-4 * np.sum(np.abs(gradients[i]))
+        # Both kinds are there: planes in reach of the box, and others.
+        self.assertBetween(reached, 1, count - 1 if size < 40 else count)
+
+    def test_no_feasible_way_is_shorter(self):
+        points, values, gradients = _random_planes(50, 6, seed=1)
+        found = np.max(np.abs(_projection(points, values, gradients)), axis=1)
+        generator = np.random.default_rng(2)
+        for i in np.flatnonzero(found > 1e-3):
+            # The best value that any way of 99 % of the length can have is at
+            # a corner of a box; random ones in it are no better.
+            ways = generator.uniform(-1, 1, (2000, 6)) * 0.99 * found[i]
+            ways = np.clip(points[i] + ways, 0, 1) - points[i]
+            after = values[i] + ways @ gradients[i]
+            self.assertTrue(np.all(after * values[i] > 0))
+
+    def test_stays_in_the_box(self):
+        points, values, gradients = _random_planes(200, 10)
+        found = points + _projection(points, 3 * values, gradients)
+        self.assertAllInRange(found, -1e-6, 1 + 1e-6)
+
+    @parameterized.parameters(1e-30, 1e-4, 1e4, 1e30)
+    def test_scale_of_the_plane_does_not_matter(self, scale):
+        points, values, gradients = _random_planes(50, 10)
+        # Of about one size: a smallest slope would be no float32 any more.
+        gradients = np.cbrt(gradients)
+        found = _projection(points, values * scale, gradients * scale)
+        expected = _projection(points, values, gradients)
+        self.assertAllClose(found, expected, 1e-4, 1e-5)
+
+    def test_finite_for_any_finite_numbers(self):
+        extremes = np.array(
+            [0.0, -0.0, 1e-45, -1e-40, 1e-38, 1.0, -1e38, 3.4e38], np.float32
+        )
+        gradients = np.stack(np.meshgrid(extremes, extremes), -1).reshape(-1, 2)
+        for value in extremes:
+            values = np.full(len(gradients), value)
+            points = np.full(gradients.shape, 0.25, np.float32)
+            found = points + _projection(points, values, gradients)
+            self.assertAllInRange(found, 0.0, 1.0)
+
+    def test_a_row_does_not_depend_on_the_others(self):
+        points, values, gradients = _random_planes(20, 30)
+        together = _projection(points, values, gradients)
+        for i in range(20):
+            row = slice(i, i + 1)
+            alone = _projection(points[row], values[row], gradients[row])
+            self.assertAllClose(alone[0], together[i], 1e-6, 1e-7)
+
+
+def _random_linear(num_classes, shape, seed=0, edges=False):
+    """Returns logits_fn, weights, images and the labels it gives them."""
+    generator = np.random.default_rng(seed)
+    weights = generator.normal(size=(*shape, num_classes)).astype(np.float32)
+    images = generator.uniform(size=(24, *shape)).astype(np.float32)
+    if edges:
+        images = np.clip(2 * images - 0.5, 0, 1)
+    logits_fn = toys.linear_logits(weights)
+    labels = np.argmax(logits_fn(images), -1).astype(np.int32)
+    return logits_fn, weights, tf.constant(images), tf.constant(labels)
+
+
+def _distances(logits_fn, weights, images, labels):
+    """Returns [n, k], the ℓ∞ distance to each class, inf out of reach."""
+    logits = logits_fn(images).numpy().astype(np.float64)
+    num_classes = logits.shape[1]
+    weights = weights.reshape(-1, num_classes).astype(np.float64)
+    distances = np.full(logits.shape, np.inf)
+    for i, label in enumerate(labels.numpy()):
+        point = images[i].numpy().ravel().astype(np.float64)
+        for target in set(range(num_classes)) - {label}:
+            value = logits[i, target] - logits[i, label]
+            gradient = weights[:, target] - weights[:, label]
+            way = _bisected(point, value, gradient)
+            if value + gradient @ way > -1e-9:
+                distances[i, target] = np.max(np.abs(way))
+    return distances
+
+
+class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        ((4, 4, 3), False), ((4, 4, 3), True), ((3, 5, 1), True)
+    )
+    def test_two_classes_exact_distance(self, shape, edges):
+        model = _random_linear(2, shape, edges=edges)
+        exact = np.min(_distances(*model), axis=1)
+        found = toys.last_state(FAB(0.01), model[0], *model[2:])["distance"]
+        reachable = np.isfinite(exact)
+        self.assertGreater(np.sum(reachable), 20)
+        self.assertAllClose(found[reachable], exact[reachable], atol=1e-4)
+        # Never nearer than the boundary, but for rounding.
+        self.assertAllLess((exact - found)[reachable], 1e-5)
+
+    def test_box_clips_the_way(self):
+        # The boundary is x1 + x2 = 1.7. From (0.9, 0.2), 0.6 is missing, of
+        # which the first pixel has 0.1: the other has to go 0.5.
+        weights = np.zeros((1, 2, 1, 2), np.float32)
+        weights[..., 1] = 1.0
+        logits_fn = toys.linear_logits(weights, bias=[0.0, -1.7])
+        images = tf.constant([0.9, 0.2], shape=(1, 1, 2, 1))
+        state = toys.last_state(FAB(0.4), logits_fn, images, tf.constant([0]))
+        self.assertAllClose(state["distance"], [0.5], atol=1e-4)
+        self.assertAllClose(
+            state["closest"].ravel(), [1.0, 0.7], rtol=0, atol=1e-4
+        )
+        # Farther than ε: known, and not a success.
+        self.assertAllEqual(state["broke_at"], [stepped.NEVER])
+        self.assertAllEqual(state["adversarial"], images)
+        self.assertAllGreater(state["margin"], 0)
+
+    @parameterized.parameters(3, 6)
+    def test_the_best_of_all_targets_is_the_exact_distance(self, num_classes):
+        model = _random_linear(num_classes, (4, 4, 3), edges=True)
+        exact = np.min(_distances(*model), axis=1)
+        found = [
+            toys.last_state(FAB(0.01, target=target), model[0], *model[2:])[
+                "distance"
+            ]
+            for target in range(1, num_classes)
+        ]
+        self.assertAllClose(np.min(found, axis=0), exact, atol=1e-4)
+
+    @parameterized.parameters(2, 4)
+    def test_breaks_exactly_those_within_epsilon(self, num_classes):
+        model = _random_linear(num_classes, (4, 4, 3), edges=True)
+        exact = np.sort(np.min(_distances(*model), axis=1))
+        # Halfway between two images, so that rounding decides nothing.
+        gap = 8 + np.argmax(np.diff(exact[8:16]))
+        self.assertGreater(exact[gap + 1] - exact[gap], 1e-3)
+        epsilon = float(exact[gap : gap + 2].mean())
+        broken = np.zeros(24, bool)
+        for target in range(1, num_classes):
+            state = toys.last_state(
+                FAB(epsilon, target=target), model[0], *model[2:]
+            )
+            now = state["broke_at"] != stepped.NEVER
+            self.assertAllEqual(now, state["distance"] <= epsilon)
+            broken |= now
+        expected = np.min(_distances(*model), axis=1) <= epsilon
+        self.assertAllEqual(broken, expected)
+        self.assertEqual(np.sum(broken), gap + 1)
+
+    def test_search_ends_at_a_curved_boundary(self):
+        def logits_fn(images):
+            value = images[:, 0, 0, 0] ** 3 - 0.125
+            return tf.stack([tf.zeros_like(value), value], axis=1)
+
+        images = tf.constant([0.2, 0.4], shape=(2, 1, 1, 1))
+        # x³ = 0.125 at 0.5. Without the search 0.3 is missed by 0.0014.
+        found = toys.last_state(
+            FAB(0.01, 20), logits_fn, images, tf.zeros(2, tf.int32)
+        )
+        self.assertAllClose(found["distance"], [0.3, 0.1], atol=2e-4)
+
+    def test_backward_step_and_overshoot_by_hand(self):
+        # From 0.2 to the boundary at 0.5: both ways are 0.3, α = 0.1, and
+        # the next point is 0.2 + 1.05 · 0.3 = 0.515, which is wrong:
+        # the one after starts from 0.2 + 0.9 · 0.315 = 0.4835.
+        logits_fn = toys.linear_logits([[[[0.0, 1.0]]]], bias=[0.0, -0.5])
+        images = tf.constant([0.2], shape=(1, 1, 1, 1))
+        attack = FAB(0.4)
+        state = attack.start(logits_fn, images, tf.constant([0]), toys.seeds(1))
+        state = attack.step(logits_fn, state, tf.constant(0))
+        self.assertAllClose(state["closest"], [[[[0.515]]]])
+        self.assertAllClose(state["distance"], [0.315])
+        self.assertAllClose(state["point"], [[[[0.4835]]]])
+        self.assertAllEqual(state["broke_at"], [1])
+        # Now 0.0165 and 0.3 are left: α = 0.0165 / 0.3165 = 0.05213, and
+        # 0.94787 · (0.4835 + 0.017325) + 0.05213 · 0.515 = 0.501564.
+        state = attack.step(logits_fn, state, tf.constant(1))
+        self.assertAllClose(state["closest"], [[[[0.501564]]]], atol=1e-6)
+
+
+class TargetTest(parameterized.TestCase, tf.test.TestCase):
+    def _targets(self, rank, logits, labels):
+        state = FAB(0.1, target=rank).start(
+            lambda _: tf.constant(logits, tf.float32),
+            toys.random_images(len(labels)),
+            tf.constant(labels),
+            toys.seeds(len(labels)),
+        )
+        return state["target"]
+
+    @parameterized.parameters(
+        (1, [2, 2]), (2, [1, 0]), (3, [3, 1]), (4, [3, 1]), (9, [3, 1])
+    )
+    def test_rank_among_the_wrong_classes(self, rank, expected):
+        # The first is right (class 0); the second, of class 3, is not.
+        logits = [[9.0, 2.0, 5.0, -1.0], [1.0, 0.0, 8.0, 4.0]]
+        self.assertAllEqual(self._targets(rank, logits, [0, 3]), expected)
+
+    def test_two_classes_have_one_target(self):
+        for rank in (1, 9):
+            logits = [[1.0, 0.0], [0.0, 1.0]]
+            self.assertAllEqual(self._targets(rank, logits, [0, 1]), [1, 0])
+
+    def test_stays_what_it_was_at_the_start(self):
+        logits_fn = _curved_logits()
+        images = toys.random_images(6)
+        labels = tf.argmax(logits_fn(images), -1, tf.int32)
+        attack = FAB(0.2, 10, target=2)
+        before = attack.start(logits_fn, images, labels, toys.seeds(6))
+        after = toys.last_state(attack, logits_fn, images, labels)
+        self.assertAllEqual(after["target"], before["target"])
+
+
+def _curved_logits(num_classes=5):
+    """Returns logits of a random network of one hidden layer of tanh."""
+    generator = np.random.default_rng(0)
+    hidden = generator.normal(size=(*toys.IMAGE_SHAPE, 20)) / 4
+    last = tf.constant(generator.normal(size=(20, num_classes)), tf.float32)
+    features = toys.linear_logits(hidden)
+    return lambda images: tf.tanh(features(images - 0.5)) @ last
+
+
+class StateTest(parameterized.TestCase, tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.logits_fn = _curved_logits()
+        self.images = toys.random_images(8)
+        self.labels = tf.argmax(self.logits_fn(self.images), -1, tf.int32)
+
+    def _start(self, attack, images=slice(None)):
+        return attack.start(
+            self.logits_fn,
+            self.images[images],
+            self.labels[images],
+            tf.gather(toys.seeds(8), range(8)[images]),
+        )
+
+    @parameterized.parameters(0, 1)
+    def test_every_step_in_ball_and_box_and_broken_once(self, restart):
+        attack = FAB(0.01, 20, restart=restart)
+        state = self._start(attack)
+        for index in range(attack.num_steps):
+            before, state = (
+                state,
+                attack.step(self.logits_fn, state, tf.constant(index)),
+            )
+            candidate = state["adversarial"].numpy()
+            self.assertAllInRange(candidate, 0.0, 1.0)
+            moved = np.abs(candidate - self.images.numpy())
+            self.assertLessEqual(np.max(moved), 0.01 + 1e-6)
+            self.assertAllInRange(state["point"].numpy(), 0.0, 1.0)
+            broken = before["broke_at"].numpy() != stepped.NEVER
+            margin = losses.margin(self.labels, self.logits_fn(candidate))
+            self.assertAllClose(margin, state["margin"], 1e-4, 1e-5)
+            newly = (state["margin"].numpy() < 0) & ~broken
+            # A step may find out that where it starts from is wrong, too.
+            self.assertAllInSet(
+                state["broke_at"].numpy()[newly], {index, index + 1}
+            )
+            self.assertAllEqual(
+                state["adversarial"].numpy()[broken],
+                before["adversarial"].numpy()[broken],
+            )
+        broken = state["broke_at"].numpy() != stepped.NEVER
+        self.assertBetween(np.sum(broken), 1, 7)
+        self.assertAllEqual(broken, state["distance"].numpy() <= 0.01)
+
+    def test_closest_is_wrong_and_as_far_as_is_said(self):
+        state = toys.last_state(
+            FAB(0.01, 30), self.logits_fn, self.images, self.labels
+        )
+        found = state["distance"] < 1
+        self.assertGreater(np.sum(found), 4)
+        away = np.abs(state["closest"] - self.images).max((1, 2, 3))
+        self.assertAllClose(away[found], state["distance"][found])
+        margin = losses.margin(self.labels, self.logits_fn(state["closest"]))
+        self.assertAllLess(margin.numpy()[found], 1e-6)
+        self.assertAllClose(
+            margin.numpy()[found], state["closest_margin"][found], atol=1e-5
+        )
+
+    def test_path_does_not_depend_on_epsilon(self):
+        near, far = (
+            toys.last_state(
+                FAB(e, 20), self.logits_fn, self.images, self.labels
+            )
+            for e in (0.001, 0.5)
+        )
+        for name in ("point", "closest", "distance"):
+            self.assertAllEqual(near[name], far[name])
+
+    @parameterized.parameters(0, 1)
+    def test_alone_as_in_a_batch(self, restart):
+        attack = FAB(0.05, 12, restart=restart)
+        run = toys.steps_of(attack, self.logits_fn, toys.IMAGE_SHAPE)
+        together = run(self.images, self.labels, toys.seeds(8))
+        for i in range(8):
+            row = slice(i, i + 1)
+            alone = run(
+                self.images[row], self.labels[row], toys.seeds(1, first=i)
+            )
+            for name in ("adversarial", "point", "distance"):
+                self.assertAllClose(alone[name][0], together[name][i], 0, 1e-5)
+            self.assertAllEqual(alone["broke_at"][0], together["broke_at"][i])
+
+    def test_rows_of_two_batches_put_together_between_steps(self):
+        attack = FAB(0.05, 12)
+        whole = toys.last_state(
+            attack, self.logits_fn, self.images, self.labels
+        )
+        parts = [
+            stepped.advanced(
+                attack,
+                self.logits_fn,
+                self._start(attack, part),
+                tf.constant(0),
+                tf.constant(5),
+            )
+            for part in (slice(5, 8), slice(0, 5))
+        ]
+        joined = {
+            k: tf.concat([part[k] for part in parts], 0) for k in parts[0]
+        }
+        joined = stepped.advanced(
+            attack, self.logits_fn, joined, tf.constant(5), tf.constant(12)
+        )
+        order = [5, 6, 7, 0, 1, 2, 3, 4]
+        for name, rows in joined.items():
+            atol = 1e-4 if name.endswith("margin") else 1e-5
+            self.assertAllClose(rows, whole[name][order], 1e-5, atol)
+
+    def test_compiled_equals_eager(self):
+        attack = FAB(0.05, 8, restart=1)
+        state = self._start(attack)
+        for index in range(8):
+            state = attack.step(self.logits_fn, state, tf.constant(index))
+        compiled = toys.last_state(
+            attack, self.logits_fn, self.images, self.labels
+        )
+        self.assertCountEqual(state, compiled)
+        for name, rows in state.items():
+            atol = 1e-4 if name.endswith("margin") else 1e-5
+            self.assertAllClose(rows, compiled[name], 1e-5, atol)
+
+    def test_forward_passes(self):
+        calls = []
+
+        def logits_fn(images):
+            calls.append(len(images))
+            return self.logits_fn(images)
+
+        attack = FAB(0.05, 6)
+        state = attack.start(logits_fn, self.images, self.labels, toys.seeds(8))
+        self.assertLen(calls, 1)
+        for index in range(6):
+            state = attack.step(logits_fn, state, tf.constant(index))
+        # Three steps of two, and the search of one each.
+        self.assertLen(calls, 1 + 3 * 2 + SEARCH_STEPS)
+
+    def test_no_restart_starts_at_the_image_and_reads_no_seed(self):
+        attack = FAB(0.1)
+        self.assertAllEqual(self._start(attack)["point"], self.images)
+        run = toys.steps_of(FAB(0.1, 6), self.logits_fn, toys.IMAGE_SHAPE)
+        first, second = (
+            run(self.images, self.labels, toys.seeds(8, seed))["point"]
+            for seed in (0, 1)
+        )
+        self.assertAllEqual(first, second)
+
+    def test_restarts_start_half_a_radius_away_and_differ(self):
+        self.images = 0.25 + 0.5 * self.images
+        starts = [
+            self._start(FAB(0.1, restart=restart))["point"].numpy()
+            for restart in (1, 2)
+        ]
+        for start in starts:
+            away = np.abs(start - self.images).max((1, 2, 3))
+            self.assertAllClose(away, np.full(8, 0.05), atol=1e-6)
+        self.assertAllGreater(np.abs(starts[0] - starts[1]).max((1, 2, 3)), 0)
+
+    def test_a_wrong_image_is_its_own_closest(self):
+        labels = (self.labels + 1) % toys.NUM_CLASSES
+        state = toys.last_state(
+            FAB(0.05, 6), self.logits_fn, self.images, labels
+        )
+        self.assertAllEqual(state["broke_at"], np.zeros(8))
+        self.assertAllEqual(state["distance"], np.zeros(8))
+        self.assertAllEqual(state["adversarial"], self.images)
+
+
+class DegenerateTest(parameterized.TestCase, tf.test.TestCase):
+    def _finite(self, attack, logits_fn, shape=(4, 4, 3)):
+        images = toys.random_images(5, shape)
+        labels = tf.argmax(logits_fn(images), -1, tf.int32)
+        state = toys.last_state(attack, logits_fn, images, labels)
+        for name, rows in state.items():
+            self.assertTrue(np.all(np.isfinite(rows)), name)
+        self.assertAllInRange(state["adversarial"], 0.0, 1.0)
+        return state
+
+    def test_zero_gradient(self):
+        # The same at every image, yet connected.
+        logits_fn = toys.linear_logits(np.zeros((4, 4, 3, 3)), [1.0, 0.5, 0.0])
+        state = self._finite(FAB(0.1, 8, restart=1), logits_fn)
+        self.assertAllEqual(state["broke_at"], np.full(5, stepped.NEVER))
+        self.assertAllEqual(state["adversarial"], state["images"])
+
+    def test_logits_that_read_no_image(self):
+        state = self._finite(
+            FAB(0.1, 8),
+            lambda images: tf.one_hot(
+                tf.zeros(tf.shape(images)[0], tf.int32), 3
+            ),
+        )
+        self.assertAllClose(state["point"], state["images"], 1e-6, 1e-6)
+
+    @parameterized.parameters(1e-38, 1e-20, 1e20, 1e35)
+    def test_saturated_logits(self, scale):
+        weights = np.random.default_rng(0).normal(size=(4, 4, 3, 3))
+        state = self._finite(FAB(0.3, 10), toys.linear_logits(weights * scale))
+        if scale > 1e-30:
+            self.assertGreater(np.sum(state["broke_at"] > 0), 0)
+
+    def test_relu_that_is_dead_around_some_images(self):
+        weights = tf.constant([0.0, 1.0])
+
+        def logits_fn(images):
+            mean = tf.reduce_mean(images, (1, 2, 3))
+            return 0.1 + tf.nn.relu(mean - 0.5)[:, None] * weights
+
+        self._finite(FAB(0.1, 8, restart=1), logits_fn)
+
+    @parameterized.parameters(((1, 1, 1), 2), ((2, 5, 1), 3), ((3, 2, 4), 10))
+    def test_any_shape_and_number_of_classes(self, shape, num_classes):
+        weights = np.random.default_rng(0).normal(size=(*shape, num_classes))
+        for target in (1, 9):
+            state = self._finite(
+                FAB(0.2, 8, target=target), toys.linear_logits(weights), shape
+            )
+            self.assertEqual(state["adversarial"].shape, (5, *shape))
+
+
+class RealNetworkTest(tf.test.TestCase):
+    @pytest.mark.long
+    def test_breaks_about_as_many_as_pgd(self):
+        network = small_network.classifier()
+        images, labels, seeds = small_network.right_images(network, 20)
+        logits_fn = toys.inference(network)
+        pgd = linf.Steps(
+            linf.pgd(small_network.EPSILON, small_network.EPSILON / 4, 100)
+        )
+        attack = FAB(small_network.EPSILON, 30)
+        broken, ours = (
+            toys.last_state(a, logits_fn, images, labels, seeds)["broke_at"]
+            != stepped.NEVER
+            for a in (pgd, attack)
+        )
+        self.assertGreater(len(labels), 8)
+        self.assertGreater(np.sum(ours), 0)
+        # One target and 30 steps miss a few; FAB may find some that PGD
+        # does not.
+        self.assertBetween(np.sum(ours) - np.sum(broken), -3, 2)
+
+
+class ConstructorTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        ({"epsilon": 0.0}, r"epsilon in \(0, 1\].*epsilon=0.0"),
+        ({"epsilon": 8.0}, "epsilon=8.0"),
+        ({"epsilon": float("nan")}, "epsilon=nan"),
+        ({"num_steps": 3}, "num_steps > 3.*num_steps=3"),
+        ({"target": 0}, "target >= 1.*target=0"),
+        ({"alpha_max": 1.5}, r"alpha_max in \[0, 1\].*alpha_max=1.5"),
+        ({"eta": 0.9}, "eta >= 1.*eta=0.9"),
+        ({"beta": 1.0}, r"beta in \(0, 1\).*beta=1.0"),
+        ({"bounds": (1.0, 0.0)}, "ascending"),
+        ({"restart": -1}, "restart >= 0.*restart=-1"),
+    )
+    def test_rules(self, fields, message):
+        FAB(0.03)
+        with self.assertRaisesRegex(InputError, message):
+            FAB(**{"epsilon": 0.03, **fields})
+
+    def test_hashable_and_equal_by_value(self):
+        self.assertEqual(hash(FAB(0.03)), hash(FAB(0.03)))
+        self.assertNotEqual(FAB(0.03), FAB(0.03, target=2))
+
+
+if __name__ == "__main__":
+    absltest.main()

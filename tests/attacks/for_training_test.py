@@ -1,0 +1,212 @@
+"""One-step attacks and TRADES' own: exact points, what they climb."""
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from atat_tf import losses
+from atat_tf.attacks import for_training, linf, randomness
+from atat_tf.errors import InputError
+from tests.support import toys
+
+EPSILON = 0.125
+
+
+def _two_class_pixels(slopes):
+    """Returns logits (0, slopes · pixels)."""
+    weights = np.zeros((1, len(slopes), 1, 2), np.float32)
+    weights[0, :, 0, 1] = slopes
+    return toys.linear_logits(weights)
+
+
+def _pixels(*rows):
+    return tf.constant(rows, tf.float32)[:, None, :, None]
+
+
+class OneStepTest(parameterized.TestCase, tf.test.TestCase):
+    images = toys.random_images(4)
+    labels = toys.random_labels(4)
+
+    def _linear(self):
+        weights = np.random.default_rng(0).normal(size=(8, 8, 3, 5))
+        return toys.linear_logits(weights)
+
+    def _signs(self, points):
+        """Returns the signs of the cross-entropy's gradient, in NumPy."""
+        points = tf.constant(points)
+        with tf.GradientTape() as tape:
+            tape.watch(points)
+            loss = losses.cross_entropy(self.labels, self._linear()(points))
+        return np.sign(tape.gradient(loss, points))
+
+    def test_fgsm_rs_is_a_step_of_one_and_a_quarter_then_projected(self):
+        """P(x + η + 1.25 ε sgn g), η uniform in the ball (Wong et al.)."""
+        adversarial = for_training.fgsm_rs(EPSILON)(
+            self._linear(), self.images, self.labels, toys.seeds(4)
+        )
+        noise = randomness.uniform_noise(toys.seeds(4), (8, 8, 3), EPSILON)
+        images = self.images.numpy()
+        start = np.clip(images + noise, 0, 1) - images
+        signs = self._signs(images + start)
+        step = np.clip(start + 1.25 * EPSILON * signs, -EPSILON, EPSILON)
+        self.assertAllClose(
+            adversarial, np.clip(images + step, 0, 1), 1e-6, 1e-6
+        )
+        self.assertAllInRange(adversarial - images, -0.1251, 0.1251)
+
+    def test_n_fgsm_is_a_step_from_far_noise_without_projection(self):
+        """x + η + ε sgn g in the box, η uniform in ±2 ε (de Jorge et al.)."""
+        adversarial = for_training.n_fgsm(EPSILON)(
+            self._linear(), self.images, self.labels, toys.seeds(4)
+        )
+        noise = randomness.uniform_noise(toys.seeds(4), (8, 8, 3), 2 * EPSILON)
+        images = self.images.numpy()
+        start = np.clip(images + noise, 0, 1)
+        end = np.clip(start + EPSILON * self._signs(start), 0, 1)
+        self.assertAllClose(adversarial, end, 1e-6, 1e-6)
+        moved = np.abs(adversarial - images)
+        self.assertGreater(np.mean(moved > EPSILON + 1e-3), 0.3)
+        self.assertAllInRange(moved, 0, 3 * EPSILON + 1e-6)
+        self.assertAllInRange(adversarial, 0.0, 1.0)
+
+    @parameterized.parameters("fgsm_rs", "n_fgsm")
+    def test_one_gradient_is_taken(self, name):
+        calls = []
+        linear = self._linear()
+
+        def logits_fn(images):
+            calls.append(1)
+            return linear(images)
+
+        attack = for_training.TRAINING_ATTACKS[name](EPSILON)
+        tf.function(attack)(logits_fn, self.images, self.labels, toys.seeds(4))
+        self.assertLen(calls, 1)
+        self.assertEqual(attack.num_steps, 1)
+        self.assertIn(name, for_training.ONE_STEP)
+
+    def test_seeds(self):
+        for attack in (
+            for_training.n_fgsm(EPSILON),
+            for_training.trades(EPSILON, 0.03, 1),
+        ):
+            first, again, other = (
+                attack.first_point(self.images, toys.seeds(4, seed)).numpy()
+                for seed in (0, 0, 1)
+            )
+            self.assertAllEqual(first, again)
+            self.assertGreater(np.min(np.max(np.abs(first - other), -1)), 0)
+
+
+class KLAttackTest(parameterized.TestCase, tf.test.TestCase):
+    attack = for_training.trades(EPSILON, 0.03, 5)
+
+    def test_it_climbs_the_divergence_and_not_the_cross_entropy(self):
+        """Logits (0, 4 (x − ½)), image ½, label 0.
+
+        Cross-entropy rises with x everywhere. KL(p(½) ‖ p(x)) is 0 at ½ and
+        rises to both sides, so that each start goes to its own.
+        """
+
+        def logits_fn(images):
+            z = tf.reduce_sum(images - 0.5, axis=(1, 2, 3))
+            return tf.stack([tf.zeros_like(z), 4.0 * z], axis=1)
+
+        images = tf.fill([32, 1, 1, 1], 0.5)
+        labels = tf.zeros([32], tf.int32)
+        adversarial = self.attack(logits_fn, images, labels, toys.seeds(32))
+        moved = np.ravel(adversarial - images)
+        starts = np.ravel(
+            self.attack.first_point(images, toys.seeds(32)) - images
+        )
+        # Each goes to the edge on the side of its start.
+        self.assertAllClose(moved, EPSILON * np.sign(starts), 1e-6, 1e-6)
+        self.assertBetween(np.sum(starts < 0), 6, 26)
+        # Cross-entropy would send all of them up.
+        by_label = linf.ifgsm(EPSILON, 0.03, 5)(
+            logits_fn, images, labels, toys.seeds(32)
+        )
+        self.assertAllClose(
+            np.ravel(by_label - images), np.full(32, EPSILON), 1e-6, 1e-6
+        )
+
+    def test_labels_are_not_read(self):
+        classifier = toys.inference(toys.small_classifier())
+        images, seeds = toys.random_images(4), toys.seeds(4)
+        ends = [
+            self.attack(classifier, images, tf.fill([4], label), seeds)
+            for label in (0, 3)
+        ]
+        self.assertAllEqual(*ends)
+
+    def test_reaches_a_higher_divergence_than_cross_entropy(self):
+        classifier = toys.inference(toys.small_classifier())
+        images, labels = toys.random_images(8), toys.random_labels(8)
+        clean = classifier(images)
+        start = self.attack.first_point(images, toys.seeds(8))
+        ends = [
+            attack(classifier, images, labels, toys.seeds(8))
+            for attack in (self.attack, linf.ifgsm(EPSILON, 0.03, 5))
+        ]
+        before, ours, by_label = (
+            losses.kl_divergence(clean, classifier(x)).numpy()
+            for x in (start, *ends)
+        )
+        self.assertAllGreater(ours - before, 1e-4)
+        self.assertGreater(np.mean(ours), np.mean(by_label))
+        self.assertAllInRange(ends[0] - images, -0.12501, 0.12501)
+        self.assertAllInRange(ends[0], 0.0, 1.0)
+
+    def test_the_start_is_normal_noise_of_a_thousandth(self):
+        images = tf.fill([20, 16, 16, 3], 0.5)
+        noise = self.attack.first_point(images, toys.seeds(20)) - images
+        # 15,360 draws: the deviation's own is 0.001 / √30720 = 6e-6.
+        self.assertAllClose(np.std(noise), 0.001, atol=3e-5)
+        self.assertAllClose(np.mean(noise), 0.0, atol=5e-5)
+        self.assertGreater(np.max(noise), 0.003)  # a uniform one has no tail
+
+    def test_the_prediction_is_taken_once(self):
+        calls = []
+
+        def logits_fn(images):
+            calls.append(1)
+            return _two_class_pixels([1.0, -1.0])(images)
+
+        images = _pixels([0.5, 0.5])
+        tf.function(self.attack)(
+            logits_fn, images, tf.constant([0]), toys.seeds(1)
+        )
+        # Once before the loop, once in its body.
+        self.assertLen(calls, 2)
+
+    def test_is_a_constant(self):
+        classifier = toys.small_classifier()
+        images = toys.random_images(2)
+        weights = [v.value for v in classifier.trainable_variables]
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            adversarial = self.attack(
+                toys.inference(classifier),
+                images,
+                toys.random_labels(2),
+                toys.seeds(2),
+            )
+        for gradient in tape.gradient(adversarial, [images, *weights]):
+            self.assertIsNone(gradient)
+
+
+class ConstructorTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        (for_training.NoiseFGSM, {"noise": -1.0}, "noise >= 0.*-1.0"),
+        (for_training.NoiseFGSM, {"epsilon": 2.0}, "epsilon in"),
+        (for_training.KLAttack, {"deviation": 0.0}, "deviation > 0.*0.0"),
+        (for_training.KLAttack, {"restarts": 2}, "restarts=1.*restarts=2"),
+    )
+    def test_rules(self, attack, fields, message):
+        valid = {"epsilon": 0.03, "step_size": 0.03, "num_steps": 1}
+        attack(**valid)
+        with self.assertRaisesRegex(InputError, f"Expected .*{message}"):
+            attack(**{**valid, **fields})
+
+
+if __name__ == "__main__":
+    tf.test.main()

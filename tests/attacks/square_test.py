@@ -1,0 +1,524 @@
+"""Square: its shapes by hand, a NumPy twin, linear models, real weights."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+
+from atat_tf import losses
+from atat_tf.attacks import linf, randomness, square, stepped
+from atat_tf.attacks.square import Square
+from atat_tf.errors import InputError
+from tests.support import small_network, toys
+
+NORMS = ("linf", "l2")
+
+
+def _norms(deltas, norm):
+    flat = np.asarray(deltas).reshape(len(deltas), -1)
+    order = np.inf if norm == "linf" else 2
+    return np.linalg.norm(flat, order, axis=1)
+
+
+def _linear_model(shape, num_classes, count, seed=0):
+    """Returns weights, logits_fn, images and labels as it predicts them."""
+    generator = np.random.default_rng(seed)
+    weights = generator.normal(size=(*shape, num_classes)).astype(np.float32)
+    images = generator.uniform(size=(count, *shape)).astype(np.float32)
+    # Grey images are on all boundaries, so that each class gets some.
+    logits_fn = toys.linear_logits(weights, -0.5 * np.sum(weights, (0, 1, 2)))
+    labels = tf.argmax(logits_fn(images), -1, tf.int32)
+    return weights, logits_fn, tf.constant(images), labels
+
+
+class BumpTest(parameterized.TestCase, tf.test.TestCase):
+    def test_hand_numbers(self):
+        self.assertAllEqual(square.bump(1), [[-1.0]])
+        # A half of 1 × 2: its centre is the second number, with 1 + 1/4; the
+        # first, one away, has 1/4. Each half is of norm √½.
+        half = np.array([0.25, 1.25]) / math.hypot(0.25, 1.25) / math.sqrt(2)
+        self.assertAllClose(square.bump(2), [half, -half])
+        # Halves of 1 × 3 and 2 × 3; the centre of the latter is in its
+        # second row.
+        upper = np.array([[0.25, 1.25, 0.25]])
+        lower = np.array([[0.25, 0.25, 0.25], [0.25, 1.25, 0.25]])
+        halves = [upper, -lower]
+        expected = [h / np.linalg.norm(h) / math.sqrt(2) for h in halves]
+        self.assertAllClose(square.bump(3), np.concatenate(expected))
+
+    @parameterized.parameters(4, 5, 7, 12, 29)
+    def test_halves_are_nested_rectangles(self, side):
+        halves = []
+        for rows, sign in ((side // 2, 1), (side - side // 2, -1)):
+            half = np.zeros((rows, side))
+            for grown in range(max(rows // 2, side // 2) + 1):
+                top, left = rows // 2 - grown, side // 2 - grown
+                half[
+                    max(top, 0) : top + 2 * grown + 1,
+                    max(left, 0) : left + 2 * grown + 1,
+                ] += 1 / (grown + 1) ** 2
+            halves.append(sign * half / np.linalg.norm(half))
+        expected = np.concatenate(halves)
+        self.assertAllClose(
+            square.bump(side), expected / np.linalg.norm(expected)
+        )
+
+
+class ScheduleTest(parameterized.TestCase, tf.test.TestCase):
+    def test_sides_on_cifar(self):
+        # √(0.8 · 1024) = 28.6, and each next is a √2-th of it.
+        self.assertEqual(
+            Square(0.1).sides((None, 32, 32, 3), 1),
+            [29, 20, 14, 10, 7, 5, 4, 3, 2, 1],
+        )
+        self.assertEqual(
+            Square(0.1, "l2").sides((None, 32, 32, 3), 3),
+            [29, 21, 15, 11, 7, 5, 5, 3, 3, 3],
+        )
+
+    @parameterized.parameters(
+        # √(1 · 2 · 50) = 10 does not fit, and odd ones of 3 do not either.
+        (1, (None, 2, 50, 1)),
+        (3, (None, 2, 50, 1)),
+        (1, (None, 1, 1, 1)),
+    )
+    def test_never_larger_than_the_image(self, smallest, shape):
+        sides = Square(0.1, p_init=1.0).sides(shape, smallest)
+        self.assertAllInRange(np.array(sides), 1, min(shape[1:3]))
+
+    @parameterized.parameters(
+        # (queries, step, stage). Step 12 is iteration 11, the first past 10.
+        (10_000, 0, 0),
+        (10_000, 1, 0),
+        (10_000, 11, 0),
+        (10_000, 12, 1),
+        (10_000, 52, 2),
+        (10_000, 8001, 8),
+        (10_000, 8002, 9),
+        # Iteration 6 of 5,000 stands for 12, iteration 5 for 10.
+        (5_000, 6, 0),
+        (5_000, 7, 1),
+        (5_000, 4_999, 9),
+        # Iteration 1 of 100 stands for 100, past 50.
+        (100, 1, 0),
+        (100, 2, 2),
+    )
+    def test_stages_stretch_with_the_queries(self, num_steps, step, stage):
+        attack = Square(0.1, num_steps=num_steps)
+        found = attack._of_stage(np.arange(10), tf.constant(step))
+        self.assertEqual(found, stage)
+
+
+class Twin:
+    """One image of Square in NumPy, with loops, from the same words."""
+
+    def __init__(self, attack, image, seeds):
+        self.attack, self.image, self.seeds = attack, image, seeds
+        self.height, self.width, self.channels = image.shape
+
+    def words(self, step, count):
+        return randomness.random_words(self.seeds, step, count).numpy()[0]
+
+    def sign(self, word):
+        return 1.0 if word >= 2**31 else -1.0
+
+    def corner(self, words, side):
+        spans = (self.height - side + 1, self.width - side + 1)
+        return [
+            int(word) * span >> 32
+            for word, span in zip(words, spans, strict=True)
+        ]
+
+    def stripes(self):
+        words = self.words(0, self.width * self.channels)
+        delta = np.zeros(self.image.shape)
+        for column in range(self.width):
+            for channel in range(self.channels):
+                word = words[column * self.channels + channel]
+                delta[:, column, channel] = (
+                    self.sign(word) * self.attack.epsilon
+                )
+        return np.clip(self.image + delta, 0, 1)
+
+    def square(self, point, step, side):
+        words = self.words(step, 2 + self.channels)
+        top, left = self.corner(words[:2], side)
+        result = point.copy()
+        for channel in range(self.channels):
+            result[top : top + side, left : left + side, channel] += (
+                2 * self.attack.epsilon * self.sign(words[2 + channel])
+            )
+        epsilon = self.attack.epsilon
+        return np.clip(
+            np.clip(result, self.image - epsilon, self.image + epsilon), 0, 1
+        )
+
+    def tiles(self):
+        side = max(1, min(self.height, self.width) // 5)
+        rows, columns = self.height // side, self.width // side
+        words = self.words(0, rows * columns * (1 + self.channels))
+        words = words.reshape(rows, columns, 1 + self.channels)
+        top = (self.height - rows * side) // 2
+        left = (self.width - columns * side) // 2
+        delta = np.zeros(self.image.shape)
+        for row in range(rows):
+            for column in range(columns):
+                here = words[row, column]
+                bump = square.bump(side)
+                bump = bump.T if self.sign(here[0]) > 0 else bump
+                y, x = top + row * side, left + column * side
+                for channel in range(self.channels):
+                    delta[y : y + side, x : x + side, channel] = (
+                        self.sign(here[1 + channel]) * bump
+                    )
+        return self.at_radius(delta)
+
+    def moved_mass(self, point, step, side):
+        words = self.words(step, 5 + self.channels)
+        (top, left), (top2, left2) = (
+            self.corner(words[i : i + 2], side) for i in (0, 2)
+        )
+        bump = square.bump(side)
+        bump = bump.T if self.sign(words[4]) > 0 else bump
+        delta = point - self.image
+        unused = max(self.attack.epsilon**2 - np.sum(delta**2), 0)
+        first = slice(top, top + side), slice(left, left + side)
+        second = slice(top2, top2 + side), slice(left2, left2 + side)
+        result = delta.copy()
+        for channel in range(self.channels):
+            here = delta[..., channel]
+            either = np.zeros(here.shape, bool)
+            either[first] = either[second] = True
+            mass = np.sum(here[either] ** 2) + unused / self.channels
+            old = here[first]
+            new = self.sign(words[5 + channel]) * bump
+            if np.any(old):
+                new = new + old / np.linalg.norm(old)
+            new *= math.sqrt(mass) / np.linalg.norm(new)
+            result[(*second, channel)] = 0.0
+            result[(*first, channel)] = new
+        return self.at_radius(result)
+
+    def at_radius(self, delta):
+        delta = delta / np.linalg.norm(delta) * self.attack.epsilon
+        return np.clip(self.image + delta, 0, 1)
+
+
+class TwinTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.product(
+        norm=NORMS, shape=[(8, 8, 3), (7, 12, 1), (12, 5, 2), (2, 3, 1)]
+    )
+    def test_equals_numpy(self, norm, shape):
+        epsilon = 0.2 if norm == "linf" else 1.0
+        attack = Square(epsilon, norm, num_steps=300)
+        _, logits_fn, images, labels = _linear_model(shape, 3, 3)
+        seeds = toys.seeds(3)
+        twins = [
+            Twin(attack, images[i].numpy().astype(float), seeds[i : i + 1])
+            for i in range(3)
+        ]
+        points = [t.stripes() if norm == "linf" else t.tiles() for t in twins]
+        state = attack.start(logits_fn, images, labels, seeds)
+        state = attack.step(logits_fn, state, tf.constant(0))
+        self.assertAllClose(state["point"], points, atol=1e-5)
+        smallest = 1 if norm == "linf" else 3
+        sides = attack.sides(images.shape, smallest)
+        # Steps of several sizes, one after another.
+        for step in (1, 2, 3, 9, 20, 60, 150, 299):
+            side = int(attack._of_stage(sides, tf.constant(step)))
+            before = state["point"].numpy().astype(float)
+            margins = state["point_margin"].numpy()
+            state = attack.step(logits_fn, state, tf.constant(step))
+            move = "square" if norm == "linf" else "moved_mass"
+            tried = np.stack(
+                [
+                    getattr(twin, move)(point, step, side)
+                    for twin, point in zip(twins, before, strict=True)
+                ]
+            )
+            tried = tried.astype(np.float32)
+            tried_margins = losses.margin(labels, logits_fn(tried)).numpy()
+            better = (tried_margins < margins - 1e-5)[:, None, None, None]
+            worse = (tried_margins > margins + 1e-5)[:, None, None, None]
+            point = state["point"].numpy()
+            self.assertAllClose(point * better, tried * better, atol=2e-5)
+            self.assertAllEqual(point * worse, before * worse)
+
+
+class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters((2, (4, 4, 1)), (3, (3, 4, 2)))
+    def test_linf_breaks_exactly_those_whose_best_corner_is_wrong(
+        self, num_classes, shape
+    ):
+        weights, logits_fn, images, labels = _linear_model(
+            shape, num_classes, 30
+        )
+        epsilon = 0.08
+        best = _best_corner_margins(weights, logits_fn, images, labels, epsilon)
+        self.assertGreater(np.min(np.abs(best)), 1e-3)
+        state = toys.last_state(
+            Square(epsilon, num_steps=900), logits_fn, images, labels
+        )
+        self.assertAllEqual(state["broke_at"] != stepped.NEVER, best < 0)
+        self.assertBetween(np.sum(best < 0), 5, 25)
+
+    def test_l2_breaks_what_is_well_within_its_radius(self):
+        weights, logits_fn, images, labels = _linear_model((8, 8, 1), 2, 30)
+        # Away from the box's edges, so that only the ball counts.
+        images = 0.5 + 0.2 * (images - 0.5)
+        labels = tf.argmax(logits_fn(images), -1, tf.int32)
+        slope = np.linalg.norm(weights[..., 0] - weights[..., 1])
+        distances = losses.margin(labels, logits_fn(images)).numpy() / slope
+        attack = Square(0.06, "l2", num_steps=1500)
+        state = toys.last_state(attack, logits_fn, images, labels)
+        broken = state["broke_at"] != stepped.NEVER
+        self.assertTrue(np.all(broken[distances < 0.6 * 0.06]))
+        self.assertFalse(np.any(broken[distances > 0.06]))
+        self.assertBetween(np.sum(distances < 0.6 * 0.06), 3, 27)
+        self.assertGreater(np.sum(distances > 0.06), 3)
+
+    def test_point_never_gets_worse_and_broke_at_is_right(self):
+        _, logits_fn, images, labels = _linear_model((8, 8, 3), 4, 20)
+        for norm, epsilon in (("linf", 0.03), ("l2", 0.5)):
+            attack = Square(epsilon, norm, num_steps=30)
+            state = attack.start(logits_fn, images, labels, toys.seeds(20))
+            for index in range(30):
+                before, state = (
+                    state,
+                    attack.step(logits_fn, state, tf.constant(index)),
+                )
+                margins = losses.margin(labels, logits_fn(state["point"]))
+                self.assertAllClose(margins, state["point_margin"], 1e-4, 1e-4)
+                if index:
+                    self.assertAllLessEqual(
+                        state["point_margin"] - before["point_margin"], 0
+                    )
+                standing = before["broke_at"] == stepped.NEVER
+                newly = standing & (state["margin"] < 0)
+                self.assertAllEqual(
+                    state["broke_at"][newly],
+                    tf.fill([np.sum(newly)], index + 1),
+                )
+                self.assertAllEqual(
+                    state["adversarial"][~standing],
+                    before["adversarial"][~standing],
+                )
+            broken = state["broke_at"].numpy() != stepped.NEVER
+            self.assertBetween(np.sum(broken), 1, 19)
+
+
+def _best_corner_margins(weights, logits_fn, images, labels, epsilon):
+    """Returns the least margin of a linear model in ball ∩ box."""
+    logits = logits_fn(images).numpy()
+    low = np.maximum(images - epsilon, 0) - images
+    high = np.minimum(images + epsilon, 1) - images
+    margins = np.full(logits.shape, np.inf)
+    for i, label in enumerate(labels.numpy()):
+        for target in set(range(logits.shape[1])) - {label}:
+            slope = weights[..., label] - weights[..., target]
+            drop = np.sum(np.minimum(slope * low[i], slope * high[i]))
+            margins[i, target] = logits[i, label] - logits[i, target] + drop
+    return margins.min(1)
+
+
+class EveryNormTest(parameterized.TestCase, tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        _, self.logits_fn, self.images, self.labels = _linear_model(
+            toys.IMAGE_SHAPE, 5, 8
+        )
+
+    def _attack(self, norm, **fields):
+        epsilon = 0.02 if norm == "linf" else 0.3
+        return Square(epsilon, norm, **{"num_steps": 40, **fields})
+
+    @parameterized.product(
+        norm=NORMS,
+        case=[
+            ((8, 8, 3), (-1.0, 2.0)),
+            ((1, 1, 1), (0.0, 1.0)),
+            ((2, 9, 1), (0.0, 1.0)),
+            ((5, 3, 4), (0.0, 1.0)),
+        ],
+    )
+    def test_stays_in_ball_and_box(self, norm, case):
+        shape, bounds = case
+        attack = self._attack(norm, bounds=bounds, num_steps=20)
+        logits_fn = _linear_model(shape, 3, 1)[1]
+        images = toys.random_images(6, shape)
+        # Black and white pixels are where the box cuts the ball.
+        images = tf.concat([tf.round(images[:3]), images[3:]], 0)
+        images = bounds[0] + (bounds[1] - bounds[0]) * images
+        labels = tf.argmax(logits_fn(images), -1, tf.int32)
+        state = attack.start(logits_fn, images, labels, toys.seeds(6))
+        for index in range(20):
+            state = attack.step(logits_fn, state, tf.constant(index))
+            for name in ("point", "adversarial"):
+                self.assertAllInRange(state[name], *bounds)
+                away = _norms(state[name] - images, norm)
+                self.assertLessEqual(np.max(away), attack.epsilon + 1e-6)
+
+    def test_stripes(self):
+        images = 0.25 + 0.5 * self.images
+        state = self._attack("linf").start(
+            self.logits_fn, images, self.labels, toys.seeds(8)
+        )
+        state = self._attack("linf").step(self.logits_fn, state, tf.constant(0))
+        delta = (state["point"] - images).numpy()
+        self.assertAllClose(np.abs(delta), np.full(delta.shape, 0.02))
+        self.assertAllClose(delta, np.tile(delta[:, :1], (1, 8, 1, 1)))
+        # 8 · 24 signs, half of them up; deviation √48 = 7.
+        self.assertBetween(np.sum(delta[:, 0] > 0), 96 - 30, 96 + 30)
+
+    def test_l2_uses_the_whole_radius_inside_the_box(self):
+        images = 0.25 + 0.5 * self.images
+        attack = self._attack("l2")
+        state = attack.start(self.logits_fn, images, self.labels, toys.seeds(8))
+        for index in range(20):
+            state = attack.step(self.logits_fn, state, tf.constant(index))
+            away = _norms(state["point"] - images, "l2")
+            self.assertAllClose(away, np.full(8, 0.3), atol=1e-5)
+
+    @parameterized.parameters(*NORMS)
+    def test_alone_as_in_a_batch(self, norm):
+        run = toys.steps_of(
+            self._attack(norm), self.logits_fn, toys.IMAGE_SHAPE
+        )
+        together = run(self.images, self.labels, toys.seeds(8))
+        for i in range(8):
+            row = slice(i, i + 1)
+            alone = run(
+                self.images[row], self.labels[row], toys.seeds(1, first=i)
+            )
+            for name in ("adversarial", "point"):
+                self.assertAllClose(alone[name][0], together[name][i], 0, 1e-5)
+            self.assertAllEqual(alone["broke_at"][0], together["broke_at"][i])
+
+    @parameterized.parameters(*NORMS)
+    def test_rows_of_two_batches_put_together_between_steps(self, norm):
+        attack = self._attack(norm)
+        whole = toys.last_state(
+            attack, self.logits_fn, self.images, self.labels
+        )
+        parts = []
+        for part in (slice(5, 8), slice(0, 5)):
+            state = attack.start(
+                self.logits_fn,
+                self.images[part],
+                self.labels[part],
+                toys.seeds(8)[part],
+            )
+            for index in range(7):
+                state = attack.step(self.logits_fn, state, tf.constant(index))
+            parts.append(state)
+        joined = {
+            k: tf.concat([part[k] for part in parts], 0) for k in parts[0]
+        }
+        joined = stepped.advanced(
+            attack, self.logits_fn, joined, tf.constant(7), tf.constant(40)
+        )
+        for name, rows in joined.items():
+            order = [5, 6, 7, 0, 1, 2, 3, 4]
+            atol = 1e-4 if name.endswith("margin") else 1e-5
+            self.assertAllClose(rows, whole[name][order], 1e-5, atol)
+
+    @parameterized.parameters(*NORMS)
+    def test_seed_restart_and_image_give_choices_of_their_own(self, norm):
+        images = tf.fill([2, *toys.IMAGE_SHAPE], 0.5)
+        labels = tf.argmax(self.logits_fn(images), -1, tf.int32)
+        runs = []
+        for seed, restart in ((0, 0), (1, 0), (0, 1), (0, 0)):
+            attack = self._attack(norm, restart=restart)
+            state = attack.start(
+                self.logits_fn, images, labels, toys.seeds(2, seed)
+            )
+            for index in range(3):
+                state = attack.step(self.logits_fn, state, tf.constant(index))
+            runs.append(state["point"].numpy())
+        self.assertAllEqual(runs[0], runs[3])
+        points = [point for run in runs[:3] for point in run]
+        for i, first in enumerate(points):
+            for second in points[:i]:
+                self.assertGreater(np.max(np.abs(first - second)), 0.01)
+
+    @parameterized.parameters(*NORMS)
+    def test_forward_passes_are_one_more_than_steps(self, norm):
+        calls = []
+
+        def logits_fn(images):
+            calls.append(len(images))
+            return self.logits_fn(images)
+
+        attack = self._attack(norm, num_steps=5)
+        state = attack.start(logits_fn, self.images, self.labels, toys.seeds(8))
+        for index in range(attack.num_steps):
+            state = attack.step(logits_fn, state, tf.constant(index))
+        self.assertLen(calls, attack.num_steps + 1)
+
+    @parameterized.product(norm=NORMS, scale=[0.0, 1e-38, 1e35])
+    def test_finite_where_logits_are_flat_or_saturated(self, norm, scale):
+        def logits_fn(images):
+            return scale * self.logits_fn(images)
+
+        labels = tf.argmax(logits_fn(self.images), -1, tf.int32)
+        state = toys.last_state(
+            self._attack(norm), logits_fn, self.images, labels
+        )
+        for name, rows in state.items():
+            self.assertTrue(np.all(np.isfinite(rows)), name)
+        if scale == 0:
+            self.assertAllEqual(state["broke_at"], np.full(8, stepped.NEVER))
+
+    @parameterized.parameters(*NORMS)
+    def test_two_classes_and_one_step(self, norm):
+        _, logits_fn, images, labels = _linear_model((3, 4, 1), 2, 4)
+        state = toys.last_state(
+            self._attack(norm, num_steps=1), logits_fn, images, labels
+        )
+        self.assertGreater(np.min(_norms(state["point"] - images, norm)), 0.01)
+
+
+class RealNetworkTest(tf.test.TestCase):
+    @pytest.mark.long
+    def test_breaks_some_but_no_more_than_pgd(self):
+        network = small_network.classifier()
+        images, labels, seeds = small_network.right_images(network, 20)
+        logits_fn = toys.inference(network)
+        pgd = linf.Steps(
+            linf.pgd(small_network.EPSILON, small_network.EPSILON / 4, 100)
+        )
+        white_box, black_box = (
+            toys.last_state(a, logits_fn, images, labels, seeds)["broke_at"]
+            != stepped.NEVER
+            for a in (pgd, Square(small_network.EPSILON, num_steps=100))
+        )
+        self.assertGreater(len(labels), 8)
+        self.assertGreater(np.sum(black_box), 0)
+        self.assertLessEqual(np.sum(black_box), np.sum(white_box) + 1)
+
+
+class ConstructorTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        ({"epsilon": 0.0}, r"epsilon in \(0, 1\].*epsilon=0.0"),
+        ({"epsilon": 8.0}, "epsilon=8.0"),
+        ({"epsilon": -1.0, "norm": "l2"}, "epsilon > 0.*epsilon=-1.0"),
+        ({"epsilon": float("inf"), "norm": "l2"}, "finite.*epsilon=inf"),
+        ({"norm": "l1"}, "norm of linf or l2.*norm='l1'"),
+        ({"num_steps": 0}, "num_steps >= 1.*num_steps=0"),
+        ({"p_init": 0.0}, r"p_init in \(0, 1\].*p_init=0.0"),
+        ({"bounds": (1.0, 0.0)}, "ascending"),
+        ({"restart": -1}, "restart >= 0.*restart=-1"),
+    )
+    def test_rules(self, fields, message):
+        Square(0.03)
+        with self.assertRaisesRegex(InputError, message):
+            Square(**{"epsilon": 0.03, **fields})
+
+    def test_l2_radius_may_be_larger_than_a_pixel(self):
+        self.assertEqual(Square(3.0, "l2").epsilon, 3.0)
+
+
+if __name__ == "__main__":
+    absltest.main()

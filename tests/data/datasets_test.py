@@ -1,0 +1,122 @@
+"""Splits are fixed by their seed, and data that is not there is said so."""
+
+import os
+import pathlib
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from atat_tf.data import datasets
+from atat_tf.errors import InputError
+
+_SHARED = pathlib.Path(__file__).parents[3] / "shared" / "tfds"
+
+
+class LoadTest(parameterized.TestCase, tf.test.TestCase):
+    def test_digits(self):
+        dataset = datasets.load("digits")
+        sizes = [
+            len(s) for s in (dataset.train, dataset.validation, dataset.test)
+        ]
+        self.assertEqual(sizes, [1277, 160, 360])
+        self.assertEqual(dataset.train.images.shape, (1277, 32, 32, 3))
+        self.assertEqual(dataset.train.images.dtype, np.uint8)
+        self.assertEqual(dataset.train.images.max(), 255)
+        self.assertEqual(set(dataset.test.labels), set(range(10)))
+
+    def test_splits_are_disjoint_and_fixed_by_the_split_seed(self):
+        first = datasets.load("digits")
+        again = datasets.load("digits")
+        other = datasets.load("digits", split_seed=1)
+        self.assertAllEqual(first.validation.images, again.validation.images)
+        self.assertNotAllEqual(first.validation.labels, other.validation.labels)
+        # The test images never depend on a seed.
+        self.assertAllEqual(first.test.images, other.test.images)
+        parts = (first.train, first.validation, first.test)
+        seen = [image.tobytes() for part in parts for image in part.images]
+        self.assertLen(set(seen), 1797)  # sklearn's digits are all distinct
+
+    @parameterized.parameters(0, 1437, -1)
+    def test_number_of_validation_images(self, number):
+        with self.assertRaisesRegex(InputError, "num_validation between 1"):
+            datasets.load("digits", num_validation=number)
+
+    def test_unknown_name_suggests_near_ones(self):
+        with self.assertRaisesRegex(InputError, "Received: 'cifar1O'. Did"):
+            datasets.spec("cifar1O")
+
+    def test_missing_data_without_network_is_one_sentence(self):
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["no_proxy"] = "*"
+            with self.assertRaisesRegex(
+                InputError, "data set 'cifar100' in data_dir=.*or a network"
+            ):
+                datasets.load("cifar100", folder)
+
+    def test_cifar10_as_prepared_for_tfds(self):
+        if not _SHARED.exists():
+            self.skipTest("needs ../shared/tfds")
+        dataset = datasets.load("cifar10", str(_SHARED))
+        self.assertLen(dataset.train, 49_000)
+        self.assertLen(dataset.validation, 1_000)
+        self.assertLen(dataset.test, 10_000)
+        self.assertEqual(dataset.provenance, "tfds cifar10/3.0.2, JPEG copy")
+        self.assertEqual(dataset.class_names[:2], ("airplane", "automobile"))
+        self.assertAllEqual(np.bincount(dataset.test.labels), [1000] * 10)
+
+
+class OtherTfdsSetTest(tf.test.TestCase):
+    """A small set in tfds' real format: two sizes of image, no test split."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        import tensorflow_datasets as tfds
+
+        class TwoSizes(tfds.core.GeneratorBasedBuilder):
+            """Generated images, class by brightness."""
+
+            VERSION = tfds.core.Version("1.0.0")
+
+            def _info(self):
+                features = {
+                    "image": tfds.features.Image(shape=(None, None, 3)),
+                    "label": tfds.features.ClassLabel(names=["dark", "light"]),
+                }
+                return self.dataset_info_from_configs(
+                    features=tfds.features.FeaturesDict(features)
+                )
+
+            def _split_generators(self, manager):
+                return {"train": self._generate_examples()}
+
+            def _generate_examples(self):
+                for i in range(40):
+                    size = 16 if i % 4 < 2 else 20
+                    image = np.full((size, size, 3), 200 * (i % 2), np.uint8)
+                    yield i, {"image": image, "label": i % 2}
+
+        cls.folder = tempfile.mkdtemp()
+        TwoSizes(data_dir=cls.folder).download_and_prepare()
+
+    def test_is_resized_and_split(self):
+        dataset = datasets.load(
+            "two_sizes", self.folder, num_validation=6, image_size=12
+        )
+        self.assertEqual(dataset.spec.image_shape, (12, 12, 3))
+        self.assertEqual(dataset.spec.num_classes, 2)
+        self.assertLen(dataset.train, 30)
+        self.assertLen(dataset.test, 4)
+        for split in (dataset.train, dataset.validation, dataset.test):
+            brightness = split.images.mean(axis=(1, 2, 3))
+            self.assertAllEqual(brightness, 200 * split.labels)
+
+    def test_asks_for_a_size(self):
+        with self.assertRaisesRegex(InputError, "config.image_size"):
+            datasets.spec("two_sizes", self.folder)
+
+
+if __name__ == "__main__":
+    tf.test.main()

@@ -1,0 +1,422 @@
+"""Anybody's Keras classifier in the trainer, with the habits of Keras."""
+
+import pathlib
+import tempfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl.testing import parameterized
+from keras import layers
+
+from atat_tf.attacks import linf
+from atat_tf.defenses import atat
+from atat_tf.errors import InputError
+from atat_tf.models import classifiers, graphs
+from atat_tf.training import trainer
+from tests.support import toys
+
+_SHAPE, _CLASSES = (10, 8, 3), 4  # not square
+_PGD = linf.pgd(8 / 255, 4 / 255, 2)
+_ANY_LAYER = atat.ATAT(layers=(graphs.DEEPEST,))
+
+
+def _sequential(*ending, seed=1):
+    model = keras.Sequential(
+        [
+            keras.Input(_SHAPE),
+            layers.Conv2D(6, 3, activation="relu", name="low"),
+            layers.BatchNormalization(),
+            layers.Conv2D(6, 3, activation="relu", name="high"),
+            layers.GlobalAveragePooling2D(),
+            *(ending or [layers.Dense(_CLASSES)]),
+        ]
+    )
+    return toys.randomise(model, seed)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Block(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.convolution = layers.Conv2D(6, 3, name="inner")
+        self.norm = layers.BatchNormalization(name="inner_norm")
+
+    def call(self, x):
+        return keras.ops.relu(self.norm(self.convolution(x)))
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.stem = keras.Sequential(
+            [layers.Conv2D(6, 3, name="stem"), layers.ReLU(name="stem_relu")]
+        )
+        self.block = Block()
+        self.drop = layers.Dropout(0.5)
+        self.head = layers.Dense(_CLASSES, activation="softmax")
+
+    def call(self, images, training=None):
+        x = self.block(self.stem(images), training=training)
+        x = keras.ops.mean(x, axis=(1, 2))
+        return self.head(self.drop(x, training=training))
+
+
+def _subclassed(seed=1):
+    model = Subclassed()
+    model(np.zeros((1, *_SHAPE), np.float32))
+    return toys.randomise(model, seed)
+
+
+def _arrays(count=8, low=0.0, high=1.0):
+    draw = np.random.default_rng(0)
+    images = draw.uniform(low, high, (count, *_SHAPE)).astype(np.float32)
+    return images, (np.arange(count) % _CLASSES).astype(np.int64)
+
+
+def _trainer(student, teacher=None, attack=_PGD, defense=_ANY_LAYER):
+    built = trainer.AdversarialTrainer(student, defense, attack, teacher)
+    built.compile(keras.optimizers.SGD(0.1))
+    return built
+
+
+class UnrolledTest(parameterized.TestCase, tf.test.TestCase):
+    def test_a_flat_functional_model_stays(self):
+        model = toys.small_classifier()
+        self.assertIs(graphs.functional_model(model), model)
+
+    def test_subclassed(self):
+        """One graph: nested models are open, the weights are the same."""
+        model = _subclassed()
+        graph = graphs.functional_model(model)
+        names = [layer.name for layer in graph.layers]
+        self.assertContainsSubset({"stem", "stem_relu", "inner"}, names[:5])
+        self.assertIs(
+            graph.get_layer("inner").kernel, model.block.convolution.kernel
+        )
+        images, _ = _arrays()
+        self.assertAllClose(
+            graph(images, training=False), model(images, training=False), 1e-6
+        )
+
+    def test_nested_in_training_mode(self):
+        base = keras.Model(
+            inputs := keras.Input(_SHAPE),
+            layers.BatchNormalization(name="norm")(
+                layers.Conv2D(6, 3, name="maps")(inputs)
+            ),
+            name="base",
+        )
+        outer = keras.Input(_SHAPE)
+        x = base(layers.Rescaling(2.0)(outer), training=False)
+        x = layers.Dense(_CLASSES)(layers.GlobalAveragePooling2D()(x))
+        model = toys.randomise(keras.Model(outer, x))
+        graph = graphs.functional_model(model)
+        self.assertEqual(classifiers.attention_layer(graph), "norm")
+        images, _ = _arrays()
+        for training in (False, True):
+            self.assertAllClose(
+                graph(images, training=training),
+                model(images, training=training),
+                1e-5,
+            )
+
+    def test_a_mode_of_its_own_is_refused(self):
+        class Moody(Subclassed):
+            def call(self, images, training=None):
+                logits = super().call(images, training)
+                return 2.0 * logits if training else logits
+
+        model = Moody()
+        model(np.zeros((1, *_SHAPE), np.float32))
+        with self.assertRaisesRegex(InputError, "if training.*Moody"):
+            graphs.functional_model(model)
+
+    def test_tensorflow_functions_are_refused(self):
+        class Plain(Subclassed):
+            def call(self, images):
+                return super().call(tf.nn.relu(images))
+
+        model = Plain()
+        model(np.zeros((1, *_SHAPE), np.float32))
+        with self.assertRaisesRegex(InputError, "keras.ops.*Plain"):
+            graphs.functional_model(model)
+
+    def test_a_model_never_called_is_refused(self):
+        with self.assertRaisesRegex(InputError, "called once on images"):
+            graphs.functional_model(Subclassed())
+
+    def test_a_softmax_operation_is_taken_off(self):
+        inputs = keras.Input(_SHAPE)
+        x = layers.Dense(_CLASSES)(layers.Flatten()(inputs))
+        model = keras.Model(inputs, keras.ops.softmax(x))
+        logits = classifiers.logits_model(model)
+        images, _ = _arrays()
+        self.assertAllClose(tf.nn.softmax(logits(images)), model(images))
+
+
+class FitTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.named_parameters(
+        ("sequential", _sequential),
+        (
+            "softmax",
+            lambda seed: _sequential(
+                layers.Dense(_CLASSES, activation="softmax"), seed=seed
+            ),
+        ),
+        ("subclassed", _subclassed),
+    )
+    def test_atat(self, build):
+        student, teacher = build(seed=1), build(seed=2)
+        built = _trainer(student, teacher)
+        frozen = toys.values(teacher.variables)
+        before = toys.values(built.student.trainable_variables)
+        history = built.fit(*_arrays(), batch_size=4, epochs=1, verbose=0)
+        self.assertGreater(history.history["attention_transfer"][0], 0)
+        for old, new in zip(
+            frozen, toys.values(teacher.variables), strict=True
+        ):
+            self.assertAllEqual(old, new)
+        after = toys.values(built.student.trainable_variables)
+        self.assertNotAllEqual(before[0], after[0])
+
+
+@pytest.mark.long
+class ApplicationTest(tf.test.TestCase):
+    def test_an_application(self):
+        """keras.applications, nested as transfer learning has it."""
+
+        def build():
+            base = keras.applications.MobileNetV2(
+                (32, 32, 3), alpha=0.35, include_top=False, weights=None
+            )
+            inputs = keras.Input((32, 32, 3))
+            x = layers.GlobalAveragePooling2D()(base(inputs * 2.0 - 1.0))
+            return keras.Model(inputs, layers.Dense(3)(x))
+
+        student, teacher = build(), build()
+        teacher.set_weights(student.get_weights())
+        defense = atat.ATAT(layers=("block_12_add",))
+        with self.assertRaisesRegex(InputError, "block_12_add.*'nowhere'"):
+            _trainer(student, teacher, defense=atat.ATAT(layers=("nowhere",)))
+        built = _trainer(student, teacher, defense=defense)
+        images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
+        labels = np.array([[0, 0, 1]] * 2 + [[1, 0, 0]] * 2)  # one-hot
+        history = built.fit(images, labels, verbose=0)
+        self.assertTrue(np.isfinite(history.history["loss"][0]))
+
+
+class BoundsTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(((0, 255),), ((-1, 1),))
+    def test_another_range_is_the_same_training(self, bounds):
+        """A model of [low, high] behind its own rescaling, ε scaled with it,
+
+        takes the steps of the model of [0, 1]; uint8 images meet both.
+        """
+        low, high = bounds
+        width = high - low
+
+        def build(scaled):
+            inputs = keras.Input(_SHAPE)
+            x = inputs
+            if scaled:
+                x = layers.Rescaling(1 / width, -low / width)(x)
+            x = layers.Conv2D(6, 3, activation="relu", name="maps")(x)
+            x = layers.GlobalAveragePooling2D()(x)
+            return toys.randomise(
+                keras.Model(inputs, layers.Dense(_CLASSES)(x))
+            )
+
+        images = np.random.default_rng(0).integers(
+            0, 256, (8, *_SHAPE), np.uint8
+        )
+        labels = _arrays()[1]
+        floats = (images / 255 * width + low).astype(np.float32)
+        # FGSM: no random start, whose draws scale with rounding.
+        runs = (
+            (False, linf.fgsm(8 / 255), images),
+            (True, linf.fgsm(8 / 255 * width, bounds=bounds), images),
+            (True, linf.fgsm(8 / 255 * width, bounds=bounds), floats),
+        )
+        kernels = []
+        for scaled, attack, pixels in runs:
+            built = _trainer(
+                build(scaled), None, attack, atat.AdversarialTraining()
+            )
+            built.fit(pixels, labels, verbose=0, shuffle=False)
+            kernels.append(built.student.get_weights()[0])
+        self.assertAllClose(kernels[0], kernels[1], 1e-4, 1e-5)
+        self.assertAllClose(kernels[1], kernels[2], 1e-4, 1e-5)
+
+    def test_pgd_stays_in_ball_and_box_of_its_unit(self):
+        images = tf.constant(_arrays(low=0, high=255)[0])
+        model = _sequential()
+        attack = linf.pgd(8, 2, 3, bounds=(0, 255))
+        adversarial = attack(
+            toys.inference(model), images, _arrays()[1], toys.seeds(8)
+        ).numpy()
+        self.assertLessEqual(np.abs(adversarial - images).max(), 8 + 1e-4)
+        self.assertGreater(np.abs(adversarial - images).max(), 7)
+        self.assertAllInRange(adversarial, 0, 255)
+
+    def test_an_epsilon_of_another_unit_is_warned_of(self):
+        with self.assertWarnsRegex(UserWarning, "tenth of a gray level"):
+            _trainer(
+                _sequential(),
+                None,
+                linf.pgd(8 / 255, 2 / 255, 1, bounds=(0, 255)),
+                atat.AdversarialTraining(),
+            )
+
+    @parameterized.parameters(
+        ((0, 1), 255.0, "pixels from 0 to 1"),
+        ((0, 255), 1.0, "pixels from 0 to 255"),
+    )
+    def test_pixels_of_another_range_are_refused(self, bounds, high, pattern):
+        attack = linf.pgd(0.5, 0.5, 1, bounds=bounds)
+        built = _trainer(
+            _sequential(), None, attack, atat.AdversarialTraining()
+        )
+        arrays = _arrays(high=high)
+        data = tf.data.Dataset.from_tensor_slices(arrays).batch(4)
+        for arguments in (arrays, (data,)):
+            with self.assertRaisesRegex(InputError, pattern):
+                built.fit(*arguments, verbose=0)
+
+
+class KerasHabitsTest(tf.test.TestCase):
+    def test_callbacks_and_what_they_save(self):
+        folder = pathlib.Path(tempfile.mkdtemp())
+        built = _trainer(_sequential(seed=1), _sequential(seed=2))
+        rates = keras.callbacks.LearningRateScheduler(lambda e, r: r / (e + 1))
+        callbacks = [
+            keras.callbacks.ModelCheckpoint(folder / "{epoch}.keras"),
+            keras.callbacks.ModelCheckpoint(
+                folder / "best.weights.h5",
+                save_weights_only=True,
+                save_best_only=True,
+            ),
+            keras.callbacks.EarlyStopping(
+                patience=1, restore_best_weights=True
+            ),
+            keras.callbacks.ReduceLROnPlateau(),
+            rates,
+        ]
+        data = tf.data.Dataset.from_tensor_slices(_arrays()).batch(4)
+        history = built.fit(
+            data.repeat(),
+            steps_per_epoch=2,
+            epochs=2,
+            validation_data=data,
+            callbacks=callbacks,
+            verbose=0,
+        ).history
+        self.assertAllClose(history["learning_rate"], [0.1, 0.05])
+        # Cross-entropy under attack, not a zero that nothing can fall below.
+        self.assertGreater(min(history["val_loss"]), 0.1)
+        self.assertNotIn("val_attention_transfer", history)
+        saved = keras.saving.load_model(folder / "2.keras", safe_mode=True)
+        images, _ = _arrays()
+        self.assertEqual(saved(images).shape, (8, _CLASSES))
+        built.load_weights(folder / "best.weights.h5")
+        best = np.argmin(history["val_loss"])
+        loss = built.evaluate(data, verbose=0, return_dict=True)["loss"]
+        self.assertAllClose(loss, history["val_loss"][best], 1e-5)
+
+    def test_save_export_and_load(self):
+        folder = pathlib.Path(tempfile.mkdtemp())
+        built = _trainer(_subclassed(seed=1), _subclassed(seed=2))
+        built.save(folder / "student.keras")
+        built.export(folder / "student", verbose=False)
+        images, _ = _arrays()
+        expected = built.student(images, training=False)
+        loaded = keras.saving.load_model(folder / "student.keras")
+        self.assertAllClose(loaded(images, training=False), expected, 1e-6)
+        served = tf.saved_model.load(folder / "student")
+        self.assertAllClose(served.serve(images), expected, 1e-5, 1e-6)
+
+    def test_class_weights_are_sample_weights(self):
+        images, labels = _arrays()
+        weights = {0: 2.0, 1: 0.0, 2: 1.0, 3: 0.5}
+        seen = []
+        for given in (
+            {"class_weight": weights},
+            {"sample_weight": np.array([weights[c] for c in labels])},
+        ):
+            built = _trainer(
+                _sequential(), None, _PGD, atat.AdversarialTraining()
+            )
+            logs = built.fit(images, labels, verbose=0, shuffle=False, **given)
+            seen.append((logs.history["loss"], built.student.get_weights()[0]))
+        self.assertAllClose(seen[0][0], seen[1][0], 1e-6)
+        self.assertAllClose(seen[0][1], seen[1][1], 1e-6, 1e-7)
+
+    def test_a_loss_in_compile_is_refused(self):
+        built = _trainer(_sequential(), _sequential(seed=2))
+        for name in ("loss", "metrics"):
+            with self.assertRaisesRegex(InputError, f"no {name} in compile"):
+                built.compile("sgd", **{name: ["mse"]})
+
+
+class _Rounded(layers.Layer):
+    def call(self, x):
+        return tf.round(255 * x) / 255
+
+
+class _Noisy(layers.Layer):
+    def call(self, x):
+        return x + tf.random.normal(tf.shape(x))
+
+
+class _Probabilities(layers.Layer):
+    def call(self, x):
+        return tf.nn.softmax(x)
+
+
+class RefusedTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        (_Rounded, None, "a gradient from the logits"),
+        (_Noisy, None, "random layer is active"),
+        (None, _Probabilities, "after a softmax"),
+    )
+    def test_before_training_starts(self, first, last, pattern):
+        x = inputs = keras.Input(_SHAPE)
+        if first:
+            x = first()(x)
+        x = layers.Conv2D(4, 3, name="maps")(x)
+        x = layers.Dense(_CLASSES)(layers.GlobalAveragePooling2D()(x))
+        if last:
+            x = last()(x)
+        with self.assertRaisesRegex(InputError, pattern):
+            _trainer(keras.Model(inputs, x), None, _PGD, atat.Standard())
+
+    def test_labels_that_are_no_classes(self):
+        images, labels = _arrays()
+        built = _trainer(_sequential(), None, None, atat.Standard())
+        with self.assertRaisesRegex(InputError, "0 to 3.*largest=4"):
+            built.fit(images, labels + 1, verbose=0)
+        with self.assertRaisesRegex(InputError, "one-hot labels of 4"):
+            built.fit(images, np.eye(5)[labels], verbose=0)
+        with self.assertRaisesRegex(InputError, r"images of \(10, 8, 3\)"):
+            built.fit(images[:, :8], labels, verbose=0)
+        with self.assertRaisesRegex(InputError, "0 to 3.*largest=4"):
+            built.fit(
+                images, labels, validation_data=(images, labels + 1), verbose=0
+            )
+
+    def test_a_teacher_that_is_the_student(self):
+        model = _sequential()
+        with self.assertRaisesRegex(InputError, "weights of its own"):
+            _trainer(model, model)
+
+    def test_a_teacher_of_other_maps(self):
+        inputs = keras.Input(_SHAPE)
+        x = layers.Conv2D(4, 3, strides=2)(inputs)
+        x = layers.Dense(_CLASSES)(layers.GlobalAveragePooling2D()(x))
+        with self.assertRaisesRegex(InputError, "one shape at 'deepest'"):
+            _trainer(_sequential(), keras.Model(inputs, x))
+
+
+if __name__ == "__main__":
+    tf.test.main()

@@ -1,0 +1,116 @@
+"""The archive of a run: small, whole, and as good as the run it is of."""
+
+import shutil
+
+from absl.testing import absltest
+
+from atat_tf.errors import InputError
+from atat_tf.evaluation import evaluate_run, ledger
+from atat_tf.reports import archiving, model_card
+from atat_tf.reports.tables import records as table_records
+from atat_tf.runs import folder as run_folder
+from tests.reports.page import report_runs
+from tests.reports.tables import table_runs
+
+
+class ArchivingTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = table_runs.temporary_folder(self)
+        self.run = self.folder / "run"
+        shutil.copytree(report_runs.evaluated(), self.run)
+        for path in (self.run, self.run / "teacher"):
+            rows = [{"epoch": 1, "validation_clean_accuracy": 0.5}]
+            run_folder.write_metrics(path, rows * 3)
+            values = run_folder.read_json(path / run_folder.CONFIG)
+            values["num_epochs"] = 3
+            run_folder.write_json(path / run_folder.CONFIG, values)
+        (self.run / "checkpoints").mkdir()
+        (self.run / "model.keras").write_bytes(b"of a run with --model")
+        (self.run / "last.weights.h5").write_bytes(b"large")
+
+    def test_what_is_kept_and_what_is_left(self):
+        output = self.folder / "new" / "archive"
+        sizes = archiving.archive(self.run, output)
+        kept = {
+            "config.json",
+            "metrics.jsonl",
+            "results.json",
+            "best.weights.h5",
+            "model.keras",
+            "ledger.jsonl.xz",
+            "MODEL_CARD.md",
+            "teacher/config.json",
+            "teacher/metrics.jsonl",
+            "teacher/best.weights.h5",
+            "teacher/MODEL_CARD.md",
+        }
+        self.assertEqual(set(sizes), kept)
+        there = {p for p in output.rglob("*") if p.is_file()}
+        self.assertEqual(there, {output / name for name in kept})
+        for name, size in sizes.items():
+            self.assertEqual((output / name).stat().st_size, size)
+
+    def test_its_evaluation_takes_every_verdict_from_the_packed_ledger(self):
+        output = self.folder / "archive"
+        archiving.archive(self.run, output)
+        before = run_folder.read_json(self.run / run_folder.RESULTS)
+        (output / run_folder.RESULTS).unlink()
+        evaluate_run.evaluate_run(
+            output, list(report_runs.COLUMNS), report_runs.NUM_IMAGES
+        )
+        after = run_folder.read_json(output / run_folder.RESULTS)
+        self.assertEqual(after["accuracy"], before["accuracy"])
+        self.assertFalse((output / ledger.FILE).exists())
+
+    def test_in_place_and_again(self):
+        lines = (self.run / ledger.FILE).read_bytes()
+        first = archiving.archive(self.run, self.run)
+        self.assertEqual(archiving.archive(self.run, self.run), first)
+        self.assertEqual((self.run / ledger.FILE).read_bytes(), lines)
+        self.assertTrue((self.run / "last.weights.h5").exists())
+
+    def test_the_card_has_the_figures_of_the_results(self):
+        archiving.archive(self.run, self.run)
+        card = (self.run / model_card.FILE).read_text()
+        accuracy = run_folder.read_json(self.run / "results.json")["accuracy"]
+        for name, column in (("clean", "clean"), ("fgsm", "fgsm@0.5/255")):
+            right = round(report_runs.NUM_IMAGES * accuracy[column])
+            percent = f"{100 * accuracy[column]:.2f}"
+            self.assertRegex(
+                card, rf"(?i)\| {name}.* \| 40 \| {right} \| {percent} \|"
+            )
+        self.assertIn("ε = 8/255", card)
+        card = (self.run / "teacher" / model_card.FILE).read_text()
+        self.assertIn("Not run.", card)
+
+    def test_the_card_counts_a_tables_columns_in_the_ledger(self):
+        mark = evaluate_run.open_run(self.run, 40).ledger.identity
+        part = {"num_images": 40, "identity": mark, "columns": {"clean": []}}
+        facts = {"data": "some", "commit": "c0ffee", "hardware": "an abacus"}
+        table_records.add(self.run, "frozen", [part], facts)
+        sizes = archiving.archive(self.run, self.folder / "archive")
+        self.assertIn("evaluation_frozen.json", sizes)
+        card = (self.folder / "archive" / model_card.FILE).read_text()
+        self.assertIn("Counted from the ledger", card)
+        self.assertIn("commit c0ffee; an abacus.", card)
+        self.assertIn(mark["weights"], card)
+        self.assertNotIn("FGSM", card)
+
+    def test_a_run_that_is_not_over_is_refused(self):
+        run_folder.write_metrics(self.run, [{"epoch": 1}])
+        (self.run / run_folder.RESULTS).unlink()
+        with self.assertRaisesRegex(InputError, "3 epochs are over.*epochs=1"):
+            archiving.archive(self.run, self.folder / "archive")
+        self.assertFalse((self.folder / "archive").exists())
+
+    def test_another_runs_archive_is_not_overwritten(self):
+        output = run_folder.create(self.folder / "archive")
+        run_folder.write_json(output / "config.json", {"seed": 1})
+        with self.assertRaisesRegex(InputError, "archive of the same run"):
+            archiving.archive(self.run, output)
+        self.assertEqual([p.name for p in output.iterdir()], ["config.json"])
+
+
+if __name__ == "__main__":
+    absltest.main()

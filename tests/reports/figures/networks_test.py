@@ -1,0 +1,166 @@
+"""Networks and pictures to draw, and the sentences about what is not there."""
+
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+from PIL import Image
+
+from atat_tf.data import datasets
+from atat_tf.errors import InputError
+from atat_tf.reports.figures import networks, pictures
+from atat_tf.runs import folder as run_folder
+from tests.support import toys, untrained_runs
+
+
+class RunsTest(tf.test.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        folder = pathlib.Path(cls.get_temp_dir(cls()))
+        cls.atat = untrained_runs.write(folder / "atat")
+        untrained_runs.write(folder / "atat/teacher", "standard", 1)
+        cls.at = untrained_runs.write(folder / "at", "at", 2)
+
+    def test_a_run_is_a_source(self):
+        source = networks.load(str(self.atat))
+        self.assertEqual(source.title, "ATAT")
+        self.assertEqual(source.layer, "features")
+        self.assertEqual(source.class_names, tuple("0123456789"))
+        self.assertEqual(source.image_shape, (32, 32, 3))
+        self.assertEqual(source.watermark, "")
+        self.assertRegex(source.origin, "atat best sha256:[0-9a-f]{12}$")
+
+    def test_a_layer_that_does_not_exist_lists_those_that_do(self):
+        with self.assertRaisesRegex(
+            InputError, "stem, .*features. Received: 'featrues'"
+        ):
+            networks.load(str(self.at), layer="featrues")
+
+    def test_names_that_are_nothing(self):
+        with self.assertRaisesRegex(InputError, "Did you mean 'ResNet50'"):
+            networks.load("ResNet5")
+        with self.assertRaisesRegex(InputError, "a .keras file"):
+            networks.load("none.keras")
+        with self.assertRaisesRegex(InputError, "run folder with config.json"):
+            networks.load(self.get_temp_dir())
+        with self.assertRaisesRegex(InputError, "Did you mean 'best'"):
+            networks.load_all([str(self.at)], "bset")
+        with self.assertRaisesRegex(InputError, "at least one network"):
+            networks.load_all([])
+
+    def test_equal_titles_are_told_apart(self):
+        name = str(self.at)
+        titles = [s.title for s in networks.load_all([name, name])]
+        self.assertEqual(titles, [f"AT ({name})"] * 2)
+
+    def test_the_raw_network_is_the_standard_one(self):
+        atat, at = str(self.atat), str(self.at)
+        teacher = str(self.atat / "teacher")
+        raw = networks.with_raw
+        self.assertEqual(raw([at, atat]), [teacher, at, atat])
+        self.assertEqual(raw([at, teacher]), [teacher, at])
+        with self.assertRaisesRegex(InputError, "Standard run among"):
+            raw([at])
+
+    def test_pictures_of_test_images(self):
+        dataset = datasets.load("digits")
+        (picture,) = pictures.from_test(dataset, [5])
+        self.assertAllEqual(picture.pixels, dataset.test.images[5])
+        self.assertEqual(picture.class_name, str(dataset.test.labels[5]))
+        self.assertEqual(picture.at((16, 16, 1)).shape, (16, 16, 1))
+        with self.assertRaisesRegex(InputError, "from 0 to 359.*index=360"):
+            pictures.from_test(dataset, [360])
+
+    def test_first_right_pictures_are_right_for_every_network(self):
+        dataset = datasets.load("digits")
+        sources = networks.load_all([str(self.atat), str(self.at)])
+        images = dataset.test.images / np.float32(255)
+        right = [
+            np.argmax(source.classifier(images, training=False), -1)
+            == dataset.test.labels
+            for source in sources
+        ]
+        for asked in ([0], [1], [0, 1]):
+            of_all = np.flatnonzero(np.all([right[i] for i in asked], 0))
+            chosen = [sources[i] for i in asked]
+            if len(of_all):
+                found = pictures.first_right(chosen, dataset, 2)
+                indices = [picture.index for picture in found]
+                self.assertEqual(indices, of_all[:2].tolist())
+            else:
+                with self.assertRaisesRegex(InputError, "all networks"):
+                    pictures.first_right(chosen, dataset, 2)
+        self.assertTrue(right[0].any())
+
+
+class OthersTest(tf.test.TestCase):
+    def test_an_application_reads_pixels_from_0_to_1(self):
+        source = networks.load("MobileNetV2", "none")
+        self.assertEqual(source.watermark, "untrained")
+        self.assertEqual(source.title, "MobileNetV2")
+        self.assertEqual(source.image_shape, (224, 224, 3))
+        images = np.random.default_rng(0).uniform(size=(1, 224, 224, 3))
+        logits = source.classifier(images.astype(np.float32))
+        # The same weights under Keras' own preprocessing of 0..255.
+        bare = keras.applications.MobileNetV2(
+            weights=None, classifier_activation=None
+        )
+        bare.set_weights(source.classifier.get_weights())
+        prepared = keras.applications.mobilenet_v2.preprocess_input(
+            255 * images.astype(np.float32)
+        )
+        self.assertAllClose(logits, bare(prepared), 1e-4, 1e-5)
+
+    def test_weights_that_are_not_there(self):
+        with self.assertRaisesRegex(InputError, "--weights=none.*'no.h5'"):
+            networks.load("MobileNetV2", "no.h5")
+
+    def test_a_keras_file_takes_the_classes_of_the_data(self):
+        path = str(pathlib.Path(self.get_temp_dir()) / "toy.keras")
+        toys.small_classifier().save(path)
+        (source,) = networks.load_all([path])
+        self.assertEqual(source.class_names[1], "class 1")
+        spec = datasets.Spec(5, toys.IMAGE_SHAPE)
+        empty = datasets.Split(np.zeros((0, *toys.IMAGE_SHAPE)), np.zeros(0))
+        data = datasets.Dataset("", spec, tuple("abcde"), "", *[empty] * 3)
+        (named,) = networks.with_classes([source], data)
+        self.assertEqual(named.class_names, tuple("abcde"))
+        with self.assertRaisesRegex(InputError, "--images, --dataset or a run"):
+            pictures.load_dataset(source)
+
+    def test_a_network_without_maps_and_a_broken_file_are_refused(self):
+        folder = pathlib.Path(self.get_temp_dir())
+        inputs = keras.Input((8, 8, 3))
+        outputs = layers.Dense(3)(layers.Flatten()(inputs))
+        keras.Model(inputs, outputs).save(folder / "flat.keras")
+        with self.assertRaisesRegex(InputError, "spatial maps"):
+            networks.load(str(folder / "flat.keras"))
+        (folder / "torn.keras").write_bytes(b"PK")
+        with self.assertRaisesRegex(InputError, "a Keras model in"):
+            networks.load(str(folder / "torn.keras"))
+
+    def test_pictures_of_files_at_each_networks_size(self):
+        path = pathlib.Path(self.get_temp_dir()) / "a.png"
+        Image.new("L", (20, 30), 7).save(path)
+        (picture,) = pictures.from_files([path])
+        self.assertIsNone(picture.class_name)
+        self.assertAllEqual(picture.at((8, 8, 3)), np.full((8, 8, 3), 7))
+        self.assertEqual(picture.preview().shape, (224, 224, 3))
+
+    def test_caption_names_command_weights_seed_and_commit(self):
+        source = networks.Source("AT", None, "", (), "", "runs/at best")
+        self.assertEqual(
+            networks.caption("python x", [source], 3).splitlines(),
+            [
+                "python x",
+                "AT: runs/at best",
+                f"seed 3, commit {run_folder.commit()}",
+            ],
+        )
+
+
+if __name__ == "__main__":
+    tf.test.main()

@@ -1,0 +1,259 @@
+"""The report in headless Chromium: works, by keyboard too, and can be read."""
+
+import functools
+import os
+import pathlib
+import shutil
+import tempfile
+
+import pytest
+from absl.testing import absltest, parameterized
+from playwright import sync_api
+
+from atat_tf.reports.page import page as report_page
+from tests.reports.page import report_runs
+
+_DESKTOP = {"width": 1280, "height": 900}
+_PHONE = {"width": 360, "height": 740}
+_NUM_IMAGES = 48
+
+# Everything that the Tab key should reach, in order.
+_FOCUSABLE = """() => [...document.querySelectorAll(
+    'a[href], button, select, input, summary, [tabindex="0"]')]
+  .filter((e) => e.checkVisibility())
+  .map((e, i) => (e.dataset.order = i))"""
+
+# WCAG 2.2, success criterion 1.4.3: texts whose contrast to what lies behind
+# is below 4.5, or 3 for large ones.
+_TOO_FAINT = """() => {
+  const parsed = (colour) => {
+    const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
+    return {rgb: [r, g, b], a};
+  };
+  const over = (top, below) =>
+    top.rgb.map((v, i) => top.a * v + (1 - top.a) * below[i]);
+  const luminance = (rgb) => {
+    const [r, g, b] = rgb.map((v) => v / 255).map((v) =>
+      v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (element) => {
+    const layers = [];
+    for (let e = element; e; e = e.parentElement) {
+      layers.push(parsed(getComputedStyle(e).backgroundColor));
+    }
+    return layers.reverse().reduce((below, top) => over(top, below),
+      matchMedia('(prefers-color-scheme: dark)').matches
+        ? [18, 18, 18] : [255, 255, 255]);
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const faint = [], seen = new Set();
+  let count = 0;
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || seen.has(element)
+        || !element.checkVisibility()
+        || ['SCRIPT', 'STYLE'].includes(element.tagName)) continue;
+    seen.add(element);
+    count += 1;
+    const style = getComputedStyle(element);
+    const inDrawing = element.namespaceURI.endsWith('svg');
+    const below = ground(element);
+    const ink = over(parsed(inDrawing ? style.fill : style.color), below);
+    const both = [luminance(ink), luminance(below)];
+    const [low, high] = both.sort((a, b) => a - b);
+    const contrast = (high + 0.05) / (low + 0.05);
+    const size = parseFloat(style.fontSize);
+    const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+    if (contrast < (large ? 3 : 4.5)) {
+      faint.push([element.tagName, element.className,
+        walker.currentNode.data.trim().slice(0, 30), contrast]);
+    }
+  }
+  return {count, faint};
+}"""
+
+# Shown tiles, by the numbers of their images.
+_SHOWN = """() => [...document.querySelectorAll('.tile')]
+  .filter((tile) => tile.checkVisibility())
+  .map((tile) => Number(tile.id.slice(6)))"""
+
+
+@functools.cache
+def _page_file():
+    """Returns the file of a report."""
+    text = report_page.page(report_runs.evaluated(), None, _NUM_IMAGES)
+    path = pathlib.Path(tempfile.mkdtemp()) / "report.html"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _chromium(playwright):
+    """Returns a Chromium that is installed here, or None."""
+    own = playwright.chromium.executable_path
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    found = [own if os.path.exists(own) else None, *map(shutil.which, names)]
+    return next(filter(None, found), None)
+
+
+@pytest.mark.long
+class BrowserTest(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        playwright = self.enter_context(sync_api.sync_playwright())
+        path = _chromium(playwright)
+        if path is None:
+            self.skipTest(
+                "there is no Chromium: `apt-get install chromium` or "
+                "`playwright install chromium` brings one"
+            )
+        # Chromium's sandbox refuses to work for root.
+        words = ["--no-sandbox"] if os.geteuid() == 0 else []
+        self.browser = playwright.chromium.launch(
+            executable_path=path, args=words
+        )
+        self.addCleanup(self.browser.close)
+        self.problems, self.requests = [], []
+
+    def _open(self, viewport=_DESKTOP, scheme="light", **kwargs):
+        """Returns the report's page, offline; what goes wrong is kept."""
+        context = self.browser.new_context(
+            viewport=viewport, color_scheme=scheme, offline=True, **kwargs
+        )
+        page = context.new_page()
+        page.on("console", lambda message: self.problems.append(message.text))
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on(
+            "request", lambda request: self.requests.append(request.url[:60])
+        )
+        page.goto(_page_file().as_uri())
+        return page
+
+    def _values(self, page, attribute):
+        """Returns {image's number: a tile's attribute}."""
+        return {
+            number: page.get_attribute(f"#image-{number}", attribute)
+            for number in range(_NUM_IMAGES)
+        }
+
+    def test_it_says_nothing_and_asks_for_nothing(self):
+        page = self._open()
+        page.click("#all-maps")
+        page.wait_for_timeout(200)
+        self.assertEmpty(self.problems)
+        outside = [u for u in self.requests if not u.startswith("data:")]
+        self.assertEqual(outside, [_page_file().as_uri()[:60]])
+        broken = page.evaluate(
+            "[...document.images].filter((i) => !i.naturalWidth).length"
+        )
+        self.assertEqual(broken, 0)
+
+    def test_filters(self):
+        page = self._open()
+        classes = self._values(page, "data-class")
+        verdicts = self._values(page, "data-verdict-1")
+        everything = list(range(_NUM_IMAGES))
+        self.assertEqual(page.evaluate(_SHOWN), everything)
+
+        page.select_option("#filter-verdict-1", "broken")
+        broken = [n for n in everything if verdicts[n] == "broken"]
+        self.assertBetween(len(broken), 2, _NUM_IMAGES - 1)
+        self.assertEqual(page.evaluate(_SHOWN), broken)
+        self.assertEqual(
+            page.inner_text("#count"), f"{len(broken)} of 48 images"
+        )
+
+        label = classes[broken[0]]
+        page.select_option("#filter-class", label)
+        both = [n for n in broken if classes[n] == label]
+        self.assertLess(len(both), len(broken))
+        self.assertEqual(page.evaluate(_SHOWN), both)
+
+        page.click("button[type=reset]")
+        page.wait_for_function(
+            "document.getElementById('count').textContent.startsWith('48')"
+        )
+        self.assertEqual(page.evaluate(_SHOWN), everything)
+        self.assertEmpty(self.problems)
+
+    def test_tab_reaches_every_control_and_reveals_every_map(self):
+        page = self._open()
+        expected = page.evaluate(_FOCUSABLE)
+        self.assertGreater(len(expected), _NUM_IMAGES + 10)
+        reached, shown, hidden = [], 0, []
+        for _ in expected:
+            page.keyboard.press("Tab")
+            order, opacity, outline, others = page.evaluate(
+                """() => {
+                  const e = document.activeElement, map = e.querySelector(
+                    ':scope.reveal .map');
+                  const opacity = (m) => getComputedStyle(m).opacity;
+                  return [Number(e.dataset.order), map && opacity(map),
+                    getComputedStyle(e).outlineStyle,
+                    [...document.querySelectorAll('.reveal .map')]
+                      .filter((m) => opacity(m) > 0).length];
+                }"""
+            )
+            reached.append(order)
+            self.assertEqual(outline, "solid", order)  # focus can be seen
+            shown += opacity == "0.65"
+            hidden.append(others == (2 if opacity else 0))
+        self.assertEqual(reached, expected)
+        self.assertEqual(shown, _NUM_IMAGES)
+        self.assertTrue(all(hidden))
+
+    def test_a_map_is_revealed_by_pointing_and_kept_by_pressing(self):
+        page = self._open()
+        opacity = (
+            "getComputedStyle(document.querySelector('#image-3 .map')).opacity"
+        )
+        self.assertEqual(page.evaluate(opacity), "0")
+        page.hover("#image-3 .reveal")
+        self.assertEqual(page.evaluate(opacity), "0.65")
+        page.hover("h1")
+        self.assertEqual(page.evaluate(opacity), "0")
+        for pressed, expected in (("true", "0.65"), ("false", "0")):
+            page.focus("#image-3 .reveal")
+            page.keyboard.press("Enter")
+            page.focus("#filter-class")
+            self.assertEqual(
+                page.get_attribute("#image-3 .reveal", "aria-pressed"), pressed
+            )
+            self.assertEqual(page.evaluate(opacity), expected)
+
+    @parameterized.product(
+        viewport=(_DESKTOP, _PHONE), scheme=("light", "dark")
+    )
+    def test_it_can_be_read(self, viewport, scheme):
+        page = self._open(viewport, scheme)
+        page.evaluate(
+            "document.querySelectorAll('details').forEach(d => d.open = true)"
+        )
+        found = page.evaluate(_TOO_FAINT)
+        self.assertGreater(found["count"], 300)
+        self.assertEmpty(found["faint"])
+        # The page itself never scrolls sideways; wide tables do in their box.
+        wide, screen = page.evaluate(
+            "[document.documentElement.scrollWidth, innerWidth]"
+        )
+        self.assertLessEqual(wide, screen)
+        name = f"{viewport['width']}-{scheme}.png"
+        path = pathlib.Path(tempfile.mkdtemp()) / name
+        page.screenshot(path=path, full_page=True)
+        print(f"screenshot: {path}")
+        self.assertGreater(path.stat().st_size, 20_000)
+
+    def test_a_faint_text_would_be_found(self):
+        page = self._open()
+        page.evaluate("document.querySelector('h1').style.color = '#bbb'")
+        found = page.evaluate(_TOO_FAINT)
+        self.assertEqual([tag for tag, *_ in found["faint"]], ["H1"])
+
+    def test_without_scripts_all_images_are_there(self):
+        page = self._open(java_script_enabled=False)
+        self.assertTrue(page.is_visible("#image-47"))
+        self.assertFalse(page.is_visible("#filters"))
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,363 @@
+"""The report's page: closed, escaped, self-contained, as the ledger says."""
+
+import collections
+import dataclasses
+import html
+import html.parser
+import json
+import os
+import pathlib
+import re
+import resource
+import shutil
+import sys
+import tempfile
+from unittest import mock
+
+import numpy as np
+from absl.testing import absltest
+
+from atat_tf.data import datasets
+from atat_tf.errors import InputError
+from atat_tf.reports.page import page as report_page
+from atat_tf.runs import folder as run_folder
+from tests.reports.page import report_runs
+from tests.support import runs
+
+_VOID = {"meta", "link", "img", "br", "input"}
+
+
+class _Parsed(html.parser.HTMLParser):
+    """Every element with its attributes, and the text outside of scripts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.texts = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        names = [name for name, _ in attributes]
+        if len(set(names)) != len(names):
+            raise AssertionError(f"an attribute twice: {tag} {names}")
+        self.elements.append((tag, dict(attributes)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            raise AssertionError(f"</{tag}> closes what is not open")
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.texts.append(data)
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+def _ledger_words(workdir, attack_count):
+    """Returns {index: word} after the first so many columns' attacks."""
+    results = json.loads((workdir / "results.json").read_text())
+    column = list(results["accuracy"])[attack_count]
+    attacks = results["attacks"][column]
+    words = {}
+    for text in (workdir / "ledger.jsonl").read_text().splitlines():
+        line = json.loads(text)
+        if line["attack"] == "none" and line["broken"]:
+            words[line["index"]] = "wrong"
+        elif line["attack"] in attacks:
+            words[line["index"]] = "broken" if line["broken"] else "stands"
+    return words
+
+
+class PageTest(absltest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.workdir = report_runs.evaluated()
+        cls.page = report_page.page(cls.workdir, None, 48)
+        cls.parsed = _Parsed(cls.page)
+
+    def test_every_element_is_closed_and_every_id_is_one(self):
+        self.assertEmpty(self.parsed.open)
+        ids = [a["id"] for _, a in self.parsed.elements if "id" in a]
+        self.assertGreater(len(ids), 50)
+        counts = collections.Counter(ids)
+        self.assertEqual(set(counts.values()), {1}, counts.most_common(3))
+        for _, attributes in self.parsed.elements:
+            if "aria-labelledby" in attributes:
+                self.assertIn(attributes["aria-labelledby"], counts)
+            if attributes.get("href", "").startswith("#"):
+                self.assertIn(attributes["href"][1:], counts)
+
+    def test_nothing_comes_from_outside(self):
+        self.assertNotRegex(self.page, r"https?://|@import|url\(|<base|srcset")
+        for _, attributes in self.parsed.elements:
+            source = attributes.get("src", "data:")
+            self.assertTrue(source.startswith("data:"), source[:60])
+        self.assertEqual(
+            [a["href"] for a in self.parsed.of("link")], ["data:,"]
+        )
+        self.assertLen(self.parsed.of("script"), 1)
+        self.assertNotIn("src", self.parsed.of("script")[0])
+
+    def test_every_picture_and_control_has_words(self):
+        pictures = self.parsed.of("img")
+        self.assertGreater(len(pictures), 4 * 48)
+        for attributes in pictures:
+            self.assertIn("alt", attributes)
+        for attributes in self.parsed.of("button"):
+            if "reveal" in attributes.get("class", ""):
+                self.assertRegex(attributes["aria-label"], "Attention on image")
+        for attributes in self.parsed.of("svg"):
+            self.assertTrue({"aria-label", "aria-hidden"} & attributes.keys())
+
+    def test_filters_say_what_the_ledger_says(self):
+        tiles = [a for a in self.parsed.of("li") if a.get("class") == "tile"]
+        self.assertLen(tiles, 48)
+        labels = datasets.load("digits").test.labels
+        seen = set()
+        for number, column in enumerate(report_runs.COLUMNS[1:]):
+            words = _ledger_words(self.workdir, number + 1)
+            for index, tile in enumerate(tiles):
+                self.assertEqual(tile["id"], f"image-{index}")
+                self.assertEqual(tile["data-class"], str(labels[index]))
+                # The run was evaluated on 40 images.
+                word = words.get(index, "not run")
+                said = tile[f"data-verdict-{number}"]
+                self.assertEqual(said, word, (column, index))
+                seen.add(said)
+        self.assertEqual(seen, {"stands", "broken", "wrong", "not run"})
+
+    def test_every_filter_has_an_option_for_every_value(self):
+        filters = [a["data-filter"] for a in self.parsed.of("select")]
+        self.assertEqual(filters, ["class", "verdict-0", "verdict-1"])
+        options = [a["value"] for a in self.parsed.of("option")]
+        for filtered in filters:
+            values = {
+                a[f"data-{filtered}"]
+                for a in self.parsed.of("li")
+                if f"data-{filtered}" in a
+            }
+            self.assertContainsSubset(values, options)
+
+    def test_accuracies_and_confusion_agree_with_results_json(self):
+        results = json.loads((self.workdir / "results.json").read_text())
+        shown = [f"{100 * a:.2f}" for a in results["accuracy"].values()]
+        self.assertIn(f"ATAT {' '.join(shown)}", self.parsed.text)
+        found = re.search(
+            r'<table class="matrix">.*?</table>', self.page, re.DOTALL
+        )[0]
+        cells = re.findall(r'<td class="shade-\d( diagonal)?">(\d+)<', found)
+        counts = np.array([int(count) for _, count in cells])
+        self.assertEqual(counts.sum(), report_runs.NUM_IMAGES)
+        right = sum(int(count) for diagonal, count in cells if diagonal)
+        least = min(results["accuracy"].values())
+        self.assertEqual(right, round(least * report_runs.NUM_IMAGES))
+
+    def test_the_folders_name_is_escaped(self):
+        self.assertIn(
+            html.escape(report_runs.FOLDER, quote=False)[:12], self.page
+        )
+        self.assertNotIn("<b>", self.page)
+        self.assertIn(str(self.workdir), self.parsed.text)
+
+    def test_what_was_not_run_says_how(self):
+        self.assertIn("--checklist", self.parsed.text)
+        self.assertIn("the teacher was not evaluated", self.parsed.text)
+
+    def test_a_checklist(self):
+        workdir = self._copy()
+        point = {
+            "name": "steps",
+            "compared": "what <twice> the steps take away",
+            "verdict": "FAIL",
+            "figure": 3.25,
+            "threshold": 1.0,
+            "allowance": 0.5,
+            "note": "a & b",
+            "reason": "c",
+        }
+        none = dict.fromkeys(("figure", "threshold", "allowance"))
+        points = [point, {**point, **none, "verdict": "NOT RUN"}]
+        run_folder.write_json(
+            workdir / "checklist.json", {"num_images": 200, "points": points}
+        )
+        text = _Parsed(report_page.page(workdir, None, 0)).text
+        self.assertIn("0 of 2 points pass, 1 fail; 200 test images", text)
+        self.assertRegex(
+            text, "what <twice> the steps take away 3.2 ≤ 1 \\+ 0.5 FAIL a & b"
+        )
+
+    def test_a_bare_run_says_what_is_missing(self):
+        workdir = self._copy("config.json")
+        parsed = _Parsed(report_page.page(workdir, None, 0))
+        for words in (
+            "this run was not evaluated",
+            "the checklist, which",
+            "there is no teacher",
+            "no metrics.jsonl",
+            "no verdicts under attack",
+            "--config=configs/standard.py --dataset=digits",
+        ):
+            self.assertIn(words, parsed.text)
+        self.assertEmpty(parsed.of("img"))
+
+    def test_a_run_that_was_not_evaluated_has_pictures(self):
+        workdir = self._copy("config.json", "best.weights.h5")
+        parsed = _Parsed(report_page.page(workdir, None, 3))
+        tiles = [a for a in parsed.of("li") if a.get("class") == "tile"]
+        self.assertLen(tiles, 3)
+        self.assertNotIn("data-verdict-0", tiles[0])
+        self.assertIn("num_steps=20", parsed.text)
+
+    def test_verdicts_on_other_weights_are_not_shown(self):
+        workdir = self._copy()
+        shutil.copy(workdir / "teacher/best.weights.h5", workdir)
+        parsed = _Parsed(report_page.page(workdir, None, 3))
+        self.assertIn("weights have changed since", parsed.text)
+        self.assertEqual(
+            [a["data-filter"] for a in parsed.of("select")], ["class"]
+        )
+
+    def test_names_of_classes_are_escaped(self):
+        evil = [f"<script>{i}</script> & \"'{i}" for i in range(10)]
+        spec = dataclasses.replace(
+            datasets.SPECS["digits"], class_names=tuple(evil)
+        )
+        _, *rest = datasets._digits()
+        with (
+            mock.patch.dict(datasets.SPECS, {"digits": spec}),
+            mock.patch.object(
+                datasets, "_digits", return_value=(tuple(evil), *rest)
+            ),
+        ):
+            page = report_page.page(self.workdir, None, 12)
+        parsed = _Parsed(page)
+        self.assertLen(parsed.of("script"), 1)
+        self.assertEmpty(parsed.open)
+        self.assertIn(evil[3], parsed.text)
+        labels = [
+            a["aria-label"] for a in parsed.of("button") if "aria-label" in a
+        ]
+        first = datasets.load("digits").test.labels[0]
+        self.assertIn(f"Attention on image 0, {evil[first]}", labels)
+
+    def test_files_of_another_kind_are_refused(self):
+        workdir = self._copy("config.json")
+        for name, text, message in (
+            ("results.json", "{}", "results.json with accuracy, attacks,"),
+            ("results.json", "[1]", "results.json with .*missing="),
+            ("results.json", "{", "a run folder with results.json"),
+            ("checklist.json", '{"points": []}', "missing=.'num_images'."),
+            ("config.json", '{"dataset": "digits"}', "config.json with back"),
+        ):
+            path = workdir / name
+            kept = path.read_text() if path.exists() else None
+            path.write_text(text)
+            with self.assertRaisesRegex(InputError, message):
+                report_page.page(workdir, None, 0)
+            path.write_text(kept) if kept else path.unlink()
+        (workdir / "metrics.jsonl").write_text('{"torn\n1\n{"step": 3}\n')
+        page = report_page.page(workdir, None, 0)
+        self.assertIn("no metrics.jsonl", page)
+
+    def test_bad_arguments(self):
+        with self.assertRaisesRegex(InputError, "num_images >= 0"):
+            report_page.page(self.workdir, None, -1)
+        with self.assertRaisesRegex(InputError, "with config.json"):
+            report_page.page(self.workdir.parent, None, 0)
+
+    def _copy(self, *names):
+        """Returns a new folder with these files of the run, or with all."""
+        folder = self.enter_context(tempfile.TemporaryDirectory())
+        copied = pathlib.Path(folder) / "run"
+        if not names:
+            return pathlib.Path(shutil.copytree(self.workdir, copied))
+        copied.mkdir()
+        for name in names:
+            shutil.copy(self.workdir / name, copied)
+        return copied
+
+
+class CommandTest(absltest.TestCase):
+    """python -m atat_tf.report, in processes of their own."""
+
+    def setUp(self):
+        super().setUp()
+        folder = self.enter_context(tempfile.TemporaryDirectory())
+        self.folder = pathlib.Path(folder)
+
+    def _report(self, *words, **kwargs):
+        command = [sys.executable, "-m", "atat_tf.report", *words]
+        return runs.finish(command, **kwargs)
+
+    def test_a_file_is_written(self):
+        output = self.folder / "page.html"
+        status, said = self._report(
+            f"--workdir={report_runs.evaluated()}",
+            f"--output={output}",
+            "--num_images=2",
+        )
+        self.assertEqual(status, 0, said)
+        self.assertIn(str(output), said)
+        self.assertEqual(os.listdir(self.folder), ["page.html"])
+        tiles = re.findall('class="tile"', output.read_text())
+        self.assertLen(tiles, 2)
+
+    def test_refusals_are_one_sentence(self):
+        shutil.copy(report_runs.evaluated() / "config.json", self.folder)
+        here = f"--workdir={self.folder}"
+        for words, message in (
+            (["--workdir=/nowhere"], "a run folder with config.json"),
+            ([here, "--output=/nowhere/x.html"], "a file in an existing fold"),
+            ([here, f"--output={self.folder}"], "a file in an existing folder"),
+            ([here, "--num_images=-1"], "num_images"),
+            ([here], "no weights"),
+            ([], "Expected --workdir=RUN_FOLDER"),
+        ):
+            status, said = self._report(*words)
+            self.assertEqual(status, 1, said)
+            self.assertRegex(said, message)
+            self.assertNotIn("Traceback", said)
+            self.assertLen(said.strip().splitlines(), 1)
+        self.assertEqual(os.listdir(self.folder), ["config.json"])
+
+    def test_a_full_disk_leaves_nothing(self):
+        """A limit on file sizes stands in for the disk."""
+        shutil.copy(report_runs.evaluated() / "config.json", self.folder)
+
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+
+        status, said = self._report(
+            f"--workdir={self.folder}", "--num_images=0", preexec_fn=limit
+        )
+        self.assertEqual(status, 1, said)
+        self.assertRegex(said, "error: .*could not write .*report.html")
+        self.assertEqual(os.listdir(self.folder), ["config.json"])
+
+    def test_help_imports_no_tensorflow(self):
+        program = (
+            "import runpy, sys\n"
+            "sys.argv = ['report', '--help']\n"
+            "try:\n"
+            "    runpy.run_module('atat_tf.report', run_name='__main__')\n"
+            "except SystemExit:\n"
+            "    print('tensorflow' in sys.modules)\n"
+        )
+        _, said = runs.finish([sys.executable, "-c", program])
+        self.assertIn("--num_images", said)
+        self.assertEqual(said.strip().splitlines()[-1], "False")
+
+
+if __name__ == "__main__":
+    absltest.main()

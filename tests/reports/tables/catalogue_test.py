@@ -1,0 +1,89 @@
+"""Rows, tables and scales are whole; names that are not there say so."""
+
+from absl.testing import absltest
+
+from atat_tf.errors import InputError
+from atat_tf.evaluation import printed_table
+from atat_tf.reports.tables import catalogue
+
+
+class TablesTest(absltest.TestCase):
+    def test_rows_of_tables_exist(self):
+        for table in catalogue.TABLES.values():
+            rows = catalogue.chosen_rows(table)
+            self.assertEqual([row.key for row in rows], list(table.rows))
+
+    def test_the_papers_lines(self):
+        first, second = catalogue.table("1"), catalogue.table("2")
+        self.assertEqual(first.paper("tla")["pgd20"], 51.59)
+        self.assertEqual(first.paper("madry")["clean"], 87.25)
+        self.assertEqual(first.paper("trades"), {})
+        self.assertEqual(second.paper("atat")["pgd10"], 35.03)
+        # The paper's Table 2 has no TLA.
+        self.assertEqual(second.paper("tla"), {})
+        for line in printed_table.PAPER["cifar10"]:
+            if line != "columns":
+                self.assertIn(line, first.rows.values())
+
+    def test_columns_are_the_papers_and_autoattack(self):
+        columns = catalogue.table("2").columns
+        self.assertEqual(
+            columns,
+            ("clean", "fgsm", "ifgsm20", "pgd10", "pgd20", "standard"),
+        )
+
+    def test_the_ablation_switches_one_thing_at_a_time(self):
+        for row in catalogue.chosen_rows(catalogue.table("ablation")):
+            if row.recipe != "atat":
+                continue
+            changed = {
+                name: value
+                for name, value in row.changes.items()
+                if not (name.endswith("_weight") and value == 1.0)
+            }
+            corner = row.key == "lambda_0_0"
+            self.assertLen(changed, 2 if corner else row.key != "atat", row)
+
+    def test_chosen_rows(self):
+        table = catalogue.table("1")
+        rows = catalogue.chosen_rows(table, ["atat", "standard"])
+        self.assertEqual([row.key for row in rows], ["standard", "atat"])
+
+    def test_autoattack_is_run_with_frozen_statistics_alone(self):
+        table = catalogue.table("protocol")
+        self.assertEqual(table.columns_in("frozen"), table.columns)
+        self.assertEqual(
+            (*table.columns_in("batch"), catalogue.AUTOATTACK), table.columns
+        )
+
+    def test_unknown_names(self):
+        for function, arguments, message in (
+            (catalogue.table, ["3"], "a table among 1, 2, ablation.*'3'"),
+            (catalogue.scale, ["tinny"], "Did you mean 'tiny'"),
+            (
+                catalogue.chosen_rows,
+                [catalogue.table("1"), ["lambda_0_0"]],
+                "a row of table 1 among .*'lambda_0_0'",
+            ),
+        ):
+            with self.assertRaisesRegex(InputError, message):
+                function(*arguments)
+
+    def test_scales(self):
+        self.assertEqual(catalogue.scale("tiny").data_set("cifar10"), "digits")
+        self.assertEqual(
+            catalogue.scale("tiny").data_set("cifar100"), "cifar100"
+        )
+        self.assertEqual(catalogue.scale("tiny").autoattack_images, 64)
+        self.assertEqual(
+            catalogue.scale("small").data_set("cifar10"), "cifar10"
+        )
+        self.assertGreaterEqual(
+            catalogue.scale("small").autoattack_images, 1000
+        )
+        self.assertIsNone(catalogue.scale("paper").autoattack_images)
+        self.assertEmpty(catalogue.scale("paper").changes)
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,538 @@
+"""Plans, shared, killed and resumed; tables end to end on runs of seconds."""
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+import tempfile
+from unittest import mock
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl.testing import parameterized
+
+from atat_tf.attacks import columns
+from atat_tf.errors import InputError, TrainingError
+from atat_tf.evaluation import evaluate_run, ledger
+from atat_tf.reports.tables import catalogue, reproduction
+from atat_tf.reports.tables import cost as table_cost
+from atat_tf.reports.tables import files as table_files
+from atat_tf.reports.tables import plan as table_plan
+from atat_tf.reports.tables import records as table_records
+from atat_tf.reports.tables import shift as shift_measurement
+from atat_tf.reports.tables import text as table_text
+from atat_tf.runs import build
+from atat_tf.runs import checks as run_checks
+from atat_tf.runs import config as run_config
+from atat_tf.runs import folder as run_folder
+from atat_tf.training import run as training_run
+from tests.reports.tables import table_runs
+from tests.support import runs
+
+_SCALE = table_runs.SCALE
+_TABLE = catalogue.Table(
+    "1",
+    "Table 1: CIFAR-10",
+    "cifar10",
+    {"standard": "standard", "atat": "atat"},
+    # AutoAttack's place is taken by one of its steps.
+    ("clean", "fgsm", "standard"),
+)
+
+
+def _one_step_instead_of_autoattack(config, names=None, num_classes=10):
+    ball = config.attack.epsilon, config.attack.step_size
+    names = config.evaluation.attacks if names is None else names
+    return {
+        name: columns.column(
+            "apgd_ce1" if name == "standard" else name, *ball, num_classes
+        )
+        for name in names
+    }
+
+
+class PlanTest(parameterized.TestCase, tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.workdir = pathlib.Path(self.get_temp_dir()) / self.id()
+
+    def _plan(self, table="1", seeds=1, rows=None, scale=_SCALE):
+        if isinstance(table, str):
+            table = catalogue.table(table)
+        return table_plan.build(table, scale, seeds, self.workdir, None, rows)
+
+    def test_a_seeds_rows_share_its_teacher(self):
+        plan = self._plan(seeds=2, rows=["standard", "at", "atat"])
+        self.assertEqual(
+            [(job.row.key, job.seed) for job in plan.jobs],
+            [
+                ("standard", 0),
+                ("at", 0),
+                ("atat", 0),
+                ("standard", 1),
+                ("at", 1),
+                ("atat", 1),
+            ],
+        )
+        standard, at, atat = plan.jobs[3:]
+        self.assertEqual(atat.config.teacher, str(standard.workdir))
+        self.assertEqual(at.config.teacher, "")
+        self.assertEqual({job.config.seed for job in plan.jobs[3:]}, {1})
+
+    def test_a_teacher_that_is_no_row_is_trained_and_not_a_line(self):
+        teacher, atat = self._plan(rows=["atat"]).jobs
+        self.assertFalse(teacher.in_table)
+        self.assertTrue(atat.in_table)
+        # It is the very network of the Standard row.
+        (standard,) = self._plan(rows=["standard"]).jobs
+        self.assertEqual(teacher.config, standard.config)
+        self.assertEqual(teacher.workdir, standard.workdir)
+
+    def test_tables_share_rows(self):
+        first = {j.row.key: j for j in self._plan(rows=["atat"]).jobs}
+        second = {
+            j.row.key: j
+            for j in self._plan("ablation", rows=["atat", "lambda_0_1"]).jobs
+        }
+        self.assertEqual(first["atat"].workdir, second["atat"].workdir)
+        changed = second["lambda_0_1"].config
+        self.assertEqual(changed.defense.attention_weight, 0)
+        self.assertEqual(
+            run_config.differences(
+                changed.defense.to_dict(),
+                first["atat"].config.defense.to_dict(),
+            ),
+            ["attention_weight=0.0 here, 1.0 there"],
+        )
+
+    def test_equal_cost(self):
+        """ATAT: 3 epochs of 21 passes (7 attack gradients of 2, an update of
+        3 on twice the images, the teacher's 1), its teacher's 8 of 3: 87.
+        An epoch of AT has 20, so 5 epochs are 100, and 4 would be 80.
+        """
+        plan = self._plan(
+            "ablation", rows=["at_equal_cost"], scale=catalogue.scale("tiny")
+        )
+        (job,) = plan.jobs
+        self.assertEqual(job.config.num_epochs, 5)
+
+    def test_the_standard_row_has_the_teachers_epochs(self):
+        (job,) = self._plan(
+            rows=["standard"], scale=catalogue.scale("tiny")
+        ).jobs
+        self.assertEqual(job.config.num_epochs, 8)
+        self.assertEqual(job.config.optimizer.learning_rate, 0.01)
+
+    @parameterized.parameters("tiny", "small", "paper")
+    def test_every_row_has_a_valid_config(self, scale):
+        """Except rows whose recipe is not there, which are named."""
+        for table in ("1", "2", "ablation", "protocol", "shift"):
+            of = catalogue.table(table)
+            able = [
+                row
+                for row in catalogue.chosen_rows(of)
+                if table_plan.recipe(catalogue.scale(scale), row) is not None
+            ]
+            self.assertGreaterEqual(len(able), 2)
+            for row in able:
+                for job in table_plan.jobs_of_row(
+                    row, of, catalogue.scale(scale), 0, "nowhere"
+                ):
+                    run_checks.validate(job.config)
+                    wide = job.config.backbone.depth == 34
+                    self.assertEqual(wide, scale == "paper")
+
+    def test_rows_without_a_recipe_are_named_with_those_that_can_run(self):
+        table = dataclasses.replace(
+            _TABLE, rows={**_TABLE.rows, "lost": "", "at": "at"}
+        )
+        lost = catalogue.Row("lost", "Lost", "no_such_recipe")
+        with (
+            mock.patch.dict(catalogue.ROWS, {"lost": lost}),
+            self.assertRaisesRegex(
+                InputError, "none for lost; .*--rows=standard,atat,at"
+            ),
+        ):
+            self._plan(table)
+
+    def test_nothing_is_made_by_a_plan_that_cannot_run(self):
+        for keywords, message in (
+            ({"seeds": 0}, "seeds >= 1. Received: seeds=0"),
+            ({"rows": ["atta"]}, "Did you mean 'atat'"),
+        ):
+            with self.assertRaisesRegex(InputError, message):
+                self._plan(**keywords)
+        scale = dataclasses.replace(_SCALE, changes={"batch_size": 0})
+        with self.assertRaisesRegex(InputError, "batch_size >= 1"):
+            self._plan(rows=["at"], scale=scale)
+        self.assertFalse(self.workdir.exists())
+
+    def test_a_run_of_another_config_stands_in_the_way(self):
+        (job,) = self._plan(rows=["at"]).jobs
+        run_folder.create(job.workdir)
+        config = job.config.to_dict()
+        config["num_epochs"] = 99
+        run_folder.write_json(job.workdir / "config.json", config)
+        with self.assertRaisesRegex(
+            InputError, "another --workdir.*num_epochs=1 here, 99 there"
+        ):
+            self._plan(rows=["at"])
+
+    def test_cost_is_counted_and_measured(self):
+        plan = self._plan(_TABLE)
+        standard, atat = table_cost.costs(plan)
+        self.assertIn("train 1 epochs, evaluate frozen", atat.doing)
+        self.assertGreater(atat.flops, standard.flops)
+        self.assertGreater(standard.seconds, 0)
+        # AutoAttack on 4 images: 1 + 200 + 9 · 200 + 9 · 300 + 5,000 passes.
+        # The rest: 320 images · 3 passes; clean and FGSM 1 + 1 + 2 on 360.
+        forward = standard.flops / (4 * 9701 + 320 * 3 + 360 * 4)
+        self.assertAllClose(
+            # ATAT's step with one attack step: 2 + 6 + 1.
+            (atat.flops - standard.flops) / forward,
+            320 * (9 - 3),
+        )
+
+
+class SharedPlanTest(tf.test.TestCase):
+    """Several processes at one plan; here only the order of the work counts."""
+
+    def setUp(self):
+        super().setUp()
+        self.workdir = pathlib.Path(self.get_temp_dir()) / self.id()
+        rows = ["standard", "at", "atat"]
+        table = dataclasses.replace(_TABLE, rows=dict.fromkeys(rows, ""))
+        self.plan = table_plan.build(table, _SCALE, 1, self.workdir)
+        self.done = []
+
+    def _run_all(self, wait):
+        def has_work(plan, job):
+            return job not in self.done
+
+        def do(plan, job, data_dir):
+            self.done.append(job)
+
+        with (
+            mock.patch.object(table_plan.Plan, "has_work", has_work),
+            mock.patch.object(reproduction, "_do", do),
+            mock.patch.object(reproduction, "_write"),
+            mock.patch.object(reproduction.time, "sleep", wait),
+        ):
+            failures = reproduction._run_all(self.plan, None, "")
+        self.assertEmpty(failures)
+        return [job.row.key for job in self.done]
+
+    def test_alone(self):
+        never = mock.Mock(side_effect=AssertionError)
+        self.assertEqual(self._run_all(never), ["standard", "at", "atat"])
+
+    def test_a_held_teacher_is_waited_for(self):
+        """Its student waits too; the row between them does not."""
+        with runs.held_elsewhere(self.plan.jobs[0].workdir) as other:
+
+            def wait(seconds):
+                self.assertEqual([job.row.key for job in self.done], ["at"])
+                other.kill()
+                other.wait()
+
+            keys = self._run_all(wait)
+        self.assertEqual(keys, ["at", "standard", "atat"])
+
+    def test_what_the_other_process_has_done_is_not_done_again(self):
+        with runs.held_elsewhere(self.plan.jobs[2].workdir) as other:
+
+            def wait(seconds):
+                self.done.append(self.plan.jobs[2])
+                other.kill()
+                other.wait()
+
+            keys = self._run_all(wait)
+        self.assertEqual(keys, ["standard", "at", "atat"])
+
+
+@pytest.mark.long
+class TwoProcessesTest(tf.test.TestCase):
+    def test_each_row_is_run_once_and_both_have_the_table(self):
+        folder = table_runs.temporary_folder(self)
+        source = (
+            "import sys; from atat_tf import reproducing; "
+            "from tests import table_runs as t; "
+            "reproducing.reproduce(t.TABLE, t.SCALE, 1, sys.argv[1])"
+        )
+        words = [sys.executable, "-c", source, str(folder)]
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            finished = list(pool.map(runs.finish, [words] * 2))
+        for status, text in finished:
+            self.assertEqual(status, 0, text)
+            self.assertNotIn("not run", text)
+        both = "".join(text for _, text in finished)
+        for row in table_runs.TABLE.rows:
+            workdir = folder / "smoke/digits" / row / "seed0"
+            started = both.replace("\n", "").count(f"seed 0: {workdir}")
+            self.assertEqual(started, 1, both)
+
+
+@pytest.mark.long
+class EndToEndTest(tf.test.TestCase):
+    """One table from nothing, stopped between rows and gone on with."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.base = pathlib.Path(tempfile.mkdtemp())
+        cls.page = cls.base / "page.md"
+        name = "table 1, scale smoke"
+        cls.page.write_text(f"<!-- {name}: begin -->\n<!-- {name}: end -->\n")
+        cls.trained = []
+        fast = mock.patch.object(
+            build,
+            "build_columns",
+            _one_step_instead_of_autoattack,
+        )
+        with fast:
+            cls._stop_at_the_second_row()
+            cls.partial = (cls.base / "smoke/table1.md").read_text()
+            with cls._watched():
+                cls.results = cls._reproduce()
+            again = mock.patch.object(
+                evaluate_run, "open_run", side_effect=AssertionError
+            )
+            with cls._watched(), again:
+                cls.repeated = cls._reproduce(page=cls.page)
+
+    @classmethod
+    def _reproduce(cls, table=_TABLE, **kwargs):
+        return reproduction.reproduce(
+            table, _SCALE, 1, cls.base, command="python -m x", **kwargs
+        )
+
+    @classmethod
+    def _watched(cls, stop_at=None):
+        real = training_run.train_and_evaluate
+
+        def train(config, *arguments):
+            if config.defense.name == stop_at:
+                raise KeyboardInterrupt
+            cls.trained.append(config.defense.name)
+            return real(config, *arguments)
+
+        return mock.patch.object(training_run, "train_and_evaluate", train)
+
+    @classmethod
+    def _stop_at_the_second_row(cls):
+        with cls._watched(stop_at="atat"):
+            try:
+                cls._reproduce()
+            except KeyboardInterrupt:
+                return
+        raise AssertionError("it was not stopped")
+
+    def test_a_row_is_trained_once(self):
+        self.assertEqual(self.trained, ["standard", "atat"])
+        self.assertEqual(self.repeated, self.results)
+
+    def test_the_partial_table_says_not_run(self):
+        line = next(x for x in self.partial.splitlines() if "ATAT" in x)
+        self.assertEqual(line, f"| ATAT, λ = (1, 1) {'| not run ' * 3}|")
+        standard = next(x for x in self.partial.splitlines() if "Stand" in x)
+        self.assertNotIn("not run", standard)
+
+    def test_cells_are_the_ledgers(self):
+        """Counted from the text of the ledger, without the library."""
+        workdir = self.base / "smoke/digits/atat/seed0"
+        broken = {}
+        for text in (workdir / ledger.FILE).read_text().splitlines():
+            line = json.loads(text)
+            broken.setdefault(line["attack"], {})[line["index"]] = line[
+                "broken"
+            ]
+        right = [i for i, value in broken["none"].items() if not value]
+        line = next(x for x in self.results["lines"] if x["row"] == "atat")
+        self.assertEqual(line["cells"]["clean"]["standing"], [len(right)])
+        (fgsm,) = (x for x in broken if "num_steps=1," in x and "Linf" in x)
+        standing = [i for i in right if not broken[fgsm][i]]
+        self.assertEqual(line["cells"]["fgsm"]["standing"], [len(standing)])
+        self.assertEqual(line["cells"]["fgsm"]["num_images"], 360)
+        self.assertEqual(line["cells"]["standard"]["num_images"], 4)
+
+    def test_the_student_has_the_rows_teacher(self):
+        folder = self.base / "smoke/digits"
+        config = run_folder.read_json(folder / "atat/seed0/config.json")
+        self.assertEqual(config["teacher"], str(folder / "standard/seed0"))
+        self.assertFalse((folder / "atat/seed0/teacher").exists())
+
+    def test_files_and_page(self):
+        folder = self.base / "smoke"
+        written = (folder / "table1.md").read_text()
+        self.assertIn(written, self.page.read_text())
+        self.assertIn("python -m x", written)
+        self.assertEqual(
+            run_folder.read_json(folder / "table1.json"), self.results
+        )
+        self.assertRegex(written, "cores? of ")
+
+    def test_batch_statistics(self):
+        """The protocol table's way, on the network that is there."""
+        table = dataclasses.replace(
+            _TABLE,
+            name="protocol",
+            rows={"standard": "standard"},
+            columns=("clean", "fgsm"),
+            bn_modes=("frozen", "batch"),
+        )
+        results = self._reproduce(table)
+        frozen, batch = results["lines"]
+        before = next(
+            line for line in self.results["lines"] if line["row"] == "standard"
+        )
+        self.assertEqual(frozen["cells"]["fgsm"], before["cells"]["fgsm"])
+        self.assertEqual(batch["bn_eval"], "batch")
+        self.assertEqual(batch["cells"]["fgsm"]["num_images"], 360)
+        self.assertNotEqual(
+            batch["cells"]["clean"]["standing"],
+            frozen["cells"]["clean"]["standing"],
+        )
+        (test, _) = results["tests"]
+        self.assertEqual(
+            test["only_first"] - test["only_second"],
+            batch["cells"]["clean"]["standing"][0]
+            - frozen["cells"]["clean"]["standing"][0],
+        )
+
+    def test_a_row_that_fails_does_not_stop_the_others(self):
+        """Neither the row nor its folder is in the table; the rest is."""
+        table = dataclasses.replace(
+            _TABLE,
+            name="ablation",
+            rows={"at": "at", "standard": "standard"},
+            columns=("clean", "fgsm"),
+        )
+        diverged = mock.patch.object(
+            training_run,
+            "train_and_evaluate",
+            side_effect=FloatingPointError("a finite loss"),
+        )
+        with (
+            diverged,
+            self.assertRaisesRegex(
+                TrainingError, "mixture.*, seed 0 failed: a finite loss"
+            ),
+        ):
+            self._reproduce(table)
+        results = run_folder.read_json(self.base / "smoke/ablation.json")
+        at, standard = results["lines"]
+        self.assertIsNone(at["cells"]["clean"])
+        self.assertIsNotNone(standard["cells"]["clean"])
+
+    def test_shift(self):
+        """The whole way: images attacked anew, maps, ledger's verdicts."""
+        table = dataclasses.replace(
+            catalogue.table("shift"),
+            rows={"standard": ""},
+        )
+        results = self._reproduce(table)
+        (shift,) = results["shifts"]
+        workdir = self.base / "smoke/digits/standard/seed0"
+        measured = shift_measurement.read(workdir)
+        self.assertEqual(measured["num_images"], 40)
+        stands = table_records.standing(workdir, "frozen")
+        right = np.flatnonzero(stands["clean"][:40])
+        self.assertAllEqual(measured["indices"], right)
+        self.assertEqual(
+            shift["num_broken"], np.sum(~stands["pgd20"][:40][right])
+        )
+        self.assertAllGreaterEqual(measured["distance"], 0)
+        # FGSM's and AutoAttack's columns are still there.
+        self.assertContainsSubset({"fgsm", "standard"}, stands)
+
+
+class NoDataTest(tf.test.TestCase):
+    def test_table_2_says_so_and_makes_no_folder(self):
+        workdir = pathlib.Path(self.get_temp_dir()) / "runs"
+        shown = []
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mock.patch.dict(os.environ, {"no_proxy": "*"}),
+            mock.patch.object(table_files, "show", shown.extend),
+            self.assertRaisesRegex(InputError, "data set 'cifar100'"),
+        ):
+            reproduction.reproduce(
+                catalogue.table("2"),
+                catalogue.scale("tiny"),
+                1,
+                workdir,
+                folder,
+                ["standard", "at", "alp", "atat"],
+            )
+        self.assertFalse(workdir.exists())
+        cells = {row[0]: row[1:] for row in shown[0].rows}
+        self.assertEqual(set(cells["ALP"]), {"not run: no data"})
+
+    def test_bad_page(self):
+        with self.assertRaisesRegex(InputError, "an existing page"):
+            reproduction.reproduce(
+                _TABLE, _SCALE, 1, "nowhere", page="nowhere.md"
+            )
+
+
+@pytest.mark.long
+class Cifar100Test(tf.test.TestCase):
+    """Table 2's path, on generated images in tfds' real format."""
+
+    def test_a_row(self):
+        base = pathlib.Path(self.get_temp_dir())
+        _write_cifar100(base / "data")
+        changes = {"num_validation": 20, "batch_size": 50}
+        scale = dataclasses.replace(
+            _SCALE, changes={**_SCALE.changes, **changes}
+        )
+        table = dataclasses.replace(
+            catalogue.table("2"), columns=("clean", "fgsm")
+        )
+        results = reproduction.reproduce(
+            table, scale, 1, base / "runs", base / "data", ["standard"]
+        )
+        lines = {line["row"]: line for line in results["lines"]}
+        cell = lines["standard"]["cells"]["clean"]
+        self.assertEqual(cell["num_images"], 40)
+        self.assertEqual(lines["standard"]["paper"]["clean"], 78.68)
+        self.assertIn("cifar100", results["data"])
+        self.assertIsNone(lines["tla"]["cells"]["clean"])
+        (section, *_) = table_text.sections(results)
+        labels = [row[0] for row in section.rows]
+        below = section.rows[labels.index("TLA") + 1]
+        self.assertEqual(set(below[1:]), {"not in the paper"})
+
+
+def _write_cifar100(folder):
+    """Writes 120 training and 40 test images of noise as tfds would."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder("cifar100", data_dir=folder)
+
+    def examples(count):
+        rng = np.random.default_rng(count)
+        for index in range(count):
+            yield (
+                index,
+                {
+                    "id": f"{index}",
+                    "image": rng.integers(0, 256, (32, 32, 3), np.uint8),
+                    "label": index % 100,
+                    "coarse_label": index % 20,
+                },
+            )
+
+    builder._split_generators = lambda manager: {
+        "train": examples(120),
+        "test": examples(40),
+    }
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    builder.download_and_prepare(download_config=config)
+
+
+if __name__ == "__main__":
+    tf.test.main()

@@ -1,0 +1,115 @@
+"""Distances of attention maps against a NumPy twin, and their record."""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from atat_tf import losses
+from atat_tf.attacks import randomness
+from atat_tf.evaluation import evaluate_run, ledger
+from atat_tf.models import graphs
+from atat_tf.reports.tables import shift as shift_measurement
+from atat_tf.runs import build
+from atat_tf.runs import config as run_config
+from atat_tf.runs import folder as run_folder
+from tests.support import runs
+
+
+class MeasureTest(tf.test.TestCase):
+    """On an untrained network, which is right about some images by chance."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.workdir = pathlib.Path(cls.get_temp_dir(cls())) / "run"
+        run_folder.create(cls.workdir)
+        config = run_config.resolve(runs.config("standard"))
+        run_folder.write_json(
+            cls.workdir / "config.json", run_config.to_dict(config)
+        )
+        cls.dataset = evaluate_run.load_dataset(config)
+        classifier = build.build_classifier(config, cls.dataset.spec)
+        run_folder.save_weights(cls.workdir, "best", classifier)
+        cls.record = shift_measurement.measure(
+            cls.workdir, "pgd2", 100, cls.dataset, {"commit": "c0ffee"}
+        )
+
+    def test_numpy_twin(self):
+        """ATT = ReLU(Σ_k W_kc A_k) / (h · w) under a pooled linear head."""
+        run = evaluate_run.open_run(self.workdir, 100, dataset=self.dataset)
+        last, before_last = (self._points(run, steps) for steps in (2, 1))
+        stands, _ = evaluate_run.standing(
+            run, build.build_columns(run.config, ["clean"]), "again"
+        )
+        self.assertAllEqual(
+            self.record["indices"], np.flatnonzero(stands["clean"])
+        )
+        self.assertGreater(len(self.record["indices"]), 2)
+        tapped = graphs.with_taps(run.classifier, ["features"])
+        kernel = run.classifier.get_layer("logits").kernel.numpy()
+
+        def attention_map(image, label):
+            maps = tapped(image[None], training=False)["features"][0].numpy()
+            return np.maximum(maps @ kernel[:, label], 0) / maps[..., 0].size
+
+        for number, index in enumerate(self.record["indices"]):
+            label = run.split.labels[index]
+            clean = attention_map(
+                run.split.images[index] / np.float32(255), label
+            )
+            at_last, at_before_last = (
+                np.linalg.norm(clean - attention_map(points[index], label))
+                for points in (last, before_last)
+            )
+            # A pixel whose gradient is all but zero goes up with one
+            # processor's kernels and down with another's. Some pixels of
+            # 3,072 are far less than a step of all.
+            measured = self.record["distance"][number]
+            self.assertAllClose(measured, at_last, rtol=0.03)
+            self.assertNotAllClose(measured, at_before_last, rtol=0.03)
+
+    def _points(self, run, num_steps):
+        """Steps of PGD written out, from the ledger's random starts."""
+        images = run.split.images.astype(np.float32) / np.float32(255)
+        (steps,) = build.build_columns(run.config, ["pgd2"])["pgd2"]
+        attack = steps.attack
+        seeds = randomness.example_seeds(run.seed, 0, np.arange(len(images)))
+        point = attack.first_point(tf.constant(images), seeds).numpy()
+        for _ in range(num_steps):
+            with tf.GradientTape() as tape:
+                pixels = tf.constant(point)
+                tape.watch(pixels)
+                loss = losses.cross_entropy(
+                    run.split.labels, run.classifier(pixels, training=False)
+                )
+            ascent = np.sign(tape.gradient(loss, pixels))
+            point = point + np.float32(attack.step_size) * ascent
+            point = np.clip(
+                point, images - attack.epsilon, images + attack.epsilon
+            ).clip(0, 1)
+        return point
+
+    def test_a_record_of_another_point_is_measured_again(self):
+        self.assertTrue(shift_measurement.is_current(self.record, 100))
+        self.assertFalse(shift_measurement.is_current(self.record, 99))
+        self.assertFalse(shift_measurement.is_current(None, 100))
+        older = {k: v for k, v in self.record.items() if k != "point"}
+        self.assertFalse(shift_measurement.is_current(older, 100))
+
+    def test_record(self):
+        self.assertEqual(shift_measurement.read(self.workdir), self.record)
+        self.assertEqual(self.record["num_images"], 100)
+        self.assertEqual(self.record["commit"], "c0ffee")
+        self.assertIsNone(shift_measurement.read(self.workdir / "teacher"))
+
+    def test_verdicts_of_the_same_images_are_in_the_ledger(self):
+        book = ledger.Ledger(
+            self.workdir / ledger.FILE, self.record["identity"]
+        )
+        lines = book.verdicts(self.record["attack"])
+        self.assertContainsSubset(self.record["indices"], lines)
+
+
+if __name__ == "__main__":
+    tf.test.main()

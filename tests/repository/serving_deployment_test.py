@@ -1,0 +1,363 @@
+"""The files for the genuine server hold: schemas, flags, real bash, README.
+
+Each file is read by what knows all of its fields, and a misspelt one is
+refused.
+"""
+
+import contextlib
+import http.server
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+
+import kubernetes_validate
+import yaml
+from absl.testing import absltest, parameterized
+
+from serving.server import config_files, flag_table
+from serving.server import flags as server_flags
+from tests.repository import schemas
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_FOLDER = _ROOT / "serving" / "deploy"
+_READERS = {
+    "models.config": config_files.read_models,
+    "batching.config": config_files.read_batching,
+    "monitoring.config": config_files.read_monitoring,
+}
+_COMPOSE = yaml.safe_load((_FOLDER / "compose.yaml").read_text())
+_KUBERNETES = list(
+    yaml.safe_load_all((_FOLDER / "kubernetes.yaml").read_text())
+)
+_SERVICE = _COMPOSE["services"]["serving"]
+_MODULES = ("serving.export", "serving.local_server", "serving.client")
+
+
+def _words(*command, **arguments):
+    """Returns the finished process of a command."""
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, **arguments
+    )
+
+
+def _help(module):
+    return _words(sys.executable, "-m", module, "--help", cwd=_ROOT).stdout
+
+
+def _kind(name):
+    (found,) = (one for one in _KUBERNETES if one["kind"] == name)
+    return found
+
+
+def _pod():
+    return _kind("Deployment")["spec"]["template"]["spec"]
+
+
+class TextFilesTest(parameterized.TestCase):
+    def test_pass_the_servers_own_checks(self):
+        models, batching, monitoring = (
+            read(_FOLDER / name) for name, read in _READERS.items()
+        )
+        config_files.check_models(models)
+        (model,) = models.model_config_list.config
+        self.assertEqual(
+            (model.name, model.base_path), ("atat", "/models/atat")
+        )
+        versions = model.model_version_policy.specific.versions
+        self.assertContainsSubset(model.version_labels.values(), versions)
+        options = config_files.batching_options(batching)
+        self.assertEqual(options.allowed_batch_sizes, (1, 2, 4, 8, 16, 32, 64))
+        self.assertTrue(monitoring.prometheus_config.enable)
+        self.assertEqual(
+            monitoring.prometheus_config.path, "/monitoring/prometheus/metrics"
+        )
+
+    @parameterized.parameters(*_READERS)
+    def test_every_misspelt_field_is_refused(self, name):
+        text = (_FOLDER / name).read_text()
+        fields = list(re.finditer(r"(?m)^ *([a-z_]+)(?=:| \{)", text))
+        self.assertNotEmpty(fields)
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / name
+            for field in fields:
+                changed = f"{text[: field.end(1)]}x{text[field.end(1) :]}"
+                path.write_text(changed)
+                line = text[: field.start(1)].count("\n") + 1
+                with self.assertRaisesRegex(
+                    config_files.ConfigFileError,
+                    f"line {line}. .*'{field[1]}x'. Did you mean '{field[1]}'",
+                ):
+                    _READERS[name](path)
+
+    def test_what_is_commented_out_would_work(self):
+        text = (_FOLDER / "models.config").read_text()
+        text = text.replace("    # version_labels {", "    version_labels {")
+        text = re.sub(r"(?m)^    # (  key| {2}value|})", r"    \1", text)
+        text = text.replace("versions: 1", "versions: 1\n        versions: 2")
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "models.config"
+            path.write_text(text)
+            (model,) = config_files.read_models(path).model_config_list.config
+        self.assertEqual(dict(model.version_labels), {"stable": 1, "canary": 2})
+
+
+class CommandLineTest(parameterized.TestCase):
+    def test_flags_are_known_and_have_an_effect(self):
+        flags, unknown = server_flags.parse(_SERVICE["command"])
+        self.assertEmpty(unknown)
+        self.assertEmpty(server_flags.ignored(flags))
+        self.assertNotIn("bind", "".join(_SERVICE["command"]))
+
+    def test_kubernetes_has_the_same(self):
+        (container,) = _pod()["containers"]
+        self.assertEqual(container["args"], _SERVICE["command"])
+        self.assertEqual(container["command"], _SERVICE["entrypoint"])
+        self.assertEqual(container["image"], _SERVICE["image"])
+        self.assertRegex(
+            container["image"], r"^tensorflow/serving:\d+\.\d+\.\d"
+        )
+
+    def test_files_are_where_the_flags_look(self):
+        flags, _ = server_flags.parse(_SERVICE["command"])
+        for path in (
+            flags.model_config_file,
+            flags.batching_parameters_file,
+            flags.monitoring_config_file,
+        ):
+            folder, _, name = path.rpartition("/")
+            self.assertEqual(folder, "/config")
+            self.assertIn(name, _READERS)
+
+    def test_sizes_fit_together(self):
+        flags, _ = server_flags.parse(_SERVICE["command"])
+        options = config_files.batching_options(
+            config_files.read_batching(_FOLDER / "batching.config")
+        )
+        self.assertGreaterEqual(
+            flags.grpc_max_threads, 2 * options.max_batch_size
+        )
+        self.assertLess(
+            flags.grpc_max_threads + flags.rest_api_num_threads,
+            _SERVICE["pids_limit"],
+        )
+        self.assertEqual(options.num_batch_threads, _SERVICE["cpus"])
+        self.assertEqual(
+            flags.tensorflow_intra_op_parallelism, _SERVICE["cpus"]
+        )
+        sent = re.search(
+            r"--batch_size: .*\s+\(default: '(\d+)'\)", _help("serving.client")
+        )
+        self.assertLessEqual(int(sent[1]), options.max_batch_size)
+
+
+class ComposeTest(parameterized.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.validator = schemas.compose_validator()
+
+    def test_schema(self):
+        self.validator.validate(_COMPOSE)
+
+    def test_every_misspelt_field_is_refused(self):
+        # A service's name and a log driver's options are anybody's.
+        free = [("services",), ("services", "serving", "logging", "options")]
+        paths = [
+            path for path in schemas.keys(_COMPOSE) if path[:-1] not in free
+        ]
+        self.assertGreater(len(paths), 25)
+        for path in paths:
+            with self.subTest(".".join(map(str, path))):
+                self.assertFalse(
+                    self.validator.is_valid(schemas.misspelt(_COMPOSE, path))
+                )
+
+    def test_is_locked_down(self):
+        for field, value in {
+            "user": "65534:65534",
+            "read_only": True,
+            "init": True,
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges:true"],
+        }.items():
+            self.assertEqual(_SERVICE[field], value)
+        self.assertContainsSubset(("mem_limit", "cpus", "tmpfs"), _SERVICE)
+        for volume in _SERVICE["volumes"]:
+            self.assertTrue(volume["read_only"])
+        for port in _SERVICE["ports"]:
+            self.assertStartsWith(port, "${PUBLISH:-127.0.0.1}:")
+
+    @parameterized.parameters((200, 0), (404, 1), (None, 1))
+    def test_health_check(self, status, code):
+        """Its command, in bash, against a server that answers so."""
+        kind, *command, script = _SERVICE["healthcheck"]["test"]
+        self.assertEqual(kind, "CMD")
+        with _http_server(status or 200) as port:
+            if status is None:
+                port = 1  # nobody listens there
+            self.assertIn("/8501", script)
+            # Compose reads $$ as $.
+            script = script.replace("/8501", f"/{port}").replace("$$", "$")
+            done = _words(*command, script, timeout=20)
+        self.assertEqual(done.returncode, code, done.stderr)
+
+
+class KubernetesTest(parameterized.TestCase):
+    @parameterized.product(version=("1.30", "1.37"), kind=list(range(7)))
+    def test_schema(self, version, kind):
+        kubernetes_validate.validate(_KUBERNETES[kind], version, strict=True)
+
+    def test_has_what_it_should(self):
+        self.assertEqual(
+            [one["kind"] for one in _KUBERNETES],
+            [
+                "ConfigMap",
+                "PersistentVolumeClaim",
+                "Deployment",
+                "Service",
+                "HorizontalPodAutoscaler",
+                "PodDisruptionBudget",
+                "NetworkPolicy",
+            ],
+        )
+
+    @parameterized.parameters(
+        ("Deployment", "spec", "template", "spec", "shareProcessNamespace"),
+        *(
+            ("Deployment", "spec", "template", "spec", "containers", 0, *path)
+            for path in (
+                ("startupProbe",),
+                ("readinessProbe", "httpGet", "path"),
+                ("livenessProbe", "tcpSocket"),
+                ("lifecycle", "preStop"),
+                ("resources", "limits"),
+                ("securityContext", "readOnlyRootFilesystem"),
+                ("volumeMounts", 0, "mountPath"),
+            )
+        ),
+        ("ConfigMap", "data"),
+        ("PersistentVolumeClaim", "spec", "accessModes"),
+        ("Service", "spec", "ports", 0, "appProtocol"),
+        ("HorizontalPodAutoscaler", "spec", "minReplicas"),
+        ("HorizontalPodAutoscaler", "spec", "metrics", 0, "resource"),
+        ("PodDisruptionBudget", "spec", "minAvailable"),
+        ("NetworkPolicy", "spec", "egress"),
+        ("NetworkPolicy", "spec", "ingress", 0, "from", 0, "podSelector"),
+    )
+    def test_misspelt_field_is_refused(self, kind, *path):
+        with self.assertRaises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(
+                schemas.misspelt(_kind(kind), path), "1.37", strict=True
+            )
+
+    def test_copies_of_the_files(self):
+        for name, text in _kind("ConfigMap")["data"].items():
+            self.assertEqual(text, (_FOLDER / name).read_text(), name)
+        self.assertCountEqual(_kind("ConfigMap")["data"], _READERS)
+
+    def test_names_meet(self):
+        labels = _kind("Deployment")["spec"]["template"]["metadata"]["labels"]
+        for kind, path in {
+            "Deployment": ("selector", "matchLabels"),
+            "Service": ("selector",),
+            "PodDisruptionBudget": ("selector", "matchLabels"),
+            "NetworkPolicy": ("podSelector", "matchLabels"),
+        }.items():
+            selector = _kind(kind)["spec"]
+            for key in path:
+                selector = selector[key]
+            self.assertEqual(selector, labels, kind)
+        target = _kind("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
+        self.assertEqual(
+            target["name"], _kind("Deployment")["metadata"]["name"]
+        )
+        (container,) = _pod()["containers"]
+        volumes = {volume["name"]: volume for volume in _pod()["volumes"]}
+        self.assertCountEqual(
+            volumes, [mount["name"] for mount in container["volumeMounts"]]
+        )
+        self.assertEqual(
+            volumes["models"]["persistentVolumeClaim"]["claimName"],
+            _kind("PersistentVolumeClaim")["metadata"]["name"],
+        )
+        self.assertEqual(
+            volumes["config"]["configMap"]["name"],
+            _kind("ConfigMap")["metadata"]["name"],
+        )
+        ports = {port["name"] for port in container["ports"]}
+        for port in _kind("Service")["spec"]["ports"]:
+            self.assertIn(port["targetPort"], ports)
+
+
+class ReadmeTest(absltest.TestCase):
+    """What serving/README.md names exists."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.text = (_FOLDER.parent / "README.md").read_text()
+        cls.help = {module: _help(module) for module in _MODULES}
+
+    def test_files(self):
+        names = re.findall(r"\]\(([\w./]+)\)", self.text)
+        self.assertContainsSubset(("envoy.yaml", *_READERS), names)
+        for name in names:
+            self.assertTrue((_FOLDER.parent / name).exists(), name)
+        for name in re.findall(r"\bserving/[\w.]+", self.text):
+            if name != _SERVICE["image"].partition(":")[0].partition("/")[2]:
+                self.assertTrue((_ROOT / name).exists(), name)
+
+    def test_commands(self):
+        commands = re.findall(r"(?m)^python -m (\S+)(.*)$", self.text)
+        self.assertEqual([name for name, _ in commands], list(_MODULES))
+        for module, words in commands:
+            for flag in re.findall(r"--(\w+)=", words):
+                self.assertRegex(self.help[module], rf"--{flag}[:=]")
+
+    def test_flags(self):
+        known = {flag.name for flag in flag_table.TABLE}
+        for flag in set(re.findall(r"`--(\w+)", self.text)) - known:
+            self.assertRegex(self.help["serving.client"], rf"--{flag}:", flag)
+
+    def test_ignored_flags(self):
+        listed = self.text.partition("Accepted and ignored")[2]
+        listed = listed.partition("Every other flag")[0]
+        self.assertCountEqual(
+            re.findall(r"--(\w+)", listed),
+            [f.name for f in flag_table.TABLE if not f.is_honoured],
+        )
+
+    def test_versions_and_targets(self):
+        self.assertIn(f"`{_SERVICE['image']}`", self.text)
+        makefile = (_ROOT / "Makefile").read_text()
+        for target in re.findall(r"`make ([a-z-]+)`", self.text):
+            self.assertRegex(makefile, rf"(?m)^{target}:")
+
+
+@contextlib.contextmanager
+def _http_server(status):
+    """Yields the port of a server that answers every GET with the status."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *words):
+            del words
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,271 @@
+"""Messages that are none, and calls of what a server does not have.
+
+For a server of the models `toy` and `scores`, as `hostile_calls` says.
+"""
+
+import numpy as np
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    predict_pb2,
+)
+
+from tests.serving.hostile.calls import (
+    PREDICTION,
+    any_of,
+    case,
+    images,
+    predict,
+)
+
+_MODEL = "/tensorflow.serving.ModelService/"
+_METHODS = tuple(
+    PREDICTION + name
+    for name in ("Predict", "Classify", "Regress", "MultiInference")
+) + (PREDICTION + "GetModelMetadata", _MODEL + "GetModelStatus")
+# What gRPC itself says of bytes that are no message.
+_NO_MESSAGE = "INTERNAL"
+
+
+def random_bytes(draw):
+    right = _NO_MESSAGE, "INVALID_ARGUMENT", "NOT_FOUND"
+    payload = draw.bytes(int(draw.integers(1, 2000)))
+    return case(payload, *right, method=any_of(draw, *_METHODS))
+
+
+def truncated_message(draw):
+    whole = predict({"images": images(draw)}).SerializeToString()
+    right = _NO_MESSAGE, "INVALID_ARGUMENT"
+    return case(whole[: draw.integers(len(whole))], *right)
+
+
+def flipped_bits(draw):
+    # Most bits are those of pixels, so that the request may stay a good one.
+    payload = bytearray(predict({"images": images(draw)}).SerializeToString())
+    for place in draw.integers(0, len(payload), int(draw.integers(1, 20))):
+        payload[place] ^= 1 << draw.integers(8)
+    right = "OK", _NO_MESSAGE, "INVALID_ARGUMENT", "NOT_FOUND"
+    return case(bytes(payload), *right, "FAILED_PRECONDITION")
+
+
+def lying_lengths(draw):
+    field = bytes([any_of(draw, 0x0A, 0x12, 0x1A)])
+    length = any_of(draw, b"\xff\xff\xff\xff\x07", b"\x80" * 9 + b"\x01")
+    return case(field + length + draw.bytes(50), _NO_MESSAGE)
+
+
+def deep_groups(draw):
+    # Groups of an unknown field, one in the other.
+    return case(b"\xa3\x06" * int(draw.integers(200, 100_000)), _NO_MESSAGE)
+
+
+def unknown_fields(draw):
+    # As a newer client may send them: nothing is wrong with that.
+    payload = predict({"images": images(draw)}).SerializeToString()
+    return case(payload + b"\xa2\x06\x64" + draw.bytes(100), "OK")
+
+
+def no_utf8(draw):
+    name = bytes(draw.integers(0x80, 0xC0, 10, np.uint8))
+    spec = b"\x0a" + bytes([len(name)]) + name
+    return case(b"\x0a" + bytes([len(spec)]) + spec, _NO_MESSAGE)
+
+
+def wrong_names(draw):
+    value = images(draw)
+    inputs = any_of(
+        draw, {}, {"image": value}, {"": value}, {"images:0": value}
+    )
+    return case(predict(inputs))
+
+
+def extra_inputs(draw):
+    value = images(draw)
+    names = [f"x{number}" for number in range(any_of(draw, 1, 1000))]
+    return case(predict(dict.fromkeys(("images", *names), value)))
+
+
+def long_names(draw):
+    name = any_of(draw, "x", "\0", "é", "\n") * int(any_of(draw, 1000, 500_000))
+    return any_of(
+        draw,
+        case(predict({}, model=name), "NOT_FOUND"),
+        case(predict({}, name), "FAILED_PRECONDITION"),
+        case(predict({name: images(draw)})),
+    )
+
+
+def unknown_model(draw):
+    name = any_of(draw, "nope", "toy/", "../toy", "TOY", " toy")
+    return case(
+        predict({"images": images(draw)}, model=name),
+        "NOT_FOUND",
+    )
+
+
+def no_model(draw):
+    message = any_of(draw, predict({}, model=""), predict_pb2.PredictRequest())
+    return case(message)
+
+
+def unknown_version(draw):
+    request = predict({"images": images(draw)})
+    number = int(any_of(draw, 99, 0, -1, 2**63 - 1, -(2**63)))
+    request.model_spec.version.value = number
+    return case(request, "NOT_FOUND")
+
+
+def unknown_label(draw):
+    request = predict({"images": images(draw)})
+    request.model_spec.version_label = any_of(draw, "", "nope", "1", "x" * 9999)
+    return case(request)
+
+
+def unknown_signature(draw):
+    name = any_of(draw, "nope", "Predict", "__saved_model_init_op", "predict ")
+    # The op that initialises a model is a signature without inputs.
+    request = predict({"images": images(draw)}, name)
+    return case(request, "FAILED_PRECONDITION", "INVALID_ARGUMENT")
+
+
+def large_filter(draw):
+    request = predict({"images": images(draw)})
+    names = ["logits"] * 10_000
+    if draw.integers(2):
+        names = [f"output{number}" for number in range(10_000)]
+    request.output_filter.extend(names)
+    return case(request)
+
+
+def metadata_fields(draw):
+    request = get_model_metadata_pb2.GetModelMetadataRequest()
+    request.model_spec.name = "toy"
+    fields = any_of(draw, [], ["nope"], ["signature_def"] * 9999 + ["x"])
+    request.metadata_field.extend(fields)
+    return case(request, method=PREDICTION + "GetModelMetadata")
+
+
+def status_of_unknown(draw):
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = any_of(draw, "nope", "", "x" * 100_000)
+    return case(request, "NOT_FOUND", method=_MODEL + "GetModelStatus")
+
+
+def bad_config(draw):
+    request = model_management_pb2.ReloadConfigRequest()
+    models = request.config.model_config_list.config
+    kind = draw.integers(4)
+    if kind == 0:
+        request.config.custom_model_config.type_url = "x"
+    elif kind == 1:
+        models.add(name="toy", base_path="relative/path")
+    elif kind == 2:
+        models.add(name="new", base_path="/nowhere/at/all")
+    else:
+        for _ in range(1000):
+            models.add(name="toy", base_path="/tmp")
+    return case(request, method=_MODEL + "HandleReloadConfigRequest")
+
+
+def _examples(request):
+    request.model_spec.name = "scores"
+    request.model_spec.signature_name = "classify"
+    return request, request.input.example_list.examples
+
+
+def bad_examples(draw):
+    request, examples = _examples(classification_pb2.ClassificationRequest())
+    values = examples.add().features.feature["x"]
+    kind = draw.integers(4)
+    if kind == 0:
+        values.float_list.value.extend(draw.uniform(size=7))
+    elif kind == 1:
+        values.bytes_list.value.append(draw.bytes(20))
+    elif kind == 2:
+        values.int64_list.value.extend([1, 2])
+    return case(request, method=PREDICTION + "Classify")
+
+
+def no_examples(draw):
+    request, _ = _examples(classification_pb2.ClassificationRequest())
+    method = any_of(draw, "Classify", "Regress")
+    return case(request, method=PREDICTION + method)
+
+
+def classify_an_image_model(draw):
+    del draw
+    request, examples = _examples(classification_pb2.ClassificationRequest())
+    request.model_spec.name, request.model_spec.signature_name = "toy", ""
+    examples.add()
+    right = "INVALID_ARGUMENT", "FAILED_PRECONDITION"
+    return case(request, *right, method=PREDICTION + "Classify")
+
+
+def odd_tasks(draw):
+    request = inference_pb2.MultiInferenceRequest()
+    request.input.example_list.examples.add()
+    names = any_of(draw, ["classify"] * 1000, ["nope"], ["regress", "regress"])
+    for name in names:
+        task = request.tasks.add(method_name="tensorflow/serving/classify")
+        task.model_spec.name = "scores"
+        task.model_spec.signature_name = name
+    return case(request, method=PREDICTION + "MultiInference")
+
+
+def unknown_task(draw):
+    request = inference_pb2.MultiInferenceRequest()
+    task = request.tasks.add(method_name=any_of(draw, "", "x", "predict"))
+    task.model_spec.name = "scores"
+    task.model_spec.signature_name = "classify"
+    return case(request, "UNIMPLEMENTED", method=PREDICTION + "MultiInference")
+
+
+def unknown_method(draw):
+    name = any_of(draw, PREDICTION + "Nope", "/x.Y/Z", "/a", _MODEL + "../..")
+    return case(b"", "UNIMPLEMENTED", method=name)
+
+
+def large_metadata(draw):
+    headers = [("x-header", "x" * int(any_of(draw, 20_000, 200_000)))]
+    request = predict({"images": images(draw)})
+    return case(request, "RESOURCE_EXHAUSTED", metadata=headers)
+
+
+def hurried(draw):
+    request = predict({"images": images(draw)})
+    right = "OK", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"
+    return case(request, *right, timeout=float(draw.uniform(0, 2e-3)))
+
+
+KINDS = (
+    random_bytes,
+    truncated_message,
+    flipped_bits,
+    lying_lengths,
+    deep_groups,
+    unknown_fields,
+    no_utf8,
+    wrong_names,
+    extra_inputs,
+    long_names,
+    unknown_model,
+    no_model,
+    unknown_version,
+    unknown_label,
+    unknown_signature,
+    large_filter,
+    metadata_fields,
+    status_of_unknown,
+    bad_config,
+    bad_examples,
+    no_examples,
+    classify_an_image_model,
+    odd_tasks,
+    unknown_task,
+    unknown_method,
+    large_metadata,
+    hurried,
+)

@@ -1,0 +1,394 @@
+"""HTTP that no good client speaks, and how each request should be answered.
+
+For a server of the models `toy` and `scores`, as `hostile_calls` says. All is
+written to a plain socket, so that nothing is put right on its way.
+"""
+
+import base64
+import contextlib
+import dataclasses
+import gzip
+import http.client
+import json
+import socket
+
+from tests.serving.hostile import images as hostile_images
+from tests.serving.hostile.calls import any_of, images
+
+# The server ends the connection without an answer.
+CLOSED = "closed"
+_PREDICT = "/v1/models/toy:predict"
+_TIMEOUT = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A request.
+
+    Attributes:
+      content: every byte of it.
+      right: the HTTP statuses that are right, or CLOSED.
+      ends: whether the client says that nothing more will come. It gives up:
+        then there may be no answer.
+    """
+
+    content: bytes
+    right: tuple
+    ends: bool = False
+
+    def outcome(self, channel, rest_port):
+        """Returns the HTTP status of the answer, or CLOSED."""
+        del channel
+        with socket.create_connection(
+            ("127.0.0.1", rest_port), _TIMEOUT
+        ) as connection:
+            # The server may refuse before it has read everything.
+            with contextlib.suppress(OSError):
+                connection.sendall(self.content)
+                if self.ends:
+                    connection.shutdown(socket.SHUT_WR)
+            try:
+                response = http.client.HTTPResponse(connection)
+                response.begin()
+                response.read()
+                return response.status
+            except (http.client.BadStatusLine, ConnectionError):
+                return CLOSED
+
+
+def _case(body, *right, path=_PREDICT, verb="POST", headers=()):
+    """Returns a Case of a whole request; 400 is right unless others are."""
+    if not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    lines = [f"{verb} {path} HTTP/1.1", "host: a", *headers]
+    lines += [f"content-length: {len(body)}", "", ""]
+    return Case("\r\n".join(lines).encode() + body, right or (400,))
+
+
+def _head(*headers, verb="POST", path=_PREDICT):
+    lines = [f"{verb} {path} HTTP/1.1", "host: a", *headers, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def _row(draw):
+    return images(draw)[0].tolist()
+
+
+def base64_bomb(draw):
+    size = int(any_of(draw, 2**10, 2**23))
+    value = {"b64": base64.b64encode(bytes(size)).decode()}
+    signature = any_of(draw, "serving_default", "decode_predict")
+    return _case({"signature_name": signature, "instances": [value]})
+
+
+def bad_base64(draw):
+    text = any_of(draw, "%%%%", "A", "AAAAA", "====", "AA=A", "é", "\0\0\0\0")
+    body = {"signature_name": "decode_predict", "instances": [{"b64": text}]}
+    return _case(body)
+
+
+def broken_image(draw):
+    data = base64.b64encode(hostile_images.file(draw)).decode()
+    body = {"signature_name": "decode_predict", "inputs": [{"b64": data}]}
+    return _case(body)
+
+
+def deep_json(draw):
+    depth = int(any_of(draw, 1000, 100_000))
+    opening = any_of(draw, b"[", b'{"a":', b'[{"b64":')
+    start = any_of(draw, b"", b'{"instances":', b'{"inputs":')
+    return _case(start + opening * depth)
+
+
+def deep_list(draw):
+    # Whole, and within what Python parses.
+    depth = int(draw.integers(65, 900))
+    text = b'{"instances":' + b"[" * depth + b"]" * depth + b"}"
+    return _case(text)
+
+
+def great_number(draw):
+    number = any_of(draw, b"1e999", b"-1e400", b"9" * 400, b"9" * 5000)
+    return _case(b'{"instances":[[[[' + number + b"]]]]}")
+
+
+def repeated_key(draw):
+    body = json.dumps({"instances": [_row(draw)]}).encode()
+    return _case(body[:-1] + b"," + body[1:])
+
+
+def no_utf8(draw):
+    bad = any_of(draw, b"\xff\xfe", b"\xc0\xaf", b"\xed\xa0\x80", b"\x80")
+    return _case(b'{"instances":["' + bad + b'"]}')
+
+
+def bad_surrogate(draw):
+    del draw
+    return _case(b'{"signature_name":"\\ud800","instances":[1]}')
+
+
+def truncated_json(draw):
+    whole = json.dumps({"instances": [_row(draw)]}).encode()
+    return _case(whole[: draw.integers(len(whole))])
+
+
+def noise(draw):
+    return _case(draw.bytes(int(draw.integers(1, 2000))))
+
+
+def odd_document(draw):
+    row = _row(draw)
+    return _case(
+        any_of(
+            draw,
+            [],
+            {},
+            None,
+            "x",
+            1,
+            {"instances": []},
+            {"instances": {}},
+            {"instances": None},
+            {"instances": [row], "inputs": [row]},
+            {"instances": [row], "signature_name": 1},
+            {"inputs": {"nope": [row]}},
+            {"inputs": None},
+        )
+    )
+
+
+def bad_rows(draw):
+    row = _row(draw)
+    ragged = [[list(p) for p in line] for line in row]
+    ragged[draw.integers(8)][draw.integers(8)].pop()
+    rows = any_of(
+        draw,
+        [ragged],
+        [row, ragged],
+        row,
+        [[row]],
+        [row, 1],
+        [{"images": row}, row],
+        [{"images": row, "x": 1}],
+        [{"nope": row}],
+        ["text"],
+        [{"b64": "AAAA"}],
+        [None],
+        [[[[True]]]],
+    )
+    return _case({"instances": rows})
+
+
+def bad_pixels(draw):
+    row = _row(draw)
+    value = any_of(draw, float("nan"), float("inf"), 255, -1, 1e308, 10**40)
+    row[draw.integers(8)][draw.integers(8)][draw.integers(3)] = value
+    return _case({"instances": [row]})
+
+
+def bad_labels(draw):
+    label = any_of(draw, -1, 5, 2**63, 2**200, 0.5, "0", None, True, [0])
+    row = {"images": _row(draw), "labels": label}
+    return _case({"signature_name": "explain", "instances": [row]})
+
+
+def bad_examples(draw):
+    examples = any_of(
+        draw,
+        [],
+        {},
+        [1],
+        [{"x": [1, "a"]}],
+        [{"x": {}}],
+        [{"x": None}],
+        [{"x": [1.0]}],
+        [{"x": 2**70}],
+        [{"x": {"b64": "%"}}],
+        [{}],
+    )
+    body = {"signature_name": "classify", "examples": examples}
+    verb = any_of(draw, "classify", "regress")
+    return _case(body, path=f"/v1/models/scores:{verb}")
+
+
+def unknown_model(draw):
+    name = any_of(draw, "nope", "toy%2f", "%00", "%ff", "x" * 5000)
+    version = any_of(draw, "", "/versions/1")
+    body = {"instances": [_row(draw)]}
+    return _case(body, 404, path=f"/v1/models/{name}{version}:predict")
+
+
+def unknown_version(draw):
+    version = any_of(draw, "99", "0", str(2**63 - 1))
+    path = f"/v1/models/toy/versions/{version}:predict"
+    return _case({"instances": [_row(draw)]}, 404, path=path)
+
+
+def bad_version(draw):
+    end = any_of(draw, f"versions/{2**63}", "versions/x", "versions/-1")
+    end = any_of(draw, end, "versions/" + "9" * 4000, "labels/nope", "labels/")
+    return _case({"instances": [1]}, path=f"/v1/models/toy/{end}:predict")
+
+
+def unknown_signature(draw):
+    name = any_of(draw, "nope", "x" * 100_000, "\0")
+    return _case({"signature_name": name, "instances": [_row(draw)]})
+
+
+def odd_path(draw):
+    path = any_of(
+        draw,
+        "/v1/models/../../../../etc/passwd",
+        "/v1/models/toy/../scores:predict",
+        "/v1/models/%2e%2e/%2e%2e:predict",
+        "/v1//models/toy:predict",
+        "/v1/models/toy:predict:predict",
+        "/v1/models/toy:predict?a=1",
+        "/v1/models/toy:nope",
+        "/v1/models/:predict",
+        "/" + "v1/" * 1000,
+        "/",
+        "/etc/passwd",
+        "//evil/v1/models/toy:predict",
+        "http://evil/v1/models/toy:predict",
+        "*",
+        "/v1/models/toy%",
+        "/v1/models/toy\x01",
+    )
+    return _case(b"{}", 400, 404, path=path)
+
+
+def odd_verb(draw):
+    verb = any_of(draw, "PUT", "DELETE", "TRACE", "CONNECT", "PATCH", "XXXX")
+    return _case(b"{}", verb=any_of(draw, verb, "options", "OPTIONS", "GET"))
+
+
+def gzip_bomb(draw):
+    size = 2 ** int(draw.integers(10, 28))
+    packed = gzip.compress(bytes(size), 1)
+    return _case(packed, headers=["content-encoding: gzip"])
+
+
+def broken_gzip(draw):
+    packed = gzip.compress(json.dumps({"instances": [_row(draw)]}).encode())
+    data = any_of(draw, b"", packed[:50], b"\x1f\x8b", draw.bytes(100))
+    return _case(data, headers=["content-encoding: gzip"])
+
+
+def no_length(draw):
+    # Without a length there is no body: what follows is another request.
+    return Case(_head() + any_of(draw, b"", b"{}", draw.bytes(100)), (400,))
+
+
+def bad_length(draw):
+    length = any_of(draw, "-1", "x", "1e3", "0x10", "9" * 30, "1, 2")
+    return Case(_head(f"content-length: {length}") + b"{}", (400,))
+
+
+def short_body(draw):
+    length = int(draw.integers(200, 2**31 - 1))
+    head = _head(f"content-length: {length}")
+    return Case(head + draw.bytes(100), (CLOSED,), ends=True)
+
+
+def two_lengths(draw):
+    del draw
+    head = _head("content-length: 2", "content-length: 3")
+    return Case(head + b"{} ", (400,))
+
+
+def smuggled(draw):
+    # A length and chunks: proxies have been led astray by it.
+    del draw
+    head = _head("content-length: 5", "transfer-encoding: chunked")
+    return Case(head + b"0\r\n\r\nGET / HTTP/1.1\r\n\r\n", (400,))
+
+
+def cut_chunks(draw):
+    body = any_of(draw, b"5\r\nab", b"ffff\r\n", b"5\r\nabcde\r\n", b"")
+    return Case(
+        _head("transfer-encoding: chunked") + body, (CLOSED,), ends=True
+    )
+
+
+def bad_chunks(draw):
+    body = any_of(draw, b"zz\r\nab\r\n", b"-1\r\n", b"f" * 30 + b"\r\n")
+    head = _head("transfer-encoding: chunked")
+    return Case(head + body + b"0\r\n\r\n", (400,))
+
+
+def header_flood(draw):
+    # More than is read at once: a head that arrives whole has no limit.
+    headers = [
+        f"x-{i}: {i}" for i in range(int(draw.integers(50_000, 100_000)))
+    ]
+    return _case({"instances": [_row(draw)]}, 400, CLOSED, headers=headers)
+
+
+def long_header(draw):
+    header = "x: " + "y" * int(draw.integers(2**20, 2**22))
+    return _case({"instances": [_row(draw)]}, 400, CLOSED, headers=[header])
+
+
+def bad_header(draw):
+    line = any_of(
+        draw, b"no colon", b" : x", b"x\0y: z", b"a b: c", b"\xff\xfe"
+    )
+    return Case(b"POST / HTTP/1.1\r\n" + line + b"\r\n\r\n", (400,))
+
+
+def no_http(draw):
+    content = any_of(
+        draw,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + draw.bytes(200),
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        draw.bytes(500) + b"\r\n\r\n",
+    )
+    return Case(content, (400, 404))
+
+
+def half_head(draw):
+    content = any_of(draw, b"\r\n" * 5000, _head()[: draw.integers(40)])
+    return Case(content, (400, CLOSED), ends=True)
+
+
+KINDS = (
+    base64_bomb,
+    bad_base64,
+    broken_image,
+    deep_json,
+    deep_list,
+    great_number,
+    repeated_key,
+    no_utf8,
+    bad_surrogate,
+    truncated_json,
+    noise,
+    odd_document,
+    bad_rows,
+    bad_pixels,
+    bad_labels,
+    bad_examples,
+    unknown_model,
+    unknown_version,
+    bad_version,
+    unknown_signature,
+    odd_path,
+    odd_verb,
+    gzip_bomb,
+    broken_gzip,
+    no_length,
+    bad_length,
+    short_body,
+    two_lengths,
+    smuggled,
+    cut_chunks,
+    bad_chunks,
+    header_flood,
+    long_header,
+    bad_header,
+    no_http,
+    half_head,
+)

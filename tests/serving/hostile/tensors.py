@@ -1,0 +1,233 @@
+"""Tensors that do not fit a model, in predict calls that a server must refuse.
+
+For a server of the model `toy`, as `hostile_calls` says.
+"""
+
+import grpc
+import numpy as np
+from tensorflow.core.framework import tensor_pb2
+
+from tests.serving.hostile import images as hostile_images
+from tests.serving.hostile.calls import (
+    IMAGE_SHAPE,
+    NUM_CLASSES,
+    any_of,
+    case,
+    images,
+    predict,
+    tensor,
+)
+
+_FLOAT, _STRING = 1, 7
+_DECODE = "decode_predict"
+
+
+def wrong_type(draw):
+    kinds = np.float64, np.float16, np.int32, np.uint8, np.bool_, np.complex64
+    array = images(draw).astype(any_of(draw, *kinds, np.int64, np.uint64))
+    return case(predict({"images": array}))
+
+
+def unknown_type(draw):
+    number = int(any_of(draw, 0, 20, 21, 24, 101, 999, -1))
+    return case(predict({"images": tensor([1, 8, 8, 3], number)}))
+
+
+def wrong_rank(draw):
+    array = images(draw)
+    right = any_of(draw, array[0], array[..., None], array.ravel(), array[0, 0])
+    return case(predict({"images": right}))
+
+
+def scalar(draw):
+    return case(predict({"images": np.float32(draw.uniform())}))
+
+
+def wrong_shape(draw):
+    shape = list(IMAGE_SHAPE)
+    shape[draw.integers(3)] += int(any_of(draw, -1, 1, 24, 1000))
+    return case(predict({"images": images(draw, 1, shape)}))
+
+
+def huge_shape(draw):
+    shape = any_of(
+        draw,
+        [2**40],
+        [2**40, 8, 8, 3],
+        [2**20, 8, 8, 3],
+        [2**32, 2**32],
+        [2**62, 4],
+        [2**63 - 1, 2],
+        [2**63 - 1, 0],
+        [2**62, 2**62, 0],
+        [0, 2**62, 8, 3],
+        [1] * 60,
+        [1] * 300,
+        [2] * 254,
+        [0] * 254,
+    )
+    value = tensor(shape, **any_of(draw, {}, {"float_val": [0.5]}))
+    return case(predict({"images": value}))
+
+
+def negative_shape(draw):
+    shape = any_of(
+        draw, [-1, 8, 8, 3], [1, -8, -8, 3], [-(2**63)], [1, 8, 8, -3]
+    )
+    return case(predict({"images": tensor(shape, float_val=[0.5])}))
+
+
+def unknown_rank(draw):
+    del draw
+    value = tensor_pb2.TensorProto(dtype=_FLOAT, float_val=[0.5])
+    value.tensor_shape.unknown_rank = True
+    return case(predict({"images": value}))
+
+
+def content_of_wrong_length(draw):
+    content = images(draw).tobytes()
+    wrong = any_of(
+        draw, content[:-1], content + b"\0", content[:4], content * 9
+    )
+    value = tensor([1, *IMAGE_SHAPE], tensor_content=wrong)
+    return case(predict({"images": value}))
+
+
+def few_values(draw):
+    # The last one is repeated, as TensorFlow does; none at all are zeros.
+    values = draw.uniform(size=draw.integers(3)).tolist()
+    value = tensor([1, *IMAGE_SHAPE], float_val=values)
+    return case(predict({"images": value}), "OK")
+
+
+def wrong_field(draw):
+    # No values where they belong are zeros, whatever stands elsewhere.
+    fields = any_of(draw, {"string_val": [b"x"]}, {"double_val": [9.0]})
+    value = tensor([1, *IMAGE_SHAPE], **fields)
+    return case(predict({"images": value}), "OK")
+
+
+def odd_complex(draw):
+    del draw
+    return case(predict({"images": tensor([2], 8, scomplex_val=[1.0] * 3)}))
+
+
+def bad_pixels(draw):
+    array = images(draw)
+    bad = any_of(draw, np.nan, np.inf, -np.inf, 255.0, -1e-6, 1.001, 3e38)
+    array.flat[draw.integers(array.size)] = bad
+    signature = any_of(draw, "", "predict", "explain")
+    inputs = {"images": array}
+    if signature == "explain":
+        inputs["labels"] = np.zeros(1, np.int64)
+    return case(predict(inputs, signature))
+
+
+def unscaled_pixels(draw):
+    return case(predict({"images": images(draw, 3) * 255}))
+
+
+def strings_for_floats(draw):
+    strings = np.array([draw.bytes(9) for _ in range(192)], object)
+    return case(predict({"images": strings.reshape(1, *IMAGE_SHAPE)}))
+
+
+def lying_strings(draw):
+    count = int(draw.integers(1, 4))
+    content = any_of(
+        draw,
+        b"\x05abc",
+        b"\x01\x01\x01",
+        b"\xff\xff\xff\xff\x0f",
+        b"\x80" * 20,
+        b"\x03abcd",
+    )
+    value = tensor([count + 3], _STRING, tensor_content=content)
+    return case(predict({"image_bytes": value}, "decode_predict"))
+
+
+def many_strings(draw):
+    del draw
+    value = tensor([2**30], _STRING, tensor_content=b"\x00" * 50)
+    return case(predict({"image_bytes": value}, "decode_predict"))
+
+
+def floats_for_strings(draw):
+    return case(predict({"image_bytes": images(draw)[0, 0, 0]}, _DECODE))
+
+
+def broken_image(draw):
+    files = np.array([hostile_images.file(draw)], object)
+    return case(predict({"image_bytes": files}, _DECODE))
+
+
+def broken_among_good(draw):
+    files = [hostile_images.good(draw) for _ in range(4)]
+    files[draw.integers(4)] = hostile_images.file(draw)
+    return case(predict({"image_bytes": np.array(files, object)}, _DECODE))
+
+
+def inflating_image(draw):
+    files = np.array([hostile_images.inflating(draw)], object)
+    return case(
+        predict({"image_bytes": files}, _DECODE),
+        "OK",
+        "INVALID_ARGUMENT",
+    )
+
+
+def file_of_wrong_rank(draw):
+    files = np.array([[hostile_images.good(draw)]], object)
+    return case(predict({"image_bytes": files}, _DECODE))
+
+
+def bad_labels(draw):
+    labels = any_of(draw, [-1], [NUM_CLASSES], [2**62], [-(2**63)], [0, 1], [])
+    inputs = {
+        "images": images(draw),
+        "labels": np.array(labels, np.int64),
+    }
+    return case(predict(inputs, "explain"))
+
+
+def labels_of_wrong_kind(draw):
+    labels = any_of(draw, np.zeros(1, np.int32), np.zeros((1, 1), np.int64))
+    return case(predict({"images": images(draw), "labels": labels}, "explain"))
+
+
+def compressed_zeros(draw):
+    del draw
+    value = tensor([1, *IMAGE_SHAPE], tensor_content=bytes(2**24))
+    return case(
+        predict({"images": value}),
+        compression=grpc.Compression.Gzip,
+    )
+
+
+KINDS = (
+    wrong_type,
+    unknown_type,
+    wrong_rank,
+    scalar,
+    wrong_shape,
+    huge_shape,
+    negative_shape,
+    unknown_rank,
+    content_of_wrong_length,
+    few_values,
+    wrong_field,
+    odd_complex,
+    bad_pixels,
+    unscaled_pixels,
+    strings_for_floats,
+    lying_strings,
+    many_strings,
+    floats_for_strings,
+    broken_image,
+    broken_among_good,
+    inflating_image,
+    file_of_wrong_rank,
+    bad_labels,
+    labels_of_wrong_kind,
+    compressed_zeros,
+)

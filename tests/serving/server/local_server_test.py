@@ -1,0 +1,326 @@
+"""The command `python -m serving.local_server`, as processes of its own."""
+
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import grpc
+import numpy as np
+import pytest
+from absl.testing import absltest, parameterized
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from serving import tensors
+from serving.server import flags as server_flags
+from serving.server import server as server_lib
+from tests.serving import exports as serving_runs
+
+_SERVING = serving_runs.ROOT / "serving"
+_FOR_EVER = 2**31 - 1
+# Bounds what is done at once, or never.
+_PATIENCE_SECONDS = 120
+# Runs the command and tells whether it has loaded TensorFlow.
+_WATCHED = """
+import runpy, sys
+sys.argv[0] = "local_server"
+try:
+    runpy.run_module("serving.local_server", run_name="__main__")
+finally:
+    print("loaded:", "tensorflow" in sys.modules)
+"""
+
+
+def _ended(*words, command=("-m", "serving.local_server")):
+    """Returns the CompletedProcess of a command that ends by itself."""
+    return subprocess.run(
+        [sys.executable, *command, *words],
+        cwd=serving_runs.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE_SECONDS,
+    )
+
+
+def _errors(ended):
+    """Returns the lines on standard error that speak of errors."""
+    lines = ended.stderr.splitlines()
+    return [line for line in lines if line.startswith("error: ")]
+
+
+def _listener(test):
+    """Returns a socket that has a port of loopback to itself."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    test.addCleanup(listener.close)
+    return listener
+
+
+def _free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+class RefusalTest(parameterized.TestCase):
+    """Command lines after which nothing is served."""
+
+    @parameterized.parameters(
+        ("--help", "usage: python -m serving.local_server "),
+        ("--version", "atat_tf embedded server "),
+    )
+    def test_help_loads_no_tensorflow(self, word, text):
+        ended = _ended(word, command=("-c", _WATCHED))
+        self.assertEqual(ended.returncode, 0)
+        self.assertIn(text, ended.stdout)
+        self.assertEndsWith(ended.stdout, "loaded: False\n")
+        self.assertEmpty(ended.stderr)
+
+    def test_value_that_cannot_be_read(self):
+        ended = _ended("--port=many", "--model_base_path=/m")
+        self.assertEqual(ended.returncode, 1)
+        self.assertEqual(
+            ended.stderr,
+            "error: Expected a number (int32) in --port. Received: "
+            "'--port=many'.\n",
+        )
+
+    @parameterized.parameters("port", "rest_api_port")
+    def test_port_in_use(self, flag):
+        port = _listener(self).getsockname()[1]
+        # Loading this model would fail, too.
+        words = ["--port=0", f"--{flag}={port}", "--model_base_path=/none"]
+        ended = _ended(*words)
+        self.assertEqual(ended.returncode, 255)
+        (error,) = _errors(ended)
+        self.assertEqual(
+            error,
+            f"error: Expected a free port. Received: 127.0.0.1:{port} "
+            "(Address already in use).",
+        )
+        self.assertNotIn("Traceback", ended.stderr)
+
+    def test_wrong_field_in_a_file(self):
+        folder = serving_runs.temporary_folder(self)
+        file = folder / "models.config"
+        file.write_text('model_config_list {\n  config {\n    nam: "m"\n  }\n}')
+        ended = _ended("--port=0", f"--model_config_file={file}")
+        self.assertEqual(ended.returncode, 255)
+        self.assertEqual(
+            _errors(ended),
+            [
+                f"error: Expected a ModelServerConfig in {file}, line 3. "
+                "Received: an unknown field 'nam'. Did you mean 'name'?"
+            ],
+        )
+        self.assertNotIn("Traceback", ended.stderr)
+
+    def test_model_that_does_not_load(self):
+        folder = serving_runs.temporary_folder(self)
+        (folder / "1").mkdir()
+        (folder / "1" / "saved_model.pb").write_bytes(b"no model")
+        ended = _ended(
+            "--port=0",
+            f"--model_base_path={folder}",
+            "--max_num_load_retries=0",
+        )
+        self.assertEqual(ended.returncode, 255)
+        (error,) = _errors(ended)
+        self.assertStartsWith(
+            error,
+            "error: 1 servable(s) did not become available: "
+            "{{{name: default version: 1} due to error: ",
+        )
+        self.assertNotIn("Traceback", ended.stderr)
+        self.assertEmpty(ended.stdout)
+
+
+class ServingTest(absltest.TestCase):
+    """Processes that serve until they are told to end."""
+
+    def setUp(self):
+        super().setUp()
+        self.models = serving_runs.temporary_folder(self)
+        self.port = _free_port()
+
+    def started(self, *words):
+        """Returns a process that has no model yet, or has all of them."""
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "serving.local_server"),
+                *("--model_name=m", f"--model_base_path={self.models}"),
+                *(f"--port={self.port}", *words),
+            ],
+            cwd=serving_runs.ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.stderr.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        # What it prints is waited for; a silent one must end, too.
+        watch = threading.Timer(_PATIENCE_SECONDS, process.kill)
+        watch.start()
+        self.addCleanup(watch.cancel)
+        return process
+
+    def predict(self):
+        """Returns the call of Predict on a channel of its own."""
+        channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
+        self.addCleanup(channel.close)
+        return prediction_service_pb2_grpc.PredictionServiceStub(
+            channel
+        ).Predict
+
+    def assert_up(self, process):
+        self.assertEqual(
+            process.stdout.readline(), f"Serving gRPC on {self.place()}.\n"
+        )
+
+    def place(self):
+        return f"127.0.0.1:{self.port}"
+
+    def test_waits_for_a_version_and_drains(self):
+        process = self.started("--modle_name=x")
+        self.assertEqual(
+            process.stderr.readline(),
+            "unknown argument: --modle_name=x. Did you mean "
+            "--model_name=VALUE?\n",
+        )
+        # The last that is said before the wait.
+        complaint = _line(process.stderr, "No versions of servable m found")
+        self.assertIn(str(self.models), complaint)
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", self.port))
+        ready = serving_runs.temporary_folder(self)
+        serving_runs.save_numbers(ready / "1")
+        serving_runs.copy_version(ready / "1", self.models, 1)
+        self.assert_up(process)
+
+        predict = self.predict()
+        under_way = predict.future(_count(100_000))
+        # Came later, is answered: the other one is under way.
+        self.assertEqual(_steps(predict(_count(3))), 3)
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.stdout.readline(), "Draining.\n")
+        with self.assertRaises(grpc.RpcError) as raised:
+            self.predict()(_count(3))
+        # CANCELLED: gRPC had accepted the connection before it closed the port.
+        self.assertIn(
+            raised.exception.code().name, ("UNAVAILABLE", "CANCELLED")
+        )
+        self.assertEqual(_steps(under_way.result()), 100_000)
+        self.assertEqual(process.wait(_PATIENCE_SECONDS), 0)
+
+    def test_ends_while_it_waits_for_a_version(self):
+        process = self.started()
+        _line(process.stderr, "No versions of servable m found")
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(_PATIENCE_SECONDS), 0)
+        self.assertEqual(process.stdout.read(), "Draining.\n")
+        self.assertNotIn("Traceback", process.stderr.read())
+
+    @pytest.mark.long
+    def test_endless_call_does_not_keep_it_from_ending(self):
+        serving_runs.save_numbers(self.models / "1")
+        process = self.started()
+        self.assert_up(process)
+        predict = self.predict()
+        endless = predict.future(_count(_FOR_EVER))
+        self.assertEqual(_steps(predict(_count(3))), 3)
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(_PATIENCE_SECONDS), 0)
+        self.assertIn(
+            endless.exception(_PATIENCE_SECONDS).code().name,
+            ("CANCELLED", "UNAVAILABLE"),
+        )
+
+
+def _line(stream, text):
+    """Returns the next line with a text in it."""
+    for line in stream:
+        if text in line:
+            return line
+    raise AssertionError(f"ended without {text!r}")
+
+
+def _count(steps):
+    """Returns the request that takes a number of steps."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "m"
+    request.model_spec.signature_name = "count"
+    tensors.to_proto(np.array([steps], np.int32), request.inputs["n"])
+    return request
+
+
+def _steps(response):
+    return tensors.from_proto(response.outputs["n"]).item()
+
+
+class DeploymentFilesTest(absltest.TestCase):
+    def test_files_for_the_genuine_server(self):
+        """They start this one, too."""
+        exported = serving_runs.exported()
+        folder = serving_runs.temporary_folder(self)
+        text = (_SERVING / "models.config").read_text()
+        text, count = re.subn(
+            'base_path: ".*"', f'base_path: "{exported.parent}"', text
+        )
+        self.assertEqual(count, 1)
+        models = pathlib.Path(folder, "models.config")
+        models.write_text(text)
+        with serving_runs.serving(
+            f"--model_config_file={models}",
+            "--allow_version_labels_for_unavailable_models",
+            "--enable_batching",
+            f"--batching_parameters_file={_SERVING / 'batching.config'}",
+            f"--monitoring_config_file={_SERVING / 'monitoring.config'}",
+        ) as running:
+            channel = grpc.insecure_channel(f"127.0.0.1:{running.port}")
+            self.addCleanup(channel.close)
+            service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = "atat"
+            request.model_spec.version_label = "stable"
+            images = serving_runs.test_images(3)
+            tensors.to_proto(images, request.inputs["images"])
+            response = service.Predict(request)
+            self.assertLen(tensors.from_proto(response.outputs["classes"]), 3)
+
+
+class WarningsTest(absltest.TestCase):
+    """Nothing listens here: the servers are made and not started."""
+
+    def warnings(self, *words):
+        flags, _ = server_flags.parse(["--model_base_path=/none", *words])
+        made = server_lib.Server(flags)
+        self.addCleanup(made.stop, 0)
+        return " ".join(made.warnings)
+
+    def test_open_addresses(self):
+        port = _free_port()
+        self.assertEmpty(self.warnings(f"--port={port}"))
+        self.assertStartsWith(
+            self.warnings(f"--port={port}", "--bind=0.0.0.0"),
+            "gRPC is open on 0.0.0.0 without TLS: ",
+        )
+        self.assertStartsWith(
+            self.warnings(
+                "--port=0", f"--rest_api_port={port}", "--bind=0.0.0.0"
+            ),
+            "REST is open on 0.0.0.0, ",
+        )
+
+    def test_metrics_without_rest(self):
+        file = f"--monitoring_config_file={_SERVING / 'monitoring.config'}"
+        self.assertEqual(
+            self.warnings("--port=0", file),
+            "Metrics are served on the REST port: --rest_api_port is off.",
+        )
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,1381 @@
+"""The embedded server, called over gRPC on loopback as its users call it."""
+
+import collections
+import concurrent.futures
+import contextlib
+import json
+import pathlib
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.request
+from unittest import mock
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+from google.protobuf import text_format
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import parser
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_log_pb2,
+    prediction_service_pb2_grpc,
+    regression_pb2,
+)
+
+from serving import tensors
+from serving.server import batching, config_files, grpc_services, servable
+from serving.status import StatusError
+from tests.serving import exports as serving_runs
+
+_PAGE = "/monitoring/prometheus/metrics"
+_FOR_EVER = 2**31 - 1
+# A bound on what happens at once or never.
+_PATIENCE_SECONDS = 60
+_CLASSIFY = "tensorflow/serving/classify"
+_REGRESS = "tensorflow/serving/regress"
+
+
+class _Calls:
+    """The stubs of a channel."""
+
+    def __init__(self, channel):
+        service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        models = model_service_pb2_grpc.ModelServiceStub(channel)
+        self.predict = service.Predict
+        self.metadata = service.GetModelMetadata
+        self.classify = service.Classify
+        self.regress = service.Regress
+        self.multi_inference = service.MultiInference
+        self.status = models.GetModelStatus
+        self.reload = models.HandleReloadConfigRequest
+        self.check = health_pb2_grpc.HealthStub(channel).Check
+
+
+class _ServerTest(parameterized.TestCase):
+    """A test that calls servers."""
+
+    def connected(self, target, credentials=None):
+        """Returns the calls of a server, without the client's 4 MB limit."""
+        options = [("grpc.max_receive_message_length", -1)]
+        if credentials:
+            channel = grpc.secure_channel(target, credentials, options)
+        else:
+            channel = grpc.insecure_channel(target, options)
+        self.addCleanup(channel.close)
+        return _Calls(channel)
+
+    def started(self, *words):
+        """Returns a Server that runs until the end of the test, its calls."""
+        server = self.enterContext(serving_runs.serving(*words))
+        return server, self.connected(f"127.0.0.1:{server.port}")
+
+    def folder_of_numbers(self, *offsets):
+        """Returns a base path with versions 1, 2, ... of `save_numbers`."""
+        base = serving_runs.temporary_folder(self)
+        for number, offset in enumerate(offsets, 1):
+            serving_runs.save_numbers(base / str(number), offset)
+        return base
+
+    def assert_refused(self, code, text, call, *args, **kwargs):
+        with self.assertRaises(grpc.RpcError) as raised:
+            call(*args, **kwargs)
+        self.assertEqual(
+            (raised.exception.code().name, raised.exception.details()),
+            (code, text),
+        )
+
+    def assert_too_late(self, call, request, *or_codes):
+        """The server's words and the client's own race: either will do."""
+        with self.assertRaises(grpc.RpcError) as raised:
+            call(request, timeout=0.3)
+        self.assertIn(
+            raised.exception.code().name, ("DEADLINE_EXCEEDED", *or_codes)
+        )
+
+    def awaited(self, is_so):
+        """Waits until a condition holds, fails if it never does."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not is_so():
+            self.assertLess(time.monotonic(), deadline, "waited in vain")
+            time.sleep(0.05)
+
+
+def _file(folder, name, text):
+    """Returns the path of a new file."""
+    path = pathlib.Path(folder, name)
+    path.write_text(text)
+    return path
+
+
+def _predict_request(inputs, name="m", spec=None, output_filter=()):
+    """Returns a PredictRequest of arrays or TensorProtos."""
+    request = predict_pb2.PredictRequest(output_filter=output_filter)
+    request.model_spec.name = name
+    _fill(request.model_spec, spec)
+    for alias, value in inputs.items():
+        if isinstance(value, np.ndarray):
+            value = tensors.to_proto(value)
+        request.inputs[alias].CopyFrom(value)
+    return request
+
+
+def _fill(model_spec, spec):
+    for field, value in (spec or {}).items():
+        if field == "version":
+            model_spec.version.value = value
+        else:
+            setattr(model_spec, field, value)
+
+
+def _floats(rows):
+    return np.array(rows, np.float32)
+
+
+def _proto(text):
+    """Returns the TensorProto that a text describes."""
+    return text_format.Parse(text, tensors.to_proto(np.zeros(0)).__class__())
+
+
+def _numbers(rows):
+    """Returns the inputs of the default signature."""
+    return {"x": _floats(rows)}
+
+
+def _count(steps):
+    """Returns the request that takes a number of steps."""
+    steps = np.array([steps], np.int32)
+    return _predict_request({"n": steps}, spec={"signature_name": "count"})
+
+
+def _outputs(response):
+    return {k: tensors.from_proto(v) for k, v in response.outputs.items()}
+
+
+def _add_examples(proto, rows):
+    """Adds examples with a feature "x" to an Input."""
+    for row in rows:
+        example = proto.example_list.examples.add()
+        example.features.feature["x"].float_list.value.extend(row)
+
+
+def _classify_request(rows, signature="", name="scores"):
+    request = classification_pb2.ClassificationRequest()
+    request.model_spec.name = name
+    request.model_spec.signature_name = signature
+    _add_examples(request.input, rows)
+    return request
+
+
+def _regress_request(rows, signature="regress", name="scores"):
+    request = regression_pb2.RegressionRequest()
+    request.model_spec.name = name
+    request.model_spec.signature_name = signature
+    _add_examples(request.input, rows)
+    return request
+
+
+def _status_request(name="m", version=None):
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = name
+    if version is not None:
+        request.model_spec.version.value = version
+    return request
+
+
+def _states(calls, name="m"):
+    """Returns [(version, state)] as the server lists them."""
+    named = get_model_status_pb2.ModelVersionStatus.State.Name
+    response = calls.status(_status_request(name))
+    return [(v.version, named(v.state)) for v in response.model_version_status]
+
+
+def _metadata_request(*fields, name="m"):
+    request = get_model_metadata_pb2.GetModelMetadataRequest(
+        metadata_field=fields
+    )
+    request.model_spec.name = name
+    return request
+
+
+def _reload_request(**base_paths):
+    request = model_management_pb2.ReloadConfigRequest()
+    for name, base_path in base_paths.items():
+        request.config.model_config_list.config.add(
+            name=name, base_path=str(base_path), model_platform="tensorflow"
+        )
+    return request
+
+
+def _model_config(name, base_path, more=""):
+    return (
+        f'config {{ name: "{name}" base_path: "{base_path}" '
+        f'model_platform: "tensorflow" {more} }}\n'
+    )
+
+
+@contextlib.contextmanager
+def _runs(let_go=None):
+    """Yields a list that grows by the feeds of every run of a session.
+
+    Args:
+      let_go: threading.Event that the runs wait for, once they are counted.
+    """
+    seen, real = [], servable.Servable.run
+
+    def run(self, feeds, fetches, timeout_seconds=None):
+        seen.append(feeds)
+        if let_go:
+            let_go.wait(_PATIENCE_SECONDS)
+        return real(self, feeds, fetches, timeout_seconds)
+
+    with mock.patch.object(servable.Servable, "run", run):
+        yield seen
+
+
+def _sizes(runs):
+    """Returns the number of rows of each run, ascending."""
+    return sorted(len(array) for feeds in runs for array in feeds.values())
+
+
+class AnswersTest(_ServerTest):
+    """Calls that change nothing, on one server with several models."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        stack = cls.enterClassContext(contextlib.ExitStack())
+        folder = pathlib.Path(
+            stack.enter_context(tempfile.TemporaryDirectory())
+        )
+        for number in (1, 2):
+            serving_runs.save_numbers(folder / "m" / str(number), number)
+        serving_runs.Scores().save(folder / "scores" / "7")
+        both = "model_version_policy { all {} }"
+        labels = 'version_labels { key: "old" value: 1 }'
+        models = _file(
+            folder,
+            "models.config",
+            "model_config_list {\n"
+            + _model_config("m", folder / "m", f"{both} {labels}")
+            + _model_config("scores", folder / "scores")
+            + _model_config("toy", serving_runs.exported_toy().parent)
+            + "}",
+        )
+        monitoring = _file(
+            folder,
+            "monitoring.config",
+            f'prometheus_config {{ enable: true path: "{_PAGE}" }}',
+        )
+        cls.server = stack.enter_context(
+            serving_runs.serving(
+                f"--model_config_file={models}",
+                f"--monitoring_config_file={monitoring}",
+                "--allow_version_labels_for_unavailable_models",
+                "--enable_grpc_healthcheck_service",
+            )
+        )
+
+    def setUp(self):
+        super().setUp()
+        self.calls = self.connected(f"127.0.0.1:{self.server.port}")
+
+    def predicted(self, inputs, **kwargs):
+        """Returns the output arrays by name."""
+        return _outputs(self.calls.predict(_predict_request(inputs, **kwargs)))
+
+    def rest(self, path, body=None):
+        """Returns what a call over HTTP answers, parsed."""
+        url = f"http://127.0.0.1:{self.server.rest_port}{path}"
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(url, data, timeout=30) as response:
+            text = response.read().decode()
+        return text if path == _PAGE else json.loads(text)
+
+    @parameterized.named_parameters(
+        ("model", "nope", {}, "NOT_FOUND", "Latest(nope)"),
+        ("version", "m", {"version": 99}, "NOT_FOUND", "Specific(m, 99)"),
+    )
+    def test_no_servable(self, name, spec, code, request_text):
+        self.assert_refused(
+            code,
+            f"Servable not found for request: {request_text}",
+            self.calls.predict,
+            _predict_request(_numbers([[1]]), name, spec),
+        )
+
+    @parameterized.named_parameters(
+        (
+            "label",
+            {"version_label": "x"},
+            "INVALID_ARGUMENT",
+            "Unrecognized servable version label: x",
+        ),
+        (
+            "signature",
+            {"signature_name": "nope"},
+            "FAILED_PRECONDITION",
+            'Serving signature key "nope" not found.',
+        ),
+        (
+            "name",
+            {"name": ""},
+            "INVALID_ARGUMENT",
+            "ModelSpec has no name specified.",
+        ),
+        (
+            "signature_too_long_to_repeat",
+            {"signature_name": "s" * 2000},
+            "FAILED_PRECONDITION",
+            'Serving signature key "' + "s" * 1001 + "...TRUNCATED",
+        ),
+    )
+    def test_spec(self, spec, code, text):
+        request = _predict_request(_numbers([[1]]), spec=spec)
+        self.assert_refused(code, text, self.calls.predict, request)
+
+    def test_no_spec(self):
+        calls, refused = self.calls, self.assert_refused
+        for call, request in (
+            (calls.predict, predict_pb2.PredictRequest()),
+            (calls.classify, classification_pb2.ClassificationRequest()),
+            (calls.regress, regression_pb2.RegressionRequest()),
+            (calls.status, get_model_status_pb2.GetModelStatusRequest()),
+            (calls.metadata, get_model_metadata_pb2.GetModelMetadataRequest()),
+        ):
+            refused("INVALID_ARGUMENT", "Missing ModelSpec", call, request)
+
+    @parameterized.named_parameters(
+        (
+            "extra",
+            {"x": _floats([[1]]), "z": _floats([[1]])},
+            "input size does not match signature: 2!=1 len({x,z}) != "
+            "len({x}). Sent extra: {z}. Missing but required: {}.",
+        ),
+        (
+            "missing",
+            {},
+            "input size does not match signature: 0!=1 len({}) != len({x}). "
+            "Sent extra: {}. Missing but required: {x}.",
+        ),
+        (
+            "wrong_name",
+            {"z": _floats([[1]])},
+            "Signature input alias: x(feed name: x:0) not found in request "
+            "and no default value provided. Inputs expected to be in the "
+            "request {z}, or default input alias set: ",
+        ),
+        (
+            "damaged",
+            {"x": _proto('dtype: DT_FLOAT tensor_content: "abc"')},
+            "tensor parsing error: x",
+        ),
+        (
+            "without_type",
+            {"x": _proto("float_val: 1")},
+            "tensor parsing error: x",
+        ),
+        (
+            "wrong_type",
+            {"x": np.ones((1, 1), np.float64)},
+            "Expects arg[0] to be float but double is provided",
+        ),
+    )
+    def test_inputs(self, inputs, text):
+        request = _predict_request(inputs)
+        self.assert_refused(
+            "INVALID_ARGUMENT", text, self.calls.predict, request
+        )
+
+    def test_wrong_shape(self):
+        image = np.zeros((8, 8, 3), np.float32)
+        with self.assertRaises(grpc.RpcError) as raised:
+            self.predicted({"images": image}, name="toy")
+        self.assertEqual(raised.exception.code().name, "INVALID_ARGUMENT")
+        self.assertIn(
+            "[8,8,3] is not compatible with expected shape [?,8,8,3]",
+            raised.exception.details(),
+        )
+
+    @parameterized.named_parameters(
+        (
+            "unknown",
+            ["zz"],
+            "output tensor alias not found in signature: zz Outputs expected "
+            "to be in the set {y}.",
+        ),
+        ("twice", ["y", "y"], "duplicate output tensor alias: y"),
+    )
+    def test_refused_output_filter(self, output_filter, text):
+        request = _predict_request(_numbers([[1]]), output_filter=output_filter)
+        self.assert_refused(
+            "INVALID_ARGUMENT", text, self.calls.predict, request
+        )
+
+    def test_output_filter(self):
+        inputs = {"x": _floats([[5]]), "z": _floats([[3]])}
+        request = _predict_request(
+            inputs, spec={"signature_name": "two"}, output_filter=["b"]
+        )
+        self.assertEqual(
+            _outputs(self.calls.predict(request)), {"b": _floats([[2]])}
+        )
+        request.output_filter.append("a")
+        self.assertEqual(
+            _outputs(self.calls.predict(request)),
+            {"a": _floats([[8]]), "b": _floats([[2]])},
+        )
+
+    @parameterized.named_parameters(
+        ("newest", {}, "serving_default", 2, 2.5),
+        ("version", {"version": 1}, "serving_default", 1, 1.5),
+        ("label", {"version_label": "old"}, "serving_default", 1, 1.5),
+        ("signature", {"signature_name": "total"}, "total", 2, 1.0),
+    )
+    def test_spec_of_answer(self, spec, signature, version, number):
+        request = _predict_request(_numbers([[1]]), spec=spec)
+        response = self.calls.predict(request)
+        answered = response.model_spec
+        self.assertEqual(answered.name, "m")
+        self.assertEqual(answered.signature_name, signature)
+        self.assertEqual(answered.version.value, version)
+        self.assertEqual(answered.WhichOneof("version_choice"), "version")
+        self.assertEqual(_outputs(response)["y"], number)
+
+    def test_answers_are_typed_fields(self):
+        request = _predict_request(_numbers([[1, 2]]))
+        answer = self.calls.predict(request).outputs["y"]
+        self.assertEqual(list(answer.float_val), [2.5, 3.0])
+        self.assertEqual(answer.tensor_content, b"")
+
+    def test_answers_are_raw_bytes_where_asked(self):
+        _, calls = self.started(
+            f"--model_base_path={self.folder_of_numbers(2)}",
+            "--model_name=m",
+            "--enable_serialization_as_tensor_content",
+        )
+        answer = calls.predict(_predict_request(_numbers([[1, 2]])))
+        content = answer.outputs["y"].tensor_content
+        self.assertEqual(content, _floats([2.5, 3.0]).tobytes())
+        self.assertEmpty(answer.outputs["y"].float_val)
+
+    @parameterized.named_parameters(
+        ("all", "float_val: [2, 4, 6, 8]", [[3, 4], [5, 6]]),
+        ("few", "float_val: [2, 4]", [[3, 4], [4, 4]]),
+        ("none", "", [[2, 2], [2, 2]]),
+        ("surplus", "float_val: [2, 4, 6, 8, 10]", [[3, 4], [5, 6]]),
+    )
+    def test_typed_values(self, values, expected):
+        shape = "tensor_shape { dim { size: 2 } dim { size: 2 } }"
+        proto = _proto(f"dtype: DT_FLOAT {shape} {values}")
+        answer = self.predicted({"x": proto})
+        np.testing.assert_array_equal(answer["y"], _floats(expected))
+
+    @parameterized.named_parameters(
+        ("model", "x", None, "any versions of model x"),
+        ("version", "m", 9, "version 9 of model m"),
+    )
+    def test_refused_status(self, name, version, what):
+        self.assert_refused(
+            "NOT_FOUND",
+            f"Could not find {what}",
+            self.calls.status,
+            _status_request(name, version),
+        )
+
+    def test_status(self):
+        self.assertEqual(
+            _states(self.calls), [(2, "AVAILABLE"), (1, "AVAILABLE")]
+        )
+        response = self.calls.status(_status_request("m", 1))
+        (only,) = response.model_version_status
+        self.assertEqual(only.version, 1)
+        self.assertEqual(only.status.error_code, 0)
+
+    @parameterized.named_parameters(
+        (
+            "none",
+            (),
+            "GetModelMetadataRequest must specify at least one metadata_field",
+        ),
+        ("unknown", ("foo",), "Metadata field foo is not supported"),
+    )
+    def test_refused_metadata(self, fields, text):
+        self.assert_refused(
+            "INVALID_ARGUMENT",
+            text,
+            self.calls.metadata,
+            _metadata_request(*fields),
+        )
+
+    def test_metadata(self):
+        response = self.calls.metadata(_metadata_request("signature_def"))
+        self.assertEqual(response.model_spec.name, "m")
+        self.assertEqual(response.model_spec.version.value, 2)
+        self.assertEqual(list(response.metadata), ["signature_def"])
+        found = get_model_metadata_pb2.SignatureDefMap()
+        self.assertTrue(response.metadata["signature_def"].Unpack(found))
+        default = found.signature_def["serving_default"]
+        self.assertEqual(default.inputs["x"].name, "x:0")
+        self.assertEqual(default.method_name, "tensorflow/serving/predict")
+        self.assertIn("two", found.signature_def)
+
+    def test_large_messages_pass_both_ways(self):
+        values = np.arange(3_000_000, dtype=np.float32)[None]
+        answer = self.predicted({"x": values}, spec={"version": 2})
+        np.testing.assert_array_equal(answer["y"], values / 2 + 2)
+
+    def test_deadline_ends_the_run(self):
+        self.assert_too_late(self.calls.predict, _count(_FOR_EVER))
+        self.assertEqual(self.predicted(_numbers([[1]]))["y"], 2.5)
+
+    def test_health(self):
+        for name in grpc_services.HEALTH_NAMES:
+            request = health_pb2.HealthCheckRequest(service=name)
+            self.assertEqual(self.calls.check(request).status, 1)
+        request = health_pb2.HealthCheckRequest(service="nope")
+        with self.assertRaises(grpc.RpcError) as raised:
+            self.calls.check(request)
+        self.assertEqual(raised.exception.code().name, "NOT_FOUND")
+
+    def test_classify(self):
+        # [3, 4] @ [[1, -1], [0.5, 2]] = [5, 5]; [1, 0] @ ... = [1, -1].
+        response = self.calls.classify(_classify_request([[3, 4], [1, 0]]))
+        self.assertEqual(
+            [
+                [(c.label, c.score) for c in row.classes]
+                for row in response.result.classifications
+            ],
+            [[("left", 5), ("right", 5)], [("left", 1), ("right", -1)]],
+        )
+        self.assertEqual(response.model_spec.version.value, 7)
+        self.assertEqual(response.model_spec.signature_name, "serving_default")
+
+    def test_classify_without_labels(self):
+        request = _classify_request([[2, 2]], signature="scores")
+        (row,) = self.calls.classify(request).result.classifications
+        self.assertEqual(
+            [(c.label, c.score) for c in row.classes], [("", 3), ("", 2)]
+        )
+
+    def test_regress(self):
+        request = _regress_request([[3, 4], [1, 0]])
+        response = self.calls.regress(request)
+        self.assertEqual([r.value for r in response.result.regressions], [5, 1])
+        self.assertEqual(response.model_spec.signature_name, "regress")
+
+    def test_context_is_part_of_each_example(self):
+        request = _classify_request([], signature="scores")
+        below = request.input.example_list_with_context
+        shared = below.context.features.feature["x"].float_list
+        shared.value.extend([2, 2])
+        below.examples.add()
+        own = below.examples.add().features.feature["x"].float_list
+        own.value.extend([1, 0])
+        rows = self.calls.classify(request).result.classifications
+        self.assertEqual(
+            [[c.score for c in row.classes] for row in rows],
+            [[3, 2], [1, -1]],
+        )
+
+    def test_multi_inference(self):
+        request = inference_pb2.MultiInferenceRequest()
+        _add_examples(request.input, [[3], [0.5]])
+        for signature, method in (("regress", _REGRESS), ("scores", _CLASSIFY)):
+            task = request.tasks.add(method_name=method)
+            task.model_spec.name = "m"
+            task.model_spec.signature_name = signature
+        first, second = self.calls.multi_inference(request).results
+        self.assertEqual(
+            [r.value for r in first.regression_result.regressions], [3, 0.5]
+        )
+        self.assertEqual(first.model_spec.signature_name, "regress")
+        self.assertEqual(first.model_spec.version.value, 2)
+        self.assertEqual(
+            [
+                [c.score for c in row.classes]
+                for row in second.classification_result.classifications
+            ],
+            [[3, 6], [0.5, 1]],
+        )
+        for task in request.tasks:
+            task.model_spec.name = "scores"
+        self.assert_refused(
+            "INVALID_ARGUMENT",
+            "Input tensor must be the same for all Signatures.",
+            self.calls.multi_inference,
+            request,
+        )
+        request.tasks[1].model_spec.signature_name = "regress"
+        self.assert_refused(
+            "INVALID_ARGUMENT",
+            "Duplicate evaluation of signature: regress",
+            self.calls.multi_inference,
+            request,
+        )
+
+    @parameterized.named_parameters(
+        (
+            "unknown_signature",
+            [[1, 2]],
+            "nope",
+            "No signature was found with the name: nope",
+        ),
+        ("no_examples", [], "scores", "Input is empty."),
+        (
+            "regression_signature",
+            [[1, 2]],
+            "regress",
+            "Expected classification signature outputs to contain at least "
+            'one of "classes" or "scores". Signature was: ',
+        ),
+        (
+            "scores_of_one_dimension",
+            [[1, 2]],
+            "flat",
+            "Expected Tensor shape: [batch_size num_classes] but got [1]",
+        ),
+    )
+    def test_refused_classify(self, rows, signature, text):
+        request = _classify_request(rows, signature=signature)
+        with self.assertRaises(grpc.RpcError) as raised:
+            self.calls.classify(request)
+        self.assertEqual(raised.exception.code().name, "INVALID_ARGUMENT")
+        self.assertStartsWith(raised.exception.details(), text)
+
+    def test_refused_regress(self):
+        request = _regress_request([[1, 2]], signature="classify")
+        self.assert_refused(
+            "INVALID_ARGUMENT",
+            "Expected one output Tensor.",
+            self.calls.regress,
+            request,
+        )
+        request = _regress_request([[1, 2]], signature="scores")
+        with self.assertRaises(grpc.RpcError) as raised:
+            self.calls.regress(request)
+        self.assertStartsWith(
+            raised.exception.details(),
+            "No regression outputs found in SignatureDef: ",
+        )
+
+    def test_rest_predicts_the_same(self):
+        images = serving_runs.test_images(3, (8, 8, 3))
+        over_grpc = self.predicted({"images": images}, name="toy")
+        over_rest = self.rest(
+            "/v1/models/toy:predict", {"inputs": images.tolist()}
+        )["outputs"]
+        self.assertEqual(over_rest.keys(), over_grpc.keys())
+        for alias, values in over_grpc.items():
+            np.testing.assert_allclose(over_rest[alias], values, 1e-6, 1e-7)
+
+    def test_rest_classifies_and_regresses_the_same(self):
+        rows = [[3, 4], [1, 0]]
+        examples = [{"x": [float(number) for number in row]} for row in rows]
+        classified = self.calls.classify(_classify_request(rows))
+        self.assertEqual(
+            self.rest("/v1/models/scores:classify", {"examples": examples}),
+            {
+                "results": [
+                    [[c.label, c.score] for c in row.classes]
+                    for row in classified.result.classifications
+                ]
+            },
+        )
+        regressed = self.calls.regress(_regress_request(rows))
+        self.assertEqual(
+            self.rest(
+                "/v1/models/scores:regress",
+                {"signature_name": "regress", "examples": examples},
+            ),
+            {"results": [r.value for r in regressed.result.regressions]},
+        )
+
+    def test_metrics_count_the_calls(self):
+        before = self.counts()
+        for _ in range(3):
+            self.predicted(_numbers([[1]]))
+        self.calls.classify(_classify_request([[3, 4], [1, 0]]))
+        with self.assertRaises(grpc.RpcError):
+            self.predicted({})
+        self.rest("/v1/models/m:predict", {"instances": [[1]]})
+        added = self.counts()
+        added.subtract(before)
+        self.assertEqual(
+            {key: count for key, count in added.items() if count},
+            {
+                ("request_count_total", "m", "OK"): 4,
+                ("request_count_total", "m", "INVALID_ARGUMENT"): 1,
+                ("request_count_total", "scores", "OK"): 1,
+                # Only of what succeeded.
+                ("request_latency_count", "m", "Predict", "GRPC"): 3,
+                ("request_latency_count", "m", "predict", "REST"): 1,
+                ("request_latency_count", "scores", "Classify", "GRPC"): 1,
+                ("runtime_latency_count", "m", "Predict", "TF1"): 4,
+                ("runtime_latency_count", "scores", "Classify", "TF1"): 1,
+                ("request_example_counts_count", "scores"): 1,
+                ("request_example_count_total", "scores"): 2,
+            },
+        )
+
+    def counts(self):
+        """Returns a Counter of (metric, labels' values).
+
+        The parser names every counter "..._total".
+        """
+        found = collections.Counter()
+        page = self.rest(_PAGE)
+        for family in parser.text_string_to_metric_families(page):
+            for sample in family.samples:
+                name = sample.name.removeprefix(":tensorflow:serving:")
+                if name.endswith(("_count", "_total")):
+                    key = (name, *sample.labels.values())
+                    found[key] = int(sample.value)
+        return found
+
+
+class LifeCycleTest(_ServerTest):
+    """Models and versions that come and go under a server."""
+
+    def test_reload(self):
+        first = self.folder_of_numbers(1, 2)
+        second = self.folder_of_numbers(10)
+        _, calls = self.started(f"--model_base_path={first}", "--model_name=m")
+        request = _reload_request(m=first, other=second)
+        model = request.config.model_config_list.config[0]
+        model.model_version_policy.all.SetInParent()
+        self.assertEqual(calls.reload(request).status.error_code, 0)
+        # It has waited for the new model.
+        answer = calls.predict(_predict_request(_numbers([[2]]), "other"))
+        self.assertEqual(_outputs(answer)["y"], 11)
+        self.awaited(
+            lambda: _states(calls) == [(2, "AVAILABLE"), (1, "AVAILABLE")]
+        )
+        model.version_labels["old"] = 1
+        calls.reload(request)
+        labelled = _predict_request(
+            _numbers([[2]]), spec={"version_label": "old"}
+        )
+        self.assertEqual(_outputs(calls.predict(labelled))["y"], 2)
+        model.version_labels["old"] = 99
+        self.assert_refused(
+            "FAILED_PRECONDITION",
+            "Request to assign label to version 99 of model m, which is not "
+            "currently available for inference",
+            calls.reload,
+            request,
+        )
+        self.assertEqual(_outputs(calls.predict(labelled))["y"], 2)
+        calls.reload(_reload_request(other=second))
+        self.awaited(lambda: _states(calls) == [(2, "END"), (1, "END")])
+        self.assert_refused(
+            "NOT_FOUND",
+            "Servable not found for request: Latest(m)",
+            calls.predict,
+            _predict_request(_numbers([[2]])),
+        )
+
+    def test_refused_reload(self):
+        base = self.folder_of_numbers(1)
+        _, calls = self.started(f"--model_base_path={base}", "--model_name=m")
+        twice = _reload_request(m=base)
+        twice.config.model_config_list.config.append(
+            twice.config.model_config_list.config[0]
+        )
+        self.assert_refused(
+            "INVALID_ARGUMENT",
+            "Illegal to list model m multiple times in config list",
+            calls.reload,
+            twice,
+        )
+        self.assert_refused(
+            "INVALID_ARGUMENT",
+            "Expected model r to have an absolute path or URI; got "
+            "base_path()=rel",
+            calls.reload,
+            _reload_request(r="rel"),
+        )
+        # Nothing has changed.
+        self.assertEqual(_states(calls), [(1, "AVAILABLE")])
+
+    def test_reload_waits_as_long_as_the_caller(self):
+        base = self.folder_of_numbers(1)
+        empty = serving_runs.temporary_folder(self)
+        _, calls = self.started(f"--model_base_path={base}", "--model_name=m")
+        self.assert_too_late(calls.reload, _reload_request(m=base, other=empty))
+        # Without a deadline it waits until a version is there.
+        late = serving_runs.temporary_folder(self)
+        waiting = calls.reload.future(_reload_request(m=base, late=late))
+        serving_runs.copy_version(base / "1", late, 4)
+        self.assertEqual(waiting.result(_PATIENCE_SECONDS).status.error_code, 0)
+        self.assertEqual(_states(calls, "late"), [(4, "AVAILABLE")])
+
+    def test_new_version_replaces_the_old_one_under_load(self):
+        base = self.folder_of_numbers(1)
+        ready = serving_runs.temporary_folder(self)
+        serving_runs.save_numbers(ready / "2", 2)
+        _, calls = self.started(
+            f"--model_base_path={base}",
+            "--model_name=m",
+            "--max_num_load_retries=0",
+        )
+        request, over = _predict_request(_numbers([[0]])), threading.Event()
+        answers = set()
+
+        def call_on():
+            while not over.is_set():
+                response = calls.predict(request, timeout=_PATIENCE_SECONDS)
+                version = response.model_spec.version.value
+                answers.add((version, _outputs(response)["y"].item()))
+
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            callers = [threads.submit(call_on) for _ in range(8)]
+            try:
+                serving_runs.copy_version(ready / "2", base, 2)
+                self.awaited(
+                    lambda: _states(calls) == [(2, "AVAILABLE"), (1, "END")]
+                )
+                bad = serving_runs.copy_version(ready / "2", ready, 3)
+                (bad / "saved_model.pb").write_bytes(b"no model")
+                bad.rename(base / "3")
+                self.awaited(lambda: _states(calls)[0] == (3, "END"))
+            finally:
+                over.set()
+            for caller in callers:
+                caller.result()  # no call has failed
+        # Each answer is of the version that it names.
+        self.assertEqual(answers, {(1, 1), (2, 2)})
+        self.assertEqual(
+            _states(calls), [(3, "END"), (2, "AVAILABLE"), (1, "END")]
+        )
+        (newest, *_) = calls.status(_status_request()).model_version_status
+        self.assertNotEqual(newest.status.error_code, 0)
+        self.assertNotEmpty(newest.status.error_message)
+
+    def test_warm_up(self):
+        base = self.folder_of_numbers(1, 2, 3)
+        good = prediction_log_pb2.PredictionLog()
+        good.predict_log.request.CopyFrom(_predict_request(_numbers([[1]])))
+        bad = prediction_log_pb2.PredictionLog()
+        bad.predict_log.request.CopyFrom(_predict_request({"z": _floats([1])}))
+        _write_warm_up(base / "1", [good, good])
+        damaged = _write_warm_up(base / "2", [good])
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+        _write_warm_up(base / "3", [good, bad])
+        for bad_version in ("2", "3"):  # to come when 1 is there
+            (base / bad_version).rename(base / f"later-{bad_version}")
+        models = _file(
+            base,
+            "models.config",
+            "model_config_list { "
+            + _model_config("m", base, "model_version_policy { all {} }")
+            + "}",
+        )
+        with _runs() as runs:
+            _, calls = self.started(
+                f"--model_config_file={models}",
+                "--max_num_load_retries=0",
+                "--num_request_iterations_for_warmup=3",
+            )
+            for bad_version in ("2", "3"):
+                (base / f"later-{bad_version}").rename(base / bad_version)
+            self.awaited(
+                lambda: (
+                    _states(calls) == [(3, "END"), (2, "END"), (1, "AVAILABLE")]
+                )
+            )
+        # Version 1: both records; version 3: the first; each three times.
+        self.assertLen(runs, 2 * 3 + 3)
+        third, second, first = calls.status(
+            _status_request()
+        ).model_version_status
+        self.assertEqual(first.status.error_code, 0)
+        self.assertIn("in TFRecord format.", second.status.error_message)
+        self.assertStartsWith(
+            third.status.error_message, "Signature input alias: x"
+        )
+
+    def test_version_that_fails_at_the_start(self):
+        base = self.folder_of_numbers(1)
+        (base / "1" / "saved_model.pb").write_bytes(b"no model")
+        with self.assertRaises(StatusError) as raised:
+            self.started(
+                f"--model_base_path={base}",
+                "--model_name=m",
+                "--max_num_load_retries=0",
+            )
+        self.assertStartsWith(
+            raised.exception.message,
+            "1 servable(s) did not become available: {",
+        )
+
+
+def _write_warm_up(version, logs):
+    """Returns the file with the requests that a version is warmed up with."""
+    file = version / "assets.extra" / "tf_serving_warmup_requests"
+    file.parent.mkdir()
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for log in logs:
+            writer.write(log.SerializeToString())
+    return file
+
+
+class BatchingTest(_ServerTest):
+    """Models with batching parameters of their own, on one server."""
+
+    # Batches of "patient" run when they are full, and no sooner.
+    parameters = {
+        "patient": "max_batch_size { value: 8 } "
+        "batch_timeout_micros { value: 60000000 } "
+        "allowed_batch_sizes: [4, 8]",
+        "prompt": "max_batch_size { value: 8 } allowed_batch_sizes: [4, 8]",
+        "padding": "max_batch_size { value: 2 } "
+        "batch_timeout_micros { value: 60000000 } "
+        "pad_variable_length_inputs: true",
+        "lonely": "max_batch_size { value: 2 } "
+        "batch_timeout_micros { value: 60000000 }",
+        "splitting": "max_batch_size { value: 10 } "
+        "max_execution_batch_size { value: 4 } "
+        "enable_large_batch_splitting { value: true }",
+    }
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        stack = cls.enterClassContext(contextlib.ExitStack())
+        folder = pathlib.Path(
+            stack.enter_context(tempfile.TemporaryDirectory())
+        )
+        listed = ""
+        for name, parameters in cls.parameters.items():
+            serving_runs.save_numbers(folder / name / "1")
+            _file(folder / name / "1", "batching_params.pbtxt", parameters)
+            listed += _model_config(name, folder / name)
+        models = _file(
+            folder, "models.config", f"model_config_list {{ {listed} }}"
+        )
+        threads = _file(
+            folder, "batching.config", "num_batch_threads { value: 4 }"
+        )
+        cls.server = stack.enter_context(
+            serving_runs.serving(
+                f"--model_config_file={models}",
+                "--enable_batching",
+                f"--batching_parameters_file={threads}",
+                "--enable_per_model_batching_parameters",
+            )
+        )
+
+    def setUp(self):
+        super().setUp()
+        self.calls = self.connected(f"127.0.0.1:{self.server.port}")
+
+    def test_small_requests_are_merged(self):
+        requests = [
+            _predict_request(_numbers([[n, n], [-n, n]]), "patient")
+            for n in range(4)
+        ]
+        with _runs() as runs:
+            answers = self.answers(requests)
+        self.assertEqual(_sizes(runs), [8])
+        for n, answer in enumerate(answers):
+            np.testing.assert_allclose(
+                answer["y"], [[n / 2 + 2] * 2, [-n / 2 + 2, n / 2 + 2]], 1e-5
+            )
+
+    def test_bad_request_in_a_batch_fails_alone(self):
+        good = _predict_request(_numbers([[4], [6]]), "patient")
+        wrong = {"x": np.ones((2, 1), np.float64)}
+        bad = self.calls.predict.future(_predict_request(wrong, "patient"))
+        with _runs() as runs:
+            answers = self.answers([good] * 3)
+        for answer in answers:
+            np.testing.assert_array_equal(answer["y"], [[4], [5]])
+        self.assertEqual(bad.exception().code().name, "INVALID_ARGUMENT")
+        self.assertEqual(
+            bad.exception().details(),
+            "Expects arg[0] to be float but double is provided",
+        )
+        # One by one, each padded to an allowed size.
+        self.assertEqual(_sizes(runs), [4, 4, 4, 4])
+
+    def test_batches_are_padded_to_an_allowed_size(self):
+        for rows, padded in ((1, 4), (3, 4), (5, 8)):
+            values = np.arange(rows, dtype=np.float32)[:, None]
+            with _runs() as runs:
+                (answer,) = self.answers(
+                    [_predict_request({"x": values}, "prompt")]
+                )
+            self.assertEqual(_sizes(runs), [padded])
+            np.testing.assert_array_equal(answer["y"], values / 2 + 2)
+
+    def test_no_rows(self):
+        nothing = {"x": np.zeros((0, 3), np.float32)}
+        (answer,) = self.answers([_predict_request(nothing, "prompt")])
+        self.assertEqual(answer["y"].shape, (0, 3))
+
+    def test_rows_are_padded_where_asked(self):
+        long = _predict_request(_numbers([[2, 4, 6]]), "padding")
+        short = _predict_request(_numbers([[8]]), "padding")
+        with _runs() as runs:
+            answers = self.answers([long, short])
+        self.assertEqual(_sizes(runs), [2])
+        np.testing.assert_array_equal(answers[0]["y"], [[3, 4, 5]])
+        # The genuine server leaves the padding in the answer, too.
+        np.testing.assert_array_equal(answers[1]["y"], [[6, 6, 6]])
+
+    def test_large_requests_are_split(self):
+        values = np.arange(20, dtype=np.float32).reshape(10, 2)
+        with _runs() as runs:
+            (answer,) = self.answers(
+                [_predict_request({"x": values}, "splitting")]
+            )
+        self.assertEqual(_sizes(runs), [2, 4, 4])
+        np.testing.assert_array_equal(answer["y"], values / 2 + 2)
+
+    def test_filtered_requests_go_round_the_queue(self):
+        inputs = {"x": _floats([[5]]), "z": _floats([[3]])}
+        request = _predict_request(
+            inputs, "prompt", {"signature_name": "two"}, ["b"]
+        )
+        with _runs() as runs:
+            (answer,) = self.answers([request])
+        self.assertEqual(_sizes(runs), [1, 1])  # x and z, not padded
+        self.assertEqual(answer["b"], 2)
+
+    def test_two_names_of_one_output(self):
+        request = _predict_request(
+            _numbers([[2]]), "prompt", {"signature_name": "twins"}
+        )
+        with _runs() as runs:
+            (answer,) = self.answers([request])
+        self.assertEqual(_sizes(runs), [4])  # by the queue: padded
+        self.assertEqual(answer, {"y": 3, "w": 3})
+
+    def test_too_many_rows(self):
+        request = _predict_request({"x": np.ones((9, 1), np.float32)}, "prompt")
+        self.assert_refused(
+            "INVALID_ARGUMENT",
+            "Task size 9 is larger than maximum input batch size 8",
+            self.calls.predict,
+            request,
+        )
+
+    def test_output_without_rows(self):
+        request = _predict_request(
+            _numbers([[1]]), "prompt", {"signature_name": "total"}
+        )
+        self.assert_refused(
+            "FAILED_PRECONDITION",
+            "Batched output tensor has 0 dimensions",
+            self.calls.predict,
+            request,
+        )
+
+    def test_deadline_in_the_queue(self):
+        request = _predict_request(_numbers([[1]]), "lonely")
+        self.assert_too_late(self.calls.predict, request, "RESOURCE_EXHAUSTED")
+
+    def test_deadline_of_a_batch_ends_its_run(self):
+        request = _count(_FOR_EVER)
+        request.model_spec.name = "prompt"
+        for _ in range(5):  # more than there are threads
+            self.assert_too_late(
+                self.calls.predict, request, "RESOURCE_EXHAUSTED"
+            )
+        (answer,) = self.answers([_predict_request(_numbers([[2]]), "prompt")])
+        self.assertEqual(answer["y"], 3)
+
+    def answers(self, requests):
+        """Returns the outputs of requests that are sent at once."""
+        sent = [self.calls.predict.future(request) for request in requests]
+        return [_outputs(call.result(_PATIENCE_SECONDS)) for call in sent]
+
+
+class BatcherTest(absltest.TestCase):
+    """The queue alone, where a test has to hold its thread."""
+
+    def setUp(self):
+        super().setUp()
+        self.threads = concurrent.futures.ThreadPoolExecutor(8)
+        self.addCleanup(self.threads.shutdown)
+        worker = concurrent.futures.ThreadPoolExecutor(1)
+        self.addCleanup(worker.shutdown)
+        self.let_go, self.begun = threading.Event(), threading.Event()
+        self.addCleanup(self.let_go.set)
+        self.sizes = []
+        self.worker = worker
+
+    def batcher(self, **options):
+        return batching.Batcher(
+            self.run_batch, config_files.BatchingOptions(**options), self.worker
+        )
+
+    def run_batch(self, feeds, timeout_seconds):
+        self.begun.set()
+        self.let_go.wait(_PATIENCE_SECONDS)
+        self.sizes.append(len(feeds["x"]))
+        return [feeds["x"] + 1]
+
+    def test_full_queue(self):
+        batcher = self.batcher(max_batch_size=1, max_enqueued_batches=2)
+        calls = [self.threads.submit(batcher, {"x": np.zeros(1)})]
+        self.begun.wait(_PATIENCE_SECONDS)
+        calls += [
+            self.threads.submit(batcher, {"x": np.zeros(1)}) for _ in range(3)
+        ]
+        done, _ = concurrent.futures.wait(
+            calls, _PATIENCE_SECONDS, concurrent.futures.FIRST_COMPLETED
+        )
+        (refused,) = done
+        self.assertEqual(refused.exception().code, "UNAVAILABLE")
+        self.assertEqual(
+            refused.exception().message,
+            "The batch scheduling queue to which this task was submitted is "
+            "full; currently 2 batches enqueued and max_enqueued_batches is 2",
+        )
+        self.let_go.set()
+        for call in set(calls) - done:
+            self.assertEqual(call.result(_PATIENCE_SECONDS), [1])
+
+    def test_large_request_enters_whole_or_not_at_all(self):
+        batcher = self.batcher(
+            max_batch_size=8,
+            enable_large_batch_splitting=True,
+            max_execution_batch_size=2,
+            max_enqueued_batches=3,
+        )
+        first = self.threads.submit(batcher, {"x": np.zeros(2)})
+        self.begun.wait(_PATIENCE_SECONDS)
+        with self.assertRaises(StatusError) as raised:
+            batcher({"x": np.zeros(8)})
+        self.assertEqual(raised.exception.code, "UNAVAILABLE")
+        self.assertStartsWith(
+            raised.exception.message,
+            "The batch scheduling queue to which this task was submitted is "
+            "full; task size is 8 but scheduling capacity is only 6 ",
+        )
+        self.let_go.set()
+        self.assertLen(first.result(_PATIENCE_SECONDS)[0], 2)
+        self.assertLen(batcher({"x": np.zeros(6)})[0], 6)
+        self.assertEqual(self.sizes, [2, 2, 2, 2])
+
+    def test_time_is_over_in_a_run(self):
+        batcher = self.batcher(max_batch_size=1)
+        with self.assertRaises(StatusError) as raised:
+            batcher({"x": np.zeros(1)}, timeout_seconds=1.0)
+        self.assertTrue(self.begun.is_set())
+        self.assertEqual(raised.exception.code, "DEADLINE_EXCEEDED")
+        self.assertEqual(
+            raised.exception.message, "Timed out waiting for notification"
+        )
+
+    def test_hurry(self):
+        batcher = self.batcher(
+            max_batch_size=2, batch_timeout_micros=10**6 * _PATIENCE_SECONDS
+        )
+        self.let_go.set()
+        waiting = self.threads.submit(batcher, {"x": np.zeros(1)})
+        while not waiting.done():
+            batcher.hurry()
+        self.assertEqual(waiting.result(), [1])
+
+    def test_time_is_over_in_the_queue(self):
+        batcher = self.batcher(max_batch_size=1)
+        first = self.threads.submit(batcher, {"x": np.zeros(1)})
+        self.begun.wait(_PATIENCE_SECONDS)
+        with self.assertRaises(StatusError) as raised:
+            batcher({"x": np.ones(1)}, timeout_seconds=0.05)
+        self.assertEqual(raised.exception.code, "RESOURCE_EXHAUSTED")
+        self.assertEqual(
+            raised.exception.message,
+            "Run() timeout exceeded while waiting in batching queue",
+        )
+        self.let_go.set()
+        self.assertEqual(first.result(_PATIENCE_SECONDS), [1])
+        self.assertEqual(batcher({"x": np.ones(1)}), [2])
+        self.assertLen(self.sizes, 2)  # nobody waited for the other one
+
+
+class CallersTest(_ServerTest):
+    """How many are let in."""
+
+    def test_callers_wait_for_the_only_slot(self):
+        base = self.folder_of_numbers(2)
+        _, calls = self.started(
+            f"--model_base_path={base}",
+            "--model_name=m",
+            "--grpc_max_threads=1",
+        )
+        waiting = [calls.predict.future(_count(1000)) for _ in range(16)]
+        for call in waiting:
+            answer = _outputs(call.result(_PATIENCE_SECONDS))
+            self.assertEqual(answer["n"], 1000)
+
+    def test_callers_are_refused_where_too_many_wait(self):
+        base = self.folder_of_numbers(2)
+        _, calls = self.started(
+            f"--model_base_path={base}",
+            "--model_name=m",
+            "--grpc_max_threads=1",
+        )
+        let_go = threading.Event()
+        self.addCleanup(let_go.set)
+        request = _predict_request(_numbers([[2]]))
+        with _runs(let_go) as runs:
+            sent = [calls.predict.future(request)]
+            self.awaited(lambda: runs)
+            sent += [calls.predict.future(request) for _ in range(100)]
+            self.awaited(lambda: sum(call.done() for call in sent) >= 68)
+            let_go.set()
+            errors = [call.exception(_PATIENCE_SECONDS) for call in sent]
+        # One runs and 32 wait.
+        self.assertEqual(
+            collections.Counter(
+                error and (error.code().name, error.details())
+                for error in errors
+            ),
+            {
+                None: 33,
+                ("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted"): 68,
+            },
+        )
+
+    def test_gate(self):
+        gate = grpc_services.Gate(slots=1, waiting=1)
+        with gate.admitted(None):
+            with self.assertRaises(StatusError) as raised:
+                with gate.admitted(0.05):
+                    self.fail("let in without a slot")
+        self.assertEqual(raised.exception.code, "RESOURCE_EXHAUSTED")
+        self.assertEqual(
+            raised.exception.message, "Server Threadpool Exhausted"
+        )
+        with gate.admitted(0.05):  # who was refused holds nothing
+            pass
+
+    def test_gate_without_a_waiting_room(self):
+        gate = grpc_services.Gate(slots=1, waiting=0)
+        with gate.admitted(None):
+            with self.assertRaises(StatusError) as raised:
+                with gate.admitted(None):
+                    self.fail("let in without a slot")
+        self.assertEqual(
+            raised.exception.message, "Server Threadpool Exhausted"
+        )
+
+
+class ConnectionsTest(_ServerTest):
+    def setUp(self):
+        super().setUp()
+        self.folder = serving_runs.temporary_folder(self)
+        serving_runs.save_numbers(self.folder / "m" / "1")
+        self.models = (
+            f"--model_base_path={self.folder / 'm'}",
+            "--model_name=m",
+        )
+
+    def assert_answers(self, calls):
+        answer = calls.predict(
+            _predict_request(_numbers([[2]])), timeout=_PATIENCE_SECONDS
+        )
+        self.assertEqual(_outputs(answer)["y"], 3)
+
+    def test_no_health_service_unless_asked(self):
+        _, calls = self.started(*self.models)
+        with self.assertRaises(grpc.RpcError) as raised:
+            calls.check(health_pb2.HealthCheckRequest())
+        self.assertEqual(raised.exception.code().name, "UNIMPLEMENTED")
+
+    def test_unix_socket(self):
+        socket = self.folder / "socket"
+        self.started(*self.models, f"--grpc_socket_path={socket}")
+        self.assert_answers(self.connected(f"unix:{socket}"))
+
+    def test_tls(self):
+        key, certificate = self.certificate("server")
+        server, _ = self.started(
+            *self.models, self.ssl(server_key=key, server_cert=certificate)
+        )
+        target = f"localhost:{server.port}"
+        trusting = grpc.ssl_channel_credentials(certificate.encode())
+        self.assert_answers(self.connected(target, trusting))
+        for credentials in (None, grpc.ssl_channel_credentials()):
+            self.assert_unavailable(self.connected(target, credentials))
+
+    def test_mutual_tls(self):
+        key, certificate = self.certificate("server")
+        own_key, own = self.certificate("client")
+        foreign_key, foreign = self.certificate("stranger")
+        server, _ = self.started(
+            *self.models,
+            self.ssl(
+                server_key=key,
+                server_cert=certificate,
+                custom_ca=own,
+                client_verify=True,
+            ),
+        )
+        target = f"localhost:{server.port}"
+
+        def calls(*key_and_certificate):
+            pair = (text.encode() for text in key_and_certificate)
+            return self.connected(
+                target,
+                grpc.ssl_channel_credentials(certificate.encode(), *pair),
+            )
+
+        self.assert_answers(calls(own_key, own))
+        self.assert_unavailable(calls())
+        self.assert_unavailable(calls(foreign_key, foreign))
+
+    def test_ssl_file_without_a_certificate_in_it(self):
+        pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+        with self.assertRaisesRegex(OSError, "server_key"):
+            self.started(
+                *self.models, self.ssl(server_key=pem, server_cert=pem)
+            )
+
+    def assert_unavailable(self, calls):
+        with self.assertRaises(grpc.RpcError) as raised:
+            calls.predict(
+                _predict_request(_numbers([[2]])), timeout=_PATIENCE_SECONDS
+            )
+        self.assertEqual(raised.exception.code().name, "UNAVAILABLE")
+
+    def certificate(self, name):
+        """Returns a key and a certificate for localhost, signed by itself."""
+        command = (
+            "openssl req -x509 -newkey rsa:2048 -nodes -days 2"
+            f" -keyout {name}.key -out {name}.crt -subj /CN={name}"
+            " -addext subjectAltName=DNS:localhost"
+        )
+        subprocess.run(
+            command.split(),
+            cwd=self.folder,
+            check=True,
+            capture_output=True,
+        )
+        return tuple(
+            (self.folder / f"{name}.{kind}").read_text()
+            for kind in ("key", "crt")
+        )
+
+    def ssl(self, **fields):
+        """Returns the flag of an SSLConfig file."""
+        config = config_files.SSLConfig(**fields)
+        text = text_format.MessageToString(config)
+        return f"--ssl_config_file={_file(self.folder, 'ssl.config', text)}"
+
+
+if __name__ == "__main__":
+    absltest.main()

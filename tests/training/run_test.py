@@ -1,0 +1,478 @@
+"""Whole runs: files, resuming to the bit after kills, refusals, failures."""
+
+import contextlib
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl.testing import parameterized
+
+from atat_tf.errors import InputError, TrainingError
+from atat_tf.runs import folder as run_folder
+from atat_tf.training import checkpoints
+from atat_tf.training import run as training_run
+from tests.support import runs, trained_runs
+
+
+def _arrays(path):
+    """Returns {name: array} of a weights file."""
+    arrays = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = item[()]
+
+    with h5py.File(path) as file:
+        file.visititems(visit)
+    return arrays
+
+
+def _events(workdir):
+    """Returns {(tag, step): [what was told]} of a run's event files."""
+    found = {}
+    for path in (workdir / "tensorboard").iterdir():
+        # A kill may have cut a file short.
+        with contextlib.suppress(tf.errors.DataLossError):
+            for record in tf.data.TFRecordDataset(str(path)):
+                event = tf.compat.v1.Event.FromString(record.numpy())
+                for value in event.summary.value:
+                    told = found.setdefault((value.tag, event.step), [])
+                    told.append(tf.make_ndarray(value.tensor))
+    return found
+
+
+class RunsTest(parameterized.TestCase, tf.test.TestCase):
+    """What the tests share: `done`, trained once, and a workdir for each."""
+
+    def setUp(self):
+        super().setUp()
+        self.done = trained_runs.finished()
+        self.base = pathlib.Path(self.get_temp_dir())
+        self.workdir = self.base / self.id().rpartition(".")[2]
+
+    def _train(self, method="atat", workdir=None, **overrides):
+        if method in ("atat", "fast"):
+            overrides.setdefault("teacher", str(self.done / "teacher"))
+        return training_run.train_and_evaluate(
+            runs.config(method, **overrides), workdir or self.workdir
+        )
+
+    def _results(self):
+        return json.loads((self.done / "results.json").read_text())
+
+    def _assert_same_weights(self, here, there, names=run_folder.WEIGHTS):
+        for name in names:
+            first = _arrays(run_folder.weights_path(here, name))
+            second = _arrays(run_folder.weights_path(there, name))
+            self.assertGreater(len(first), 30)
+            self.assertEqual(first.keys(), second.keys())
+            for array, value in first.items():
+                np.testing.assert_array_equal(value, second[array], array)
+
+
+class FilesTest(RunsTest):
+    def test_a_run_folder_holds_what_the_readme_says(self):
+        for folder in (self.done, self.done / "teacher"):
+            present = set(os.listdir(folder))
+            expected = {"config.json", "checkpoints", "best.weights.h5"}
+            expected |= {"last.weights.h5", "metrics.jsonl", "tensorboard"}
+            self.assertContainsSubset(expected, present)
+        self.assertIn("results.json", os.listdir(self.done))
+        self.assertIn("ema.weights.h5", os.listdir(self.done))
+        leftovers = list(self.done.rglob(".*"))
+        self.assertEmpty(leftovers)
+
+    def test_metrics_have_one_line_for_each_epoch(self):
+        rows = run_folder.read_metrics(self.done)
+        self.assertEqual([row["epoch"] for row in rows], [1, 2])
+        self.assertEqual([row["step"] for row in rows], [5, 10])
+        self.assertContainsSubset(
+            {
+                "train_loss",
+                "train_cross_entropy",
+                "train_attention_transfer",
+                "train_logit_pairing",
+                "train_clean_accuracy",
+                "train_adversarial_accuracy",
+                "validation_clean_accuracy",
+                "validation_pgd_accuracy",
+                "learning_rate",
+                "seconds",
+            },
+            rows[0],
+        )
+
+    def test_results(self):
+        stored = self._results()
+        self.assertEqual(stored["method"], "atat")
+        self.assertEqual(stored["num_images"], 360)
+        self.assertEqual(set(stored["accuracy"]), {"clean"})
+        for field in ("dataset", "data", "bn_eval", "seed", "commit"):
+            self.assertIn(field, stored)
+
+    def test_config_is_resolved(self):
+        config = json.loads((self.done / "config.json").read_text())
+        self.assertEqual(config["backbone"]["depth"], 10)
+        teacher = json.loads((self.done / "teacher/config.json").read_text())
+        self.assertEqual(teacher["defense"], {"name": "standard"})
+        self.assertEqual(teacher["num_epochs"], 1)
+
+    def test_tensorboard_has_the_metrics(self):
+        tags = {tag for tag, _ in _events(self.done)}
+        self.assertContainsSubset(
+            {"train/attention_transfer", "validation/pgd_accuracy"}, tags
+        )
+
+    def test_attention_is_drawn_after_each_epoch(self):
+        rows = run_folder.read_metrics(self.done)
+        events = _events(self.done)
+        for row in rows:
+            shift = row["validation_attention_shift"]
+            self.assertBetween(shift, 1e-6, 1)
+            (told,) = events["validation/attention_shift", row["step"]]
+            self.assertAllClose(told, shift)
+            ((width, height, png),) = events[
+                "validation/attention", row["step"]
+            ]
+            # Eight images, three times as large, in rows of four tiles.
+            self.assertEqual((width, height), (b"400", b"800"))
+            picture = tf.image.decode_png(png)
+            self.assertEqual(picture.shape, (800, 400, 3))
+            self.assertGreater(len(np.unique(picture)), 100)
+
+    @pytest.mark.long
+    def test_no_attention_is_drawn_where_none_is_asked_for(self):
+        self._train("at", num_epochs=1, attention_panels=0)
+        (row,) = run_folder.read_metrics(self.workdir)
+        self.assertNotIn("validation_attention_shift", row)
+        tags = {tag for tag, _ in _events(self.workdir)}
+        self.assertFalse([tag for tag in tags if "attention" in tag])
+        self.assertIn("train/loss", tags)
+
+    def test_average_differs_from_the_last_weights(self):
+        last = _arrays(run_folder.weights_path(self.done, "last"))
+        average = _arrays(run_folder.weights_path(self.done, "ema"))
+        differing = [k for k in last if not np.array_equal(last[k], average[k])]
+        self.assertNotEmpty(differing)
+
+    def test_best_is_the_highest_validation_accuracy_under_attack(self):
+        rows = run_folder.read_metrics(self.done)
+        scores = [row["validation_pgd_accuracy"] for row in rows]
+        best = _arrays(run_folder.weights_path(self.done, "best"))
+        last = _arrays(run_folder.weights_path(self.done, "last"))
+        same = all(np.array_equal(best[k], last[k]) for k in best)
+        # Of two epochs the last is the best only if it is strictly better.
+        self.assertEqual(same, scores[1] > scores[0])
+
+    @pytest.mark.long
+    def test_the_student_starts_from_the_teacher(self):
+        """At a rate of all but zero, one step later it is still there."""
+        self._train(num_epochs=1, optimizer__learning_rate=1e-30)
+        teacher = _arrays(
+            run_folder.weights_path(self.done / "teacher", "best")
+        )
+        student = _arrays(run_folder.weights_path(self.workdir, "last"))
+        kernel = next(k for k in teacher if teacher[k].shape == (64, 10))
+        self.assertAllEqual(teacher[kernel], student[kernel])
+
+    def test_done_is_done(self):
+        before = (self.done / "last.weights.h5").stat().st_mtime_ns
+        again = training_run.train_and_evaluate(
+            runs.config(optimizer__ema=0.9), self.done
+        )
+        self.assertEqual(again, self._results())
+        after = (self.done / "last.weights.h5").stat().st_mtime_ns
+        self.assertEqual(before, after)
+
+    @parameterized.parameters("at", "alp", "tla", "trades", "madry")
+    @pytest.mark.long
+    def test_other_methods_train_without_a_teacher(self, method):
+        results = self._train(method, num_epochs=1)
+        name = {"madry": "at"}.get(method, method)
+        self.assertEqual(results["method"], name)
+        (row,) = run_folder.read_metrics(self.workdir)
+        self.assertIn("validation_pgd_accuracy", row)
+        self.assertFalse((self.workdir / "teacher").exists())
+
+    @parameterized.parameters("released_cifar10", "released_cifar100")
+    @pytest.mark.long
+    def test_released_students_start_at_random(self, method):
+        """One step at a rate of all but zero later, it is no teacher's."""
+        self._train(method, num_epochs=1, optimizer__learning_rate=1e-30)
+        teacher, student = (
+            _arrays(run_folder.weights_path(folder, which))
+            for folder, which in (
+                (self.workdir / "teacher", "best"),
+                (self.workdir, "last"),
+            )
+        )
+        kernel = next(k for k in teacher if teacher[k].shape == (64, 10))
+        self.assertGreater(np.max(np.abs(teacher[kernel])), 0)
+        self.assertNotAllClose(teacher[kernel], student[kernel])
+        (row,) = run_folder.read_metrics(self.workdir)
+        kinds = "train_logit_transfer", "train_attention_transfer"
+        self.assertGreater(max(row.get(kind, 0.0) for kind in kinds), 0)
+
+    @pytest.mark.long
+    def test_madry_alone_never_sees_clean_images(self):
+        self._train("at", num_epochs=1, defense__clean_weight=0.0)
+        (row,) = run_folder.read_metrics(self.workdir)
+        self.assertNotIn("train_clean_accuracy", row)
+        self.assertGreater(row["train_adversarial_accuracy"], 0)
+
+
+class ResumeTest(RunsTest):
+    def test_killed_at_a_random_moment_it_ends_with_the_same_bits(self):
+        self._kill_and_finish(1)
+
+    @pytest.mark.long
+    def test_killed_at_many_random_moments(self):
+        self._kill_and_finish(15)
+
+    def _kill_and_finish(self, times):
+        """SIGKILL in start-up, in an epoch or inside a checkpoint's writing."""
+        words = runs.command(
+            self.workdir,
+            f"--teacher={self.done / 'teacher'}",
+            optimizer__ema=0.9,
+        )
+        generator = np.random.default_rng()
+        # Checkpoints appear at every one of the 10 steps.
+        moments = np.sort(generator.integers(0, 10, times)).tolist()
+        delays = generator.uniform(0, 0.6, times).round(3).tolist()
+        print("killed at", list(zip(moments, delays, strict=True)))
+        killed = 0
+        for moment, delay in zip(moments, delays, strict=True):
+            killed += runs.kill_at(words, self.workdir, moment, delay)
+        self.assertGreater(killed, 0)
+        status, output = runs.finish(words)
+        self.assertEqual(status, 0, output)
+        self._assert_same_weights(self.workdir, self.done)
+        here = run_folder.read_metrics(self.workdir)
+        there = run_folder.read_metrics(self.done)
+        for row in (*here, *there):
+            del row["seconds"]
+        self.assertEqual(here, there)
+        # However often a step was repeated, it is told once.
+        told = _events(self.workdir)
+        self.assertEqual(told.keys(), _events(self.done).keys())
+        self.assertEqual({len(values) for values in told.values()}, {1})
+
+    @pytest.mark.long
+    def test_a_damaged_checkpoint_is_passed_over(self):
+        """And it ends with the same bits where no attention is drawn."""
+        shutil.copytree(self.done, self.workdir)
+        newest = max((self.workdir / "checkpoints").iterdir())
+        newest.write_bytes(newest.read_bytes()[:5000])
+        with self.assertLogs(level="WARNING") as logs:
+            training_run.train_and_evaluate(
+                runs.config(optimizer__ema=0.9, attention_panels=0),
+                self.workdir,
+            )
+        self.assertIn(newest.name, logs.output[0])
+        self._assert_same_weights(self.workdir, self.done)
+
+    def test_ctrl_c_says_how_to_go_on(self):
+        words = runs.command(
+            self.workdir, "--config=configs/at.py", num_epochs=100
+        )
+        process = subprocess.Popen(
+            words,
+            cwd=runs.ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # A shell's background jobs, and what they start, ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        for line in process.stdout:
+            if "epoch 1/" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130)
+        self.assertIn("same command goes on", rest)
+        self.assertNotIn("Traceback", rest)
+
+    @pytest.mark.long
+    def test_a_teacher_killed_in_its_training_goes_on_too(self):
+        words = runs.command(self.workdir, optimizer__ema=0.9)
+        self.assertTrue(runs.kill_at(words, self.workdir / "teacher", 2, 0.01))
+        self.assertTrue(runs.kill_at(words, self.workdir, 1, 0.01))
+        status, output = runs.finish(words)
+        self.assertEqual(status, 0, output)
+        self._assert_same_weights(self.workdir, self.done)
+
+
+class GuardTest(RunsTest):
+    """One-step training; an epoch 1 that was better makes epoch 2 a collapse.
+
+    The run is real, and ends one step short; then the record of its first
+    epoch is raised to 100 %.
+    """
+
+    def setUp(self):
+        super().setUp()
+        self._fast(guard="off")
+        newest, one_before = sorted(
+            (self.workdir / "checkpoints").iterdir(), reverse=True
+        )
+        newest.unlink()
+        with np.load(one_before) as stored:
+            arrays = dict(stored)
+        facts = json.loads(str(arrays["facts"]))
+        self.assertEqual(facts["step"], 9)
+        facts["epochs"][0]["validation_pgd_accuracy"] = facts["best"] = 1.0
+        arrays["facts"] = json.dumps(facts)
+        np.savez(one_before, **arrays)
+        for name in ("results.json", "ledger.jsonl"):
+            (self.workdir / name).unlink(missing_ok=True)
+
+    def _fast(self, **overrides):
+        return self._train(
+            "fast",
+            attack__num_steps=2,
+            optimizer__ema=0.9,
+            **overrides,
+        )
+
+    def _epochs(self):
+        return len(run_folder.read_metrics(self.workdir))
+
+    @pytest.mark.long
+    def test_rollback_ends_with_the_best_weights(self):
+        results = self._fast(guard="rollback")
+        self.assertEqual(self._epochs(), 2)
+        best = _arrays(run_folder.weights_path(self.workdir, "best"))
+        for name in ("last", "ema"):
+            other = _arrays(run_folder.weights_path(self.workdir, name))
+            for key, value in best.items():
+                np.testing.assert_array_equal(value, other[key], key)
+        self.assertEqual(results["num_images"], 360)
+        # Done is done.
+        self.assertEqual(self._fast(guard="rollback"), results)
+
+    @pytest.mark.long
+    def test_stop_is_an_error_until_it_is_answered(self):
+        with self.assertRaisesRegex(
+            TrainingError, r"collapsed: .* in epoch 2, after 100.0 %.*=off"
+        ):
+            self._fast(guard="stop")
+        self.assertEqual(self._epochs(), 2)
+        self.assertFalse((self.workdir / "results.json").exists())
+        # Again, and by the recipe's own choice.
+        with self.assertRaises(TrainingError):
+            self._fast()
+        self.assertEqual(self._fast(guard="off")["num_images"], 360)
+
+    @pytest.mark.long
+    def test_a_guard_that_sees_no_collapse_changes_nothing(self):
+        other = self.base / "unguarded"
+        self._train(
+            "fast",
+            workdir=other,
+            attack__num_steps=2,
+            optimizer__ema=0.9,
+            guard="off",
+        )
+        self._train(
+            "fast",
+            workdir=self.base / "guarded",
+            attack__num_steps=2,
+            optimizer__ema=0.9,
+            guard="stop",
+            guard_share=1e-6,
+        )
+        self._assert_same_weights(self.base / "guarded", other)
+
+
+class RefusalTest(RunsTest):
+    def _assert_refused(self, message, method="atat", **overrides):
+        with self.assertRaisesRegex(InputError, message):
+            self._train(method, **overrides)
+        self.assertFalse(self.workdir.exists())
+
+    def test_another_config_in_the_workdir(self):
+        with self.assertRaisesRegex(
+            InputError, r"another --workdir.*seed=1 here, 0 there"
+        ):
+            training_run.train_and_evaluate(
+                runs.config(optimizer__ema=0.9, seed=1), self.done
+            )
+
+    @parameterized.parameters(
+        ({"teacher": "/nowhere"}, "run folder with config.json"),
+        ({"backbone__width": 2}, "a teacher of.*width=2 here, 1 there"),
+        ({"backbone__name": "madry_wide_resnet"}, "a teacher of.*name="),
+        ({"num_validation": 160}, "a teacher of.*num_validation"),
+        ({"dataset": "cifar100"}, "a teacher of.*dataset"),
+        ({"defense__layers": ("pool",)}, "spatial map.*features.*'pool'"),
+        ({"batch_size": 321}, "batch_size from 1.*to 320"),
+    )
+    def test_what_does_not_fit(self, overrides, message):
+        self._assert_refused(message, **overrides)
+
+    def test_untrained_teacher(self):
+        empty = self.base / "untrained"
+        run_folder.create(empty)
+        shutil.copy(self.done / "teacher/config.json", empty)
+        self._assert_refused("a trained teacher", teacher=str(empty))
+
+    def test_unwritable_workdir(self):
+        blocked = self.base / "a_file"
+        blocked.write_text("")
+        with self.assertRaisesRegex(InputError, "can be written"):
+            self._train(workdir=blocked / "run")
+
+    @parameterized.parameters(("", {}), ("teacher", {"teacher": ""}))
+    def test_another_process_trains_there(self, folder, overrides):
+        """Or in the folder of the teacher, which is trained first."""
+        held = self.workdir / folder / checkpoints.FOLDER
+        with (
+            runs.held_elsewhere(held),
+            self.assertRaisesRegex(run_folder.Busy, "no other process"),
+        ):
+            self._train(**overrides)
+        self.assertEqual(os.listdir(held), [])
+        self.assertFalse((held.parent / "config.json").exists())
+
+
+class FailureTest(RunsTest):
+    def test_a_loss_that_is_not_finite_names_the_step(self):
+        with self.assertRaisesRegex(
+            FloatingPointError, r"finite.*step \d+|step \d+.*NaN"
+        ):
+            self._train("at", optimizer__learning_rate=1e30)
+        variables = []
+        facts = checkpoints.restore(self.workdir, variables)
+        # Whatever was kept is from before.
+        self.assertTrue(facts is None or facts["step"] < 10)
+
+    @pytest.mark.long
+    def test_a_full_disk_is_one_sentence(self):
+        """A limit on file sizes stands in for the disk."""
+
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+        words = runs.command(self.workdir, "--config=configs/at.py")
+        status, output = runs.finish(words, preexec_fn=limit)
+        self.assertEqual(status, 1, output)
+        self.assertRegex(output, "error: .*could not write .*step-")
+        self.assertNotIn("Traceback", output)
+        # Nothing half-written is left, and with room again it goes on.
+        self.assertEmpty(os.listdir(self.workdir / "checkpoints"))
+        status, output = runs.finish(words)
+        self.assertEqual(status, 0, output)
+
+
+if __name__ == "__main__":
+    tf.test.main()

@@ -1,0 +1,263 @@
+"""The training step: one SGD step by hand, what moves and what must not."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl.testing import parameterized
+
+from atat_tf.attacks import for_training, linf, randomness
+from atat_tf.defenses import atat, compared
+from atat_tf.errors import InputError
+from atat_tf.training import trainer
+from tests.support import toys
+
+_ATTACK = linf.pgd(8 / 255, 4 / 255, 2)
+_KL_ATTACK = for_training.trades(8 / 255, 4 / 255, 2)
+
+
+def _linear_classifier(kernel, l2=0.0):
+    inputs = keras.Input((1, 1, 2))
+    x = keras.layers.Flatten()(inputs)
+    regularizer = keras.regularizers.L2(l2) if l2 else None
+    dense = keras.layers.Dense(2, kernel_regularizer=regularizer)
+    model = keras.Model(inputs, dense(x))
+    dense.set_weights([np.array(kernel, np.float32), np.zeros(2, np.float32)])
+    return model
+
+
+def _step(built, images, labels, weights=None):
+    data = (images, labels) if weights is None else (images, labels, weights)
+    built.make_train_function()
+    return built.train_function(iter([data]))
+
+
+def _trainer(student, defense, attack=_ATTACK, teacher=None, **optimizer):
+    built = trainer.AdversarialTrainer(student, defense, attack, teacher)
+    built.compile(keras.optimizers.SGD(**(optimizer or {"learning_rate": 0.1})))
+    return built
+
+
+class ByHandTest(tf.test.TestCase):
+    """One image x = (0.2, 0.6) of class 0, W = 0: both softmaxes are ½.
+
+    dL/dlogits = p − onehot = (−½, ½); dL/dW = x ⊗ (−½, ½).
+    """
+
+    images = tf.constant([0.2, 0.6], shape=(1, 1, 1, 2))
+    labels = tf.constant([0])
+
+    def test_standard_step(self):
+        student = _linear_classifier([[0, 0], [0, 0]])
+        logs = _step(
+            _trainer(student, atat.Standard(), None, learning_rate=1.0),
+            self.images,
+            self.labels,
+        )
+        kernel, bias = student.get_weights()
+        self.assertAllClose(kernel, [[0.1, -0.1], [0.3, -0.3]], 1e-6)
+        self.assertAllClose(bias, [0.5, -0.5])
+        self.assertAllClose(logs["loss"], np.log(2))
+
+    def test_adversarial_step(self):
+        """FGSM, ε = 0.1, on W = ((0, 1), (0, −1)), class 0.
+
+        ∇_x L = W (p − onehot) = (1 − p_0) · (1, −1), so x_adv = (0.3, 0.5).
+        Logits there (0, −0.2): p_0 = 1/(1 + e^−0.2); dL/dW = x_adv ⊗
+        (p_0 − 1, 1 − p_0).
+        """
+        student = _linear_classifier([[0, 1], [0, -1]])
+        defense = atat.AdversarialTraining(clean_weight=0)
+        built = _trainer(student, defense, linf.fgsm(0.1), learning_rate=1.0)
+        _step(built, self.images, self.labels)
+        wrong = 1 - 1 / (1 + np.exp(-0.2))
+        self.assertAllClose(
+            student.get_weights()[0],
+            [[0.3 * wrong, 1 - 0.3 * wrong], [0.5 * wrong, -1 - 0.5 * wrong]],
+            1e-6,
+        )
+
+    def test_weight_decay_is_half_the_squared_norm(self):
+        """2e-4 · ½‖w‖² has gradient 2e-4 · w, Keras' L2(1e-4) the same."""
+        start = np.array([[3.0, -1.0], [0.5, 2.0]], np.float32)
+        steps = []
+        for l2 in (0.0, 1e-4):
+            student = _linear_classifier(start, l2)
+            built = _trainer(student, atat.Standard(), None, learning_rate=1.0)
+            _step(built, self.images, self.labels)
+            steps.append(student.get_weights()[0])
+        self.assertAllClose(steps[0] - steps[1], 2e-4 * start, 1e-6, 1e-6)
+
+    def test_sample_weights_scale_an_example(self):
+        images = tf.repeat(self.images, 2, axis=0)
+        kernels = []
+        for weights in ([1.0, 1.0], [2.0, 0.0]):
+            student = _linear_classifier([[0, 0], [0, 0]])
+            built = _trainer(student, atat.Standard(), None)
+            _step(built, images, tf.constant([0, 0]), tf.constant(weights))
+            kernels.append(student.get_weights()[0])
+        self.assertAllClose(*kernels)
+
+
+class StepTest(parameterized.TestCase, tf.test.TestCase):
+    images = toys.random_images(6)
+    labels = toys.random_labels(6)
+
+    @parameterized.parameters(*atat.DEFENSES)
+    def test_teacher_stays_and_student_moves(self, name):
+        defense = atat.DEFENSES[name]()
+        student, teacher = toys.small_classifier(1), toys.small_classifier(2)
+        before = [w.copy() for w in student.get_weights()]
+        frozen = [w.copy() for w in teacher.get_weights()]
+        attack = _KL_ATTACK if name == "trades" else _ATTACK
+        logs = _step(
+            _trainer(student, defense, attack, teacher),
+            self.images,
+            self.labels,
+        )
+        for old, new in zip(frozen, teacher.get_weights(), strict=True):
+            self.assertAllEqual(old, new)
+        moved = [
+            not np.array_equal(a, b)
+            for a, b in zip(before, student.get_weights(), strict=True)
+        ]
+        self.assertTrue(all(moved), moved)
+        self.assertContainsSubset(defense.terms, logs)
+        self.assertTrue(np.isfinite(float(logs["loss"])))
+
+    def test_starts_differ_from_step_to_step_and_repeat_with_the_seed(self):
+        """Two runs of two steps are equal; the steps' starts are not."""
+        weights = []
+        for _ in range(2):
+            student = toys.small_classifier(1)
+            built = _trainer(
+                student,
+                atat.AdversarialTraining(),
+                linf.LinfAttack(8 / 255, 1e-6, 1),
+            )
+            for _ in range(2):
+                _step(built, self.images, self.labels)
+            weights.append(student.get_weights())
+        for a, b in zip(*weights, strict=True):
+            self.assertAllEqual(a, b)
+        seeds = [randomness.example_seeds(0, s, [0, 1]).numpy() for s in (0, 1)]
+        self.assertNotAllEqual(*seeds)
+
+    def test_uint8_images_are_divided_by_255(self):
+        pixels = np.arange(6 * 192, dtype=np.uint8).reshape(6, 8, 8, 3)
+        kernels = []
+        for images in (pixels, pixels.astype(np.float32) / 255):
+            student = toys.small_classifier(1)
+            _step(
+                _trainer(student, atat.AdversarialTraining()),
+                tf.constant(images),
+                self.labels,
+            )
+            kernels.append(student.get_weights()[0])
+        self.assertAllClose(*kernels, 1e-6, 1e-6)
+
+    def test_mixed_precision_keeps_losses_and_weights_in_float32(self):
+        self._assert_float32("atat")
+
+    @parameterized.parameters(
+        name for name in atat.DEFENSES if name not in ("standard", "atat")
+    )
+    @pytest.mark.long
+    def test_mixed_precision_of_other_methods(self, name):
+        self._assert_float32(name)
+
+    def _assert_float32(self, name):
+        defense = atat.DEFENSES[name]()
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        try:
+            student, teacher = (
+                toys.small_wide_resnet(),
+                toys.small_wide_resnet(),
+            )
+        finally:
+            keras.config.set_dtype_policy("float32")
+        self.assertEqual(student.get_layer("stem").compute_dtype, "bfloat16")
+        objective = defense(
+            trainer.models.with_taps(student, defense.layers),
+            trainer.models.with_taps(teacher, defense.layers),
+            self.images,
+            self.images,
+            self.labels,
+        )
+        for values in (objective.loss, *objective.terms.values()):
+            self.assertEqual(values.dtype, tf.float32)
+        attack = _KL_ATTACK if name == "trades" else _ATTACK
+        built = _trainer(student, defense, attack, teacher)
+        logs = _step(built, self.images, self.labels)
+        self.assertTrue(np.isfinite(float(logs["loss"])))
+        self.assertEqual({w.dtype for w in student.weights}, {"float32"})
+
+    def test_fit_and_evaluate_as_everywhere_in_keras(self):
+        student, teacher = toys.small_classifier(1), toys.small_classifier(2)
+        built = _trainer(student, atat.ATAT(), teacher=teacher)
+        arrays = self.images.numpy(), self.labels.numpy()
+        history = built.fit(
+            *arrays, batch_size=4, epochs=2, verbose=0, validation_data=arrays
+        )
+        self.assertLen(history.history["loss"], 2)
+        self.assertIn("val_adversarial_accuracy", history.history)
+        scores = built.evaluate(*arrays, verbose=0, return_dict=True)
+        predictions = np.argmax(built.predict(arrays[0], verbose=0), -1)
+        self.assertAllClose(
+            scores["clean_accuracy"], np.mean(predictions == arrays[1])
+        )
+
+    def test_average_of_weights(self):
+        """After two steps the average is m · w1 + (1 − m) · w2."""
+        student = toys.small_classifier(1)
+        built = _trainer(
+            student,
+            atat.Standard(),
+            None,
+            learning_rate=0.1,
+            use_ema=True,
+            ema_momentum=0.75,
+        )
+        seen = []
+        for _ in range(2):
+            _step(built, self.images, self.labels)
+            seen.append(student.trainable_variables[0].numpy())
+        built.optimizer.finalize_variable_values(student.trainable_variables)
+        self.assertAllClose(
+            student.trainable_variables[0], 0.75 * seen[0] + 0.25 * seen[1]
+        )
+
+
+class MissingPartsTest(tf.test.TestCase):
+    def test_attack(self):
+        with self.assertRaisesRegex(InputError, "attack for Adversarial"):
+            trainer.AdversarialTrainer(
+                toys.small_classifier(), atat.AdversarialTraining()
+            )
+
+    def test_an_attack_that_maximises_another_loss(self):
+        with self.assertRaisesRegex(
+            InputError, "maximises kl_divergence for TRADES.*LinfAttack"
+        ):
+            trainer.AdversarialTrainer(
+                toys.small_classifier(), compared.TRADES(), _ATTACK
+            )
+
+    def test_teacher(self):
+        with self.assertRaisesRegex(InputError, "a teacher for ATAT"):
+            trainer.AdversarialTrainer(
+                toys.small_classifier(), atat.ATAT(), _ATTACK
+            )
+
+    def test_layer(self):
+        with self.assertRaisesRegex(InputError, "features.*'nowhere'"):
+            trainer.AdversarialTrainer(
+                toys.small_classifier(),
+                atat.ATAT(layers=("nowhere",)),
+                _ATTACK,
+                toys.small_classifier(),
+            )
+
+
+if __name__ == "__main__":
+    tf.test.main()
