@@ -1,4 +1,4 @@
-# Needs Python 3.11, make and a network to the package index.
+# Needs Python 3.11, 3.12 or 3.13, make and a network to the package index.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -6,7 +6,7 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 BUILDIFIER := @bazel/buildifier@8.2.1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-long lint smoke clean
+.PHONY: help demo serve test test-long lint smoke wheel clean
 MODELS = runs/demo/models/atat
 SOCKET = runs/demo/serving.sock
 
@@ -40,9 +40,10 @@ test: $(VENV)/.requirements-dev ## run the tests (12 minutes)
 test-long: $(VENV)/.requirements-dev ## run the tests that take long or need Bazel or Chromium (40 minutes)
 	$(RUN) -m pytest -q -m long
 
-lint: $(VENV)/.requirements-dev ## check style, format and, where npm is there, the BUILD file (seconds)
+lint: $(VENV)/.requirements-dev ## check style, format, who imports whom, types and BUILD files (a minute)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
+	PYTHONPATH=. $(VENV)/bin/lint-imports --no-cache
 	@if command -v npx >/dev/null; then \
 		echo "buildifier BUILD MODULE.bazel"; \
 		npx --yes $(BUILDIFIER) -mode=check -lint=warn BUILD MODULE.bazel; \
@@ -56,9 +57,12 @@ smoke: $(VENV)/.requirements ## train one epoch of ATAT on digits in a new folde
 		--config.num_epochs=1 --config.teacher_num_epochs=1 \
 		--config.evaluation.attacks="('clean', 'fgsm')"
 
+wheel: $(VENV)/.requirements-dev ## build the wheel, install it elsewhere, train from an empty folder (3 minutes)
+	.ci/wheel $(RUN)
+
 clean: ## remove what lint and the tests leave; .venv and runs stay (at once)
 	rm -rf .pytest_cache .ruff_cache .hypothesis
-	find atat_tf configs tests -name __pycache__ -prune -exec rm -rf {} +
+	find atat_tf benchmarks configs serving tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps are older than a requirements file only after it has changed.
 $(VENV)/.requirements: requirements.txt | $(RUN)
@@ -70,5 +74,5 @@ $(VENV)/.requirements-dev: requirements-dev.txt $(VENV)/.requirements | $(RUN)
 	@touch $@
 
 $(RUN):
-	@$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit("error: Expected Python 3.11 (make PYTHON=/path/to/python3.11). Received: " + sys.version.split()[0] + ".")'
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("error: Expected Python 3.11, 3.12 or 3.13 (make PYTHON=/path/to/python3.11). Received: " + sys.version.split()[0] + ".")'
 	$(PYTHON) -m venv $(VENV)

@@ -5,6 +5,24 @@ InputError is for bad input; TrainingError for a training that went wrong.
 
 import difflib
 
+# Import name of an optional distribution -> the extras that install it.
+_EXTRAS = {
+    "tensorflow": ("tensorflow", "cpu"),
+    "sklearn": ("datasets",),
+    "tensorflow_datasets": ("datasets",),
+    "importlib_resources": ("datasets",),
+    "jinja2": ("figures",),
+    "matplotlib": ("figures",),
+    "tensorboard": ("figures",),
+    "tf_keras_vis": ("figures",),
+    "grpc": ("client",),
+    "tensorflow_serving": ("client",),
+    "grpc_health": ("serve",),
+    "prometheus_client": ("serve",),
+    "starlette": ("serve",),
+    "uvicorn": ("serve",),
+}
+
 
 class InputError(ValueError):
     """Something the caller gave is wrong; the text says what to do.
@@ -46,4 +64,24 @@ def unknown(kind, name, known):
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return InputError(
         f"Expected {kind} among {', '.join(known)}. Received: {name!r}.{hint}"
+    )
+
+
+def missing_extra(error: ModuleNotFoundError) -> str | None:
+    """Returns which extra to install for a module that is not there.
+
+    Args:
+      error: what the import raised.
+
+    Returns:
+      A sentence, or None for a module that no extra installs.
+    """
+    module = (error.name or "").partition(".")[0]
+    if module not in _EXTRAS:
+        return None
+    commands = " or ".join(
+        f"pip install 'atat-tf[{extra}]'" for extra in _EXTRAS[module]
+    )
+    return (
+        f"Expected the module {module}: {commands}. Received: no such module."
     )

@@ -6,7 +6,7 @@ WRN-34-10 on CIFAR-10 or CIFAR-100: not run (280 GFLOP an image and step, 100
 epochs; more than a year on two CPU cores).
 """
 
-from configs import base
+from . import base
 
 
 def get_config():

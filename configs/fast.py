@@ -8,7 +8,7 @@ is under PGD(7), and `config.guard` ends the run then. WRN-34-10 on CIFAR-10
 or CIFAR-100: not run.
 """
 
-from configs import base
+from . import base
 
 
 def get_config():

@@ -8,7 +8,7 @@ CIFAR-100: not run.
 
 import ml_collections
 
-from configs import base
+from . import base
 
 
 def get_config():

@@ -10,7 +10,7 @@ code evaluates. WRN-34-10 on CIFAR-10 or CIFAR-100: not run.
 
 import ml_collections
 
-from configs import base
+from . import base
 
 
 def get_config():

@@ -44,7 +44,7 @@ def get_config(method="atat"):
             f"Expected a method among {', '.join(_METHODS)}. "
             f"Received: {method!r}."
         )
-    config = importlib.import_module(f"configs.{method}").get_config()
+    config = importlib.import_module(f".{method}", __package__).get_config()
     config.backbone.depth = 10
     config.backbone.width = 1
     config.num_epochs = 6

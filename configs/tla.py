@@ -9,7 +9,7 @@ weights. WRN-34-10 on CIFAR-10 or CIFAR-100: not run.
 
 import ml_collections
 
-from configs import base
+from . import base
 
 
 def get_config():

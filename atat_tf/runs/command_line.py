@@ -5,7 +5,6 @@ import logging
 import os
 import pathlib
 import re
-import runpy
 import shlex
 import sys
 import tempfile
@@ -16,10 +15,17 @@ from ml_collections import config_flags
 from ml_collections.config_flags import config_path
 
 from atat_tf.attacks import radii
-from atat_tf.errors import InputError, TrainingError, unknown
+from atat_tf.errors import (
+    InputError,
+    TrainingError,
+    missing_extra,
+    unknown,
+)
+from atat_tf.runs import recipes
 
-_ROOT = pathlib.Path(__file__).resolve().parents[2]
-_DEFAULT_RECIPE = _ROOT / "configs" / "atat.py"
+_DEFAULT_RECIPE = "atat"
+# The words that name a recipe, as they were given.
+_recipe_words = []
 
 _WORKDIR = flags.DEFINE_string(
     "workdir",
@@ -60,8 +66,6 @@ def run(main, recipes=True):
       main: function of the words that are no flags; only flags are allowed.
       recipes: whether the command reads a recipe, and has the --config flags.
     """
-    # The package may be called from any folder; recipes import `configs`.
-    sys.path.insert(0, str(_ROOT))
 
     def guarded(argv):
         logging.getLogger().setLevel(logging.WARNING)
@@ -80,6 +84,11 @@ def run(main, recipes=True):
             OSError,
         ) as error:
             sys.exit(f"error: {error}")
+        except ModuleNotFoundError as error:
+            sentence = missing_extra(error)
+            if not sentence:
+                raise
+            sys.exit(f"error: {sentence}")
         except KeyboardInterrupt:
             print(
                 "\nStopped. The same command goes on from the last checkpoint.",
@@ -157,7 +166,7 @@ def overrides():
 
 def recipe_given():
     """Returns whether the command names a recipe with --config=PATH."""
-    return flags.FLAGS["config"].present > 0
+    return bool(_recipe_words)
 
 
 def workdir(default=None):
@@ -229,16 +238,23 @@ def seed():
 
 def _parse(argv):
     try:
-        words = _with_decimals(argv, _checked_recipe(argv))
-    except (InputError, TypeError, ValueError) as error:
+        words, recipe = _without_recipe(argv)
+        values = recipes.load(recipe)
+        _expect_fields(words, values)
+        words = _with_decimals(words, values)
+    except InputError as error:
         _exit_with(error)
-    config_flags.DEFINE_config_file(
+    config_flags.DEFINE_config_dict(
         "config",
-        str(_DEFAULT_RECIPE),
-        "recipe, as configs/at.py or configs/small.py:at; any field of it "
-        "by --config.FIELD=VALUE",
+        values,
+        f"recipe: {', '.join(recipes.names())}, small:NAME, or a Python file "
+        "with get_config; any field of it by "
+        "--config.FIELD=VALUE",
+        sys_argv=words,
     )
-    flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS["config"])
+    flag = flags.FLAGS["config"]
+    flag.default_as_str = repr(_DEFAULT_RECIPE)  # not every field of it
+    flags.FLAGS.register_key_flag_for_module(argv[0], flag)
     return _parse_flags(words)
 
 
@@ -275,25 +291,25 @@ def _with_decimals(argv, values):
     return words
 
 
-def _checked_recipe(argv):
-    """Returns the recipe, with --config and --config.FIELD looked at before
-
-    their parser, whose errors are tracebacks.
-    """
-    recipe = str(_DEFAULT_RECIPE)
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+def _without_recipe(argv):
+    """Returns the words without --config=RECIPE, and the recipe."""
+    words, recipe = [], _DEFAULT_RECIPE
+    remaining = iter(argv)
+    for word in remaining:
         match = re.fullmatch(r"--?config(=(.*))?", word)
-        if match:
-            recipe = match[2] if match[1] else following
-    path, _, variant = recipe.partition(":")
-    if not os.path.isfile(path):
-        known = ", ".join(sorted(p.name for p in _ROOT.glob("configs/*.py")))
-        raise InputError(
-            f"Expected a recipe file, such as those in configs/ ({known}). "
-            f"Received: --config={recipe}"
-        )
-    get_config = runpy.run_path(path)["get_config"]
-    values = get_config(variant) if variant else get_config()
+        if not match:
+            words.append(word)
+            continue
+        recipe = match[2] if match[1] else next(remaining, "")
+        _recipe_words.append(recipe)
+    return words, recipe
+
+
+def _expect_fields(argv, values):
+    """Raises InputError where --config.FIELD names no field of the recipe.
+
+    The flags' own parser would end in a traceback.
+    """
     for word in argv:
         match = re.match(r"--?(?:no)?config\.([\w.]+)", word)
         section, name = values, "config"
@@ -302,4 +318,3 @@ def _checked_recipe(argv):
                 known = section.keys() if hasattr(section, "keys") else ()
                 raise unknown(f"a field of {name}", field, known)
             section, name = section[field], f"{name}.{field}"
-    return values

@@ -9,12 +9,12 @@ import pathlib
 
 import ml_collections
 
+from atat_tf.configs import base
 from atat_tf.data import datasets
 from atat_tf.data import folders as image_folders
 from atat_tf.defenses import atat
 from atat_tf.models import applications, graphs
 from atat_tf.models import files as model_files
-from configs import base
 
 
 def resolve(config):

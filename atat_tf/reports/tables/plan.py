@@ -5,8 +5,6 @@ or the reason why the plan cannot be run, before anything is trained.
 """
 
 import dataclasses
-import importlib
-import importlib.util
 import math
 import pathlib
 
@@ -21,6 +19,7 @@ from atat_tf.reports.tables import shift as shift_measurement
 from atat_tf.runs import checks as run_checks
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
+from atat_tf.runs import recipes
 from atat_tf.training import cost as training_cost
 
 _TEACHER_RECIPE = "standard"
@@ -192,14 +191,13 @@ def recipe(scale, row):
       scale: Scale.
       row: Row.
     """
-    if importlib.util.find_spec(f"configs.{row.recipe}") is None:
+    if row.recipe not in recipes.names():
         return None
     if not scale.recipe:
-        return importlib.import_module(f"configs.{row.recipe}").get_config()
-    recipes = importlib.import_module(f"configs.{scale.recipe}")
+        return recipes.load(row.recipe)
     try:
-        return recipes.get_config(row.recipe)
-    except ValueError:  # none of its methods
+        return recipes.load(f"{scale.recipe}:{row.recipe}")
+    except InputError:  # none of its methods
         return None
 
 

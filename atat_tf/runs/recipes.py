@@ -1,0 +1,81 @@
+"""Finds recipes: by name from anywhere, or in a file of one's own."""
+
+import importlib
+import pathlib
+import pkgutil
+import runpy
+import sys
+
+import ml_collections
+
+from atat_tf.errors import InputError, unknown
+
+# `atat_tf` finds it inside a wheel, and beside itself in a checkout.
+_PACKAGE = "atat_tf.configs"
+# What the recipes share, and no recipe.
+_SHARED = "base"
+
+
+def names() -> list[str]:
+    """Returns the names of the recipes that come with the package."""
+    folders = importlib.import_module(_PACKAGE).__path__
+    found = (module.name for module in pkgutil.iter_modules(folders))
+    return sorted(name for name in found if name != _SHARED)
+
+
+def load(recipe: str) -> ml_collections.ConfigDict:
+    """Returns the config of a recipe.
+
+    Args:
+      recipe: the name of a recipe, as at; the path of a Python file with a
+        function get_config; either with :VARIANT, as small:at, which is the
+        function's argument.
+
+    Raises:
+      InputError: no such recipe, file or variant.
+    """
+    source, _, variant = recipe.partition(":")
+    get_config = _get_config(source, recipe)
+    try:
+        return get_config(variant) if variant else get_config()
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    except TypeError as error:
+        raise InputError(
+            f"Expected a recipe without a variant. Received: {recipe!r} "
+            f"({error})."
+        ) from error
+
+
+def _get_config(source, recipe):
+    path = pathlib.Path(source)
+    if source in names() or _is_ours(path):
+        return importlib.import_module(f"{_PACKAGE}.{path.stem}").get_config
+    if path.suffix != ".py":
+        raise unknown("a recipe or the path of a Python file", source, names())
+    if not path.is_file():
+        raise InputError(
+            f"Expected a recipe ({', '.join(names())}) or the path of a Python "
+            f"file. Received: --config={recipe}, and there is no such file."
+        )
+    # A checkout's own file may import `configs`, wherever the command starts.
+    sys.path.insert(0, str(_folder().parent))
+    try:
+        values = runpy.run_path(str(path))
+    finally:
+        sys.path.pop(0)
+    if "get_config" not in values:
+        raise InputError(
+            "Expected a function get_config that returns a ConfigDict. "
+            f"Received: {source!r} without it."
+        )
+    return values["get_config"]
+
+
+def _folder():
+    (folder,) = importlib.import_module(_PACKAGE).__path__
+    return pathlib.Path(folder)
+
+
+def _is_ours(path):
+    return path.is_file() and path.resolve().parent == _folder().resolve()
