@@ -48,7 +48,7 @@ class ModelManager:
         allow_version_labels_for_unavailable_models=False,
     ):
         if check is None:
-            pass
+            from ..config_files import check_models as check
         self._load = load
         self._check = check
         self._poll_seconds = file_system_poll_wait_seconds
