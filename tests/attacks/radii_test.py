@@ -37,7 +37,7 @@ class CommandLineTest(absltest.TestCase):
 
     def _printed(self, *words):
         program = (
-            "from atat_tf import command_line as c\n"
+            "from atat_tf.runs import command_line as c\n"
             "def main(argv):\n"
             "    found = c.config()\n"
             "    print(found.attack.epsilon, found.attack.step_size,\n"

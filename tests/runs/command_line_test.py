@@ -126,7 +126,8 @@ class ElsewhereTest(absltest.TestCase):
         program = (
             f"import sys; sys.path.insert(0, {str(_ROOT)!r}); "
             "sys.argv = ['train', '--dataset=digits', '--config.seed=-1']; "
-            "from atat_tf import command_line, train; "
+            "from atat_tf import train; "
+            "from atat_tf.runs import command_line; "
             "command_line.run(train.main)"
         )
         done = subprocess.run(

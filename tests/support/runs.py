@@ -104,7 +104,7 @@ def held_elsewhere(folder):
     """
     source = (
         "import sys\n"
-        "from atat_tf import run_folder\n"
+        "from atat_tf.runs import folder as run_folder\n"
         "with run_folder.held(sys.argv[1]):\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()\n"

@@ -258,9 +258,10 @@ class TwoProcessesTest(tf.test.TestCase):
     def test_each_row_is_run_once_and_both_have_the_table(self):
         folder = table_runs.temporary_folder(self)
         source = (
-            "import sys; from atat_tf import reproducing; "
-            "from tests import table_runs as t; "
-            "reproducing.reproduce(t.TABLE, t.SCALE, 1, sys.argv[1])"
+            "import sys; "
+            "from atat_tf.reports.tables import reproduction; "
+            "from tests.reports.tables import table_runs as t; "
+            "reproduction.reproduce(t.TABLE, t.SCALE, 1, sys.argv[1])"
         )
         words = [sys.executable, "-c", source, str(folder)]
         with concurrent.futures.ThreadPoolExecutor() as pool:

@@ -204,7 +204,7 @@ class FilesTest(parameterized.TestCase):
 
     def test_needs_no_tensorflow(self):
         program = (
-            "import sys; from serving import config_files, server_flags; "
+            "import sys; from serving.server import config_files, flags; "
             "sys.exit('tensorflow' in sys.modules)"
         )
         done = subprocess.run(
