@@ -29,7 +29,11 @@ def surroundings():
     processor = _processor()
     return {
         "cpu": processor.get("model name", platform.machine()),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count()
+        ),
         "features": [
             name
             for name in _FEATURES

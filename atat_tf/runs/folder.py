@@ -1,4 +1,4 @@
-"""The files of a run: config, weights, metrics, results, written atomically.
+"""The files of a run folder, each written whole or not at all.
 
 A run folder holds config.json, checkpoints/, best.weights.h5,
 last.weights.h5, ema.weights.h5 (with EMA), metrics.jsonl, tensorboard/ and
@@ -6,7 +6,6 @@ results.json; teacher/ inside it is the teacher's run folder.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -14,28 +13,27 @@ import shutil
 import subprocess
 import uuid
 import warnings
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import filelock
 
 from atat_tf.errors import InputError
 
-# In a run folder: the file that the run's classifier is built from.
-MODEL = "model.keras"
-
-
-def keep_model(path, workdir):
-    """Copies a .keras file into a run folder, unless it is there."""
-    kept = pathlib.Path(workdir) / MODEL
-    if not kept.exists():
-        with replacing(kept) as temporary:
-            shutil.copyfile(path, temporary)
-
+if TYPE_CHECKING:
+    import keras
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 RESULTS = "results.json"
 CHECKLIST = "checklist.json"
 WEIGHTS = ("best", "last", "ema")
+# The saved model that the run's classifier is built from, where there is one.
+MODEL = "model.keras"
+# What a process locks while it writes into a folder.
+LOCK = ".lock"
 
-_held = set()
+Path = str | os.PathLike[str]
 
 
 class Busy(InputError):
@@ -43,15 +41,15 @@ class Busy(InputError):
 
 
 @contextlib.contextmanager
-def held(folder):
-    """Keeps a folder from other processes while this one writes there.
+def held(folder: Path) -> Iterator[None]:
+    """Keeps other processes from holding a folder while this one writes there.
 
-    The system lets go of it when the process ends, in whatever way, and no
-    file is left. Within the process it may be held once more. On file systems
-    without such locks, as some networks', nothing is held.
+    The operating system releases the lock when the process ends, killed or
+    not. Within the process the folder may be held once more. On file systems
+    without locks, as some networks', nothing is held.
 
     Args:
-      folder: made where it is not there.
+      folder: made if absent.
 
     Raises:
       Busy: another process holds it.
@@ -60,34 +58,30 @@ def held(folder):
     folder = pathlib.Path(folder).resolve()
     if not folder.exists():
         create(folder)
-    if folder in _held:
+    lock = filelock.FileLock(
+        folder / LOCK,
+        timeout=0,
+        thread_local=False,
+        is_singleton=True,
+        # A file as the lock would outlive a killed process.
+        fallback_to_soft=False,
+    )
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock)
+        except filelock.Timeout:
+            raise Busy(
+                "Expected a folder that no other process writes to. Received: "
+                f"{str(folder)!r}, where another command is at work; wait for "
+                "it, or name another --workdir."
+            ) from None
+        except OSError:  # no locks on this file system
+            pass
         yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(descriptor, folder)
-        _held.add(folder)
-        yield
-    finally:
-        _held.discard(folder)
-        os.close(descriptor)
-
-
-def _lock(descriptor, folder):
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Busy(
-            "Expected a folder that no other process writes to. Received: "
-            f"{str(folder)!r}, where another command is at work; wait for it, "
-            "or name another --workdir."
-        ) from None
-    except OSError:  # no locks on this file system
-        pass
 
 
 @contextlib.contextmanager
-def replacing(path, suffix=""):
+def replacing(path: Path, suffix: str = "") -> Iterator[pathlib.Path]:
     """Yields a path to write to; it takes the place of `path` at the end.
 
     The file appears whole or not at all, also after a kill or a full disk.
@@ -114,7 +108,7 @@ def replacing(path, suffix=""):
         temporary.unlink(missing_ok=True)
 
 
-def create(workdir):
+def create(workdir: Path) -> pathlib.Path:
     """Makes the folder, and returns its path.
 
     Raises:
@@ -134,13 +128,13 @@ def create(workdir):
     return workdir
 
 
-def write_json(path, values):
+def write_json(path: Path, values: object) -> None:
     """Writes `values` as indented JSON."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n")
 
 
-def read_json(path):
+def read_json(path: Path) -> object:
     """Returns what `write_json` wrote.
 
     Raises:
@@ -156,19 +150,27 @@ def read_json(path):
         ) from None
 
 
-def weights_path(workdir, which):
+def keep_model(path: Path, workdir: Path) -> None:
+    """Copies a .keras file into a run folder, unless it is there."""
+    kept = pathlib.Path(workdir) / MODEL
+    if not kept.exists():
+        with replacing(kept) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+def weights_path(workdir: Path, which: str) -> pathlib.Path:
     """Returns the file of the weights "best", "last" or "ema"."""
     return pathlib.Path(workdir) / f"{which}.weights.h5"
 
 
-def save_weights(workdir, which, model):
+def save_weights(workdir: Path, which: str, model: "keras.Model") -> None:
     """Writes a model's weights."""
     path = weights_path(workdir, which)
     with replacing(path, suffix=".weights.h5") as temporary:
         model.save_weights(temporary)
 
 
-def load_weights(workdir, which, model):
+def load_weights(workdir: Path, which: str, model: "keras.Model") -> None:
     """Reads weights into a model of the same architecture.
 
     Raises:
@@ -196,8 +198,8 @@ def load_weights(workdir, which, model):
         ) from error
 
 
-def teacher_folder(workdir, named=""):
-    """Returns the run folder of a run's teacher, if it has one.
+def teacher_folder(workdir: Path, named: str = "") -> pathlib.Path:
+    """Returns where the run folder of a run's teacher is, if it has one.
 
     Args:
       workdir: the run folder.
@@ -214,24 +216,24 @@ def teacher_folder(workdir, named=""):
     return pathlib.Path(named)
 
 
-def read_metrics(workdir):
-    """Returns the epochs' metrics as dictionaries, torn lines left out."""
+def read_metrics(workdir: Path) -> list[dict]:
+    """Returns the epochs' metrics, lines cut short by a kill left out."""
     path = pathlib.Path(workdir) / METRICS
     rows = []
     if path.exists():
         for line in path.read_text().splitlines():
             with contextlib.suppress(ValueError):
                 rows.append(json.loads(line))
-    return rows
+    return [row for row in rows if isinstance(row, dict) and "epoch" in row]
 
 
-def write_metrics(workdir, rows):
+def write_metrics(workdir: Path, rows: Iterable[dict]) -> None:
     """Writes one line for each epoch."""
     with replacing(pathlib.Path(workdir) / METRICS) as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def commit():
+def commit() -> str:
     """Returns the source's git commit, "-dirty" with changes, or "unknown"."""
     here = pathlib.Path(__file__).parent
     try:

@@ -210,7 +210,9 @@ def hardware():
             if line.startswith("model name"):
                 cpu = line.partition(":")[2].strip()
                 break
-    count = len(os.sched_getaffinity(0))
+    # Only Linux knows which cores the process may use.
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity else os.cpu_count()
     words = [f"{count} core{'s' * (count > 1)} of {cpu}"]
     for gpu in tf.config.list_physical_devices("GPU"):
         details = tf.config.experimental.get_device_details(gpu)
