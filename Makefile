@@ -44,9 +44,10 @@ lint: $(VENV)/.requirements-dev ## check style, format, who imports whom, types 
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	PYTHONPATH=. $(VENV)/bin/lint-imports --no-cache
+	$(RUN) tools/build_files.py --check
 	@if command -v npx >/dev/null; then \
-		echo "buildifier BUILD MODULE.bazel"; \
-		npx --yes $(BUILDIFIER) -mode=check -lint=warn BUILD MODULE.bazel; \
+		echo "buildifier"; \
+		npx --yes $(BUILDIFIER) -mode=check -lint=warn $$(git ls-files '*BUILD' '*.bazel'); \
 	else \
 		echo "buildifier: skipped, there is no npm"; \
 	fi
