@@ -9,6 +9,7 @@ import math
 
 import ml_dtypes
 import numpy as np
+from google.protobuf import message
 
 # DataType number -> NumPy type and typed field of tensorflow.TensorProto.
 _TYPES = {
@@ -39,14 +40,26 @@ _MAX_DIMENSIONS = 254
 # Values that a message does not carry are made up to this size (repeats of
 # the last one), so that a few bytes cannot ask for gigabytes.
 _MAX_FILLED_BYTES = 2**26
+# A string costs a Python object here and TensorFlow's own beside it, however
+# few bytes it has on the wire.
+_MAX_STRINGS = 2**20
+_STRING_BYTES = 64
 
 
-def from_proto(proto):
+def numpy_type(number: int) -> np.dtype:
+    """Returns the NumPy type of a DataType's number, objects for strings.
+
+    Types without numbers in them, as resources, are objects too.
+    """
+    return np.dtype(_TYPES.get(number, (object, ""))[0])
+
+
+def from_proto(proto: message.Message) -> np.ndarray:
     """Returns the array that a TensorProto holds.
 
     Typed fields with too few values repeat the last one, none at all gives
     zeros, surplus is dropped; all as TensorFlow itself does. At most 64 MiB
-    are filled in that way.
+    are filled in that way, and at most 2**20 strings are read.
 
     Args:
       proto: tensorflow.TensorProto.
@@ -64,8 +77,7 @@ def from_proto(proto):
     size = math.prod(shape)
     content = proto.tensor_content
     if proto.dtype == _STRING:
-        values = _strings(content, size) if content else proto.string_val
-        return _filled(list(values[:size]), size, object, b"").reshape(shape)
+        return _strings(proto, size).reshape(shape)
     if content:
         if len(content) != size * np.dtype(dtype).itemsize:
             raise ValueError("tensor_content does not have the shape's length")
@@ -75,7 +87,11 @@ def from_proto(proto):
     ).reshape(shape)
 
 
-def to_proto(array, proto=None, as_content=True):
+def to_proto(
+    array: np.ndarray,
+    proto: message.Message | None = None,
+    as_content: bool = True,
+) -> message.Message:
     """Returns a TensorProto that holds an array.
 
     Args:
@@ -133,9 +149,27 @@ def _typed_values(values, number):
     return np.array(values, _TYPES[number][0])
 
 
+def _strings(proto, size):
+    """Returns bytes objects [size]."""
+    if size > _MAX_STRINGS:
+        raise ValueError(f"more than {_MAX_STRINGS} strings")
+    if not proto.tensor_content:
+        return _filled(list(proto.string_val[:size]), size, object, b"")
+    # All lengths, then all bytes. Only C++ writes strings so: it reads them.
+    import tensorflow as tf
+
+    try:
+        read = tf.io.parse_tensor(proto.SerializeToString(), tf.string)
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError("tensor_content holds no such strings") from error
+    return read.numpy().ravel()
+
+
 def _filled(values, size, dtype, zero):
     given = min(len(values), size)
     itemsize = np.dtype(dtype).itemsize
+    if dtype is object:
+        itemsize = _STRING_BYTES + (len(values[-1]) if given else 0)
     if (size - given) * itemsize > _MAX_FILLED_BYTES:
         raise ValueError("the shape is far larger than the values that came")
     array = np.empty(size, dtype)
@@ -143,32 +177,6 @@ def _filled(values, size, dtype, zero):
     if given < size:
         array[given:] = values[given - 1] if given else zero
     return array
-
-
-def _strings(content, count):
-    """Returns TensorFlow's list of strings: all lengths, then all bytes."""
-    lengths, position = [], 0
-    if count > len(content):
-        raise ValueError("tensor_content ends before the last length")
-    for _ in range(count):
-        length = shift = 0
-        while True:
-            if position >= len(content) or shift > 28:
-                raise ValueError("tensor_content has a length cut short")
-            byte = content[position]
-            position += 1
-            length |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
-        lengths.append(length)
-    if position + sum(lengths) != len(content):
-        raise ValueError("tensor_content does not have the strings' length")
-    strings = []
-    for length in lengths:
-        strings.append(content[position : position + length])
-        position += length
-    return strings
 
 
 def _write_typed(proto, flat, field):
