@@ -30,12 +30,12 @@ class StatusError(Exception):
       message: what the caller is told.
     """
 
-    def __init__(self, code, message):
+    def __init__(self, code: str, message: str):
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
 
 
-def invalid(message):
+def invalid(message: str) -> StatusError:
     """Returns the StatusError INVALID_ARGUMENT."""
     return StatusError("INVALID_ARGUMENT", message)

@@ -2,13 +2,26 @@
 
     from serving.client import Client
 
-What is named here is imported when it is first used, so that the command's
-`--help` waits for nothing.
+Neither TensorFlow nor `atat_tf` is imported.
 """
 
-import importlib
+from .client import AsyncClient, Client
+from .errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    ServingError,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+)
 
-_ERRORS = (
+__all__ = [
+    "AsyncClient",
+    "Client",
     "DeadlineExceeded",
     "FailedPrecondition",
     "InvalidArgument",
@@ -19,16 +32,4 @@ _ERRORS = (
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
-)
-_MODULES = {
-    "AsyncClient": ".client",
-    "Client": ".client",
-    **dict.fromkeys(_ERRORS, ".errors"),
-}
-__all__ = sorted(_MODULES)
-
-
-def __getattr__(name):
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name], __name__), name)
+]

@@ -2,9 +2,10 @@
 
     python -m serving.client --server=localhost:8500 --model_name=atat IMAGE...
 
-An IMAGE is a PNG or JPEG file, or a folder of them and of more folders. For
-each one the class, the most probable classes and a map of the model's
-attention are printed: the denser a cell, the more the model looked there.
+An IMAGE is a PNG, JPEG, BMP, GIF or WebP file, or a folder of them and of more
+folders. For each one the class, the most probable classes and a map of the
+model's attention are printed: the denser a cell, the more the model looked
+there.
 
 With --json a line for each image instead, an object of
   file           path, as found
@@ -23,122 +24,155 @@ the exit code is 1.
 In programs: `from serving.client import Client`, or AsyncClient.
 """
 
-import contextlib
+import argparse
 import difflib
 import json
 import os
 import pathlib
 import sys
-import tempfile
+from collections.abc import Callable
 
 from . import calls as client_calls
 from . import images, printed
 from .client import Client
 from .errors import ServingError, expect
 
-_SUFFIXES = (".png", ".jpg", ".jpeg")
 
+def main(words: list[str] | None = None) -> None:
+    """Runs the command.
 
-def main():
-    """Runs the command."""
-    # absl.app defines flags of its own where it is imported.
-    from absl import app, flags
+    Args:
+      words: of the command line; None for those of the process.
 
-    _define_flags(flags)
-    app.run(_guarded, flags_parser=_parsed)
-
-
-def _define_flags(flags):
-    text, whole = flags.DEFINE_string, flags.DEFINE_integer
-    text("server", "localhost:8500", "host:port, or unix:PATH of a socket")
-    text("model_name", "atat", "the model, as the server names it")
-    whole("version", None, "ask this version", lower_bound=0)
-    text("version_label", None, "ask the version of this label")
-    text("signature", "serving_default", "ask this signature")
-    flags.DEFINE_float(
-        "timeout",
-        10.0,
-        "seconds that a batch may take, attempts to reach the server included",
-        lower_bound=0.001,
-    )
-    whole("batch_size", 64, "images in a request", lower_bound=1)
-    text("model_card", None, "model_card.json of the version: class names")
-    whole("label", None, "show the attention of this class", lower_bound=0)
-    text("class", None, "the same by its name; needs --model_card")
-    text("overlay", None, "folder for PNG pictures: image, attention over it")
-    flags.DEFINE_bool("json", False, "print JSON, one line an image")
-    text("ca", None, "PEM file of the authorities to trust; turns TLS on")
-    text("certificate", None, "PEM file of the client's own certificate")
-    text("key", None, "PEM file of its key")
-    text("server_name", None, "name in the server's certificate, if another")
-
-
-def _parsed(argv):
-    from absl import flags
-
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        sys.exit(f"error: {_one_line(error)} (--help lists the flags)")
-
-
-def _guarded(argv):
-    from absl import flags
-
+    Raises:
+      SystemExit: with a sentence, if something went wrong.
+    """
+    options = _parser().parse_intermixed_args(words)
     # File names may hold what the terminal cannot show.
     sys.stdout.reconfigure(errors="backslashreplace")
-    options = {name: flags.FLAGS[name].value for name in flags.FLAGS}
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        _ask(options, argv[1:])
+        _ask(options)
         sys.stdout.flush()
     except ServingError as error:
-        sys.exit(f"error: {_sentence(error, options['server'])}")
+        sys.exit(f"error: {_sentence(error, options.server)}")
     except BrokenPipeError:  # as under `head`: nobody reads any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (images.ImageError, OSError) as error:
+    except OSError as error:
         sys.exit(f"error: {_one_line(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _ask(options, words):
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        sys.exit(f"error: {_one_line(message)} (--help lists the flags)")
+
+
+class _Help(
+    argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter
+):
+    pass
+
+
+def _parser():
+    parser = _Parser(
+        "python -m serving.client",
+        description=__doc__,
+        formatter_class=_Help,
+        allow_abbrev=False,
+    )
+    flag = parser.add_argument
+    flag("images", nargs="*", metavar="IMAGE", help="file or folder")
+    flag(
+        "--server",
+        default="localhost:8500",
+        help="host:port, or unix:PATH of a socket",
+    )
+    flag(
+        "--model_name", default="atat", help="the model, as the server names it"
+    )
+    flag("--version", type=_at_least(0, int), help="ask this version")
+    flag("--version_label", help="ask the version of this label")
+    flag("--signature", default="serving_default", help="ask this signature")
+    flag(
+        "--timeout",
+        type=_at_least(0.001, float),
+        default=10.0,
+        help="seconds that a batch may take, attempts to reach the server "
+        "included",
+    )
+    flag(
+        "--batch_size",
+        type=_at_least(1, int),
+        default=64,
+        help="images in a request",
+    )
+    flag("--model_card", help="model_card.json of the version: class names")
+    flag("--label", type=_at_least(0, int), help="show this class's attention")
+    flag(
+        "--class",
+        dest="class_name",
+        help="the same by its name; needs --model_card",
+    )
+    flag("--overlay", help="folder for PNG pictures: image, attention over it")
+    flag("--json", action="store_true", help="print JSON, one line an image")
+    flag("--ca", help="PEM file of the authorities to trust; turns TLS on")
+    flag("--certificate", help="PEM file of the client's own certificate")
+    flag("--key", help="PEM file of its key")
+    flag("--server_name", help="name in the server's certificate, if another")
+    return parser
+
+
+def _at_least(lowest: float, kind: type) -> Callable[[str], float]:
+    def number(word):
+        value = kind(word)
+        if value < lowest:
+            raise argparse.ArgumentTypeError(
+                f"Expected a number from {lowest}. Received: {word}."
+            )
+        return value
+
+    return number
+
+
+def _ask(options):
     """Prints the answers, and writes the overlays, for files and folders."""
-    paths = _image_paths(words)
-    names = _class_names(options["model_card"])
+    paths = _image_paths(options.images)
+    names = _class_names(options.model_card)
     label = _label(options, names)
-    overlays = printed.overlay_paths(paths, options["overlay"])
+    overlays = printed.overlay_paths(paths, options.overlay)
     with _connected(options) as client:
         described = client.metadata()
-        signature = client_calls.signature(described, options["signature"])
+        signature = client_calls.signature(described, options.signature)
         image_shape = _image_shape(described, signature)
-        size = options["batch_size"]
+        size = options.batch_size
         for start in range(0, len(paths), size):
             batch = slice(start, start + size)
             batch_images = [images.load(p, image_shape) for p in paths[batch]]
             answer = _answer(
                 client, options, signature, paths[batch], batch_images, label
             )
-            _check_answer(answer, names, options["overlay"])
+            _check_answer(answer, names, options.overlay)
             results = printed.results(answer, paths[batch], names, label)
             printed.write(results, batch_images, overlays[batch])
-            printed.show(results, names, options["json"])
+            printed.show(results, names, options.json)
 
 
 def _connected(options):
-    with _quiet_start():
-        return Client(
-            options["server"],
-            options["model_name"],
-            version=options["version"],
-            label=options["version_label"],
-            timeout=options["timeout"],
-            max_batch_size=options["batch_size"],
-            ca=options["ca"],
-            certificate=options["certificate"],
-            key=options["key"],
-            server_name=options["server_name"],
-        )
+    return Client(
+        options.server,
+        options.model_name,
+        version=options.version,
+        label=options.version_label,
+        timeout=options.timeout,
+        max_batch_size=options.batch_size,
+        ca=options.ca,
+        certificate=options.certificate,
+        key=options.key,
+        server_name=options.server_name,
+    )
 
 
 def _image_paths(words):
@@ -152,11 +186,11 @@ def _image_paths(words):
             found = [
                 p
                 for p in sorted(path.rglob("*"))
-                if p.suffix.lower() in _SUFFIXES
+                if p.suffix.lower() in images.SUFFIXES
                 and p.is_file()
                 and not p.name.startswith(".")
             ]
-            expect(found, "a folder with PNG or JPEG files", repr(word))
+            expect(found, "a folder with image files", repr(word))
         expect(path.exists(), "an image or a folder of them", repr(word))
         paths += found
     return paths
@@ -180,7 +214,7 @@ def _class_names(model_card):
 
 def _label(options, names):
     """Returns the number of the class to look at, or None for the predicted."""
-    label, name = options["label"], options["class"]
+    label, name = options.label, options.class_name
     chosen = label is not None or name is not None
     expect(
         label is None or name is None,
@@ -188,9 +222,9 @@ def _label(options, names):
         f"--label={label} and --class={name}",
     )
     expect(
-        not chosen or options["signature"] == "serving_default",
+        not chosen or options.signature == "serving_default",
         "--label and --class without --signature",
-        f"--signature={options['signature']}",
+        f"--signature={options.signature}",
     )
     if name is None:
         return label
@@ -199,30 +233,6 @@ def _label(options, names):
     rule = f"a class of the model card, such as {', '.join(near)}"
     expect(name in names, rule, f"--class={name}")
     return names.index(name)
-
-
-@contextlib.contextmanager
-def _quiet_start():
-    """Keeps off the screen what TensorFlow says while it is imported.
-
-    Its libraries write to the file descriptor. If the import fails, what was
-    held back is printed.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    sys.stderr.flush()
-    screen = os.dup(2)
-    with tempfile.TemporaryFile() as held_back:
-        os.dup2(held_back.fileno(), 2)
-        try:
-            yield
-        except ImportError:
-            held_back.seek(0)
-            os.write(screen, held_back.read())
-            raise
-        finally:
-            os.dup2(screen, 2)
-            os.close(screen)
 
 
 def _image_shape(described, signature):
@@ -248,8 +258,8 @@ def _answer(client, options, signature, paths, batch_images, label):
         return {**client.explain(batch_images, labels, ["attention"]), **answer}
     if "image_bytes" in signature.inputs:
         files = [path.read_bytes() for path in paths]
-        return client.call(options["signature"], {"image_bytes": files})
-    return client.predict(batch_images, signature=options["signature"])
+        return client.call(options.signature, {"image_bytes": files})
+    return client.predict(batch_images, signature=options.signature)
 
 
 def _check_answer(answer, names, overlay):

@@ -1,14 +1,17 @@
 """What a client's call says: inputs checked and divided, answers read.
 
-All of it is functions of their arguments; grpc_client.py sends and waits.
+All of it is functions of their arguments; client.py sends and waits.
 """
 
 import dataclasses
 import difflib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import tensors
+from . import protos
 from .errors import FailedPrecondition, InvalidArgument, expect, serving_error
 
 
@@ -22,9 +25,9 @@ class TensorSpec:
     """
 
     dtype: np.dtype
-    shape: tuple | None
+    shape: tuple[int, ...] | None
 
-    def __str__(self):
+    def __str__(self) -> str:
         name = "bytes" if self.dtype == object else str(self.dtype)
         if self.shape is None:
             return f"{name} of any shape"
@@ -38,19 +41,19 @@ class TensorSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """{name: TensorSpec} of what goes into a signature and comes out."""
+    """What goes into a signature and comes out, by name."""
 
-    inputs: dict
-    outputs: dict
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """A model's name, the version that answered, and {name: Signature}."""
+    """A model's name, the version that answered, its signatures by name."""
 
     model_name: str
     version: int
-    signatures: dict
+    signatures: dict[str, Signature]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,15 +66,13 @@ class VersionStatus:
     error_message: str
 
 
-def metadata(response):
-    """Returns the Metadata in a GetModelMetadataResponse."""
-    from tensorflow import dtypes
-    from tensorflow_serving.apis import get_model_metadata_pb2
+def metadata(response: protos.GetModelMetadataResponse) -> Metadata:
+    """Returns what a server says of its model."""
 
     def specs(infos):
         return {
             name: TensorSpec(
-                np.dtype(dtypes.as_dtype(info.dtype).as_numpy_dtype),
+                tensors.numpy_type(info.dtype),
                 None
                 if info.tensor_shape.unknown_rank
                 else tuple(dim.size for dim in info.tensor_shape.dim),
@@ -79,7 +80,7 @@ def metadata(response):
             for name, info in sorted(infos.items())
         }
 
-    found = get_model_metadata_pb2.SignatureDefMap()
+    found = protos.SignatureDefMap()
     response.metadata["signature_def"].Unpack(found)
     spec = response.model_spec
     return Metadata(
@@ -93,7 +94,9 @@ def metadata(response):
     )
 
 
-def statuses(response):
+def statuses(
+    response: protos.GetModelStatusResponse,
+) -> list[VersionStatus]:
     """Returns the VersionStatus of each version, the newest first."""
     return [
         VersionStatus(
@@ -109,7 +112,7 @@ def statuses(response):
     ]
 
 
-def signature(described, name):
+def signature(described: Metadata, name: str) -> Signature:
     """Returns a model's Signature by its name.
 
     Raises:
@@ -127,12 +130,16 @@ def signature(described, name):
     return known[name]
 
 
-def checked_inputs(wanted, inputs, outputs):
+def checked_inputs(
+    wanted: Signature,
+    inputs: Mapping[str, ArrayLike],
+    outputs: Sequence[str] | None,
+) -> dict[str, np.ndarray]:
     """Returns {name: array} that a signature takes.
 
     Args:
-      wanted: Signature.
-      inputs: {name: array, or what NumPy makes one of}.
+      wanted: the signature.
+      inputs: arrays, or what NumPy makes one of.
       outputs: names of outputs, or None for all.
 
     Raises:
@@ -157,17 +164,19 @@ def checked_inputs(wanted, inputs, outputs):
     }
 
 
-def parts(wanted, arrays, max_batch_size):
+def parts(
+    wanted: Signature, arrays: dict[str, np.ndarray], max_batch_size: int
+) -> list[tuple[dict[str, np.ndarray], int | None]]:
     """Returns the inputs of the requests that carry a batch.
 
     Args:
-      wanted: Signature.
-      arrays: {name: array}, as `checked_inputs` returns them.
+      wanted: the signature.
+      arrays: as `checked_inputs` returns them.
       max_batch_size: examples in a request. A signature whose inputs have no
         first axis of any length takes a single request.
 
     Returns:
-      A list of ({name: array}, number of examples).
+      The arrays and the number of examples of each request.
 
     Raises:
       InvalidArgument: inputs of several lengths, or no example at all.
@@ -189,8 +198,8 @@ def parts(wanted, arrays, max_batch_size):
     ]
 
 
-def answer(response):
-    """Returns {name: array} of a PredictResponse.
+def answer(response: protos.PredictResponse) -> dict[str, np.ndarray]:
+    """Returns the outputs in a response by name.
 
     Raises:
       ServingError: the tensors cannot be read.
@@ -207,8 +216,10 @@ def answer(response):
         ) from error
 
 
-def joined(answers, counts):
-    """Returns {name: array} of the parts' answers, one after the other.
+def joined(
+    answers: Sequence[dict[str, np.ndarray]], counts: Sequence[int | None]
+) -> dict[str, np.ndarray]:
+    """Returns the parts' answers, one after the other.
 
     Raises:
       InvalidArgument: an output does not have one row an example.

@@ -3,13 +3,28 @@
 import dataclasses
 import math
 import os
+import pathlib
 import random
 import time
+import types
+from collections.abc import Callable
 
+import grpc
 import numpy as np
+from google.protobuf import message
 
-from .errors import expect, serving_error
+from . import protos
+from .errors import ServingError, expect, serving_error
 
+# A PEM file's path, or its bytes.
+Pem = str | pathlib.Path | bytes
+_REQUESTS = {
+    "Predict": protos.PredictRequest,
+    "GetModelMetadata": protos.GetModelMetadataRequest,
+    "GetModelStatus": protos.GetModelStatusRequest,
+}
+
+_SPEAKS_HTTP = "http1.x server"  # what gRPC says of a port for REST
 _RETRIED = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 # Seconds; pauses double from the first to the longest.
 _FIRST_PAUSE = 0.05
@@ -55,9 +70,9 @@ class Model:
             f"version={self.version!r} and label={self.label!r}",
         )
 
-    def request(self, method):
+    def request(self, method: str) -> message.Message:
         """Returns an empty request of a method, addressed to the model."""
-        request = requests()[method]()
+        request = _REQUESTS[method]()
         request.model_spec.name = self.name
         if self.version is not None:
             request.model_spec.version.value = self.version
@@ -68,7 +83,12 @@ class Model:
         return request
 
 
-def opened(module, target, credentials, server_name=None):
+def opened(
+    module: types.ModuleType,
+    target: str,
+    credentials: grpc.ChannelCredentials | None,
+    server_name: str | None = None,
+) -> grpc.Channel | grpc.aio.Channel:
     """Returns a channel.
 
     Args:
@@ -86,7 +106,9 @@ def opened(module, target, credentials, server_name=None):
     return module.insecure_channel(target, options)
 
 
-def credentials(tls, ca, certificate, key):
+def credentials(
+    tls: bool, ca: Pem | None, certificate: Pem | None, key: Pem | None
+) -> grpc.ChannelCredentials | None:
     """Returns gRPC's credentials, or None for a connection in the clear."""
     expect(
         bool(certificate) == bool(key),
@@ -95,8 +117,6 @@ def credentials(tls, ca, certificate, key):
     )
     if not (tls or ca or certificate):
         return None
-    import grpc
-
     return grpc.ssl_channel_credentials(_pem(ca), _pem(key), _pem(certificate))
 
 
@@ -118,41 +138,26 @@ def _pem(source):
     return content
 
 
-def requests():
-    """Returns {method: request class}; the import takes TensorFlow along."""
-    from tensorflow_serving.apis import (
-        get_model_metadata_pb2,
-        get_model_status_pb2,
-        predict_pb2,
-    )
-
-    return {
-        "Predict": predict_pb2.PredictRequest,
-        "GetModelMetadata": get_model_metadata_pb2.GetModelMetadataRequest,
-        "GetModelStatus": get_model_status_pb2.GetModelStatusRequest,
-    }
-
-
-def methods(channel):
+def methods(channel: grpc.Channel | grpc.aio.Channel) -> dict[str, Callable]:
     """Returns {method: function that sends it}."""
-    from tensorflow_serving.apis import (
-        model_service_pb2_grpc,
-        prediction_service_pb2_grpc,
-    )
-
-    prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    prediction = protos.PredictionServiceStub(channel)
     return {
         "Predict": prediction.Predict,
         "GetModelMetadata": prediction.GetModelMetadata,
-        "GetModelStatus": model_service_pb2_grpc.ModelServiceStub(
-            channel
-        ).GetModelStatus,
+        "GetModelStatus": protos.ModelServiceStub(channel).GetModelStatus,
     }
 
 
-def failure(error):
+def failure(error: grpc.RpcError) -> ServingError:
     """Returns the ServingError of gRPC's."""
-    return serving_error(error.code().name, error.details() or "no reason")
+    reason = error.details() or "no reason"
+    if _SPEAKS_HTTP in reason:
+        reason = (
+            "Expected the server's gRPC port. Received: a port that speaks "
+            "HTTP, as the one for REST."
+        )
+        return serving_error("INVALID_ARGUMENT", reason)
+    return serving_error(error.code().name, reason)
 
 
 class Deadline:
@@ -162,7 +167,7 @@ class Deadline:
       seconds: how long it is as a whole.
     """
 
-    def __init__(self, seconds):
+    def __init__(self, seconds: float):
         is_number = isinstance(seconds, int | float | np.number)
         expect(
             is_number and math.isfinite(seconds) and seconds > 0,
@@ -172,12 +177,12 @@ class Deadline:
         self.seconds = float(seconds)
         self._end = time.monotonic() + self.seconds
 
-    def left(self):
+    def left(self) -> float:
         """Returns the seconds that are left, never below 0."""
         return max(0.0, self._end - time.monotonic())
 
 
-def pause(error, attempt, left):
+def pause(error: ServingError, attempt: int, left: float) -> float | None:
     """Returns the seconds to wait before another attempt, or None for none.
 
     Args:

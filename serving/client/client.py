@@ -11,6 +11,12 @@ and its sleeping block.
 
 import asyncio
 import time
+from collections.abc import Iterable, Mapping
+from typing import Self
+
+import grpc
+import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import tensors
 from . import calls as client_calls
@@ -24,6 +30,7 @@ from .errors import (
 )
 
 _DEFAULT = "serving_default"
+_Answer = dict[str, np.ndarray]
 # After these the model may be another one than the client remembers.
 _STALE = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION")
 # What a server may say of a model that is on its way.
@@ -38,18 +45,18 @@ class _Calls:
 
     def __init__(
         self,
-        target,
-        model_name,
+        target: str,
+        model_name: str,
         *,
-        version=None,
-        label=None,
-        timeout=10.0,
-        max_batch_size=64,
-        tls=False,
-        ca=None,
-        certificate=None,
-        key=None,
-        server_name=None,
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float = 10.0,
+        max_batch_size: int = 64,
+        tls: bool = False,
+        ca: client_channel.Pem | None = None,
+        certificate: client_channel.Pem | None = None,
+        key: client_channel.Pem | None = None,
+        server_name: str | None = None,
     ):
         """Prepares a connection; nothing is sent yet.
 
@@ -73,8 +80,11 @@ class _Calls:
         Raises:
           InvalidArgument: an argument is wrong, or a file cannot be read.
         """
-        is_text = isinstance(target, str) and target
-        expect(is_text, "a target as host:port or unix:PATH", repr(target))
+        expect(
+            isinstance(target, str) and target and "://" not in target,
+            "a target as host:port or unix:PATH, of the gRPC port",
+            repr(target),
+        )
         expect(
             isinstance(max_batch_size, int) and max_batch_size > 0,
             "a max_batch_size above 0",
@@ -90,12 +100,16 @@ class _Calls:
         self._server_name = server_name
         self._metadata = None
         self._closed = False
-        client_channel.requests()  # takes seconds: not in the midst of a call
         self._start()
 
     def predict(
-        self, images, outputs=None, *, signature=_DEFAULT, timeout=None
-    ):
+        self,
+        images: ArrayLike,
+        outputs: Iterable[str] | None = None,
+        *,
+        signature: str = _DEFAULT,
+        timeout: float | None = None,
+    ) -> _Answer:
         """Returns the answer to images, {output: array [n, ...]}.
 
         Args:
@@ -111,7 +125,14 @@ class _Calls:
         inputs = {"images": images}
         return self.call(signature, inputs, outputs, timeout=timeout)
 
-    def explain(self, images, labels, outputs=None, *, timeout=None):
+    def explain(
+        self,
+        images: ArrayLike,
+        labels: ArrayLike,
+        outputs: Iterable[str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> _Answer:
         """Returns "attention", "attention_raw" and "logits" of given classes.
 
         Args:
@@ -122,7 +143,13 @@ class _Calls:
         inputs = {"images": images, "labels": labels}
         return self.call("explain", inputs, outputs, timeout=timeout)
 
-    def decode_predict(self, image_bytes, outputs=None, *, timeout=None):
+    def decode_predict(
+        self,
+        image_bytes: list[bytes],
+        outputs: Iterable[str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> _Answer:
         """Returns the answer to image files, as `predict`.
 
         Args:
@@ -132,7 +159,14 @@ class _Calls:
         inputs = {"image_bytes": image_bytes}
         return self.call("decode_predict", inputs, outputs, timeout=timeout)
 
-    def call(self, signature, inputs, outputs=None, *, timeout=None):
+    def call(
+        self,
+        signature: str,
+        inputs: Mapping[str, ArrayLike],
+        outputs: Iterable[str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> _Answer:
         """Returns {output: array} of any signature.
 
         Inputs are checked against the model's metadata before they are sent.
@@ -144,7 +178,9 @@ class _Calls:
         """
         return self._run(self._call(signature, inputs, outputs, timeout))
 
-    def metadata(self, *, timeout=None):
+    def metadata(
+        self, *, timeout: float | None = None
+    ) -> client_calls.Metadata:
         """Returns the client_calls.Metadata of the version that would answer.
 
         Raises:
@@ -152,7 +188,9 @@ class _Calls:
         """
         return self._run(self._fetch_metadata(self._deadline(timeout)))
 
-    def status(self, *, timeout=None):
+    def status(
+        self, *, timeout: float | None = None
+    ) -> list[client_calls.VersionStatus]:
         """Returns a client_calls.VersionStatus of each version, newest first.
 
         A `version` of the client's picks one, a label none.
@@ -162,7 +200,7 @@ class _Calls:
         """
         return self._run(self._status(self._deadline(timeout)))
 
-    def wait_until_ready(self, timeout=None):
+    def wait_until_ready(self, timeout: float | None = None) -> int:
         """Returns the number of the version that is ready to answer.
 
         Waits for it, and for a server that has not opened its port yet.
@@ -309,20 +347,18 @@ class Client(_Calls):
     are tried again while there is time, nothing else is.
     """
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Ends the connection; calls under way fail as CANCELLED."""
         self._closed = True
         self._channel.close()
 
     def _start(self):
-        import grpc
-
         self._channel = client_channel.opened(
             grpc, self._target, self._credentials, self._server_name
         )
@@ -336,8 +372,6 @@ class Client(_Calls):
         raise RuntimeError("a blocking client's coroutine has suspended")
 
     async def _send(self, method, request, seconds):
-        import grpc
-
         self._check_open()
         try:
             return self._stubs[method](request, timeout=seconds)
@@ -357,10 +391,10 @@ class AsyncClient(_Calls):
     It belongs to the event loop of its first call, and may be built before.
     """
 
-    async def __aenter__(self):
+    async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_):
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self):
@@ -376,8 +410,6 @@ class AsyncClient(_Calls):
         return coroutine
 
     async def _send(self, method, request, seconds):
-        import grpc
-
         self._check_open()
         if not self._channel:  # here, since it binds to the running loop
             self._channel = client_channel.opened(

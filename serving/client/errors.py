@@ -11,7 +11,7 @@ class ServingError(StatusError):
       message: the server's reason, or what was expected of the caller.
     """
 
-    def __reduce__(self):  # pickled whole, also to another process
+    def __reduce__(self) -> tuple:  # pickled whole, also to another process
         return type(self), (self.code, self.message)
 
 
@@ -64,12 +64,12 @@ _ERRORS = {
 }
 
 
-def serving_error(code, message):
+def serving_error(code: str, message: str) -> ServingError:
     """Returns the ServingError of a canonical code's name."""
     return _ERRORS.get(code, ServingError)(code, message)
 
 
-def expect(holds, rule, received):
+def expect(holds: object, rule: str, received: object) -> None:
     """Raises InvalidArgument "Expected rule. Received: ..." unless it holds."""
     if not holds:
         raise InvalidArgument(

@@ -6,6 +6,7 @@ import os
 import pathlib
 import sys
 import uuid
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -16,7 +17,9 @@ from .errors import expect
 _TOP = 5  # classes printed for an image
 
 
-def overlay_paths(paths, folder):
+def overlay_paths(
+    paths: Sequence[pathlib.Path], folder: str | pathlib.Path | None
+) -> list[pathlib.Path | None]:
     """Returns where each image's overlay goes: None without a folder.
 
     Two images never share a path, and no overlay takes an image's place.
@@ -39,11 +42,16 @@ def overlay_paths(paths, folder):
     return targets
 
 
-def results(answer, paths, names, label):
+def results(
+    answer: dict[str, np.ndarray],
+    paths: Sequence[pathlib.Path],
+    names: Sequence[str] | None,
+    label: int | None,
+) -> list[dict]:
     """Returns each image's JSON object; `write` notes the overlay in it.
 
     Args:
-      answer: {output: array [n, ...]}.
+      answer: arrays [n, ...] by output.
       paths: of the n images.
       names: of the classes, or None.
       label: class whose attention was asked for; None for the predicted one.
@@ -67,7 +75,11 @@ def results(answer, paths, names, label):
     return found
 
 
-def write(results, batch_images, targets):
+def write(
+    results: Sequence[dict],
+    batch_images: Sequence[np.ndarray],
+    targets: Sequence[pathlib.Path | None],
+) -> None:
     """Writes the overlays, each whole or not at all, and notes their paths."""
     for result, image, target in zip(
         results, batch_images, targets, strict=True
@@ -91,7 +103,9 @@ def _replace(target, pixels):
         expect(False, "a picture that can be written", received)
 
 
-def show(results, names, as_json):
+def show(
+    results: Sequence[dict], names: Sequence[str] | None, as_json: bool
+) -> None:
     """Prints the results, as JSON lines or for reading."""
     for result in results:
         if as_json:

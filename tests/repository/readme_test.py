@@ -68,7 +68,7 @@ class ReadmeTest(absltest.TestCase):
             )
             output += done.stdout
         for flag in set(re.findall(r"`--([a-z_]+)", _TEXT)):
-            self.assertRegex(output, rf"--(\[no\])?{flag}:")
+            self.assertRegex(output, rf"--(\[no\])?{flag}\b")
 
     def test_make_targets_exist(self):
         makefile = (_ROOT / "Makefile").read_text()

@@ -1,17 +1,18 @@
 """What the client sends, refuses and returns, on a real gRPC server."""
 
-import inspect
 import pickle
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 
 import grpc
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from serving.client import errors as client_errors
-from serving.client.client import AsyncClient, Client
+from serving import client as serving_client
+from serving.client import Client
 from tests.serving import small_server
 from tests.serving.small_server import random_images as _images
 
@@ -20,39 +21,26 @@ _TWO = _images(2)
 _MISFITS = (
     ("serving_default", {}, None, "the inputs images. Received: none"),
     ("predict", {"image": _TWO}, None, "inputs images.*: image"),
-    ("explain", {"images": _TWO}, None, "images, labels"),
     (
         "predict",
         {"images": np.zeros((2, 4, 4, 3), np.uint8)},
         None,
-        r"as float32 \[n, 4, 4, 3\]. Received: uint8 \[2, 4, 4, 3\]; "
-        "images from 0 to 255 are divided by 255 first",
+        r"as float32 \[n, 4, 4, 3\]. Received: uint8 \[2, .* divided by 255",
     ),
     ("predict", {"images": _TWO[0]}, None, r"float32 \[4, 4, 3\]"),
     ("predict", {"images": _TWO[:, :3]}, None, r"\[2, 3, 4, 3\]"),
     ("predict", {"images": _TWO[:0]}, None, "at least one example"),
-    ("predict", {"images": _TWO > 1}, None, "Received: bool"),
     ("predict", {"images": [[1.0], [1.0, 2.0]]}, None, "inhomogen"),
     ("decode_predict", {"image_bytes": b"x"}, None, r"bytes \[n\]"),
     ("decode_predict", {"image_bytes": [1]}, None, r"bytes \[n\]"),
-    (
-        "explain",
-        {"images": _TWO, "labels": [0.5, 1.0]},
-        None,
-        "int64.*Received: float64",
-    ),
+    ("explain", {"images": _TWO, "labels": [0.5, 1.0]}, None, "float64"),
     (
         "explain",
         {"images": _TWO, "labels": np.array([2**64 - 1, 0], "u8")},
         None,
-        "int64.*Received: uint64",
+        "uint64",
     ),
-    (
-        "explain",
-        {"images": _TWO, "labels": [1]},
-        None,
-        "inputs of one length. Received: {'images': 2, 'labels': 1}",
-    ),
+    ("explain", {"images": _TWO, "labels": [1]}, None, "inputs of one length"),
     ("predict", {"images": _TWO}, ["heat"], "Received: 'heat'"),
     ("predict", {"images": _TWO}, ["logits"] * 2, "output once"),
 )
@@ -123,7 +111,7 @@ class AnswersTest(small_server.ServerTest):
         asked = self.connected(kind, max_batch_size=2)
         self.assertEqual(asked.call("total", {"x": [1.0, 2.0]})["y"], 3)
         with self.assertRaisesRegex(
-            client_errors.InvalidArgument, "'y' of shape"
+            serving_client.InvalidArgument, "'y' of shape"
         ):
             asked.call("total", {"x": [1.0, 2.0, 3.0]})
 
@@ -178,28 +166,25 @@ class RefusalsTest(small_server.ServerTest):
         for signature, inputs, outputs, text in _MISFITS:
             with (
                 self.subTest(text),
-                self.assertRaisesRegex(client_errors.InvalidArgument, text),
+                self.assertRaisesRegex(serving_client.InvalidArgument, text),
             ):
                 asked.call(signature, inputs, outputs)
         self.assertEmpty(self.server.predictions)
 
     def test_unknown_signature(self, kind):
         with self.assertRaisesRegex(
-            client_errors.FailedPrecondition,
+            serving_client.FailedPrecondition,
             "among decode_predict, .*'predicts'. Did you mean 'predict'?",
         ):
             self.connected(kind).predict(_images(1), signature="predicts")
         self.assertEmpty(self.server.predictions)
 
     def test_servers_reason_is_repeated(self, kind):
-        for code, text, error in (
-            (
-                "INVALID_ARGUMENT",
-                "Expected finite",
-                client_errors.InvalidArgument,
-            ),
-            ("PERMISSION_DENIED", "not you", client_errors.PermissionDenied),
-            ("INTERNAL", "a bug", client_errors.ServingError),
+        text = "not like this"
+        for code, error in (
+            ("INVALID_ARGUMENT", serving_client.InvalidArgument),
+            ("PERMISSION_DENIED", serving_client.PermissionDenied),
+            ("INTERNAL", serving_client.ServingError),
         ):
             self.server.faults = [(grpc.StatusCode[code], text)]
             self.server.predictions.clear()
@@ -211,20 +196,25 @@ class RefusalsTest(small_server.ServerTest):
 
     def test_unknown_model_version_and_label(self, kind):
         for given, error, text in (
-            ({"name": "x"}, client_errors.NotFound, r"request: Latest\(x\)"),
-            ({"version": 9}, client_errors.NotFound, r"Specific\(m, 9\)"),
-            ({"label": "x"}, client_errors.InvalidArgument, "version label: x"),
+            ({"name": "x"}, serving_client.NotFound, r"request: Latest\(x\)"),
+            ({"version": 9}, serving_client.NotFound, r"Specific\(m, 9\)"),
+            (
+                {"label": "x"},
+                serving_client.InvalidArgument,
+                "version label: x",
+            ),
         ):
             with self.assertRaisesRegex(error, text):
                 self.connected(kind, **given).predict(_images(1))
 
     def test_wrong_arguments(self, kind):
         for given, text in (
+            ({"target": "http://localhost:8501"}, "host:port"),
             ({"version": 1, "label": "a"}, "a version or a label"),
             ({"version": "1"}, "a version's number"),
             ({"name": ""}, "a model_name"),
-            ({"timeout": 0}, "a timeout in seconds above 0"),
-            ({"timeout": float("inf")}, "a timeout in seconds above 0"),
+            ({"timeout": 0}, "a timeout"),
+            ({"timeout": float("inf")}, "a timeout"),
             ({"max_batch_size": 0}, "max_batch_size above 0"),
             ({"certificate": b"-----BEGIN "}, "a certificate and its key"),
             ({"ca": "/no/such.pem"}, r"can be read. .*such.pem' \(No such"),
@@ -238,44 +228,56 @@ class RefusalsTest(small_server.ServerTest):
         asked.predict(_images(1))
         asked.close()
         with self.assertRaisesRegex(
-            client_errors.FailedPrecondition, "open client"
+            serving_client.FailedPrecondition, "open client"
         ):
             asked.predict(_images(1))
 
 
-class PartsTest(parameterized.TestCase):
+class PartsTest(absltest.TestCase):
     def test_errors_survive_pickling(self):
-        error = client_errors.NotFound("NOT_FOUND", "no model")
+        error = serving_client.NotFound("NOT_FOUND", "no model")
         copy = pickle.loads(pickle.dumps(error))
-        self.assertIsInstance(copy, client_errors.NotFound)
+        self.assertIsInstance(copy, serving_client.NotFound)
         self.assertEqual((copy.code, copy.message), ("NOT_FOUND", "no model"))
 
-    def test_twins_offer_the_same(self):
-        def offered(kind):
-            return {
-                name: inspect.signature(getattr(kind, name))
-                for name in dir(kind)
-                if not name.startswith("_")
-            }
+    def test_port_for_rest_is_noticed(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            thread = threading.Thread(target=_answer_http, args=(server,))
+            thread.start()
+            with (
+                Client(f"127.0.0.1:{port}", "m", timeout=5) as asked,
+                self.assertRaisesRegex(
+                    serving_client.InvalidArgument, "gRPC port.*HTTP"
+                ),
+            ):
+                asked.predict(_images(1))
+            thread.join()
 
-        self.assertEqual(offered(Client), offered(AsyncClient))
-        self.assertIn("wait_until_ready", offered(Client))
-
-    def test_import_is_light_and_defines_no_flag(self):
-        code = (
-            "import sys, serving.client; from absl import flags;"
-            "print([m for m in sys.modules if m.split('.')[0] in "
-            "('tensorflow', 'grpc', 'tensorflow_serving', 'atat_tf')], "
-            "list(flags.FLAGS), serving.client.Client is "
-            "serving.client.client.Client)"
-        )
+    def test_tensorflow_is_loaded_whole_afterwards(self):
+        """A process of its own: there TensorFlow is not imported yet."""
+        code = """
+import sys
+from serving.client import protos
+request = protos.PredictRequest()
+assert not [m for m in sys.modules if m.split(".")[0] == "tensorflow"]
+import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
+request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0, 2.0]))
+assert type(request.inputs["x"]) is tensor_pb2.TensorProto
+print(tf.make_ndarray(request.inputs["x"]))
+"""
         done = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            check=True,
+            [sys.executable, "-c", code], capture_output=True, text=True
         )
-        self.assertEqual(done.stdout.strip(), "[] [] True")
+        self.assertEqual(done.stdout.strip(), "[1. 2.]", done.stderr)
+
+
+def _answer_http(server):
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(1024)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ import grpc
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from serving.client import channel as client_channel
-from serving.client import errors as client_errors
-from serving.client.client import AsyncClient, Client
+from serving import client as serving_client
+from serving.client import AsyncClient, Client, channel
 from tests.serving import small_server
 from tests.serving.small_server import random_images as _images
 
@@ -38,7 +37,7 @@ class TimeTest(small_server.ServerTest):
     def test_reason_after_the_last_attempt(self, kind):
         self.server.faults = [_EXHAUSTED] * 1000
         with self.assertRaisesRegex(
-            client_errors.ResourceExhausted, "Server Threadpool Exhausted"
+            serving_client.ResourceExhausted, "Server Threadpool Exhausted"
         ):
             self.connected(kind, timeout=0.5).predict(_images(1))
         self.assertBetween(len(self.server.predictions), 2, 20)
@@ -46,7 +45,7 @@ class TimeTest(small_server.ServerTest):
     def test_too_large_is_not_tried_again(self, kind):
         text = "Sent message larger than max (9 vs. 4)"
         self.server.faults = [(grpc.StatusCode.RESOURCE_EXHAUSTED, text)] * 9
-        with self.assertRaises(client_errors.ResourceExhausted):
+        with self.assertRaises(serving_client.ResourceExhausted):
             self.connected(kind).predict(_images(1))
         self.assertLen(self.server.predictions, 1)
 
@@ -54,12 +53,12 @@ class TimeTest(small_server.ServerTest):
         self.server.delay = 1.0
         asked = self.connected(kind)
         asked.metadata()
-        with self.assertRaises(client_errors.DeadlineExceeded):
+        with self.assertRaises(serving_client.DeadlineExceeded):
             asked.predict(_images(1), timeout=0.2)
 
     def test_deadline_covers_all_parts(self, kind):
         self.server.delay = 0.2
-        with self.assertRaises(client_errors.DeadlineExceeded):
+        with self.assertRaises(serving_client.DeadlineExceeded):
             self.connected(kind, timeout=0.7, max_batch_size=1).predict(
                 _images(20)
             )
@@ -83,7 +82,7 @@ class TimeTest(small_server.ServerTest):
     def test_new_signature_is_found(self, kind):
         asked = self.connected(kind)
         echo = self.server.signatures.pop("echo")
-        with self.assertRaises(client_errors.FailedPrecondition):
+        with self.assertRaises(serving_client.FailedPrecondition):
             asked.call("echo", {"x": [[1.0]]})
         self.server.signatures["echo"] = echo
         self.assertEqual(asked.call("echo", {"x": [[1.0]]})["y"], 1)
@@ -93,7 +92,7 @@ class TimeTest(small_server.ServerTest):
         asked.predict(_images(1))
         code = grpc.StatusCode.FAILED_PRECONDITION
         self.server.faults = [(code, 'Serving signature key "p" not found.')]
-        with self.assertRaises(client_errors.FailedPrecondition):
+        with self.assertRaises(serving_client.FailedPrecondition):
             asked.predict(_images(1))
         asked.predict(_images(1))
         self.assertLen(self.server.metadata_calls, 2)
@@ -128,7 +127,7 @@ class ReadinessTest(small_server.ServerTest):
     def test_how_it_stands_after_the_time(self, kind):
         self.server.state = 50
         with self.assertRaisesRegex(
-            client_errors.DeadlineExceeded,
+            serving_client.DeadlineExceeded,
             "Expected model 'm' ready at localhost.* within 0.3 s. Received: "
             "version 1 END no saved_model.pb.",
         ):
@@ -138,17 +137,17 @@ class ReadinessTest(small_server.ServerTest):
         folder = self.enterContext(tempfile.TemporaryDirectory())
         asked = self.connected(kind, f"unix:{folder}/none", timeout=2.0)
         with self.assertRaisesRegex(
-            client_errors.DeadlineExceeded, "UNAVAILABLE"
+            serving_client.DeadlineExceeded, "UNAVAILABLE"
         ):
             asked.wait_until_ready()
-        with self.assertRaises(client_errors.Unavailable):
+        with self.assertRaises(serving_client.Unavailable):
             asked.predict(_images(1))
 
     def test_label(self, kind):
         asked = self.connected(kind, label="stable")
         self.assertEqual(asked.wait_until_ready(5), 1)
         with self.assertRaisesRegex(
-            client_errors.DeadlineExceeded, "version label"
+            serving_client.DeadlineExceeded, "version label"
         ):
             self.connected(kind, label="canary").wait_until_ready(0.3)
 
@@ -196,7 +195,7 @@ class TlsTest(small_server.ServerTest):
             server_name="server.test",
             timeout=0.5,
         )
-        with self.assertRaises(client_errors.Unavailable):
+        with self.assertRaises(serving_client.Unavailable):
             nobody.predict(_images(1))
 
     @parameterized.named_parameters(*small_server.KINDS)
@@ -212,7 +211,7 @@ class TlsTest(small_server.ServerTest):
             asked = self.connected(
                 kind, server.target, timeout=0.5, **{**trusted, **wrong}
             )
-            with self.assertRaises(client_errors.Unavailable):
+            with self.assertRaises(serving_client.Unavailable):
                 asked.predict(_images(1))
 
 
@@ -265,7 +264,7 @@ class ConcurrencyTest(small_server.ServerTest):
             await asked.close()
             await task
 
-        with self.assertRaisesRegex(client_errors.ServingError, "CANCELLED"):
+        with self.assertRaisesRegex(serving_client.ServingError, "CANCELLED"):
             asyncio.run(ask())
         asked = Client(self.server.target, "m")
         asked.metadata()
@@ -274,21 +273,21 @@ class ConcurrencyTest(small_server.ServerTest):
             time.sleep(0.2)
             asked.close()
             with self.assertRaisesRegex(
-                client_errors.ServingError, "CANCELLED"
+                serving_client.ServingError, "CANCELLED"
             ):
                 call.result(timeout=30)
 
 
 class PauseTest(absltest.TestCase):
     def test_pauses_double_and_fit_into_what_is_left(self):
-        error = client_errors.Unavailable("UNAVAILABLE", "away")
+        error = serving_client.Unavailable("UNAVAILABLE", "away")
         for attempt, longest in ((0, 0.05), (1, 0.1), (3, 0.4), (99, 2.0)):
             for _ in range(50):
-                seconds = client_channel.pause(error, attempt, left=60)
+                seconds = channel.pause(error, attempt, left=60)
                 self.assertBetween(seconds, longest / 2, longest)
-                short = client_channel.pause(error, attempt, left=seconds)
+                short = channel.pause(error, attempt, left=seconds)
                 self.assertTrue(short is None or short < seconds)
-        self.assertIsNone(client_channel.pause(error, 0, left=0.0))
+        self.assertIsNone(channel.pause(error, 0, left=0.0))
 
 
 def _make_certificates(folder):
