@@ -11,14 +11,11 @@ size, every layer's output of every image in it once. The update goes through
 clean and adversarial images, 2 b; the attack, at another time, through b.
 """
 
-import json
-import pathlib
 import sys
 
 from absl import app, flags
 
-from benchmarks import command, ratios, surroundings
-from benchmarks.cost import fresh
+from benchmarks import command, fresh, ratios
 
 _DEPTH = flags.DEFINE_integer("depth", 16, "of the Wide ResNet, 6n + 4")
 _WIDTH = flags.DEFINE_integer("width", 1, "of the Wide ResNet")
@@ -27,7 +24,6 @@ _SMALL = flags.DEFINE_integer(
     "small_batch_size", 8, "of the processes that are taken off", lower_bound=1
 )
 _REPEATS = flags.DEFINE_integer("repeats", 5, "processes each", lower_bound=1)
-_JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
 _STEPS = {
     "ATAT step": "training_memory",
@@ -35,7 +31,9 @@ _STEPS = {
 }
 
 
-def measure(depth, width, batch_size, small, repeats):
+def measure(
+    depth: int, width: int, batch_size: int, small: int, repeats: int
+) -> dict[str, list[tuple[dict, dict]]]:
     """Returns {what: [(at batch_size, at the small one) of each round]}."""
 
     def peaks(name, images):
@@ -48,7 +46,7 @@ def measure(depth, width, batch_size, small, repeats):
     return rows
 
 
-def comparisons(network, rows):
+def comparisons(network: str, rows: dict) -> list[dict]:
     """Returns the peaks in GiB, and over the activations' size."""
     found = []
     for what, rounds in rows.items():
@@ -62,30 +60,22 @@ def comparisons(network, rows):
     return found
 
 
-def main(argv):
-    command.begin_for_processes(argv)
+def main(argv: list[str]) -> None:
+    about = command.begin_for_processes(argv)
     if _SMALL.value >= _BATCH_SIZE.value:
         sys.exit(
-            "error: expected small_batch_size < batch_size. Received: "
+            "error: Expected small_batch_size < batch_size. Received: "
             f"{_SMALL.value} and {_BATCH_SIZE.value}."
         )
-    about = surroundings.surroundings()
     sizes = _DEPTH.value, _WIDTH.value, _BATCH_SIZE.value, _SMALL.value
     try:
         rows = measure(*sizes, _REPEATS.value)
     except RuntimeError as error:
         sys.exit(f"error: {error}")
     network = f"WRN-{sizes[0]}-{sizes[1]}, b = {sizes[2]}"
-    results = {
-        "sizes": sizes,
-        "rows": rows,
-        "comparisons": comparisons(network, rows),
-        "surroundings": about,
-    }
-    ratios.print_table("Memory of a step", results["comparisons"])
-    surroundings.print_sentences(about)
-    if _JSON.value:
-        pathlib.Path(_JSON.value).write_text(json.dumps(results, indent=2))
+    results = {"surroundings": about, "sizes": sizes, "rows": rows}
+    results["comparisons"] = comparisons(network, rows)
+    command.finish("Memory of a step", results)
 
 
 if __name__ == "__main__":

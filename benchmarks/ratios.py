@@ -1,18 +1,19 @@
 """Comparisons of measured values with each other and with a goal.
 
-Values of each round enter; medians with their range, and whether a goal like
-"<= 1.10" is met, leave. The form is the same for all benchmarks, so that
+A comparison has the median of the rounds, their range, and whether a goal like
+"<= 1.10" is met. The form is the same for all benchmarks, so that
 `benchmarks.run` can put them into one table.
 """
 
 import operator
 import statistics
+from collections.abc import Iterable, Sequence
 
 _RULES = {"<=": operator.le, ">=": operator.ge}
 _COLUMNS = ("what", "against", "median", "range", "goal", "")
 
 
-def summary(values):
+def summary(values: Sequence[float]) -> dict[str, float]:
     """Returns the median, the smallest and the largest of some numbers."""
     return {
         "median": statistics.median(values),
@@ -21,12 +22,18 @@ def summary(values):
     }
 
 
-def over(values, others):
+def over(values: Iterable[float], others: Iterable[float]) -> list[float]:
     """Returns [value / other], round by round."""
     return [a / b for a, b in zip(values, others, strict=True)]
 
 
-def comparison(what, against, values, goal="", unit=""):
+def comparison(
+    what: str,
+    against: str,
+    values: Sequence[float],
+    goal: str = "",
+    unit: str = "",
+) -> dict:
     """Returns one comparison, ready for JSON.
 
     Args:
@@ -46,12 +53,18 @@ def comparison(what, against, values, goal="", unit=""):
     }
 
 
-def not_run(what, against, reason, goal=""):
+def not_run(what: str, against: str, reason: str, goal: str = "") -> dict:
     """Returns the comparison that could not be made, and why."""
     return {"what": what, "against": against, "not_run": reason, "goal": goal}
 
 
-def against_peers(what, ours, theirs, goal, absent):
+def against_peers(
+    what: str,
+    ours: Sequence[float],
+    theirs: dict[str, Sequence[float]],
+    goal: str,
+    absent: dict[str, str],
+) -> list[dict]:
     """Returns how many times faster ours is than each peer, as comparisons.
 
     Args:
@@ -74,7 +87,7 @@ def against_peers(what, ours, theirs, goal, absent):
     ] + [not_run(what, peer, reason) for peer, reason in absent.items()]
 
 
-def verdict(compared):
+def verdict(compared: dict) -> str:
     """Returns "met" or "not met" by the median, "stated", or why not run.
 
     A goal that the median meets and some round does not is "met, not in all
@@ -97,19 +110,24 @@ def _meets(value, goal):
     return _RULES[rule](value, float(number))
 
 
-def cells(compared):
+def cells(compared: dict) -> list[str]:
     """Returns the texts of a table's row: _COLUMNS."""
     middle = ["", ""]
     if "not_run" not in compared:
-        median, low, high = (
-            written(compared[name]) for name in ("median", "min", "max")
-        )
-        middle = [f"{median} {compared['unit']}".strip(), f"{low}..{high}"]
+        values = [compared[name] for name in ("median", "min", "max")]
+        median, spread = figures(values)
+        middle = [f"{median} {compared['unit']}".strip(), spread]
     first = [compared["what"], compared["against"]]
     return [*first, *middle, compared["goal"], verdict(compared)]
 
 
-def written(value):
+def figures(values: Sequence[float], factor: float = 1) -> tuple[str, str]:
+    """Returns the texts of a median and of a range, times a factor."""
+    median, low, high = (written(factor * v) for v in summary(values).values())
+    return median, f"{low}..{high}"
+
+
+def written(value: float) -> str:
     """Returns a number with three digits that count, and no exponent."""
     if isinstance(value, int):
         return f"{value:,}"
@@ -118,7 +136,7 @@ def written(value):
     return f"{value:,.{digits}f}"
 
 
-def print_table(title, comparisons):
+def print_table(title: str, comparisons: Iterable[dict]) -> None:
     """Prints comparisons as a table."""
     from atat_tf.runs import terminal
 

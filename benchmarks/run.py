@@ -33,13 +33,19 @@ _QUICK = flags.DEFINE_bool("quick", False, "the smallest sizes")
 _MINUTES = flags.DEFINE_float(
     "minutes", 120, "the most that one may take", lower_bound=0
 )
-_JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
 
-def run(chosen, is_quick, minutes, path):
+def run(
+    about: dict,
+    chosen: list[suites.Suite],
+    is_quick: bool,
+    minutes: float,
+    path: pathlib.Path | None,
+) -> dict:
     """Returns the report: surroundings, and each suite's results by name.
 
     Args:
+      about: the surroundings.
       chosen: Suites.
       is_quick: whether with their quick flags.
       minutes: after which one is stopped.
@@ -49,16 +55,10 @@ def run(chosen, is_quick, minutes, path):
     from atat_tf.runs import terminal
 
     console = terminal.console()
-    report = {
-        "surroundings": surroundings.surroundings(),
-        "quick": is_quick,
-        "suites": {},
-    }
+    report = {"surroundings": about, "quick": is_quick, "suites": {}}
     for number, suite in enumerate(chosen, 1):
-        command = " ".join(suite.words(is_quick))
-        console.print(
-            f"[{number}/{len(chosen)}] python {command}", markup=False
-        )
+        words = " ".join(suite.words(is_quick))
+        console.print(f"[{number}/{len(chosen)}] python {words}", markup=False)
         # The suite's own process writes to the same place.
         sys.stdout.flush()
         result = suites.run(suite, is_quick, minutes)
@@ -72,7 +72,7 @@ def run(chosen, is_quick, minutes, path):
     return report
 
 
-def print_report(report):
+def print_report(report: dict) -> None:
     """Prints one table of all comparisons, and what they hold for."""
     rows = [
         compared
@@ -84,21 +84,12 @@ def print_report(report):
     surroundings.print_sentences(report["surroundings"])
 
 
-def _chosen(names):
-    """Returns the Suites of these names, in their own order."""
+def main(argv: list[str]) -> None:
+    about = command.begin_for_processes(argv)
     known = [suite.name for suite in suites.SUITES]
-    if unknown := {*names} - {*known}:
-        sys.exit(
-            f"error: expected names among {', '.join(known)}. Received: "
-            f"{', '.join(sorted(unknown))}."
-        )
-    return [suite for suite in suites.SUITES if suite.name in names]
-
-
-def main(argv):
-    command.begin_for_processes(argv)
-    names = _ONLY.value or [suite.name for suite in suites.SUITES]
-    chosen = _chosen(names)
+    names = _ONLY.value or known
+    command.expect_names("names", names, known)
+    chosen = [suite for suite in suites.SUITES if suite.name in names]
     if _LIST.value:
         from atat_tf.runs import terminal
 
@@ -113,8 +104,8 @@ def main(argv):
         return
     if not sys.stdout.isatty():
         os.environ.setdefault("COLUMNS", _WIDTH)
-    path = pathlib.Path(_JSON.value) if _JSON.value else None
-    report = run(chosen, _QUICK.value, _MINUTES.value, path)
+    path = pathlib.Path(command.JSON.value) if command.JSON.value else None
+    report = run(about, chosen, _QUICK.value, _MINUTES.value, path)
     print_report(report)
     if any("not_run" in result for result in report["suites"].values()):
         sys.exit(1)

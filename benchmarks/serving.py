@@ -10,7 +10,6 @@ and differences are taken round by round in one run; goals are stated, not
 asserted.
 """
 
-import json
 import os
 import pathlib
 import statistics
@@ -19,7 +18,7 @@ import tempfile
 
 from absl import app, flags, logging
 
-from benchmarks import command, ratios, surroundings
+from benchmarks import command, ratios
 
 _MODEL_FOLDER = flags.DEFINE_string(
     "model_folder",
@@ -37,7 +36,6 @@ _REPEATS = flags.DEFINE_integer("repeats", 5, "rounds", lower_bound=3)
 _SECONDS = flags.DEFINE_float(
     "seconds", 0.5, "of each measurement in each round", lower_bound=0.01
 )
-_JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _RUN = _ROOT / "results/small/cifar10/atat/seed0"
@@ -46,7 +44,13 @@ _PLAIN = ": predict"  # the signature without attention
 _COLUMNS = ("clients x images", "p50 ms", "spread", "p99", "images/s", "CPU ms")
 
 
-def measure(model_folder, batches, clients, repeats, seconds):
+def measure(
+    model_folder: str,
+    batches: list[int],
+    clients: list[int],
+    repeats: int,
+    seconds: float,
+) -> list[dict]:
     """Returns what each kind of call took: one dictionary a row.
 
     Args:
@@ -128,7 +132,7 @@ def _row(clients, batch, what, rounds):
     }
 
 
-def comparisons(rows):
+def comparisons(rows: list[dict]) -> list[dict]:
     """Returns the comparisons of the rounds, see `ratios`."""
     found = {(r["clients"], r["batch"], r["what"]): r for r in rows}
     compared = []
@@ -199,51 +203,29 @@ def _over(row, other, field):
     return ratios.over(row[field], other[field])
 
 
-def print_results(results):
-    """Prints what `main` measured, as two tables and the lines they need."""
-    from atat_tf.runs import terminal
-
-    terminal.table(
-        f"{results['repeats']} rounds of {results['seconds']:g} s each; "
-        "medians of the rounds, p99 of all calls",
-        _COLUMNS,
-        [_cells(row) for row in results["rows"]],
-    )
-    ratios.print_table("Clients x images in a call", results["comparisons"])
-    terminal.console().print(
-        "CPU: the server's processor time a call, or the model's process's."
-    )
-    surroundings.print_sentences(results["surroundings"])
-
-
 def _cells(row):
     return (
         f"{row['clients']} x {row['batch']} {row['what']}",
-        *_figures(row["p50"], 1e3),
+        *ratios.figures(row["p50"], 1e3),
         f"{1e3 * row['p99']:.1f}",
-        _figures(row["images_per_second"], 1, digits=0)[0],
-        _figures(row["processor_seconds"], 1e3)[0],
+        ratios.figures(row["images_per_second"])[0],
+        ratios.figures(row["processor_seconds"], 1e3)[0],
     )
 
 
-def _figures(values, factor, digits=2):
-    scaled = [factor * value for value in values]
-    median, low, high = (
-        f"{value:,.{digits}f}"
-        for value in (statistics.median(scaled), min(scaled), max(scaled))
-    )
-    return median, f"{low}..{high}"
-
-
-def main(argv):
-    command.begin(argv, onednn=False)  # as the server is
+def main(argv: list[str]) -> None:
+    about = command.begin(argv, onednn=False)  # as the server is
     from atat_tf.errors import InputError
-
-    about = surroundings.surroundings()
+    from atat_tf.runs import terminal
     from serving.saved_model import writing
 
     logging.set_verbosity(logging.ERROR)
-    sizes = _sizes()
+    sizes = {
+        "batches": _BATCHES.value,
+        "clients": _CLIENTS.value,
+        "repeats": _REPEATS.value,
+        "seconds": _SECONDS.value,
+    }
     with tempfile.TemporaryDirectory() as temporary:
         folder = _MODEL_FOLDER.value
         try:
@@ -253,20 +235,16 @@ def main(argv):
             rows = measure(os.path.abspath(folder), **sizes)
         except InputError as error:
             sys.exit(f"error: {error}")
-    results = {**sizes, "surroundings": about, "rows": rows}
+    terminal.table(
+        f"{_REPEATS.value} rounds of {_SECONDS.value:g} s each; medians of the "
+        "rounds, p99 of all calls; CPU: the server's processor time a call, or "
+        "that of the process with the model",
+        _COLUMNS,
+        [_cells(row) for row in rows],
+    )
+    results = {"surroundings": about, **sizes, "rows": rows}
     results["comparisons"] = comparisons(rows)
-    print_results(results)
-    if _JSON.value:
-        pathlib.Path(_JSON.value).write_text(json.dumps(results, indent=2))
-
-
-def _sizes():
-    return {
-        "batches": _BATCHES.value,
-        "clients": _CLIENTS.value,
-        "repeats": _REPEATS.value,
-        "seconds": _SECONDS.value,
-    }
+    command.finish("Clients x images in a call", results)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Sequence
 
 import grpc
 
@@ -28,7 +29,7 @@ _CHANNEL_OPTIONS = (
 _ECHO = "/echo.Echo/"
 
 
-def timed_calls(calls, seconds):
+def timed_calls(calls: Sequence[Callable], seconds: float) -> dict:
     """Returns how long calls took, made by as many threads at a time.
 
     Args:
@@ -70,7 +71,7 @@ def timed_calls(calls, seconds):
     }
 
 
-def echo_server():
+def echo_server() -> None:
     """Serves until standard input ends; prints the port.
 
     "/echo.Echo/N" answers N bytes to any request: what gRPC itself takes.
@@ -91,7 +92,7 @@ def echo_server():
     server.stop(None)
 
 
-def callers():
+def callers() -> None:
     """Makes the calls that lines of standard input order, as JSON.
 
     Each line: "target", "method", "payload" (a file), "clients", "seconds".
@@ -148,7 +149,7 @@ class Processes:
     def __exit__(self, *details):
         return self._stack.__exit__(*details)
 
-    def predict(self, payload, clients, seconds):
+    def predict(self, payload: bytes, clients: int, seconds: float) -> dict:
         """Returns what Predict calls of the embedded server took.
 
         Args:
@@ -163,7 +164,9 @@ class Processes:
         method = "/tensorflow.serving.PredictionService/Predict"
         return self._timed(True, method, payload, clients, seconds)
 
-    def echo(self, payload, answer, clients, seconds):
+    def echo(
+        self, payload: bytes, answer: int, clients: int, seconds: float
+    ) -> dict:
         """Returns the same for answers of so many bytes without content."""
         method = f"{_ECHO}{answer}"
         return self._timed(False, method, payload, clients, seconds)

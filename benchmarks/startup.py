@@ -12,8 +12,6 @@ Goals: 1 second and no TensorFlow; 30 s at batch 2; 15 s at batch 16; the
 latter two for WRN-34-10.
 """
 
-import json
-import pathlib
 import subprocess
 import sys
 import tempfile
@@ -21,8 +19,7 @@ import time
 
 from absl import app, flags
 
-from benchmarks import command, ratios, surroundings
-from benchmarks.cost import fresh
+from benchmarks import command, fresh, ratios
 
 _PARTS = ("help", "training", "evaluation")
 _TRAINING_BATCH, _EVALUATION_BATCH = 2, 16
@@ -35,7 +32,6 @@ _COMMANDS = flags.DEFINE_list(
 _DEPTH = flags.DEFINE_integer("depth", 34, "of the Wide ResNet, 6n + 4")
 _WIDTH = flags.DEFINE_integer("width", 10, "of the Wide ResNet")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "processes each", lower_bound=1)
-_JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
 # Runs a module as a command and says on the last line what it has imported.
 _WATCHED = """
@@ -48,17 +44,19 @@ finally:
 """
 
 
-def commands():
+def commands() -> list[str]:
     """Returns the modules that are commands, by name."""
-    return sorted(
-        f"{folder}.{path.stem}"
-        for folder in _FOLDERS
-        for path in (fresh.ROOT / folder).glob("*.py")
+    paths = [p for f in _FOLDERS for p in (fresh.ROOT / f).rglob("*.py")]
+    stems = [
+        path.relative_to(fresh.ROOT).with_suffix("").as_posix()
+        for path in paths
         if '\nif __name__ == "__main__":' in path.read_text()
-    )
+    ]
+    names = (stem.removesuffix("/__main__") for stem in stems)
+    return sorted(name.replace("/", ".") for name in names)
 
 
-def helps(modules, repeats):
+def helps(modules: list[str], repeats: int) -> dict[str, dict]:
     """Returns {module: {"seconds": [...], "imports_tensorflow"}}."""
     rows = {
         name: {"seconds": [], "imports_tensorflow": _imports_tensorflow(name)}
@@ -91,7 +89,7 @@ def _ran(words):
     return ran
 
 
-def help_comparisons(rows):
+def help_comparisons(rows: dict[str, dict]) -> list[dict]:
     """Returns the slowest command's comparison, and how many are not light."""
     slowest = max(rows, key=lambda name: max(rows[name]["seconds"]))
     heavy = [name for name, row in rows.items() if row["imports_tensorflow"]]
@@ -113,7 +111,7 @@ def help_comparisons(rows):
     ]
 
 
-def first_calls(part, batch_size, repeats):
+def first_calls(part: str, batch_size: int, repeats: int) -> list[dict]:
     """Returns the rounds of a part: what each process took, and in all."""
     size = {"depth": _DEPTH.value, "width": _WIDTH.value}
     if part == "training":
@@ -130,7 +128,7 @@ def first_calls(part, batch_size, repeats):
         ]
 
 
-def print_calls(what, rounds):
+def print_calls(what: str, rounds: list[dict]) -> None:
     """Prints where the seconds of a first call went."""
     from atat_tf.runs import terminal
 
@@ -146,7 +144,7 @@ def print_calls(what, rounds):
     )
 
 
-def measure():
+def measure() -> dict:
     """Returns what each part took, and the comparisons."""
     results = {"comparisons": []}
     compared = results["comparisons"]
@@ -171,22 +169,14 @@ def measure():
     return results
 
 
-def main(argv):
-    command.begin_for_processes(argv)
-    if unknown := {*_ONLY.value} - {*_PARTS}:
-        sys.exit(
-            f"error: expected parts among {', '.join(_PARTS)}. Received: "
-            f"{', '.join(sorted(unknown))}."
-        )
-    about = surroundings.surroundings()
+def main(argv: list[str]) -> None:
+    about = command.begin_for_processes(argv)
+    command.expect_names("parts", _ONLY.value, _PARTS)
     try:
         results = {**measure(), "surroundings": about}
     except RuntimeError as error:
         sys.exit(f"error: {error}")
-    ratios.print_table("From the start of a process", results["comparisons"])
-    surroundings.print_sentences(about)
-    if _JSON.value:
-        pathlib.Path(_JSON.value).write_text(json.dumps(results, indent=2))
+    command.finish("From the start of a process", results)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,9 @@ import sys
 import tempfile
 import time
 
-from benchmarks import ratios
-from benchmarks.cost import fresh
+from benchmarks import fresh, ratios
 
-_TINY = ("--depth=10", "--width=1", "--batch_size=8")
+_TINY = ("--depth=10", "--width=1", "--batch_size=8", "--repeats=1")
 _TINY_ATTACK = ("--num_images=16", "--batch_size=8", "--num_steps=2")
 
 
@@ -41,7 +40,7 @@ class Suite:
     flags: tuple[str, ...] = ()
     quick: tuple[str, ...] = ()
 
-    def words(self, is_quick):
+    def words(self, is_quick: bool) -> list[str]:
         """Returns the words after `python`."""
         more = self.quick if is_quick else ()
         return ["-m", self.module, *self.flags, *more]
@@ -73,30 +72,7 @@ SUITES = (
         ">= 1.3 x the fastest",
         "benchmarks.peers.training_steps",
         (),
-        (
-            "--networks=10-1",
-            "--batch_size=8",
-            "--num_steps=2",
-            "--repeats=1",
-        ),
-    ),
-    Suite(
-        "floor",
-        "unavoidable passes, each convolution of WRN-16-1",
-        "matrix products of as many operations",
-        "stated",
-        "benchmarks.cost.floor",
-        (),
-        (*_TINY, "--repeats=1"),
-    ),
-    Suite(
-        "floor_wide",
-        "unavoidable passes, each convolution of WRN-16-4",
-        "matrix products of as many operations",
-        "stated",
-        "benchmarks.cost.floor",
-        ("--width=4",),
-        (*_TINY, "--repeats=1"),
+        ("--networks=10-1", "--batch_size=8", "--num_steps=2", "--repeats=1"),
     ),
     Suite(
         "attacks",
@@ -137,15 +113,6 @@ SUITES = (
         ("--batch=1", "--clients=1", "--repeats=3", "--seconds=0.05"),
     ),
     Suite(
-        "cheap_training",
-        "time to a student by cheap inner attacks",
-        "PGD-7, equal epochs",
-        ">= 1.9 x less",
-        "benchmarks.cost.cheap_training",
-        (),
-        (*_TINY, "--repeats=1"),
-    ),
-    Suite(
         "startup",
         "--help; first training step and first evaluation batch, WRN-34-10",
         "",
@@ -161,12 +128,12 @@ SUITES = (
         "stated",
         "benchmarks.memory",
         (),
-        (*_TINY, "--small_batch_size=2", "--repeats=1"),
+        (*_TINY, "--small_batch_size=2"),
     ),
 )
 
 
-def run(suite, is_quick, minutes):
+def run(suite: Suite, is_quick: bool, minutes: float) -> dict:
     """Returns what a suite found; what it prints goes to standard output.
 
     Args:

@@ -19,7 +19,7 @@ _FEATURES = (
 _DISTRIBUTIONS = ("tensorflow", "keras", "numpy", "grpcio")
 
 
-def surroundings():
+def surroundings() -> dict:
     """Returns the hardware, the versions, the commit and the time, for JSON.
 
     TensorFlow is not imported; GPUs are listed where it was.
@@ -50,7 +50,7 @@ def surroundings():
     }
 
 
-def sentences(about):
+def sentences(about: dict) -> str:
     """Returns two lines about the hardware and the software."""
     versions = ", ".join(
         f"{name} {version}" for name, version in about["versions"].items()
@@ -65,7 +65,7 @@ def sentences(about):
     )
 
 
-def print_sentences(about):
+def print_sentences(about: dict) -> None:
     """Prints them."""
     from atat_tf.runs import terminal
 

@@ -24,44 +24,29 @@ ART 1.20.1 has an AutoAttack of its own, which is compared as a whole: APGD on
 cross-entropy and on the ratio of logits with 5 starts each, DeepFool, Square.
 """
 
-import json
-import os
-import pathlib
-import statistics
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 from absl import app, flags, logging
 
-from benchmarks import command, ratios, surroundings
+from benchmarks import command, ratios
 from benchmarks.peers import compared
 from benchmarks.peers import process as peers
 
+# Run folders, see compared.RUNS, with the ε where some images stand and some
+# fall, and with the usual one.
 _CASES = {
-    "standard": lambda *given: compared.run_case("standard", *given),
-    "standard_small": lambda *given: compared.run_case("standard", *given),
-    "robust": lambda *given: compared.run_case("robust", *given),
-    "two": compared.two_classes_case,
-    "hundred": compared.hundred_classes_case,
-}
-# Where some images stand and some fall, and the usual 8/255.
-_EPSILON = {
-    "standard": 8 / 255,
-    "standard_small": 1 / 255,
-    "robust": 8 / 255,
-    "two": 8 / 255,
-    "hundred": 2 / 255,
+    "standard": ("standard", 8 / 255),
+    "standard_small": ("standard", 1 / 255),
+    "robust": ("robust", 8 / 255),
 }
 _PARTS = ("apgd_ce", "apgd_t", "fab_t", "square")
 _SEQUENCES = {**{part: (part,) for part in _PARTS}, "standard": _PARTS}
-_WITHIN = 0.01
+_MORE = "<= 1"
 # How many times ours should be as fast as the whole of a peer's.
 _FASTER = {"torchattacks": ">= 2", "art": ">= 3"}
-_WEAKER = "OURS IS WEAKER"
 
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", compared.DATA_DIR, "of tensorflow-datasets, with CIFAR-10"
-)
 _ONLY = flags.DEFINE_list("cases", list(_CASES), "classifiers to compare on")
 _ATTACKS = flags.DEFINE_list(
     "attacks", list(_PARTS), "parts of AutoAttack, or standard: all in order"
@@ -78,14 +63,16 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 200, "of both", lower_bound=1)
 _REPEATS = flags.DEFINE_integer(
     "repeats", 1, "rounds of ours and the peer's in turns", lower_bound=1
 )
-_PYTHON = flags.DEFINE_string(
-    "peers_python", peers.PYTHON, "interpreter of the peers' environment"
-)
-_ONEDNN = flags.DEFINE_bool("onednn", True, "TensorFlow's oneDNN kernels")
-_JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
 
-def compare(case, names, peer, batch_size, steps, repeats=1):
+def compare(
+    case: compared.Case,
+    names: list[str],
+    peer: peers.Peer,
+    batch_size: int,
+    steps: dict[str, int],
+    repeats: int = 1,
+) -> Iterator[dict]:
     """Yields a row for each attack, ours and the peer's side by side.
 
     Args:
@@ -133,19 +120,6 @@ def _ours(case, attacks, runner, right):
     return dict(zip(names, found, strict=True))
 
 
-def _summed_up(rounds):
-    """Returns medians of the rounds, all of their seconds, and verdicts."""
-    last = rounds[-1]
-    names = [name for name in last if name.endswith("_seconds")]
-    every = {name: [each[name] for each in rounds] for name in names}
-    medians = {name: statistics.median(every[name]) for name in names}
-    ours, theirs = last["our_verdicts"], last.get("their_verdicts")
-    row = {"ours": float(ours.mean()), **medians, "rounds": every}
-    if theirs is not None:
-        row |= {"theirs": float(theirs.mean()), **_disagreement(ours, theirs)}
-    return row
-
-
 def _theirs(case, parts, peer, batch_size, right):
     """Returns who stands after the peer's parts, each on what was left."""
     stands, seconds, processor = right.copy(), 0.0, 0.0
@@ -173,20 +147,27 @@ def _theirs(case, parts, peer, batch_size, right):
     }
 
 
-def _disagreement(ours, theirs):
-    difference = float(ours.mean() - theirs.mean())
-    verdict = "within 1 point"
-    if abs(difference) > _WITHIN + 1e-9:
-        verdict = _WEAKER if difference > 0 else "ours is stronger"
-    return {
-        "difference": difference,
-        "verdict": verdict,
-        "only_ours_breaks": np.flatnonzero(theirs & ~ours).tolist(),
-        "only_theirs_breaks": np.flatnonzero(ours & ~theirs).tolist(),
+def _summed_up(rounds):
+    """Returns the seconds of all rounds, and the last one's verdicts."""
+    last = rounds[-1]
+    ours, theirs = last["our_verdicts"], last.get("their_verdicts")
+    row = {
+        name: [each.get(name) for each in rounds]
+        for name in last
+        if name.endswith("_seconds")
     }
+    row["ours"] = float(ours.mean())
+    if theirs is not None:
+        row |= {
+            "theirs": float(theirs.mean()),
+            "difference": float(ours.mean() - theirs.mean()),
+            "only_ours_breaks": np.flatnonzero(theirs & ~ours).tolist(),
+            "only_theirs_breaks": np.flatnonzero(ours & ~theirs).tolist(),
+        }
+    return row
 
 
-def comparisons(case, rows, peer):
+def comparisons(case: compared.Case, rows: list[dict], peer: str) -> list[dict]:
     """Returns how much faster and how much weaker ours is, see `ratios`."""
     found = []
     for row in rows:
@@ -194,105 +175,73 @@ def comparisons(case, rows, peer):
         if "not_run" in row:
             found.append(ratios.not_run(what, peer, row["not_run"]))
             continue
-        goal = _FASTER[peer] if row["attack"] == "standard" else ""
-        faster = ratios.over(
-            row["rounds"]["their_seconds"], row["rounds"]["our_seconds"]
+        for field, words, goal in (
+            ("seconds", "", _FASTER[peer]),
+            ("processor_seconds", ", by processor seconds", ""),
+        ):
+            faster = ratios.over(row[f"their_{field}"], row[f"our_{field}"])
+            if row["attack"] != "standard":
+                goal = ""
+            found.append(
+                ratios.comparison(f"{what}{words}", peer, faster, goal)
+            )
+        left = [100 * row["difference"]]
+        found.append(
+            ratios.comparison(f"{what}, left more", peer, left, _MORE, "points")
         )
-        left = 100 * row["difference"]
-        found += [
-            ratios.comparison(what, peer, faster, goal),
-            ratios.comparison(
-                f"{what}, left more", peer, [left], "<= 1", "points"
-            ),
-        ]
     return found
 
 
-def print_case(case, rows, versions):
-    """Prints the table of a case and the images that are disagreed about."""
+def print_case(
+    case: compared.Case, rows: list[dict], versions: dict[str, str]
+) -> None:
+    """Prints who stands, and the images that are disagreed about."""
     from atat_tf.runs import terminal
 
     terminal.table(
         f"{case.what}, epsilon {case.epsilon * 255:g}/255, "
         f"{rows[0]['right']} of {rows[0]['images']} right, against "
         + ", ".join(f"{name} {v}" for name, v in versions.items()),
-        (
-            "attack",
-            "ours %",
-            "theirs %",
-            "verdict",
-            "ours s",
-            "theirs s",
-            "theirs / ours",
-            "by processor",
-        ),
-        [_cells(row) for row in rows],
+        ("attack", "ours", "theirs", "only ours breaks", "only theirs"),
+        [
+            (
+                row["attack"],
+                f"{row['ours']:.1%}",
+                f"{row['theirs']:.1%}" if "theirs" in row else "NOT RUN",
+                str(row.get("only_ours_breaks", "")),
+                str(row.get("only_theirs_breaks", "")),
+            )
+            for row in rows
+        ],
     )
-    console = terminal.console()
-    for row in rows:
-        if "not_run" in row:
-            console.print(f"{row['attack']}, NOT RUN: {row['not_run']}")
-        for who in ("only_ours_breaks", "only_theirs_breaks"):
-            if row.get(who):
-                words = who.replace("_", " ")
-                console.print(f"{row['attack']}, {words}: {row[who]}")
 
 
-def _cells(row):
-    ours = f"{100 * row['ours']:.1f}"
-    if "not_run" in row:
-        seconds = f"{row['our_seconds']:.1f}"
-        return [row["attack"], ours, "", "NOT RUN", seconds, "", "", ""]
-    by_processor = row["their_processor_seconds"] / row["our_processor_seconds"]
-    return [
-        row["attack"],
-        ours,
-        f"{100 * row['theirs']:.1f}",
-        row["verdict"],
-        f"{row['our_seconds']:.1f}",
-        f"{row['their_seconds']:.1f}",
-        f"{row['their_seconds'] / row['our_seconds']:.2f}",
-        f"{by_processor:.2f}",
-    ]
-
-
-def main(argv):
-    command.expect_flags_only(argv)
+def main(argv: list[str]) -> None:
     known = ["standard"] if _PEER.value == "art" else list(_SEQUENCES)
-    unknown = {*_ONLY.value} - {*_CASES} | {*_ATTACKS.value} - {*known}
-    if unknown:
-        sys.exit(
-            f"error: expected cases among {', '.join(_CASES)} and, against "
-            f"{_PEER.value}, attacks among {', '.join(known)}. Received: "
-            f"{', '.join(sorted(unknown))}."
-        )
-    environment = peers.environment(_ONEDNN.value)
-    os.environ.update(environment)
+    command.expect_names("cases", _ONLY.value, _CASES)
+    command.expect_names("attacks", _ATTACKS.value, known)
+    about = command.begin(argv, peers.ONEDNN.value)
     logging.set_verbosity(logging.ERROR)
-    dataset = compared.load_dataset(_DATA_DIR.value)
+    dataset = compared.load_dataset()
     steps = dict.fromkeys(_PARTS, _NUM_STEPS.value)
     steps["square"] = _NUM_QUERIES.value
-    results, compared_rows = [], []
+    results = {"surroundings": about, "rows": {}, "comparisons": []}
     try:
-        with peers.Peer(_PEER.value, _PYTHON.value, environment) as peer:
+        with peers.Peer(_PEER.value) as peer:
             for name in _ONLY.value:
-                case = _CASES[name](dataset, _NUM_IMAGES.value, _EPSILON[name])
+                run, epsilon = _CASES[name]
+                images = _NUM_IMAGES.value
+                case = compared.run_case(run, dataset, images, epsilon)
                 given = _ATTACKS.value, peer, _BATCH_SIZE.value, steps
                 rows = list(compare(case, *given, _REPEATS.value))
                 print_case(case, rows, peer.versions)
-                results.append({"case": case.what, "rows": rows})
-                compared_rows += comparisons(case, rows, peer.name)
+                results["rows"][case.what] = rows
+                results["comparisons"] += comparisons(case, rows, peer.name)
     except peers.NotRun as error:
         sys.exit(f"NOT RUN: {_PEER.value}: {error}")
-    if _JSON.value:
-        report = {
-            "results": results,
-            "comparisons": compared_rows,
-            "surroundings": surroundings.surroundings(),
-        }
-        pathlib.Path(_JSON.value).write_text(json.dumps(report, indent=2))
-    rows = [row for result in results for row in result["rows"]]
-    if any(row.get("verdict") == _WEAKER for row in rows):
+    command.finish("Times faster than, and how many more stand", results)
+    weaker = [c for c in results["comparisons"] if c["goal"] == _MORE]
+    if any(ratios.verdict(each) == "not met" for each in weaker):
         sys.exit("error: an attack of ours left more images than the peer's.")
 
 

@@ -5,21 +5,37 @@ Their pins conflict with ours, so that they live in another environment:
   python3.11 -m venv .venv-peers
   .venv-peers/bin/pip install -r benchmarks/requirements.txt
 
-Arrays go there and back as .npz files, all else as lines of JSON.
+Calls and answers are pickled; both environments have the same NumPy.
 """
 
+import contextlib
 import dataclasses
-import itertools
-import json
 import os
 import pathlib
+import pickle
 import subprocess
 import tempfile
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
+from absl import flags
+
+from benchmarks import command
+
+if TYPE_CHECKING:  # oneDNN is chosen before TensorFlow loads
+    import keras
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PYTHON = ".venv-peers/bin/python"
+PYTHON = flags.DEFINE_string(
+    "peers_python",
+    ".venv-peers/bin/python",
+    "interpreter of the peers' environment",
+)
+ONEDNN = flags.DEFINE_bool("onednn", True, "oneDNN's kernels for ours")
+PEERS_ONEDNN = flags.DEFINE_bool(
+    "peers_onednn", True, "oneDNN's kernels for the TensorFlow peers"
+)
 
 
 class NotRun(Exception):
@@ -59,158 +75,132 @@ class Peer:
     """A process that attacks or trains classifiers as one peer does it.
 
     Args:
-      name: one of `peer_attacks.PEERS` or of `peer_training.PEERS`.
-      python: its interpreter; relative to the repository's root.
-      environment: variables of the process beside this one's.
+      name: one of `peers.attacks.PEERS` or of `peers.training.PEERS`.
 
     Raises:
       NotRun: there is no such interpreter, or the peer cannot be imported.
     """
 
-    def __init__(self, name, python=PYTHON, environment=None):
+    def __init__(self, name: str):
         self.name = name
-        interpreter = ROOT / python
+        interpreter = ROOT / PYTHON.value
         if not interpreter.exists():
             raise NotRun(
-                f"no interpreter {python}; benchmarks/peers/process.py tells "
-                "how to make the environment"
+                f"no interpreter {PYTHON.value}; benchmarks/peers/process.py "
+                "tells how to make the environment"
             )
-        self._folder = tempfile.TemporaryDirectory()
-        self._numbers = itertools.count()
-        self._log = open(pathlib.Path(self._folder.name) / "log", "w+")
+        self._log = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             [str(interpreter), "-m", "benchmarks.peers.worker", name],
             cwd=ROOT,
-            env={**os.environ, **(environment or {})},
+            env=os.environ | command.environment(PEERS_ONEDNN.value),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            text=True,
         )
         try:
-            self.versions = self._answer()["versions"]
+            self.versions = self._answer()
         except NotRun:
             self.close()
             raise
 
-    def __enter__(self):
+    def __enter__(self) -> "Peer":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_) -> None:
         self.close()
 
-    def load(self, classifier):
+    def load(self, classifier: "keras.Model") -> None:
         """Has the peer rebuild a Wide ResNet; later attacks are on it.
 
         Args:
-          classifier: keras.Model from `wide_resnet.wide_resnet`.
+          classifier: from `wide_resnet.wide_resnet`.
         """
-        weights = {v.path: v.numpy() for v in classifier.variables}
-        self._ask("load", weights)
+        self._ask("load", {v.path: v.numpy() for v in classifier.variables})
 
-    def logits(self, images):
+    def logits(self, images: np.ndarray) -> np.ndarray:
         """Returns the peer's logits [n, k] of uint8 images [n, H, W, C]."""
-        return self._ask("logits", {"images": images})[0]["logits"]
+        return self._ask("logits", images)
 
-    def attack(self, name, images, labels, batch_size, **arguments):
-        """Returns the Attacked of uint8 images.
+    def attack(
+        self,
+        name: str,
+        images: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int,
+        **arguments: float,
+    ) -> Attacked:
+        """Returns what an attack makes of images.
 
         Args:
-          name: of an attack that the peer has, see `peer_attacks`.
+          name: of an attack that the peer has, see `peers.attacks`.
           images: uint8 [n, H, W, C].
           labels: integers [n].
           batch_size: images at a time.
-          **arguments: the attack's own, numbers.
+          **arguments: the attack's own.
 
         Raises:
           NotRun: the attack failed.
         """
-        arrays, answer = self._ask(
-            "attack",
-            {"images": images, "labels": labels.astype(np.int64)},
-            name=name,
-            batch_size=batch_size,
-            arguments=arguments,
-        )
-        return Attacked(
-            arrays["adversarial"],
-            answer["seconds"],
-            answer["processor_seconds"],
-        )
+        labels = labels.astype(np.int64)
+        given = name, images, labels, batch_size, arguments
+        return Attacked(*self._ask("attack", *given))
 
-    def prepare(self, **arguments):
-        """Has the peer make ready its training of the network loaded.
+    def prepare(self, **arguments: float) -> None:
+        """Has the peer make ready its training of the network loaded."""
+        self._ask("prepare", arguments)
 
-        Args:
-          **arguments: of its `prepare`, numbers.
-        """
-        self._ask("prepare", {}, arguments=arguments)
-
-    def step(self, images, labels):
+    def step(self, images: np.ndarray, labels: np.ndarray) -> Stepped:
         """Returns the Stepped of one training step on a batch, uint8 images.
 
         Raises:
           NotRun: the step failed.
         """
-        arrays = {"images": images, "labels": labels.astype(np.int64)}
-        return Stepped(**self._ask("step", arrays)[1])
+        return Stepped(*self._ask("step", images, labels.astype(np.int64)))
 
-    def close(self):
+    def close(self) -> None:
         """Ends the process."""
-        if self._process.poll() is None:
+        with self._process, contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
             try:
                 self._process.wait(20)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.wait()
-        self._process.stdout.close()
         self._log.close()
-        self._folder.cleanup()
 
-    def _ask(self, task, arrays, **arguments):
-        """Returns the arrays and the rest of the answer."""
-        number = next(self._numbers)
-        folder = pathlib.Path(self._folder.name)
-        here, there = folder / f"{number}.npz", folder / f"{number}a.npz"
-        np.savez(here, **arrays)
-        question = {
-            "task": task,
-            "arrays": str(here),
-            "answer": str(there),
-            **arguments,
-        }
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        try:
-            answer = self._answer()
-            with np.load(there) as file:
-                return dict(file), answer
-        finally:
-            here.unlink()
-            there.unlink(missing_ok=True)
+    def _ask(self, task, *arguments):
+        with contextlib.suppress(BrokenPipeError):
+            pickle.dump((task, arguments), self._process.stdin)
+            self._process.stdin.flush()
+        return self._answer()
 
     def _answer(self):
-        line = self._process.stdout.readline()
-        if not line:
+        try:
+            error, answer = pickle.load(self._process.stdout)
+        except EOFError:
             code = self._process.wait()
             self._log.seek(0)
             last = self._log.read().strip().splitlines()[-1:]
-            raise NotRun(f"its process ended with {code}: {' '.join(last)}")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise NotRun(answer["error"])
+            error = f"its process ended with {code}: {' '.join(last)}"
+        if error:
+            raise NotRun(error)
         return answer
 
 
-def environment(onednn):
-    """Returns the variables of a process: oneDNN in TensorFlow on or off.
+def opened(
+    stack: contextlib.ExitStack, names: Iterable[str], suffix: str = ""
+) -> tuple[dict[str, Peer], dict[str, str]]:
+    """Returns {name: Peer} of those that start, and why the others do not.
 
-    TensorFlow leaves them off on processors without AVX-512.
+    Args:
+      stack: that ends them.
+      names: of peers.
+      suffix: of their names in the peers' process.
     """
-    return {
-        "TF_ENABLE_ONEDNN_OPTS": "1" if onednn else "0",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        # OpenMP threads that wait would take turns with those that work.
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
+    found, not_run = {}, {}
+    for name in names:
+        try:
+            found[name] = stack.enter_context(Peer(f"{name}{suffix}"))
+        except NotRun as error:
+            not_run[name] = str(error)
+    return found, not_run

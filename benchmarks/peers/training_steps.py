@@ -27,15 +27,11 @@ oneDNN's kernels are on for ours and for the TensorFlow peers (--noonednn,
 
 import contextlib
 import functools
-import json
-import os
-import pathlib
-import sys
 import time
 
 from absl import app, flags, logging
 
-from benchmarks import command, ratios, surroundings
+from benchmarks import command, ratios
 from benchmarks.peers import process as peers
 
 _PEERS = ("cleverhans", "art", "torch")
@@ -57,17 +53,16 @@ _NUM_STEPS = flags.DEFINE_integer("num_steps", 7, "of PGD", lower_bound=1)
 _REPEATS = flags.DEFINE_integer(
     "repeats", 5, "rounds, each of every row once", lower_bound=1
 )
-_PYTHON = flags.DEFINE_string(
-    "peers_python", peers.PYTHON, "interpreter of the peers' environment"
-)
-_ONEDNN = flags.DEFINE_bool("onednn", True, "oneDNN's kernels for ours")
-_PEERS_ONEDNN = flags.DEFINE_bool(
-    "peers_onednn", True, "oneDNN's kernels for the TensorFlow peers"
-)
-_JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
 
-def measure(depth, width, batch_size, num_steps, repeats, open_peers):
+def measure(
+    depth: int,
+    width: int,
+    batch_size: int,
+    num_steps: int,
+    repeats: int,
+    open_peers: dict[str, peers.Peer],
+) -> tuple[dict[str, dict], dict[str, str]]:
     """Returns the rows of a network, and why a peer has none.
 
     Args:
@@ -83,7 +78,7 @@ def measure(depth, width, batch_size, num_steps, repeats, open_peers):
     """
     import keras
 
-    from benchmarks.cost import timings
+    from benchmarks import timings
 
     configs = {
         name: _config(name, (depth, width, batch_size), num_steps)
@@ -119,7 +114,7 @@ def measure(depth, width, batch_size, num_steps, repeats, open_peers):
 
 
 def _config(name, sizes, num_steps):
-    from benchmarks.cost import timings
+    from benchmarks import timings
 
     config = timings.resolved_config(_RECIPES[name], *sizes)
     config.attack.random_start = False
@@ -167,7 +162,9 @@ def _rounds(steps, repeats):
     }
 
 
-def comparisons(network, rows, not_run):
+def comparisons(
+    network: str, rows: dict[str, dict], not_run: dict[str, str]
+) -> list[dict]:
     """Returns images/s times passes, ours over the peers', see `ratios`."""
     each = {
         name: [seconds / sum(row["passes"]) for seconds in row["seconds"]]
@@ -187,59 +184,33 @@ def comparisons(network, rows, not_run):
     ]
 
 
-def print_rows(network, rows, batch_size):
+def print_rows(network: str, rows: dict[str, dict], batch_size: int) -> None:
     """Prints what was timed."""
     from atat_tf.runs import terminal
 
-    cells = []
-    for name, row in rows.items():
-        rates = ratios.summary([batch_size / s for s in row["seconds"]])
-        median, low, high = (ratios.written(v) for v in rates.values())
-        forward, backward = row["passes"]
-        seconds = ratios.summary(row["seconds"])["median"]
-        cells.append(
-            (
-                name,
-                f"{1e3 * seconds:,.0f}",
-                median,
-                f"{low}..{high}",
-                f"{forward} + {backward}",
-                f"{row['first_loss']:.4f}",
-            )
-        )
     terminal.table(
         f"WRN-{network}, b = {batch_size}",
         ("who", "ms", "images/s", "range", "forward + backward", "first loss"),
-        cells,
+        [
+            (
+                name,
+                ratios.figures(row["seconds"], 1e3)[0],
+                *ratios.figures([batch_size / s for s in row["seconds"]]),
+                "{} + {}".format(*row["passes"]),
+                f"{row['first_loss']:.4f}",
+            )
+            for name, row in rows.items()
+        ],
     )
 
 
-def _opened(stack):
-    """Returns {name: Peer} of those that start, and why the others do not."""
-    found, not_run = {}, {}
-    environment = peers.environment(_PEERS_ONEDNN.value)
-    for name in _NAMES.value:
-        try:
-            peer = peers.Peer(f"{name}_training", _PYTHON.value, environment)
-        except peers.NotRun as error:
-            not_run[name] = str(error)
-        else:
-            found[name] = stack.enter_context(peer)
-    return found, not_run
-
-
-def main(argv):
-    command.expect_flags_only(argv)
-    if unknown := {*_NAMES.value} - {*_PEERS}:
-        sys.exit(
-            f"error: expected peers among {', '.join(_PEERS)}. Received: "
-            f"{', '.join(sorted(unknown))}."
-        )
-    os.environ.update(peers.environment(_ONEDNN.value))
+def main(argv: list[str]) -> None:
+    command.expect_names("peers", _NAMES.value, _PEERS)
+    about = command.begin(argv, peers.ONEDNN.value)
     logging.set_verbosity(logging.ERROR)
-    results = {"rows": {}, "comparisons": []}
+    results = {"surroundings": about, "rows": {}, "comparisons": []}
     with contextlib.ExitStack() as stack:
-        found, absent = _opened(stack)
+        found, absent = peers.opened(stack, _NAMES.value, "_training")
         for network in _NETWORKS.value:
             depth, width = map(int, network.split("-"))
             sizes = depth, width, _BATCH_SIZE.value
@@ -252,11 +223,7 @@ def main(argv):
                 network, rows, absent | failed
             )
         results["peers"] = {n: peer.versions for n, peer in found.items()}
-    results["surroundings"] = surroundings.surroundings()
-    ratios.print_table("Times faster than", results["comparisons"])
-    surroundings.print_sentences(results["surroundings"])
-    if _JSON.value:
-        pathlib.Path(_JSON.value).write_text(json.dumps(results, indent=2))
+    command.finish("Times faster than", results)
 
 
 if __name__ == "__main__":

@@ -1,105 +1,108 @@
-"""The process of a peer: tasks come on standard input, answers go out.
+"""The process of a peer: calls come on standard input, answers go out.
 
-Started by `process` under the peers' interpreter. A line of JSON is a
-task, with the name of an .npz file of its arrays and of one for the answer's.
+Started by `process` under the peers' interpreter. A call is a pickled pair: the
+name of a function of `Worker`, and its arguments. An answer is a pickled pair
+as well: an error's sentence or None, and what the function returned.
 """
 
-import json
 import os
+import pickle
 import sys
 import time
 
 import numpy as np
 
 
-def serve(name, questions, answers):
-    """Answers until the questions end.
+class Worker:
+    """What a peer is asked for; images are uint8, labels int64.
 
     Args:
-      name: one of `peer_attacks.PEERS` or of `peer_training.PEERS`.
-      questions: lines of JSON.
-      answers: file for lines of JSON; the first has the versions.
+      name: one of `attacks.PEERS` or of `training.PEERS`.
     """
-    from benchmarks.peers import attacks as peer_attacks
-    from benchmarks.peers import training as peer_training
 
-    def say(answer):
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+    def __init__(self, name: str):
+        from benchmarks.peers import attacks, training
 
+        self._peer = (attacks.PEERS | training.PEERS)[name]()
+        self.versions = self._peer.versions
+
+    def load(self, weights: dict[str, np.ndarray]) -> None:
+        self._peer.load(weights)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        return self._peer.logits(_pixels(images))
+
+    def prepare(self, arguments: dict[str, float]) -> None:
+        self._peer.prepare(**arguments)
+
+    def step(
+        self, images: np.ndarray, labels: np.ndarray
+    ) -> tuple[float, float, float]:
+        """Returns the loss, the seconds and the processor seconds."""
+        return _timed(lambda: self._peer.step(_pixels(images), labels))
+
+    def attack(
+        self,
+        name: str,
+        images: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int,
+        arguments: dict[str, float],
+    ) -> tuple[np.ndarray, float, float]:
+        """Returns the adversarial images, and seconds as `step`."""
+        attack, pixels = self._peer.attack(name, **arguments), _pixels(images)
+
+        def attacked():
+            parts = []
+            for first in range(0, len(pixels), batch_size):
+                batch = slice(first, first + batch_size)
+                parts.append(attack(pixels[batch], labels[batch]))
+                # An evaluation judges what came out.
+                self._peer.logits(parts[-1])
+            return np.concatenate(parts)
+
+        return _timed(attacked)
+
+
+def _timed(function):
+    begin = time.perf_counter(), time.process_time()
+    answer = function()
+    seconds = time.perf_counter() - begin[0]
+    return answer, seconds, time.process_time() - begin[1]
+
+
+def _pixels(images):
+    return images.astype(np.float32) / np.float32(255)
+
+
+def _answered(function):
+    """Returns (None, what a function returns), or its error's sentence."""
     try:
-        peer = (peer_attacks.PEERS | peer_training.PEERS)[name]()
-    except Exception as error:  # whatever an import raises
-        say({"error": _sentence(error)})
-        return
-    say({"versions": peer.versions})
-    for line in questions:
-        question = json.loads(line)
-        try:
-            say(_answered(peer, question))
-        except Exception as error:  # a peer's own, reported as such
-            say({"error": _sentence(error)})
+        return None, function()
+    except Exception as error:  # whatever an import or a peer raises
+        lines = str(error).strip().splitlines() or [""]
+        return f"{type(error).__name__}: {lines[0]}", None
 
 
-def _answered(peer, question):
-    with np.load(question["arrays"]) as file:
-        arrays = dict(file)
-    task = question["task"]
-    if task == "load":
-        peer.load(arrays)
-        answer, results = {}, {}
-    elif task == "logits":
-        answer, results = {}, {"logits": peer.logits(_pixels(arrays))}
-    elif task == "prepare":
-        peer.prepare(**question["arguments"])
-        answer, results = {}, {}
-    elif task == "step":
-        answer, results = _stepped(peer, arrays), {}
-    else:
-        answer, results = _attacked(peer, question, arrays)
-    np.savez(question["answer"], **results)
-    return answer
+def main(name: str) -> None:
+    """Answers until the calls end."""
+    # Peers print; answers have the real standard output for themselves.
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)
 
+        def say(error, answer):
+            pickle.dump((error, answer), answers)
+            answers.flush()
 
-def _stepped(peer, arrays):
-    images, labels = _pixels(arrays), arrays["labels"]
-    begin = time.perf_counter(), time.process_time()
-    loss = peer.step(images, labels)
-    return {
-        "seconds": time.perf_counter() - begin[0],
-        "processor_seconds": time.process_time() - begin[1],
-        "loss": loss,
-    }
-
-
-def _attacked(peer, question, arrays):
-    images, labels = _pixels(arrays), arrays["labels"]
-    size = question["batch_size"]
-    attack = peer.attack(question["name"], **question["arguments"])
-    parts = []
-    begin = time.perf_counter(), time.process_time()
-    for first in range(0, len(images), size):
-        batch = slice(first, first + size)
-        parts.append(attack(images[batch], labels[batch]))
-        peer.logits(parts[-1])  # an evaluation judges what came out
-    answer = {
-        "seconds": time.perf_counter() - begin[0],
-        "processor_seconds": time.process_time() - begin[1],
-    }
-    return answer, {"adversarial": np.concatenate(parts)}
-
-
-def _pixels(arrays):
-    return arrays["images"].astype(np.float32) / np.float32(255)
-
-
-def _sentence(error):
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
+        error, worker = _answered(lambda: Worker(name))
+        say(error, worker and worker.versions)
+        while worker:
+            try:
+                task, arguments = pickle.load(sys.stdin.buffer)
+            except EOFError:
+                return
+            say(*_answered(lambda: getattr(worker, task)(*arguments)))  # noqa: B023
 
 
 if __name__ == "__main__":
-    # Peers print; answers have the real standard output for themselves.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    serve(sys.argv[1], sys.stdin, answers)
+    main(sys.argv[1])

@@ -10,8 +10,7 @@ import tempfile
 import pytest
 from absl.testing import absltest, parameterized
 
-from benchmarks import ratios, suites
-from benchmarks.cost import fresh
+from benchmarks import fresh, ratios, suites
 
 _RUN = [sys.executable, "-m", "benchmarks.run"]
 
@@ -74,8 +73,6 @@ class SuitesTest(parameterized.TestCase):
 
     @pytest.mark.long
     def test_quick_run_of_one(self):
-        path = pathlib.Path(tempfile.mkdtemp()) / "all.json"
-        ran = _run("--only=startup", "--quick", f"--json={path}")
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "all.json")
             ran = _run("--only=startup", "--quick", f"--json={path}")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks.cost import timings
+from benchmarks import timings
 
 _WARM_UP, _STEPS, _EVERY = 200, 1000, 50
 # A step. One image of the batch is 12 KiB, a Python object at least one block;

@@ -1,4 +1,4 @@
-"""Functions of `benchmarks.cost.fresh_work`, each called in a new process.
+"""Functions of `benchmarks.fresh_work`, each called in a new process.
 
 What a first call costs, and the most memory that it takes, is nobody else's
 there.
@@ -11,10 +11,10 @@ import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-def called(name, **arguments):
+def called(name: str, **arguments: object) -> dict:
     """Returns what a function of `fresh_work` returns, and the process's time.
 
     Args:
@@ -48,7 +48,7 @@ def called(name, **arguments):
     return {**answer, "process_seconds": seconds}
 
 
-def over_activations(large, small):
+def over_activations(large: dict, small: dict) -> float:
     """Returns how many times the activations' size memory grows.
 
     Args:

@@ -1,20 +1,21 @@
 """What benchmarks of training time: training steps, and their parts alone.
 
-The size of a network and of a batch enters; seconds leave, measured round
-robin so that whatever else the machine does meets every measurement alike.
+Functions are timed in turns, so that whatever else the machine does meets all
+alike.
 """
 
 import time
+from collections.abc import Callable
 
+import keras
+import ml_collections
 import numpy as np
 import tensorflow as tf
 
 from atat_tf.attacks import randomness
 from atat_tf.data import batches as training_batches
 from atat_tf.data import datasets
-from atat_tf.evaluation import accuracy as robustness
 from atat_tf.models import frozen
-from atat_tf.models import layers as model_layers
 from atat_tf.runs import build
 from atat_tf.runs import checks as run_checks
 from atat_tf.runs import config as run_config
@@ -27,7 +28,9 @@ _SPEC = datasets.SPECS["cifar10"]
 _RECIPES = {"at": at, "atat": atat}
 
 
-def resolved_config(method, depth, width, batch_size):
+def resolved_config(
+    method: str, depth: int, width: int, batch_size: int
+) -> ml_collections.ConfigDict:
     """Returns the recipe of a method on CIFAR-10's shapes, checked."""
     config = _RECIPES[method].get_config()
     config.backbone.depth = depth
@@ -40,7 +43,7 @@ def resolved_config(method, depth, width, batch_size):
     return config
 
 
-def random_split(count):
+def random_split(count: int) -> datasets.Split:
     """Returns a datasets.Split of uniformly random images and labels."""
     draw = np.random.default_rng(0)
     return datasets.Split(
@@ -49,19 +52,17 @@ def random_split(count):
     )
 
 
-def classifier(config):
+def classifier(config: ml_collections.ConfigDict) -> keras.Model:
     """Returns the config's network for CIFAR-10's shapes, random weights."""
     return build.build_classifier(config, _SPEC)
 
 
 def training_step(
-    config,
-    split,
-    strategy=None,
-    weights=None,
-    is_folded=True,
-    is_fused=True,
-):
+    config: ml_collections.ConfigDict,
+    split: datasets.Split,
+    strategy: tf.distribute.Strategy | None = None,
+    weights: list[np.ndarray] | None = None,
+) -> Callable[[], float]:
     """Returns a function that takes one training step as `training` does.
 
     The batch is the same each time: the input pipeline is timed apart.
@@ -69,13 +70,11 @@ def training_step(
     Args:
       config: from `resolved_config`.
       split: one batch.
-      strategy: of tf.distribute; None for none at all.
+      strategy: None for none at all.
       weights: of student and teacher at the start; None for random ones.
-      is_folded: whether the attack has the student's batch norms folded.
-      is_fused: whether the student's batch norms are one kernel each.
 
     Returns:
-      Function without argument; it returns the mean loss of the steps so far.
+      Function that returns the mean loss of the steps so far.
     """
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
@@ -83,17 +82,12 @@ def training_step(
         if run_config.needs_teacher(config):
             teacher = classifier(config)
         student = classifier(config)
-        for layer in () if is_fused else student.layers:
-            if isinstance(layer, model_layers.BatchNormalization):
-                layer._is_fused = lambda *_: False
         for network in (teacher, student) if weights is not None else ():
             if network is not None:
                 network.set_weights(weights)
         if config.student_start == "teacher":
             student.set_weights(teacher.get_weights())
         trainer = training_build.build_trainer(config, student, teacher, 1000)
-    if not is_folded:
-        trainer._attacked = lambda: trainer._inference
     trainer.make_train_function()
     batches = tf.data.Dataset.from_tensors((split.images, split.labels))
     iterator = iter(strategy.experimental_distribute_dataset(batches.repeat()))
@@ -105,7 +99,9 @@ def training_step(
     return step
 
 
-def attack_step(config, split):
+def attack_step(
+    config: ml_collections.ConfigDict, split: datasets.Split
+) -> Callable[[], np.ndarray]:
     """Returns a function that attacks a batch once as training does."""
     student = classifier(config)
     attack = build.build_attack(config)
@@ -119,38 +115,7 @@ def attack_step(config, split):
     return lambda: attacked().numpy()
 
 
-def validation(config):
-    """Returns a function that validates one batch as training does.
-
-    Clean and under the recipe's PGD, on `evaluate_run.batch_size` images.
-    """
-    split = random_split(config.evaluation.batch_size)
-    evaluator = robustness.Evaluator(
-        classifier(config),
-        {"clean": None, "pgd": build.build_validation_attack(config)},
-    )
-
-    def validated():
-        for name in evaluator.names:
-            evaluator.correct(name, split, len(split))
-
-    return validated
-
-
-def epoch_seconds(config, step, validation_batch):
-    """Returns the seconds of an epoch of CIFAR-10, its validation included.
-
-    Args:
-      config: from `resolved_config`.
-      step, validation_batch: seconds of one of each.
-    """
-    held_out = config.num_validation
-    steps = (CIFAR_IMAGES - held_out) // config.batch_size
-    batches = -(-held_out // config.evaluation.batch_size)
-    return steps * step + batches * validation_batch
-
-
-def passes(config):
+def passes(config: ml_collections.ConfigDict) -> tuple[int, int]:
     """Returns how many forward and backward passes a training step makes.
 
     Counted in batches: a pass over the mixture of clean and adversarial
@@ -165,7 +130,9 @@ def passes(config):
     return backward + defense.needs_teacher, backward
 
 
-def unavoidable_passes(config, split):
+def unavoidable_passes(
+    config: ml_collections.ConfigDict, split: datasets.Split
+) -> dict[str, Callable]:
     """Returns {name: function}, the passes that no ATAT step can do without.
 
     Written apart from the house's own attack, loss and trainer; each is one
@@ -226,7 +193,7 @@ def _cross_entropy(labels, logits):
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
 
-def input_pipeline(batch_size):
+def input_pipeline(batch_size: int) -> Callable[[], None]:
     """Returns a function that goes through PIPELINE_BATCHES new batches."""
     batches = training_batches.batches(
         random_split(CIFAR_IMAGES),
@@ -244,7 +211,9 @@ def input_pipeline(batch_size):
     return iterate
 
 
-def round_robin(timed, repeats):
+def round_robin(
+    timed: dict[str, Callable], repeats: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Returns seconds by the clock and of processor, one of each a round.
 
     Processor seconds are this process's alone, over all of its threads: where

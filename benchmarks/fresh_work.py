@@ -12,7 +12,7 @@ import time
 _STATUS = pathlib.Path("/proc/self/status")
 
 
-def first_step(depth, width, batch_size):
+def first_step(depth: int, width: int, batch_size: int) -> dict:
     """Returns what the first ATAT step of a process costs.
 
     Returns:
@@ -22,7 +22,7 @@ def first_step(depth, width, batch_size):
     """
     begin = time.perf_counter()
     from atat_tf.training import build as training_build
-    from benchmarks.cost import timings
+    from benchmarks import timings
 
     imported = time.perf_counter()
     config = timings.resolved_config("atat", depth, width, batch_size)
@@ -38,10 +38,10 @@ def first_step(depth, width, batch_size):
     }
 
 
-def written_weights(folder, depth, width):
+def written_weights(folder: str, depth: int, width: int) -> dict:
     """Writes a classifier's random weights, as a run folder has them."""
     from atat_tf.runs import folder as run_folder
-    from benchmarks.cost import timings
+    from benchmarks import timings
 
     config = timings.resolved_config("at", depth, width, 1)
     classifier = timings.classifier(config)
@@ -49,7 +49,9 @@ def written_weights(folder, depth, width):
     return {}
 
 
-def first_evaluation(folder, depth, width, batch_size):
+def first_evaluation(
+    folder: str, depth: int, width: int, batch_size: int
+) -> dict:
     """Returns what the first clean batch of an evaluation costs.
 
     Args:
@@ -63,7 +65,7 @@ def first_evaluation(folder, depth, width, batch_size):
     begin = time.perf_counter()
     from atat_tf.evaluation import attacker as attacker_lib
     from atat_tf.runs import folder as run_folder
-    from benchmarks.cost import timings
+    from benchmarks import timings
 
     imported = time.perf_counter()
     config = timings.resolved_config("at", depth, width, batch_size)
@@ -81,7 +83,7 @@ def first_evaluation(folder, depth, width, batch_size):
     }
 
 
-def training_memory(depth, width, batch_size):
+def training_memory(depth: int, width: int, batch_size: int) -> dict:
     """Returns the peak of ATAT steps, and the activations' own size.
 
     The update keeps the activations of clean and adversarial images; the
@@ -92,7 +94,7 @@ def training_memory(depth, width, batch_size):
       and "activation_bytes".
     """
     from atat_tf.training import build as training_build
-    from benchmarks.cost import timings
+    from benchmarks import timings
 
     config = timings.resolved_config("atat", depth, width, batch_size)
     split = timings.random_split(batch_size)
@@ -103,9 +105,9 @@ def training_memory(depth, width, batch_size):
     }
 
 
-def attack_memory(depth, width, batch_size):
+def attack_memory(depth: int, width: int, batch_size: int) -> dict:
     """Returns the same of the training attack alone, on `batch_size` images."""
-    from benchmarks.cost import timings
+    from benchmarks import timings
 
     config = timings.resolved_config("atat", depth, width, batch_size)
     attack = timings.attack_step(config, timings.random_split(batch_size))
@@ -115,12 +117,12 @@ def attack_memory(depth, width, batch_size):
     }
 
 
-def activation_bytes(config):
+def activation_bytes(config) -> int:
     """Returns the bytes that an image's activations have, all layers' outputs.
 
     Every convolution, batch norm, activation and addition gives one, float32.
     """
-    from benchmarks.cost import timings
+    from benchmarks import timings
 
     shapes = (layer.output.shape for layer in timings.classifier(config).layers)
     return sum(4 * math.prod(shape[1:]) for shape in shapes)
