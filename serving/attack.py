@@ -29,54 +29,48 @@ _QUERIES = flags.DEFINE_integer(
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     del argv
     workdir = command_line.workdir()
     data_dir = command_line.data_dir()
 
     with command_line.quiet_start():
-        from atat_tf.attacks import square
-        from atat_tf.evaluation import attacker as attacker_lib
+        import tensorflow as tf
+
         from atat_tf.evaluation import evaluate_run
         from atat_tf.runs import terminal
 
-        from . import attacking
-        from .client import client as grpc_client
-        from .client import errors as client_errors
+        from . import served_classifier
+        from .client import Client, ServingError
 
     config = evaluate_run.load_config(workdir)
     dataset = evaluate_run.load_dataset(config, data_dir)
     split = dataset.test.take(_NUM_IMAGES.value)
-    epsilon, count = config.attack.epsilon, len(split)
-    problem = split.images, split.labels
-    try:
-        with grpc_client.Client(_SERVER.value, _MODEL_NAME.value) as client:
+    queries = _QUERIES.value
+    problem = split.images, split.labels, config.attack.epsilon, queries
+    spec = dataset.spec
+    with Client(_SERVER.value, _MODEL_NAME.value) as client:
+        served = served_classifier.ServedClassifier(
+            client, spec.image_shape, spec.num_classes
+        )
+        total = len(split) * (queries - 2)
+        try:
             client.wait_until_ready(10.0)
-            with terminal.bar("Square over gRPC", count, 1) as advance:
-                served, sent = attacking.withstands(
-                    client,
-                    *problem,
-                    epsilon,
-                    _QUERIES.value,
-                    advance=lambda number: advance(units=number),
+            with terminal.bar("Square over gRPC", total, 1) as advance:
+                online = served_classifier.withstands(
+                    served, *problem, lambda count: advance(units=count)
                 )
-    except client_errors.ServingError as error:
-        raise InputError(error.message) from error
-    classifier = evaluate_run.load_classifier(workdir, dataset.spec)
-    runner = attacker_lib.Attacker(classifier, max(1, count // 8))
-    offline = runner.run(
-        square.Square(epsilon, num_steps=_QUERIES.value - 2),
-        *problem,
-        np.arange(count),
-        np.int64(0),
-    )
+        except (ServingError, tf.errors.OpError) as error:
+            raise InputError((served.error or error).message) from error
+    local = evaluate_run.load_classifier(workdir, spec)
+    offline = served_classifier.withstands(local, *problem)
     terminal.table(
-        f"{dataset.provenance}: {count} test images, Square with "
-        f"{_QUERIES.value} queries, {sent:,} images sent",
+        f"{dataset.provenance}: {len(split)} test images, Square with "
+        f"{queries} queries, {served.sent:,} images sent",
         ["accuracy, %", "under Square"],
         [
-            ["served", f"{100 * np.mean(served):.2f}"],
-            ["offline", f"{100 * np.mean(~offline.broken):.2f}"],
+            ["served", f"{100 * np.mean(online):.2f}"],
+            ["offline", f"{100 * np.mean(offline):.2f}"],
         ],
     )
 

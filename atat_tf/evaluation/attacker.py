@@ -64,13 +64,20 @@ class Attacker:
       batch_norm: "frozen", or "batch" for the attacked batch's statistics: then
         batches stay as they are, whole, and no image is looked at alone.
       compact: whether broken images leave their batch; verdicts are the same.
+      xla: whether a GPU runs it compiled by XLA, which takes no Python function
+        as a classifier.
 
     What is attacked has the weights of now; what candidates are checked with
     is the classifier itself.
     """
 
     def __init__(
-        self, classifier, batch_size=100, batch_norm="frozen", compact=True
+        self,
+        classifier,
+        batch_size=100,
+        batch_norm="frozen",
+        compact=True,
+        xla=True,
     ):
         self.batch_size = batch_size
         self.is_frozen = batch_norm == "frozen"
@@ -83,7 +90,7 @@ class Attacker:
         self._compacts = compact and self.is_frozen
         self._shape = tuple(classifier.input_shape[1:])
         self._starts, self._steps = {}, {}
-        self._on_gpu = bool(tf.config.list_physical_devices("GPU"))
+        self._on_gpu = xla and bool(tf.config.list_physical_devices("GPU"))
         self._logits = tf.function(
             lambda images: self.logits_fn(_as_pixels(images)),
             reduce_retracing=True,
