@@ -39,7 +39,7 @@ _LAYER = flags.DEFINE_string(
 _WEIGHTS = flags.DEFINE_string("weights", "best", "best, last or ema")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     del argv
     if not _OUTPUT.value:
         raise InputError("Expected --output=MODELS/NAME. Received: none.")

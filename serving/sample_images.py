@@ -20,7 +20,7 @@ _NUM_IMAGES = flags.DEFINE_integer(
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     del argv
     if not _OUTPUT.value:
         raise InputError("Expected --output=FOLDER. Received: none.")

@@ -36,6 +36,13 @@ def load(path, pixel_range=(0.0, 1.0)):
             f"({type(error).__name__}: {reason})."
         ) from error
     classifier = classifiers.logits_model(loaded)
+    kind = classifier.inputs[0].dtype
+    expect(
+        kind.startswith(("float", "bfloat")),
+        "a model of floating-point images (build it with keras.Input of dtype "
+        "float32; the pixel range 0,255 says that it takes bytes' values)",
+        dtype=kind,
+    )
     if (low, high) == (0, 1):
         return classifier
     images = keras.Input(classifier.inputs[0].shape[1:], name="images")

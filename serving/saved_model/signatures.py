@@ -1,10 +1,12 @@
 """A classifier as the signatures that a server answers, attention included.
 
-Images in [0, 1] or PNG and JPEG files enter, logits, probabilities, classes
-and attention maps (Eq. 3) leave. Everything is graph: no Python function, no
-Keras object is needed to run what is saved.
+Everything is graph: no Python function, no Keras object is needed to run what
+is saved.
 """
 
+from collections.abc import Callable
+
+import keras
 import tensorflow as tf
 
 from atat_tf import attention, losses
@@ -16,6 +18,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 # Height and width stand in bytes 16 to 24 of a PNG file.
 _PNG_HEADER = 24
+_Outputs = dict[str, tf.Tensor]
 
 
 class ServedClassifier(tf.Module):
@@ -29,14 +32,20 @@ class ServedClassifier(tf.Module):
       closed_form: whether that attention needs no gradient.
       image_shape: (H, W, C).
       num_classes: k.
+      reads_files: whether PNG and JPEG files are images of its channels.
     """
 
-    def __init__(self, classifier, layer=None, teacher=None):
+    def __init__(
+        self,
+        classifier: keras.Model,
+        layer: str | None = None,
+        teacher: keras.Model | None = None,
+    ):
         """Takes what is to be served.
 
         Args:
-          classifier: functional keras.Model, float32 [n, H, W, C] in [0, 1]
-            -> logits [n, k].
+          classifier: functional, float32 [n, H, W, C] in [0, 1] -> logits
+            [n, k].
           layer: where attention is read; None for the last map with spatial
             extent.
           teacher: a model of the same layers, for `monitor`; or None.
@@ -53,8 +62,9 @@ class ServedClassifier(tf.Module):
         self.closed_form = self._student.head is not None
         self.image_shape = tuple(classifier.input_shape[1:])
         self.num_classes = classifier.output_shape[-1]
+        self.reads_files = self.image_shape[-1] in (1, 3)
 
-    def signatures(self):
+    def signatures(self) -> dict[str, Callable]:
         """Returns {name: concrete function}, as `tf.saved_model.save` takes.
 
         Inputs are named as the arguments of the functions below, outputs as
@@ -67,8 +77,9 @@ class ServedClassifier(tf.Module):
             "serving_default": (self.serving_default, images),
             "explain": (self.explain, images, labels),
             "predict": (self.predict, images),
-            "decode_predict": (self.decode_predict, files),
         }
+        if self.reads_files:
+            arguments["decode_predict"] = (self.decode_predict, files)
         if self._teacher:
             arguments["monitor"] = (self.monitor, images)
         return {
@@ -76,7 +87,7 @@ class ServedClassifier(tf.Module):
             for name, (method, *specs) in arguments.items()
         }
 
-    def serving_default(self, images):
+    def serving_default(self, images: tf.Tensor) -> _Outputs:
         """Returns predictions, and the attention of the predicted classes.
 
         Args:
@@ -90,7 +101,7 @@ class ServedClassifier(tf.Module):
         logits, maps = self._student(self._checked(images))
         return {**_predictions(logits), **_attention(maps)}
 
-    def explain(self, images, labels):
+    def explain(self, images: tf.Tensor, labels: tf.Tensor) -> _Outputs:
         """Returns the attention of the classes that the caller names.
 
         Args:
@@ -105,11 +116,11 @@ class ServedClassifier(tf.Module):
         logits, maps = self._student(images, labels)
         return {"logits": logits, **_attention(maps)}
 
-    def predict(self, images):
+    def predict(self, images: tf.Tensor) -> _Outputs:
         """Returns "logits", "probabilities" and "classes" alone."""
         return _predictions(self._student.logits(self._checked(images)))
 
-    def decode_predict(self, image_bytes):
+    def decode_predict(self, image_bytes: tf.Tensor) -> _Outputs:
         """Returns `serving_default` of PNG or JPEG files.
 
         Args:
@@ -126,7 +137,7 @@ class ServedClassifier(tf.Module):
         )
         return self.serving_default(images)
 
-    def monitor(self, images):
+    def monitor(self, images: tf.Tensor) -> _Outputs:
         """Returns `serving_default` and how far attention is off the teacher's.
 
         A signal to watch over many requests (the inputs drift, somebody
@@ -194,7 +205,7 @@ class ServedClassifier(tf.Module):
             return tf.identity(labels)
 
 
-def decoded(data, image_shape):
+def decoded(data: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.Tensor:
     """Returns one image from the bytes of a PNG or JPEG file.
 
     Args:

@@ -1,4 +1,4 @@
-"""From a run folder or a .keras file to a version that TF Serving can load.
+"""Writes a run's classifier or a .keras file as a version for TF Serving.
 
 A version appears in its folder at once and whole, with warm-up requests and a
 model card, after it was loaded again and its answers were compared.
@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import uuid
 
@@ -28,27 +29,35 @@ from ..server import servable
 from . import signatures
 
 MODEL_CARD = "model_card.json"
+_LAST_VERSION = 2**63 - 1  # a server's numbers are int64
+_TEMPORARY = ".export-"  # no server takes such a name for a version
 _WARM_UP = "assets.extra/tf_serving_warmup_requests"
 _COMPARED_BATCHES = (1, 5)
 _TOLERANCE = 1e-4
 
 
 def export_run(
-    workdir, output, version=None, layer=None, weights="best", data_dir=None
-):
+    workdir: str | pathlib.Path,
+    output: str | pathlib.Path,
+    version: int | None = None,
+    layer: str | None = None,
+    weights: str = "best",
+    data_dir: str | None = None,
+) -> pathlib.Path:
     """Writes a run's classifier as a new version, and returns its folder.
 
     Args:
       workdir: the run folder.
       output: folder of the versions, named as the model.
-      version: number >= 1; None for the next free one.
+      version: number from 1 to 2**63 - 1; None for the next free one.
       layer: whose attention is answered; None for the run's own.
       weights: "best", "last" or "ema".
       data_dir: where tensorflow-datasets would tell the classes' names.
 
     Raises:
       InputError: no run or no weights there, a version that exists, an
-        unknown layer, or an output folder that cannot be written.
+        unknown layer, an output folder that cannot be written or where
+        another export is at work, or a full disk.
     """
     workdir = pathlib.Path(workdir)
     config = evaluate_run.load_config(workdir)
@@ -78,8 +87,12 @@ def export_run(
 
 
 def export_model(
-    path, output, version=None, layer=None, pixel_range=(0.0, 1.0)
-):
+    path: str | pathlib.Path,
+    output: str | pathlib.Path,
+    version: int | None = None,
+    layer: str | None = None,
+    pixel_range: tuple[float, float] = (0.0, 1.0),
+) -> pathlib.Path:
     """Writes a saved Keras model as a new version, and returns its folder.
 
     Args:
@@ -128,14 +141,41 @@ def _measured(workdir, weights):
 
 def _export(served, classifier, output, version, card):
     output = pathlib.Path(output).absolute()
-    expect(version is None or version >= 1, "version >= 1", version=version)
-    existing = _versions(output)
-    if version in existing:
+    expect(
+        output.is_dir() or not output.exists(),
+        "a folder of versions",
+        output=str(output),
+    )
+    number = max(_versions(output)) + 1 if version is None else version
+    expect(
+        1 <= number <= _LAST_VERSION,
+        f"version >= 1 and <= {_LAST_VERSION}",
+        version=number,
+    )
+    if number in _versions(output):
         raise InputError(
             f"Expected a version that {str(output)!r} does not hold (the next "
-            f"free one is {max(existing) + 1}). Received: version={version}."
+            f"free one is {max(_versions(output)) + 1}). Received: "
+            f"version={version}."
         )
-    run_folder.create(output)
+    try:
+        with run_folder.held(output):
+            return _written(served, classifier, output / str(number), card)
+    except (OSError, tf.errors.OpError) as error:
+        text = getattr(error, "strerror", None) or str(error)
+        # TensorFlow's ends in "PATH; REASON [Op:NAME]".
+        reason = text.rpartition("; ")[2].partition(" [Op:")[0]
+        raise InputError(
+            "Expected a folder with room for the version, which can be "
+            f"written. Received: {str(output)!r} ({reason})."
+        ) from error
+
+
+def _written(served, classifier, folder, card):
+    """Returns a version's folder, which appears at once and whole."""
+    # Nobody else writes here: a killed export has left them.
+    for abandoned in folder.parent.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(abandoned)
     card = {
         **card,
         "image_shape": list(served.image_shape),
@@ -145,46 +185,30 @@ def _export(served, classifier, output, version, card):
         "weights_digest": classifiers.weights_digest(classifier),
         "exported_at_commit": run_folder.commit(),
     }
-    # No server takes a name that is no number for a version.
-    temporary = output / f".export-{uuid.uuid4().hex[:8]}"
+    temporary = folder.with_name(f"{_TEMPORARY}{uuid.uuid4().hex[:8]}")
     try:
         functions = served.signatures()
         tf.saved_model.save(served, str(temporary), functions)
         card["signatures"] = sorted(functions)
         run_folder.write_json(temporary / MODEL_CARD, card)
-        _write_warm_up(temporary / _WARM_UP, output.name, served, functions)
+        _write_warm_up(
+            temporary / _WARM_UP, folder.parent.name, served, functions
+        )
         _expect_same_answers(temporary, served, functions)
-        return _publish(temporary, output, version)
+        _flush(temporary)
+        os.rename(temporary, folder)
+        return folder
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _versions(output):
+    """Returns the numbers of the versions in a folder, and 0."""
     if not output.is_dir():
         return {0}
     names = (entry.name for entry in output.iterdir())
-    return {0, *(int(name) for name in names if name.isdecimal())}
-
-
-def _publish(temporary, output, version):
-    """Renames the finished folder; the next number where none was named."""
-    _flush(temporary)
-    number = version or max(_versions(output)) + 1
-    while True:
-        folder = output / str(number)
-        try:
-            # Fails on a folder with files in it: another export was first.
-            os.rename(temporary, folder)
-            return folder
-        except OSError:
-            if not folder.exists():
-                raise
-            if version is not None:
-                raise InputError(
-                    "Expected a version that does not exist. Received: "
-                    f"version={version}."
-                ) from None
-            number += 1
+    numbers = {int(name) for name in names if re.fullmatch("[0-9]+", name)}
+    return {0, *(n for n in numbers if n <= _LAST_VERSION)}
 
 
 def _flush(folder):
@@ -199,16 +223,14 @@ def _example_inputs(served, count):
     """Returns {input name: array} of random images, the same every time."""
     draw = np.random.default_rng(0)
     pixels = draw.integers(0, 256, (count, *served.image_shape), np.uint8)
-    height, width, channels = served.image_shape
-    files = [
-        tf.io.encode_png(image if channels in (1, 3) else image[..., :3])
-        for image in pixels
-    ]
-    return {
+    examples = {
         "images": (pixels / 255.0).astype(np.float32),
         "labels": (np.arange(count) % served.num_classes).astype(np.int64),
-        "image_bytes": np.array([f.numpy() for f in files], object),
     }
+    if served.reads_files:
+        files = [tf.io.encode_png(image).numpy() for image in pixels]
+        examples["image_bytes"] = np.array(files, object)
+    return examples
 
 
 def _inputs_of(function):
@@ -271,6 +293,6 @@ def _expect_close(signature, output, here, there):
         )
 
 
-def read_card(folder):
+def read_card(folder: str | pathlib.Path) -> dict:
     """Returns a version's model card."""
     return json.loads((pathlib.Path(folder) / MODEL_CARD).read_text())

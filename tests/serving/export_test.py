@@ -1,14 +1,18 @@
-"""Exported versions: the same answers, whole or not at all, loadable by C."""
+"""Exported versions: the same answers, whole or not at all."""
 
 import io
 import json
-import os
+import resource
 import subprocess
 import sys
+from unittest import mock
 
+import keras
 import numpy as np
 import tensorflow as tf
-from absl.testing import absltest, parameterized
+from absl import flags
+from absl.testing import absltest, flagsaver, parameterized
+from keras import layers
 from PIL import Image
 
 from atat_tf import attention, losses
@@ -16,6 +20,7 @@ from atat_tf.data import datasets
 from atat_tf.errors import InputError
 from atat_tf.evaluation import evaluate_run
 from atat_tf.models import graphs
+from serving import export
 from serving.saved_model import writing
 from serving.server import servable
 from serving.status import StatusError
@@ -35,16 +40,20 @@ def _answer(loaded, signature_name, **inputs):
     return dict(zip(outputs, values, strict=True))
 
 
-def _png(pixels):
+def _file(pixels, kind="PNG"):
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
+    Image.fromarray(pixels).save(file, kind)
     return file.getvalue()
 
 
-def _files(*contents):
-    array = np.empty(len(contents), object)
-    array[:] = contents
-    return array
+def _served_attention(model, images, classes):
+    """Returns the model's maps for classes, by the training's tape."""
+    _, maps = attention.logits_and_attention(
+        graphs.with_taps(model, ["features"]),
+        tf.constant(images),
+        tf.constant(classes),
+    )
+    return maps
 
 
 class SignaturesTest(parameterized.TestCase):
@@ -95,18 +104,13 @@ class SignaturesTest(parameterized.TestCase):
         np.testing.assert_allclose(
             answer["probabilities"], tf.nn.softmax(logits), 1e-5, 1e-6
         )
-        tapped = graphs.with_taps(self.student, ["features"])
-        _, maps = attention.logits_and_attention(
-            tapped, tf.constant(self.images), tf.constant(classes)
-        )
+        maps = _served_attention(self.student, self.images, classes)
         raw = maps["features"].numpy()
         self.assertGreater(raw.max(), 1e-3)
         np.testing.assert_allclose(answer["attention_raw"], raw, 1e-5, 1e-5)
+        largest = raw.max(axis=(1, 2), keepdims=True)
         np.testing.assert_allclose(
-            answer["attention"],
-            raw / raw.max(axis=(1, 2), keepdims=True),
-            1e-4,
-            1e-5,
+            answer["attention"], raw / largest, 1e-4, 1e-5
         )
 
     def test_explain_follows_the_class_that_is_named(self):
@@ -114,10 +118,7 @@ class SignaturesTest(parameterized.TestCase):
         answer = _answer(
             self.loaded, "explain", images=self.images, labels=labels
         )
-        tapped = graphs.with_taps(self.student, ["features"])
-        _, maps = attention.logits_and_attention(
-            tapped, tf.constant(self.images), tf.constant(labels)
-        )
+        maps = _served_attention(self.student, self.images, labels)
         np.testing.assert_allclose(
             answer["attention_raw"], maps["features"], 1e-5, 1e-5
         )
@@ -125,20 +126,14 @@ class SignaturesTest(parameterized.TestCase):
 
     def test_monitor_measures_eq_4_against_the_teacher(self):
         answer = _answer(self.loaded, "monitor", images=self.images)
-        classes = tf.constant(answer["classes"])
-        maps = [
-            attention.logits_and_attention(
-                graphs.with_taps(model, ["features"]),
-                tf.constant(self.images),
-                classes,
-            )[1]
-            for model in (self.teacher, self.student)
-        ]
+        distance = losses.attention_distance(
+            *(
+                _served_attention(model, self.images, answer["classes"])
+                for model in (self.teacher, self.student)
+            )
+        )
         np.testing.assert_allclose(
-            answer["attention_shift"],
-            losses.attention_distance(*maps),
-            1e-4,
-            1e-5,
+            answer["attention_shift"], distance, 1e-4, 1e-5
         )
 
     @parameterized.parameters(
@@ -195,7 +190,7 @@ class SignaturesTest(parameterized.TestCase):
 
     def test_files_are_decoded(self):
         pixels = np.round(self.images * 255).astype(np.uint8)
-        files = _files(*(_png(image) for image in pixels))
+        files = np.array([_file(image) for image in pixels], object)
         answer = _answer(self.loaded, "decode_predict", image_bytes=files)
         there = _answer(self.loaded, "serving_default", images=self.images)
         for name, value in there.items():
@@ -206,7 +201,7 @@ class SignaturesTest(parameterized.TestCase):
         (b"GIF89a" + bytes(50), "bytes of a PNG or JPEG file"),
         (b"\x89PNG\r\n\x1a\n", "bytes of a PNG or JPEG file"),
         (b"\xff\xd8\xff" + bytes(9), "Invalid JPEG"),
-        (_png(np.zeros((9, 9, 3), np.uint8))[:50], "Invalid PNG"),
+        (_file(np.zeros((9, 9, 3), np.uint8))[:50], "Invalid PNG"),
         (
             # A header of 50,000 × 50,000 pixels.
             b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + 2 * b"\0\0\xc3\x50" + bytes(99),
@@ -214,56 +209,16 @@ class SignaturesTest(parameterized.TestCase):
         ),
     )
     def test_broken_files_are_refused(self, data, pattern):
-        good = _png(np.zeros((9, 9, 3), np.uint8))
+        good = _file(np.zeros((9, 9, 3), np.uint8))
+        files = np.array([good, data], object)
         with self.assertRaisesRegex(StatusError, pattern) as caught:
-            _answer(
-                self.loaded, "decode_predict", image_bytes=_files(good, data)
-            )
+            _answer(self.loaded, "decode_predict", image_bytes=files)
         self.assertEqual(caught.exception.code, "INVALID_ARGUMENT")
 
-
-class LoadersTest(absltest.TestCase):
-    def test_a_session_of_tensorflow_1_runs_it(self):
-        folder = serving_runs.exported()  # made eagerly, where it is the first
-        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-            meta_graph = tf.compat.v1.saved_model.load(
-                session, ["serve"], str(folder)
-            )
-            signature = meta_graph.signature_def["serving_default"]
-            classes = session.run(
-                signature.outputs["classes"].name,
-                {signature.inputs["images"].name: serving_runs.test_images(3)},
-            )
-        self.assertEqual(classes.shape, (3,))
-
-    def test_the_c_library_runs_it_without_python(self):
-        """A process of its own: Python's TensorFlow must not be in it."""
-        folder = serving_runs.exported()
-        loaded = servable.Servable(folder)
-        signature = loaded.signatures["serving_default"]
-        names = (
-            signature.inputs["images"].name,
-            signature.outputs["logits"].name,
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", _C_PROGRAM, str(folder), *names],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        )
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        images = np.full((2, 32, 32, 3), 0.5, np.float32)
-        there = _answer(loaded, "serving_default", images=images)["logits"]
-        np.testing.assert_allclose(
-            json.loads(done.stdout), there.ravel(), 1e-5, 1e-5
-        )
-
     def test_there_is_no_python_function_in_it(self):
-        path = serving_runs.exported() / "saved_model.pb"
-        content = path.read_bytes()
-        for name in (b"PyFunc", b"EagerPyFunc"):
-            self.assertNotIn(name, content)
+        """The loader is TensorFlow's C library; it has no Python either."""
+        content = (serving_runs.exported() / "saved_model.pb").read_bytes()
+        self.assertNotIn(b"PyFunc", content)
         self.assertIn(b"EnsureShape", content)
 
 
@@ -306,19 +261,23 @@ class ExportTest(parameterized.TestCase):
         self.assertNotIn("monitor", card["signatures"])
 
     def test_versions_count_up_and_are_never_replaced(self):
-        self.assertEqual(self._export(layer="group1_0_add").name, "1")
-        (self.folder / "atat" / "00000007").mkdir()
-        self.assertEqual(self._export().name, "8")
-        card = writing.read_card(self.folder / "atat" / "1")
+        output = self.folder / "atat"
+        for name in ("00000007", "9" * 19, "٩", "9a", ".export-killed"):
+            (output / name).mkdir(parents=True)
+        self.assertEqual(self._export(layer="group1_0_add").name, "8")
+        card = writing.read_card(output / "8")
         self.assertEqual(card["attention_method"], "gradient")
         with self.assertRaisesRegex(
             InputError, "next free one is 9.*version=8"
         ):
             self._export(version=8)
-        with self.assertRaisesRegex(InputError, "version >= 1"):
-            self._export(version=0)
-        names = {entry.name for entry in (self.folder / "atat").iterdir()}
-        self.assertEqual(names, {"1", "00000007", "8"})
+        for version in (0, 2**63):
+            with self.assertRaisesRegex(InputError, f"version={version}"):
+                self._export(version=version)
+        self.assertEqual(self._export(version=2**63 - 1).name, str(2**63 - 1))
+        with self.assertRaisesRegex(InputError, f"version={2**63}"):
+            self._export()
+        self.assertFalse((output / ".export-killed").exists())
 
     def test_a_version_that_answers_otherwise_is_not_published(self):
         original = servable.Servable.run
@@ -327,12 +286,11 @@ class ExportTest(parameterized.TestCase):
             outputs = original(loaded, *args, **kwargs)
             return [outputs[0] + 1, *outputs[1:]]
 
-        servable.Servable.run = wrong
-        try:
-            with self.assertRaisesRegex(RuntimeError, "nothing was exported"):
-                self._export()
-        finally:
-            servable.Servable.run = original
+        with (
+            mock.patch.object(servable.Servable, "run", wrong),
+            self.assertRaisesRegex(RuntimeError, "nothing was exported"),
+        ):
+            self._export()
         self.assertEmpty(list((self.folder / "atat").iterdir()))
 
     @parameterized.parameters(
@@ -345,35 +303,40 @@ class ExportTest(parameterized.TestCase):
             self._export(**kwargs)
         self.assertFalse((self.folder / "atat").exists())
 
-    @parameterized.parameters("softmax", "linear")
-    def test_any_keras_file(self, ending):
+
+class KerasFilesTest(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = serving_runs.temporary_folder(self)
+
+    def _exported(self, model, **kwargs):
+        model.save(path := self.folder / "mine.keras")
+        return writing.export_model(path, self.folder / "mine", **kwargs)
+
+    @parameterized.product(
+        ending=["softmax", "linear"], pixel_range=[(0.0, 1.0), (0.0, 255.0)]
+    )
+    def test_same_answers(self, ending, pixel_range):
         model = toys.randomise(serving_runs.keras_classifier(ending))
-        path = self.folder / "mine.keras"
-        model.save(path)
-        folder = writing.export_model(path, self.folder / "mine")
-        self.assertEqual(
-            writing.read_card(folder)["attention_method"], "gradient"
-        )
+        folder = self._exported(model, pixel_range=pixel_range)
         images = serving_runs.test_images(4, (12, 10, 1))
         answer = _answer(
             servable.Servable(folder), "serving_default", images=images
         )
-        outputs = model(images).numpy()
         name = "probabilities" if ending == "softmax" else "logits"
-        np.testing.assert_allclose(answer[name], outputs, 1e-5, 1e-6)
+        np.testing.assert_allclose(
+            answer[name], model(pixel_range[1] * images), 1e-4, 1e-5
+        )
         self.assertEqual(answer["attention"].shape, (4, 10, 8))
 
-    def test_pixels_of_another_range(self):
-        model = toys.randomise(serving_runs.keras_classifier("softmax"))
-        model.save(path := self.folder / "bytes.keras")
-        folder = writing.export_model(
-            path, self.folder / "bytes", pixel_range=(0.0, 255.0)
-        )
-        images = serving_runs.test_images(4, (12, 10, 1))
-        answer = _answer(servable.Servable(folder), "predict", images=images)
-        np.testing.assert_allclose(
-            answer["probabilities"], model(255 * images), 1e-4, 1e-6
-        )
+    @parameterized.parameters(2, 4, 13)
+    def test_channels_that_no_file_has(self, channels):
+        folder = self._exported(_classifier((8, 8, channels)))
+        loaded = servable.Servable(folder)
+        self.assertNotIn("decode_predict", loaded.signatures)
+        images = serving_runs.test_images(2, (8, 8, channels))
+        answer = _answer(loaded, "serving_default", images=images)
+        self.assertEqual(answer["attention"].shape, (2, 6, 6))
 
     def test_what_is_no_model_is_refused(self):
         path = self.folder / "broken.keras"
@@ -382,93 +345,68 @@ class ExportTest(parameterized.TestCase):
             writing.export_model(path, self.folder / "m")
         with self.assertRaisesRegex(InputError, "a .keras file"):
             writing.export_model(self.folder / "none", self.folder / "m")
+        with self.assertRaisesRegex(InputError, "floating-point.*uint8"):
+            self._exported(_classifier((8, 8, 3), dtype="uint8"))
+
+    @parameterized.parameters(100, 10_000)
+    def test_full_disk_is_one_sentence(self, most_bytes_in_a_file):
+        output, path = self.folder / "mine", self.folder / "mine.keras"
+        _classifier((8, 8, 3)).save(path)
+        # The system refuses to write more, as on a full disk.
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, before)
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (most_bytes_in_a_file, before[1])
+        )
+        with self.assertRaisesRegex(
+            InputError, r"^Expected a folder with room.*\(File too large\)"
+        ):
+            writing.export_model(path, output)
+        self.assertEmpty(list(output.iterdir()))
+
+    def test_file_in_the_folders_place(self):
+        (self.folder / "mine").touch()
+        with self.assertRaisesRegex(InputError, "folder of versions.*output="):
+            self._exported(_classifier((8, 8, 3)))
 
 
-class CommandTest(absltest.TestCase):
-    def _run(self, *words):
+def _classifier(image_shape, dtype="float32"):
+    return keras.Sequential(
+        [
+            keras.Input(image_shape, dtype=dtype),
+            layers.Rescaling(1.0),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3),
+        ]
+    )
+
+
+class CommandTest(parameterized.TestCase):
+    def test_exports_quietly(self):
+        output = serving_runs.temporary_folder(self) / "atat"
         done = subprocess.run(
-            [sys.executable, "-m", "serving.export", *words],
+            [
+                *(sys.executable, "-m", "serving.export"),
+                *(f"--workdir={serving_runs.RUN}", f"--output={output}"),
+            ],
             cwd=serving_runs.ROOT,
             capture_output=True,
             text=True,
-            check=False,
         )
-        return done.returncode, done.stdout, done.stderr
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn(f"Exported {output}/1", done.stdout)
 
-    def test_exports_quietly(self):
-        output = serving_runs.temporary_folder(self) / "atat"
-        status, out, errors = self._run(
-            f"--workdir={serving_runs.RUN}", f"--output={output}"
-        )
-        self.assertEqual((status, errors), (0, ""))
-        self.assertIn(f"Exported {output}/1", out)
-
-    def test_refuses_in_one_sentence(self):
-        for words, pattern in (
-            ([], "--output=MODELS/NAME"),
-            (["--output=x", "--workdir=/nowhere"], "config.json.*/nowhere"),
-            (["--output=x", "--workdir=y", "--model=z"], "Received: both"),
-            (["--output=x"], "--workdir=RUN_FOLDER"),
-            (["--output=x", "--wrokdir=y"], "Did you mean: workdir"),
-        ):
-            status, _, errors = self._run(*words)
-            self.assertEqual(status, 1, words)
-            self.assertRegex(errors, f"^error: .*{pattern}")
-            self.assertLen(errors.strip().splitlines(), 1)
-
-
-# The same as a C program would do, through ctypes: TF_Buffer, TF_Output and
-# the calls of c_api.h.
-_C_PROGRAM = """
-import ctypes, glob, importlib.util, json, sys
-folder = importlib.util.find_spec("tensorflow").submodule_search_locations[0]
-(path,) = glob.glob(folder + "/libtensorflow_cc.so.2")
-(framework,) = glob.glob(folder + "/libtensorflow_framework.so.2")
-ctypes.CDLL(framework)
-tf = ctypes.CDLL(path)
-class Output(ctypes.Structure):
-    _fields_ = [("oper", ctypes.c_void_p), ("index", ctypes.c_int)]
-for name in ("NewGraph", "NewSessionOptions", "NewStatus", "NewBuffer",
-             "LoadSessionFromSavedModel", "GraphOperationByName",
-             "AllocateTensor", "TensorData"):
-    getattr(tf, "TF_" + name).restype = ctypes.c_void_p
-tf.TF_Message.restype = ctypes.c_char_p
-P, C, I = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
-tf.TF_GetCode.argtypes = tf.TF_Message.argtypes = [P]
-tf.TF_LoadSessionFromSavedModel.argtypes = [P, P, C, P, I, P, P, P]
-tf.TF_GraphOperationByName.argtypes = [P, C]
-tf.TF_AllocateTensor.argtypes = [I, P, I, ctypes.c_size_t]
-tf.TF_TensorData.argtypes = [P]
-tf.TF_SessionRun.argtypes = [P, P, P, P, I, P, P, I, P, I, P, P]
-status = tf.TF_NewStatus()
-def check():
-    if tf.TF_GetCode(status):
-        sys.exit(tf.TF_Message(status).decode())
-graph = tf.TF_NewGraph()
-tags = (C * 1)(b"serve")
-session = tf.TF_LoadSessionFromSavedModel(
-    tf.TF_NewSessionOptions(), None, sys.argv[1].encode(), tags, 1, graph,
-    None, status)
-check()
-def output(name, index):
-    return Output(tf.TF_GraphOperationByName(graph, name.encode()), int(index))
-count = 2 * 32 * 32 * 3
-dims = (ctypes.c_int64 * 4)(2, 32, 32, 3)
-images = tf.TF_AllocateTensor(1, dims, 4, 4 * count)
-ctypes.memmove(
-    tf.TF_TensorData(images), (ctypes.c_float * count)(*[0.5] * count),
-    4 * count)
-inputs = (Output * 1)(output(*sys.argv[2].split(":")))
-outputs = (Output * 1)(output(*sys.argv[3].split(":")))
-results = (P * 1)()
-tf.TF_SessionRun(
-    session, None, inputs, (P * 1)(images), 1, outputs, results, 1, None, 0,
-    None, status)
-check()
-values = ctypes.cast(
-    tf.TF_TensorData(results[0]), ctypes.POINTER(ctypes.c_float))
-print(json.dumps([values[i] for i in range(20)]))
-"""
+    @parameterized.parameters(
+        ([], "--output=MODELS/NAME"),
+        (["--output=x"], "--workdir=RUN_FOLDER"),
+        (["--output=x", "--workdir=/nowhere"], "config.json.*/nowhere"),
+        (["--output=x", "--workdir=y", "--model=z"], "Received: both"),
+        (["--output=x", "--model=z", "--model_range=0"], "two numbers"),
+    )
+    def test_refuses(self, words, pattern):
+        with flagsaver.flagsaver(), self.assertRaisesRegex(InputError, pattern):
+            export.main(flags.FLAGS(["serving.export", *words]))
 
 
 if __name__ == "__main__":
