@@ -19,7 +19,13 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 # A file that says it holds more pixels is refused before it is decoded.
 MAX_PIXELS = 2**26
 _READABLE_SIDE = 256  # pixels on the longer side of an enlarged image
-_COLOURS = "viridis"
+# Matplotlib's viridis, which a client need not have, in equal steps: even in
+# lightness, also in grey and to the colour-blind.
+_COLOURS = bytes.fromhex(
+    "440154 48186a 472d7b 424086 3b528b 33638d"
+    " 2c728e 26828e 21918c 1fa088 28ae80 3fbc73"
+    " 5ec962 84d44b addc30 d8e219 fde725"
+)
 _OPACITY = 0.6  # of the attention map that lies over an image
 BLOCKS = "·░▒▓█"
 ASCII = ".:+#@"  # the same for terminals that cannot show blocks
@@ -87,13 +93,14 @@ def overlay(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
       uint8 [H * s, 2 * W * s, 3], with a whole number s that makes the image
       large enough to look at.
     """
-    import matplotlib  # takes a moment, and most answers need no picture
-
     image = np.broadcast_to(image, (*np.shape(image)[:2], 3))
     enlarged = math.ceil(_READABLE_SIDE / max(image.shape[:2]))
     image = image.repeat(enlarged, axis=0).repeat(enlarged, axis=1)
-    heat = matplotlib.colormaps[_COLOURS](_resized(attention, *image.shape[:2]))
-    covered = (1 - _OPACITY) * image + _OPACITY * heat[..., :3]
+    values = _resized(attention, *image.shape[:2])
+    colours = np.frombuffer(_COLOURS, np.uint8).reshape(-1, 3) / 255
+    steps = np.linspace(0, 1, len(colours))
+    heat = np.stack([np.interp(values, steps, c) for c in colours.T], -1)
+    covered = (1 - _OPACITY) * image + _OPACITY * heat
     pair = np.concatenate([image, covered], axis=1)
     return np.rint(pair.clip(0, 1) * 255).astype(np.uint8)
 
