@@ -223,15 +223,10 @@ class SignaturesTest(parameterized.TestCase):
         self.assertIn(b"EnsureShape", content)
 
 
-class ExportTest(parameterized.TestCase):
+class RunTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
         self.folder = serving_runs.temporary_folder(self)
-
-    def _export(self, **kwargs):
-        return writing.export_run(
-            serving_runs.RUN, self.folder / "atat", **kwargs
-        )
 
     def test_the_card_says_what_is_served(self):
         card = writing.read_card(serving_runs.exported())
@@ -261,39 +256,6 @@ class ExportTest(parameterized.TestCase):
         # Its teacher is not where the config says.
         self.assertNotIn("monitor", card["signatures"])
 
-    def test_versions_count_up_and_are_never_replaced(self):
-        output = self.folder / "atat"
-        for name in ("00000007", "9" * 19, "٩", "9a", ".export-killed"):
-            (output / name).mkdir(parents=True)
-        self.assertEqual(self._export(layer="group1_0_add").name, "8")
-        card = writing.read_card(output / "8")
-        self.assertEqual(card["attention_method"], "gradient")
-        with self.assertRaisesRegex(
-            InputError, "next free one is 9.*version=8"
-        ):
-            self._export(version=8)
-        for version in (0, 2**63):
-            with self.assertRaisesRegex(InputError, f"version={version}"):
-                self._export(version=version)
-        self.assertEqual(self._export(version=2**63 - 1).name, str(2**63 - 1))
-        with self.assertRaisesRegex(InputError, f"version={2**63}"):
-            self._export()
-        self.assertFalse((output / ".export-killed").exists())
-
-    def test_a_version_that_answers_otherwise_is_not_published(self):
-        original = servable.Servable.run
-
-        def wrong(loaded, *args, **kwargs):
-            outputs = original(loaded, *args, **kwargs)
-            return [outputs[0] + 1, *outputs[1:]]
-
-        with (
-            mock.patch.object(servable.Servable, "run", wrong),
-            self.assertRaisesRegex(RuntimeError, "nothing was exported"),
-        ):
-            self._export()
-        self.assertEqual(_names(self.folder / "atat"), {run_folder.LOCK})
-
     @parameterized.parameters(
         ({"layer": "nope"}, "Expected attention layers among"),
         ({"weights": "worst"}, "weights among best, ema, last"),
@@ -301,32 +263,39 @@ class ExportTest(parameterized.TestCase):
     )
     def test_refusals_make_no_folder(self, kwargs, pattern):
         with self.assertRaisesRegex(InputError, pattern):
-            self._export(**kwargs)
-        self.assertFalse((self.folder / "atat").exists())
+            writing.export_run(serving_runs.RUN, self.folder / "m", **kwargs)
+        self.assertFalse((self.folder / "m").exists())
 
 
-class KerasFilesTest(parameterized.TestCase):
+class KerasFileTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
         self.folder = serving_runs.temporary_folder(self)
+        self.output = self.folder / "mine"
 
-    def _exported(self, model, **kwargs):
-        model.save(path := self.folder / "mine.keras")
-        return writing.export_model(path, self.folder / "mine", **kwargs)
+    def _exported(self, model=None, **kwargs):
+        path = self.folder / "mine.keras"
+        if model or not path.exists():
+            (model or _classifier((8, 8, 2))).save(path)
+        return writing.export_model(path, self.output, **kwargs)
 
-    @parameterized.product(
-        ending=["softmax", "linear"], pixel_range=[(0.0, 1.0), (0.0, 255.0)]
-    )
-    def test_same_answers(self, ending, pixel_range):
+    def _assert_no_version(self):
+        names = {entry.name for entry in self.output.iterdir()}
+        self.assertEqual(names, {run_folder.LOCK})
+
+    @parameterized.parameters(("softmax", 1.0), ("linear", 255.0))
+    def test_answers_are_the_models(self, ending, white):
         model = toys.randomise(serving_runs.keras_classifier(ending))
-        folder = self._exported(model, pixel_range=pixel_range)
+        folder = self._exported(model, pixel_range=(0.0, white))
+        card = writing.read_card(folder)
+        self.assertEqual(card["attention_method"], "gradient")
         images = serving_runs.test_images(4, (12, 10, 1))
         answer = _answer(
             servable.Servable(folder), "serving_default", images=images
         )
         name = "probabilities" if ending == "softmax" else "logits"
         np.testing.assert_allclose(
-            answer[name], model(pixel_range[1] * images), 1e-4, 1e-5
+            answer[name], model(white * images), 1e-4, 1e-5
         )
         self.assertEqual(answer["attention"].shape, (4, 10, 8))
 
@@ -339,40 +308,62 @@ class KerasFilesTest(parameterized.TestCase):
         answer = _answer(loaded, "serving_default", images=images)
         self.assertEqual(answer["attention"].shape, (2, 6, 6))
 
-    def test_what_is_no_model_is_refused(self):
-        path = self.folder / "broken.keras"
-        path.write_bytes(b"no archive")
-        with self.assertRaisesRegex(InputError, "saved Keras model.*broken"):
-            writing.export_model(path, self.folder / "m")
-        with self.assertRaisesRegex(InputError, "a .keras file"):
-            writing.export_model(self.folder / "none", self.folder / "m")
-        with self.assertRaisesRegex(InputError, "floating-point.*uint8"):
-            self._exported(_classifier((8, 8, 3), dtype="uint8"))
+    def test_versions_count_up_and_are_never_replaced(self):
+        for name in ("00000007", "9" * 19, "٩", "9a", ".export-killed"):
+            (self.output / name).mkdir(parents=True)
+        self.assertEqual(self._exported().name, "8")
+        self.assertFalse((self.output / ".export-killed").exists())
+        with self.assertRaisesRegex(InputError, "free one is 9.*version=8"):
+            self._exported(version=8)
+        for version in (0, 2**63):
+            with self.assertRaisesRegex(InputError, f"version={version}"):
+                self._exported(version=version)
+        last = self._exported(version=2**63 - 1)
+        self.assertEqual(last.name, str(2**63 - 1))
+        with self.assertRaisesRegex(InputError, f"version={2**63}"):
+            self._exported()
+
+    def test_a_version_that_answers_otherwise_is_not_published(self):
+        original = servable.Servable.run
+
+        def wrong(loaded, *args, **kwargs):
+            outputs = original(loaded, *args, **kwargs)
+            return [outputs[0] + 1, *outputs[1:]]
+
+        with (
+            mock.patch.object(servable.Servable, "run", wrong),
+            self.assertRaisesRegex(RuntimeError, "nothing was exported"),
+        ):
+            self._exported()
+        self._assert_no_version()
 
     @parameterized.parameters(100, 10_000)
     def test_full_disk_is_one_sentence(self, most_bytes_in_a_file):
-        output, path = self.folder / "mine", self.folder / "mine.keras"
-        _classifier((8, 8, 3)).save(path)
+        path = self.folder / "mine.keras"
+        _classifier((8, 8, 2)).save(path)
         # The system refuses to write more, as on a full disk.
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, before)
-        resource.setrlimit(
-            resource.RLIMIT_FSIZE, (most_bytes_in_a_file, before[1])
-        )
+        limits = most_bytes_in_a_file, before[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         with self.assertRaisesRegex(
             InputError, r"^Expected a folder with room.*\(File too large\)"
         ):
-            writing.export_model(path, output)
-        self.assertEqual(_names(output), {run_folder.LOCK})
+            self._exported()
+        self._assert_no_version()
 
-    def test_file_in_the_folders_place(self):
-        (self.folder / "mine").touch()
+    def test_what_is_no_model_or_no_folder_is_refused(self):
+        with self.assertRaisesRegex(InputError, "floating-point.*uint8"):
+            self._exported(_classifier((8, 8, 3), dtype="uint8"))
+        path = self.folder / "broken.keras"
+        path.write_bytes(b"no archive")
+        with self.assertRaisesRegex(InputError, "saved Keras model.*broken"):
+            writing.export_model(path, self.output)
+        with self.assertRaisesRegex(InputError, "a .keras file"):
+            writing.export_model(self.folder / "none", self.output)
+        self.output.touch()
         with self.assertRaisesRegex(InputError, "folder of versions.*output="):
             self._exported(_classifier((8, 8, 3)))
-
-
-def _names(folder):
-    return {entry.name for entry in folder.iterdir()}
 
 
 def _classifier(image_shape, dtype="float32"):

@@ -4,7 +4,6 @@ Its model sums each channel of images [n, 4, 4, 3] to three logits; attention
 is the channel of the class.
 """
 
-import asyncio
 import contextlib
 import threading
 import time
@@ -12,7 +11,6 @@ from concurrent import futures
 
 import grpc
 import numpy as np
-from absl.testing import parameterized
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -22,34 +20,25 @@ from tensorflow_serving.apis import (
 )
 
 from serving import tensors
-from serving.client import client as grpc_client
 
-# Both clients, as named parameters.
-KINDS = [("client", grpc_client.Client), ("async", grpc_client.AsyncClient)]
 FLOAT, STRING, INT64 = 1, 7, 9
 IMAGES = {"images": (FLOAT, [-1, 4, 4, 3])}
+LOGITS = {"logits": (FLOAT, [-1, 3])}
+ATTENTION = {"attention": (FLOAT, [-1, 4, 4])}
 PREDICTIONS = {
-    "logits": (FLOAT, [-1, 3]),
+    **LOGITS,
     "probabilities": (FLOAT, [-1, 3]),
     "classes": (INT64, [-1]),
 }
-ATTENTION = {"attention": (FLOAT, [-1, 4, 4])}
+SHIFT = {"attention_shift": (FLOAT, [-1])}
+FILES = {"image_bytes": (STRING, [-1])}
 # {signature: (inputs, outputs)}
 SIGNATURES = {
     "serving_default": (IMAGES, {**PREDICTIONS, **ATTENTION}),
     "predict": (IMAGES, PREDICTIONS),
-    "monitor": (
-        IMAGES,
-        {**PREDICTIONS, **ATTENTION, "attention_shift": (FLOAT, [-1])},
-    ),
-    "explain": (
-        {**IMAGES, "labels": (INT64, [-1])},
-        {"logits": (FLOAT, [-1, 3]), **ATTENTION},
-    ),
-    "decode_predict": (
-        {"image_bytes": (STRING, [-1])},
-        {"lengths": (INT64, [-1])},
-    ),
+    "monitor": (IMAGES, {**PREDICTIONS, **ATTENTION, **SHIFT}),
+    "explain": ({**IMAGES, "labels": (INT64, [-1])}, {**LOGITS, **ATTENTION}),
+    "decode_predict": (FILES, {"lengths": (INT64, [-1])}),
     "echo": ({"x": (FLOAT, [-1, -1])}, {"y": (FLOAT, [-1, -1])}),
     "total": ({"x": (FLOAT, [-1])}, {"y": (FLOAT, [])}),
     "pair": ({"x": (FLOAT, [2])}, {"y": (FLOAT, [2])}),
@@ -63,7 +52,7 @@ class SmallServer(
     """Serves model "m"; what a test may change are the attributes.
 
     Attributes:
-      version: that answers.
+      version: that answers; its label is "stable".
       state: of the version, as ModelVersionStatus numbers it.
       signatures: as SIGNATURES.
       faults: (code, text) of the answers to the next predictions.
@@ -87,7 +76,7 @@ class SmallServer(
 
     @contextlib.contextmanager
     def running(self, target="127.0.0.1:0", credentials=None):
-        """Listens while the context lasts; gives itself."""
+        """Listens while the context lasts; yields itself."""
         server = grpc.server(
             futures.ThreadPoolExecutor(8),
             options=[
@@ -138,15 +127,8 @@ class SmallServer(
         found = get_model_metadata_pb2.SignatureDefMap()
         for name, (inputs, outputs) in self.signatures.items():
             signature = found.signature_def[name]
-            for infos, specs in (
-                (signature.inputs, inputs),
-                (signature.outputs, outputs),
-            ):
-                for tensor, (dtype, shape) in specs.items():
-                    infos[tensor].dtype = dtype
-                    infos[tensor].tensor_shape.SetInParent()
-                    for size in shape:
-                        infos[tensor].tensor_shape.dim.add().size = size
+            _write_specs(inputs, signature.inputs)
+            _write_specs(outputs, signature.outputs)
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         self._describe(response.model_spec)
         response.metadata["signature_def"].Pack(found)
@@ -154,12 +136,7 @@ class SmallServer(
 
     def GetModelStatus(self, request, context):  # noqa: N802
         """Answers with the one version's state."""
-        if request.model_spec.name != "m":
-            context.abort(
-                grpc.StatusCode.NOT_FOUND,
-                "Could not find any versions of model "
-                f"{request.model_spec.name}",
-            )
+        self._check_spec(request.model_spec, context)
         response = get_model_status_pb2.GetModelStatusResponse()
         status = response.model_version_status.add()
         status.version = self.version
@@ -174,22 +151,20 @@ class SmallServer(
         spec.version.value = self.version
 
     def _check_spec(self, spec, context):
-        if spec.name != "m":
-            context.abort(
-                grpc.StatusCode.NOT_FOUND,
-                f"Servable not found for request: Latest({spec.name})",
-            )
-        asked = spec.version.value
-        if spec.HasField("version") and asked != self.version:
-            context.abort(
-                grpc.StatusCode.NOT_FOUND,
-                f"Servable not found for request: Specific(m, {asked})",
-            )
+        other = spec.HasField("version") and spec.version.value != self.version
+        if spec.name != "m" or other:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no servable {spec}")
         if spec.version_label not in ("", "stable"):
-            context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                "Unrecognized servable version label: " + spec.version_label,
-            )
+            reason = f"no version label {spec.version_label}"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
+
+
+def _write_specs(specs, infos):
+    for name, (dtype, shape) in specs.items():
+        infos[name].dtype = dtype
+        infos[name].tensor_shape.SetInParent()
+        for size in shape:
+            infos[name].tensor_shape.dim.add().size = size
 
 
 def _outputs(signature, inputs):
@@ -215,46 +190,7 @@ def _outputs(signature, inputs):
     }
 
 
-class _Awaited:
-    """An AsyncClient whose calls are waited for, to share `Client`'s tests."""
-
-    def __init__(self, *args, **kwargs):
-        self._loop = asyncio.new_event_loop()
-        self._client = grpc_client.AsyncClient(*args, **kwargs)
-
-    def __getattr__(self, name):
-        method = getattr(self._client, name)
-
-        def waited(*args, **kwargs):
-            return self._loop.run_until_complete(method(*args, **kwargs))
-
-        return waited
-
-    def end(self):
-        """Closes client and loop."""
-        self._loop.run_until_complete(self._client.close())
-        self._loop.close()
-
-
 def random_images(count, seed=0):
     """Returns float32 [count, 4, 4, 3] in [0, 1]."""
     pixels = np.random.default_rng(seed).random((count, 4, 4, 3))
     return pixels.astype(np.float32)
-
-
-class ServerTest(parameterized.TestCase):
-    """A test with a running SmallServer, `server`."""
-
-    def setUp(self):
-        super().setUp()
-        server = SmallServer()
-        self.server = self.enterContext(server.running())
-
-    def connected(self, kind, target=None, name="m", **kwargs):
-        """Returns a client of a kind, closed after the test."""
-        target = target or self.server.target
-        if kind is grpc_client.Client:
-            return self.enterContext(grpc_client.Client(target, name, **kwargs))
-        waited = _Awaited(target, name, **kwargs)
-        self.addCleanup(waited.end)
-        return waited
