@@ -1,7 +1,7 @@
 """Image files as the models are trained on them, and attention maps to look at.
 
-Files are read by the rules of `atat_tf.data.images`, of which a client needs
-nothing: the pixels are the same.
+Files are read by the rules of `atat_tf.data.images`, which are those of the
+served `decode_predict`; a client needs nothing of either.
 """
 
 import math
@@ -10,7 +10,7 @@ import pathlib
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .errors import InvalidArgument, expect
 
@@ -37,10 +37,10 @@ def load(
 ) -> np.ndarray:
     """Returns an image as the model takes it.
 
-    The middle of the image in the model's aspect ratio is resized, antialiased.
-    Gray becomes RGB and the other way, as the model needs; what is transparent
-    lies over white; of 16-bit samples the high byte is kept; a rotation that
-    the file notes is carried out; of a film the first picture is taken.
+    Gray and palettes become RGB and the other way, as the model needs; alpha
+    is dropped; of 16-bit samples the high byte is kept; a rotation that the
+    file notes is not carried out; of a film the first picture is taken. The
+    whole image is resized (bilinear, antialiased), whatever its aspect ratio.
 
     Args:
       path: of a PNG, JPEG, BMP, GIF or WebP file.
@@ -74,8 +74,7 @@ def load(
         f"an image of at most {MAX_PIXELS} pixels",
         f"{os.fspath(path)!r} of {size[0]} x {size[1]}",
     )
-    if image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
     if channels == 1:
         image = image.convert("L")
     pixels = np.asarray(image, np.float32) / np.float32(255)
@@ -124,14 +123,9 @@ def text_map(attention: np.ndarray, shades: str = BLOCKS) -> list[str]:
 
 def _rgb(image):
     """Returns the RGB image of an opened file."""
-    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         high = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
         return Image.fromarray(high).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
     return image.convert("RGB")
 
 
