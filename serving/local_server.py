@@ -8,10 +8,15 @@ The flags and configuration files are TF Serving's own. SIGTERM and Ctrl-C let
 the calls under way end first.
 """
 
+import asyncio
 import logging
+import os
+import resource
 import signal
+import socket
 import sys
-import threading
+import time
+from collections.abc import Sequence
 
 from atat_tf import __version__
 from atat_tf.runs import command_line
@@ -21,9 +26,12 @@ from .server import flags as server_flags
 from .status import StatusError
 
 _FAILED_START = 255
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# Files that a process has open beside its connections.
+_OTHER_FILES = 224
 
 
-def main(words):
+def main(words: Sequence[str]) -> int:
     """Returns the exit status of a server run with a command line.
 
     Args:
@@ -41,59 +49,69 @@ def main(words):
         return 0
     if unknown:
         print(server_flags.unknown_words(unknown), file=sys.stderr)
-    for name in server_flags.ignored(flags):
-        print(f"--{name} has no effect here", file=sys.stderr)
-    return _serve(flags)
+    _limit_log()
+    try:
+        files = config_files.read_all(flags)
+        for port in {flags.port, flags.rest_api_port} - {0}:
+            _expect_free(flags.bind, port)
+        _allow_files(flags.max_connections)
+    except (config_files.ConfigFileError, StatusError, OSError) as error:
+        return _failed(error, _FAILED_START)
+    for sentence in warnings(flags, files):
+        print(f"warning: {sentence}", file=sys.stderr)
+    return asyncio.run(_serve(flags, files))
 
 
-def _serve(flags):
-    stop = threading.Event()
+def warnings(flags, files) -> list[str]:
+    """Returns sentences that the person who starts a server should read."""
+    sentences = []
+    is_open = flags.bind not in _LOOPBACK
+    if is_open and flags.port and files.tls is None:
+        sentences.append(
+            f"gRPC is open on {flags.bind} without TLS: anybody who reaches "
+            "the port can call and reconfigure this server."
+        )
+    if is_open and flags.rest_api_port:
+        sentences.append(
+            f"REST is open on {flags.bind}, which never has TLS here: put a "
+            "proxy before it."
+        )
+    if files.metrics_path and not flags.rest_api_port:
+        sentences.append(
+            "Metrics are served on the REST port: --rest_api_port is off."
+        )
+    return sentences
+
+
+async def _serve(flags, files):
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO
-    )
+        loop.add_signal_handler(number, stop.set)
     # TensorFlow: not for --help. Without oneDNN, whose convolution gives no
     # images the wrong number of channels and so refuses an empty request.
     with command_line.quiet_start(onednn=False):
         from .server import server as server_lib
-    try:
-        server = server_lib.Server(flags)
-    except (config_files.ConfigFileError, StatusError, OSError) as error:
-        return _failed(error, _FAILED_START)
-    for sentence in server.warnings:
-        print(f"warning: {sentence}", file=sys.stderr)
-    starting = _Starting(server)
-    starting.start()
+    server = server_lib.Server(flags, files)
+    starting = asyncio.ensure_future(server.start())
+    stopping = asyncio.ensure_future(stop.wait())
     # A signal must be able to end the wait for a first version.
-    while starting.is_alive() and not stop.wait(0.05):
-        pass
-    if starting.error:
-        server.stop(0)
-        if not isinstance(starting.error, (StatusError, OSError)):
-            raise starting.error  # a mistake in here, with its traceback
-        return _failed(starting.error, _FAILED_START)
+    await asyncio.wait(
+        (starting, stopping), return_when=asyncio.FIRST_COMPLETED
+    )
+    if starting.done() and starting.exception():
+        await server.stop(0)
+        error = starting.exception()
+        if not isinstance(error, (StatusError, OSError)):
+            raise error  # a mistake in here, with its traceback
+        return _failed(error, _FAILED_START)
     if not stop.is_set():
         print(_greeting(flags, server), flush=True)
-        stop.wait()
+        await stopping
+    starting.cancel()
     print("Draining.", flush=True)
-    server.stop()
+    await server.stop()
     return 0
-
-
-class _Starting(threading.Thread):
-    """Starts a server; `error` is what went wrong."""
-
-    def __init__(self, server):
-        super().__init__(daemon=True)
-        self._server = server
-        self.error = None
-
-    def run(self):
-        try:
-            self._server.start()
-        except Exception as error:
-            self.error = error
 
 
 def _greeting(flags, server):
@@ -104,7 +122,7 @@ def _greeting(flags, server):
         places.append(f"gRPC on unix:{flags.grpc_socket_path}")
     if server.rest_port:
         places.append(f"REST on {flags.bind}:{server.rest_port}")
-    return f"Serving {', '.join(places) or 'nothing: all ports are off'}."
+    return f"Serving {', '.join(places)}."
 
 
 def _failed(error, status):
@@ -115,5 +133,57 @@ def _failed(error, status):
     return status
 
 
+def _expect_free(host, port):
+    """Raises OSError where a port is taken, before anything is loaded."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # Connections of an ended server that linger are no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            place = config_files.address(host, port)
+            raise OSError(
+                error.errno,
+                f"Expected a free port. Received: {place} ({error.strerror}).",
+            ) from None
+
+
+def _allow_files(max_connections):
+    """Raises OSError where the process may not open as many files."""
+    needed = 2 * max_connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard not in (-1, resource.RLIM_INFINITY) and hard < needed:
+        raise OSError(
+            None,
+            f"Expected --max_connections={(hard - _OTHER_FILES) // 2} or less "
+            f"where `ulimit -n` is {hard}. Received: {max_connections}.",
+        )
+    if soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _limit_log():
+    """Logs to standard error, of each kind of message one in a second."""
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO
+    )
+    last = {}
+
+    def is_due(record):
+        kind, now = (record.levelno, record.module, record.lineno), time.time()
+        is_first = now - last.get(kind, 0.0) >= 1.0
+        if is_first or record.levelno < logging.WARNING:
+            last[kind] = now
+            return True
+        return False
+
+    logging.getLogger().handlers[0].addFilter(is_due)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    exit_status = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Without waiting for threads: one may hang in a dead file system.
+    os._exit(exit_status)

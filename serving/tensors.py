@@ -126,8 +126,8 @@ def to_proto(
 
 
 def _shape(tensor_shape):
-    if tensor_shape.unknown_rank or len(tensor_shape.dim) > _MAX_DIMENSIONS:
-        raise ValueError("the shape is unknown or has too many dimensions")
+    if len(tensor_shape.dim) > _MAX_DIMENSIONS:
+        raise ValueError("the shape has too many dimensions")
     shape = tuple(dim.size for dim in tensor_shape.dim)
     if any(size < 0 for size in shape):
         raise ValueError("the shape has a negative dimension")

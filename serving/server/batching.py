@@ -1,303 +1,274 @@
-"""Merges small requests into batches, as TensorFlow Serving's batching does.
+"""Runs calls in a few threads, and together those that wait for a thread.
 
-Feeds of many callers enter; each caller gets the rows of the merged answer
-that are its own.
+A call that finds a thread free runs at once; a thread that becomes free takes
+all the calls of one kind that wait. So calls are merged exactly when there are
+more of them than threads, and none waits for a timer.
 """
 
+import asyncio
 import collections
+import dataclasses
 import threading
 import time
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
 from ..status import StatusError, invalid
+from . import threads
+
+# Rows that are run together where no batching file says how many.
+_MERGED_ROWS = 64
 
 
-class Batcher:
-    """One queue of requests for one set of inputs and outputs of a model.
+@dataclasses.dataclass(frozen=True)
+class BatchingOptions:
+    """TensorFlow Serving's BatchingParameters; the defaults are ours.
 
-    A batch is run when it is full or when its oldest request has waited for
-    the timeout; at most `max_enqueued_batches` batches wait, further requests
-    are refused.
+    Attributes:
+      max_batch_size: the most rows that one call may have; None: no limit.
+      max_enqueued_batches: so many full batches may wait; None: no limit.
+      allowed_batch_sizes: ascending; a batch is padded up to the next of them.
+        Empty: every size.
+      pad_variable_length_inputs: pad the other dimensions, too.
+      max_execution_batch_size: the most rows that run together.
+      splits: whether a call with more rows than that is cut.
     """
 
-    def __init__(self, run, options, workers):
-        """Takes what runs a batch.
+    max_batch_size: int | None = None
+    max_enqueued_batches: int | None = None
+    allowed_batch_sizes: tuple[int, ...] = ()
+    pad_variable_length_inputs: bool = False
+    max_execution_batch_size: int = _MERGED_ROWS
+    splits: bool = False
 
-        Args:
-          run: function of (feeds, timeout_seconds) -> list of arrays.
-          options: config_files.BatchingOptions.
-          workers: concurrent.futures.Executor that runs batches; its threads
-            are shared by all batchers of a server.
-        """
-        self._run = run
-        self._options = options
-        self._workers = workers
-        self._largest = options.max_batch_size
-        if options.enable_large_batch_splitting:
-            self._largest = options.max_execution_batch_size
-        self._lock = threading.Lock()
-        self._batches = collections.deque()
 
-    def __call__(self, feeds, timeout_seconds=None):
-        """Returns the outputs for one request's feeds.
+@dataclasses.dataclass(eq=False)
+class Call:
+    """One call on its way through a session.
 
-        Args:
-          feeds: {name: array [n, ...]}, the same n for all.
-          timeout_seconds: how long the caller waits; None for ever.
+    Attributes:
+      kind: equal for calls that may run together; None: it runs alone.
+      run: (feeds, timeout in seconds or None) -> list of arrays.
+      feeds: {tensor name: array}.
+      finish: list of arrays -> answer; runs in the thread.
+      options: BatchingOptions.
+      deadline: a time of time.monotonic(), or None.
+    """
 
-        Raises:
-          StatusError: the request does not fit into a batch, the queue is
-            full, the caller's time is over, or what the model objected to.
-        """
-        size = _size(feeds)
-        options = self._options
-        if size > options.max_batch_size:
-            raise invalid(
-                f"Task size {size} is larger than maximum input batch size "
-                f"{options.max_batch_size}"
-            )
-        due = None
-        if timeout_seconds is not None:
-            due = time.monotonic() + timeout_seconds
-        with self._lock:
-            tasks = self._enqueued(feeds, size, due)
-        outputs = [task.result() for task in tasks]
-        if len(outputs) == 1:
-            return outputs[0]
-        return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
+    kind: Hashable
+    run: Callable
+    feeds: dict[str, np.ndarray]
+    finish: Callable[[list[np.ndarray]], object]
+    options: BatchingOptions
+    deadline: float | None = None
+    rows: int = dataclasses.field(init=False, default=1)
+    future: asyncio.Future | None = dataclasses.field(init=False, default=None)
 
-    def hurry(self):
-        """Has no batch wait for more rows that is in the queue now."""
-        with self._lock:
-            for batch in self._batches:
-                batch.closed.set()
-
-    def _enqueued(self, feeds, size, due):
-        """Returns the tasks of a request, now in the queue: all or none."""
-        room = self._room()
-        self._expect_capacity(size, room)
-        tasks, start = [], 0
-        for rows in self._part_sizes(size, room):
-            part = {k: v[start : start + rows] for k, v in feeds.items()}
-            tasks.append(_Task(part, rows, due))
-            start += rows
-        for task in tasks:
-            batch = self._open_batch(task)
-            batch.append(task)
-            if batch.size >= self._largest:
-                batch.closed.set()
-        return tasks
-
-    def _room(self):
-        """Returns how many rows the last batch still takes."""
-        if not self._batches or self._batches[-1].closed.is_set():
-            return 0
-        return self._largest - self._batches[-1].size
-
-    def _expect_capacity(self, size, room):
-        count, options = len(self._batches), self._options
-        if options.enable_large_batch_splitting:
-            free = options.max_enqueued_batches - count
-            capacity = room + self._largest * free
-            if size <= capacity:
-                return
-            reason = (
-                f"task size is {size} but scheduling capacity is only "
-                f"{capacity} (num_enqueued_batches={count}, "
-                f"max_enqueued_batches={options.max_enqueued_batches}, "
-                f"open_batch_size={self._largest - room if room else 0}, "
-                f"max_execution_batch_size={self._largest})"
-            )
-        else:
-            fits = room and size <= room
-            if fits or count < options.max_enqueued_batches:
-                return
-            reason = (
-                f"currently {count} batches enqueued and max_enqueued_batches "
-                f"is {options.max_enqueued_batches}"
-            )
-        raise StatusError(
-            "UNAVAILABLE",
-            "The batch scheduling queue to which this task was submitted is "
-            f"full; {reason}",
-        )
-
-    def _part_sizes(self, size, room):
-        """Returns how many rows of a request go into one batch each."""
-        splits = self._options.enable_large_batch_splitting
-        if not splits or size <= max(room, 1):
-            return [size]
-        whole, rest = divmod(size - room, self._largest)
-        sizes = [room, *[self._largest] * whole, rest]
-        return [rows for rows in sizes if rows]
-
-    def _open_batch(self, task):
-        if self._batches:
-            last = self._batches[-1]
-            fits = last.size + task.size <= self._largest
-            if fits and not last.closed.is_set():
-                return last
-            last.closed.set()
-        batch = _Batch()
-        self._batches.append(batch)
-        self._workers.submit(self._work, batch)
-        return batch
-
-    def _work(self, batch):
-        """Waits until the batch is due, takes it off the queue and runs it."""
-        due = batch.born + self._options.batch_timeout_micros / 1e6
-        batch.closed.wait(max(0.0, due - time.monotonic()))
-        with self._lock:
-            batch.closed.set()
-            self._batches.remove(batch)
-        tasks = [task for task in batch.tasks if task.begin()]
-        if tasks:
-            self._answer(tasks)
-
-    def _answer(self, tasks):
-        try:
-            outputs = self._run_merged(tasks)
-        except StatusError as error:
-            if len(tasks) == 1:
-                tasks[0].fail(error)
-                return
-            # One caller's bad request is no reason to refuse the others.
-            for task in tasks:
-                self._answer([task])
+    def __post_init__(self):
+        if self.kind is None:
+            self.kind = object()
             return
-        except BaseException as error:
-            for task in tasks:
-                task.fail(StatusError("INTERNAL", str(error)))
-            raise
-        start = 0
-        for task in tasks:
-            rows = slice(start, start + task.size)
-            task.finish([output[rows] for output in outputs])
-            start += task.size
+        sizes = {array.shape[:1] for array in self.feeds.values()}
+        if len(sizes) != 1 or () in sizes:
+            raise invalid(
+                "Batching session Run() input tensors must have equal "
+                "0th-dimension size"
+            )
+        ((self.rows,),) = sizes
+        limit = self.options.max_batch_size
+        if limit is not None and self.rows > limit:
+            raise invalid(
+                f"Task size {self.rows} is larger than maximum input batch "
+                f"size {limit}"
+            )
 
-    def _run_merged(self, tasks):
-        size = sum(task.size for task in tasks)
-        padded = self._padded(size)
-        feeds = {}
-        for name in tasks[0].feeds:
-            parts = [task.feeds[name] for task in tasks]
-            if self._options.pad_variable_length_inputs:
-                parts = _of_one_shape(parts)
-            if len({(p.dtype, p.shape[1:]) for p in parts}) > 1:
-                raise StatusError(
-                    "FAILED_PRECONDITION",
-                    f"Tensors with name '{name}' from different tasks have "
-                    "different shapes and padding is turned off.",
-                )
-            if padded > size:
-                # Rows that the model has seen: no new numbers can fail.
-                parts.append(np.repeat(parts[0][:1], padded - size, axis=0))
-            feeds[name] = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        waits = [task.remaining() for task in tasks]
-        timeout = None if None in waits else max(waits)
-        outputs = self._run(feeds, timeout)
-        for output in outputs:
-            if output.ndim == 0:
-                raise StatusError(
-                    "FAILED_PRECONDITION",
-                    "Batched output tensor has 0 dimensions",
-                )
-            if output.shape[0] != padded:
-                raise StatusError(
-                    "FAILED_PRECONDITION",
-                    "Batched output tensor's 0th dimension does not equal the "
-                    "sum of the 0th dimension sizes of the input tensors",
-                )
-        return outputs
-
-    def _padded(self, size):
-        allowed = self._options.allowed_batch_sizes if size else ()
-        return next((n for n in allowed if n >= size), size)
-
-
-class _Task:
-    """One request, or a part of a large one, and who waits for it."""
-
-    def __init__(self, feeds, size, due):
-        self.feeds = feeds
-        self.size = size
-        self._due = due
-        self._runs = self._abandoned = False
-        self._done = threading.Event()
-        self._outputs = self._error = None
-
-    def remaining(self):
+    def remaining(self) -> float | None:
         """Returns the seconds that are left, or None for no limit."""
-        if self._due is None:
+        if self.deadline is None:
             return None
-        return max(0.0, self._due - time.monotonic())
+        return self.deadline - time.monotonic()
 
-    def begin(self):
-        """Returns whether to run the task: whether anybody waits for it."""
-        self._runs = not self._abandoned
-        return self._runs
 
-    def finish(self, outputs):
-        self._outputs = outputs
-        self._done.set()
+class Runners:
+    """A number of threads, and the calls that wait for one."""
 
-    def fail(self, error):
-        self._error = error
-        self._done.set()
+    def __init__(self, count: int, loop: asyncio.AbstractEventLoop):
+        """Starts the threads.
 
-    def result(self):
-        """Returns the outputs as soon as they are there.
+        Args:
+          count: of threads, and so of sessions that run at a time.
+          loop: which `submit` is called in.
+        """
+        self._loop = loop
+        self._waiting = collections.OrderedDict()  # kind -> deque of Calls
+        self._rows = collections.Counter()  # kind -> rows that wait
+        self._changed = threading.Condition()
+        self._is_closed = False
+        for number in range(count):
+            threading.Thread(
+                target=self._work, name=f"runner-{number}", daemon=True
+            ).start()
+
+    def submit(self, call: Call) -> asyncio.Future:
+        """Returns the future of the call's answer.
+
+        The future is done when the model is free again: a call that runs goes
+        on to its end although its caller has left. Not to be cancelled; see
+        `withdraw`.
 
         Raises:
-          StatusError: what went wrong, or the time is over.
+          StatusError: UNAVAILABLE, too many batches wait.
         """
-        if not self._done.wait(self.remaining()):
-            self._abandoned = True
-            if self._runs:
-                raise StatusError(
-                    "DEADLINE_EXCEEDED", "Timed out waiting for notification"
+        call.future = self._loop.create_future()
+        with self._changed:
+            options = call.options
+            if options.max_enqueued_batches is not None:
+                most = (
+                    options.max_enqueued_batches
+                    * options.max_execution_batch_size
                 )
-            raise StatusError(
-                "RESOURCE_EXHAUSTED",
-                "Run() timeout exceeded while waiting in batching queue",
+                if self._rows[call.kind] + call.rows > most:
+                    raise StatusError(
+                        "UNAVAILABLE",
+                        "The batch scheduling queue to which this task was "
+                        "submitted is full; max_enqueued_batches is "
+                        f"{options.max_enqueued_batches}",
+                    )
+            self._waiting.setdefault(call.kind, collections.deque())
+            self._waiting[call.kind].append(call)
+            self._rows[call.kind] += call.rows
+            self._changed.notify()
+        return call.future
+
+    def withdraw(self, call: Call) -> None:
+        """Cancels a call that nobody waits for any more, unless it runs."""
+        with self._changed:
+            waiting = self._waiting.get(call.kind, ())
+            if call not in waiting:
+                return
+            waiting.remove(call)
+            self._rows[call.kind] -= call.rows
+            if not waiting:
+                del self._waiting[call.kind], self._rows[call.kind]
+        call.future.cancel()
+
+    def close(self) -> None:
+        """Ends each thread with the call that it runs."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def _work(self):
+        while calls := self._next():
+            late = [call for call in calls if (call.remaining() or 1) < 0]
+            ready = [call for call in calls if call not in late]
+            answers = _answers(ready) if ready else []
+            answers += [(call, None, _late()) for call in late]
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(_settle_all, answers)
+
+    def _next(self):
+        """Waits for calls of one kind and takes as many as run together."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_closed)
+            if self._is_closed:
+                return []
+            kind, waiting = self._waiting.popitem(last=False)
+            taken, rows = [], 0
+            while waiting:
+                most = waiting[0].options.max_execution_batch_size
+                if taken and rows + waiting[0].rows > most:
+                    break
+                rows += waiting[0].rows
+                taken.append(waiting.popleft())
+            self._rows[kind] -= rows
+            if waiting:  # behind the other kinds
+                self._waiting[kind] = waiting
+            else:
+                del self._rows[kind]
+            return taken
+
+
+def _settle_all(outcomes):
+    for call, answer, error in outcomes:
+        threads.settle(call.future, answer, error)
+
+
+def _late():
+    return StatusError(
+        "DEADLINE_EXCEEDED", "Run() timeout exceeded while waiting for a thread"
+    )
+
+
+def _answers(calls: Sequence[Call]) -> list[tuple]:
+    """Returns (call, answer, error) of calls that run together."""
+    try:
+        parts = _run(calls)
+    except Exception as error:
+        if len(calls) > 1:
+            # One caller's bad request is no reason to refuse the others.
+            return [_answers([call])[0] for call in calls]
+        return [(calls[0], None, error)]
+    answers = []
+    for call, outputs in zip(calls, parts, strict=True):
+        try:
+            answers.append((call, call.finish(outputs), None))
+        except Exception as error:
+            answers.append((call, None, error))
+    return answers
+
+
+def _run(calls):
+    """Returns the list of outputs of each call."""
+    first, rows = calls[0], sum(call.rows for call in calls)
+    options, most = first.options, first.options.max_execution_batch_size
+    waits = [call.remaining() for call in calls]
+    timeout = None if None in waits else max(waits)
+    if options.splits and rows > most:  # a single call, or it had not fitted
+        parts = [
+            first.run(
+                {k: v[at : at + most] for k, v in first.feeds.items()}, timeout
             )
-        if self._error:
-            raise self._error
-        return self._outputs
-
-
-class _Batch:
-    """Tasks that will be run together."""
-
-    def __init__(self):
-        self.born = time.monotonic()
-        self.closed = threading.Event()
-        self.tasks = []
-        self.size = 0
-
-    def append(self, task):
-        self.tasks.append(task)
-        self.size += task.size
-
-
-def _size(feeds):
-    if not feeds:
-        raise invalid(
-            "Batching session Run() must have at least one input tensor"
+            for at in range(0, rows, most)
+        ]
+        return [[np.concatenate(part) for part in zip(*parts, strict=True)]]
+    padded = next((n for n in options.allowed_batch_sizes if n >= rows), rows)
+    if len(calls) == 1 and (padded == rows or not rows):
+        return [first.run(first.feeds, timeout)]
+    feeds = {
+        name: _merged([call.feeds[name] for call in calls], padded, options)
+        for name in first.feeds
+    }
+    outputs = first.run(feeds, timeout)
+    if any(output.shape[:1] != (padded,) for output in outputs):
+        raise StatusError(
+            "FAILED_PRECONDITION",
+            "Batched output tensor's 0th dimension does not equal the sum of "
+            "the 0th dimension sizes of the input tensors",
         )
-    if any(array.ndim == 0 for array in feeds.values()):
-        raise invalid(
-            "Batching session Run() input tensors must have at least one "
-            "dimension"
+    ends = np.cumsum([call.rows for call in calls]).tolist()
+    return [
+        [output[end - call.rows : end] for output in outputs]
+        for call, end in zip(calls, ends, strict=True)
+    ]
+
+
+def _merged(parts, rows, options):
+    if options.pad_variable_length_inputs:
+        parts = _of_one_shape(parts)
+    if len({(part.dtype, part.shape[1:]) for part in parts}) > 1:
+        raise StatusError(
+            "FAILED_PRECONDITION",
+            "Tensors from different tasks have different shapes and padding is "
+            "turned off.",
         )
-    sizes = {array.shape[0] for array in feeds.values()}
-    if len(sizes) > 1:
-        raise invalid(
-            "Batching session Run() input tensors must have equal "
-            "0th-dimension size"
-        )
-    return sizes.pop()
+    missing = rows - sum(map(len, parts))
+    if missing:
+        # A row that the model has seen: no new numbers can fail.
+        filler = next(part[:1] for part in parts if len(part))
+        parts = [*parts, np.repeat(filler, missing, axis=0)]
+    return np.concatenate(parts)
 
 
 def _of_one_shape(parts):

@@ -2,11 +2,13 @@
 
 The messages of three of them are not in tensorflow-serving-api and are built
 here, field by field and number by number as TensorFlow Serving declares them.
-Importing this file imports no TensorFlow; `read_models` and `single_model` do.
+Importing this file imports no TensorFlow.
 """
 
+import argparse
 import dataclasses
 import difflib
+import itertools
 import os
 import pathlib
 import re
@@ -14,13 +16,18 @@ import re
 from google.protobuf import (
     descriptor_pb2,
     descriptor_pool,
+    message,
     message_factory,
     text_format,
     wrappers_pb2,
 )
+from tensorflow_serving.config import model_server_config_pb2
 
 from ..status import invalid
+from . import batching
 
+ModelServerConfig = model_server_config_pb2.ModelServerConfig
+_METRICS_PATH = "/monitoring/prometheus/metrics"
 PLATFORM = "tensorflow"
 # tensorflow.serving.ModelType.TENSORFLOW, of the deprecated `model_type`.
 _MODEL_TYPE_TENSORFLOW = 1
@@ -69,9 +76,9 @@ def _message_classes():
         dependency=["google/protobuf/wrappers.proto"],
     )
     for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
+        added = file.message_type.add(name=name)
         for field, (number, kind) in fields.items():
-            _add_field(message, field, number, kind)
+            _add_field(added, field, number, kind)
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
     pool.AddSerializedFile(file.SerializeToString())
@@ -83,8 +90,8 @@ def _message_classes():
     }
 
 
-def _add_field(message, name, number, kind):
-    field = message.field.add(name=name, number=number)
+def _add_field(added, name, number, kind):
+    field = added.field.add(name=name, number=number)
     field.label = field.LABEL_OPTIONAL
     if kind.startswith("repeated "):
         field.label = field.LABEL_REPEATED
@@ -108,61 +115,86 @@ class ConfigFileError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchingOptions:
-    """BatchingParameters with every default filled in.
+class ServerFiles:
+    """What a server's flags and their files say.
 
     Attributes:
-      max_batch_size: the most rows that one request may have.
-      batch_timeout_micros: how long a batch waits for more rows.
-      max_enqueued_batches: the most batches that wait for a thread.
-      num_batch_threads: batches that run at once.
-      allowed_batch_sizes: ascending; a batch is padded up to the next of them.
-        Empty: every size.
-      pad_variable_length_inputs: pad the other dimensions, too.
-      enable_large_batch_splitting: cut a request that does not fit.
-      max_execution_batch_size: the most rows of a batch that runs; smaller
-        than `max_batch_size` only with splitting.
+      models: ModelServerConfig, checked.
+      tls: SSLConfig, or None.
+      metrics_path: where Prometheus reads, or None.
+      batching: BatchingOptions, or None for no batching.
+      runners: how many sessions run at a time.
     """
 
-    max_batch_size: int = _DEFAULT_BATCH_SIZE
-    batch_timeout_micros: int = 0
-    max_enqueued_batches: int = _DEFAULT_ENQUEUED_BATCHES
-    num_batch_threads: int = 1
-    allowed_batch_sizes: tuple = ()
-    pad_variable_length_inputs: bool = False
-    enable_large_batch_splitting: bool = False
-    max_execution_batch_size: int = _DEFAULT_BATCH_SIZE
+    models: ModelServerConfig
+    tls: message.Message | None
+    metrics_path: str | None
+    batching: batching.BatchingOptions | None
+    runners: int
 
 
-def num_cpus():
+def num_cpus() -> int:
     """Returns the number of CPUs that this process may run on."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def read_models(path):
+def read_all(flags: argparse.Namespace) -> ServerFiles:
+    """Returns what flags and the files that they name say, all checked.
+
+    Raises:
+      ConfigFileError: a file cannot be read, or is something else.
+      StatusError: INVALID_ARGUMENT; what it says cannot be done.
+    """
+    models = single_model(flags.model_name, flags.model_base_path)
+    if flags.model_config_file:
+        models = read_models(flags.model_config_file)
+    check_models(models)
+    metrics_path = None
+    if flags.monitoring_config_file:
+        file = read_monitoring(flags.monitoring_config_file)
+        if file.prometheus_config.enable:
+            metrics_path = file.prometheus_config.path or _METRICS_PATH
+    options, runners = batching.BatchingOptions(), num_cpus()
+    if flags.batching_parameters_file:
+        parameters = read_batching(flags.batching_parameters_file)
+        options = batching_options(parameters)
+        runners = batch_threads(parameters)
+    return ServerFiles(
+        models=models,
+        tls=read_ssl(flags.ssl_config_file) if flags.ssl_config_file else None,
+        metrics_path=metrics_path,
+        batching=options if flags.enable_batching else None,
+        runners=runners,
+    )
+
+
+def address(host: str, port: int) -> str:
+    """Returns a host and port as one word."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def read_models(path: str | os.PathLike) -> ModelServerConfig:
     """Returns the ModelServerConfig of a file, not yet checked.
 
     Raises:
       ConfigFileError: it cannot be read, or is no ModelServerConfig.
     """
-    from tensorflow_serving.config import model_server_config_pb2
-
-    return _read(path, model_server_config_pb2.ModelServerConfig())
+    return _read(path, ModelServerConfig())
 
 
-def read_batching(path):
+def read_batching(path: str | os.PathLike) -> message.Message:
     """Returns the BatchingParameters of a file; raises as `read_models`."""
     return _read(path, BatchingParameters())
 
 
-def read_monitoring(path):
+def read_monitoring(path: str | os.PathLike) -> message.Message:
     """Returns the MonitoringConfig of a file; raises as `read_models`."""
     return _read(path, MonitoringConfig())
 
 
-def read_ssl(path):
+def read_ssl(path: str | os.PathLike) -> message.Message:
     """Returns the SSLConfig of a file.
 
     Raises:
@@ -184,18 +216,16 @@ def read_ssl(path):
     return config
 
 
-def single_model(name, base_path):
+def single_model(name: str, base_path: str | os.PathLike) -> ModelServerConfig:
     """Returns the ModelServerConfig of one model, newest version only."""
-    from tensorflow_serving.config import model_server_config_pb2
-
-    config = model_server_config_pb2.ModelServerConfig()
+    config = ModelServerConfig()
     config.model_config_list.config.add(
         name=name, base_path=str(base_path), model_platform=PLATFORM
     )
     return config
 
 
-def check_models(config):
+def check_models(config: ModelServerConfig) -> None:
     """Checks a ModelServerConfig as TensorFlow Serving does, in its words.
 
     Raises:
@@ -247,91 +277,75 @@ def _platform(model):
     return PLATFORM
 
 
-def check_batching(parameters):
-    """Checks BatchingParameters as TensorFlow Serving does, in its words.
+def batching_options(
+    parameters: message.Message,
+) -> batching.BatchingOptions:
+    """Returns what BatchingParameters mean, defaults filled in.
 
-    One check is stricter: sizes that do not ascend are refused. There they
-    are accepted, and the batches are then padded to the wrong size.
-
-    Raises:
-      StatusError: INVALID_ARGUMENT.
-    """
-    options = _filled(parameters)
-    splits = options.enable_large_batch_splitting
-    for name, value, least in (
-        # The scheduler's own name for max_batch_size.
-        ("input_batch_size_limit", options.max_batch_size, 1),
-        ("batch_timeout_micros", options.batch_timeout_micros, 0),
-        ("max_enqueued_batches", options.max_enqueued_batches, int(splits)),
-        ("num_batch_threads", options.num_batch_threads, 1),
-        ("max_execution_batch_size", options.max_execution_batch_size, 1),
-        ("allowed_batch_sizes", min(options.allowed_batch_sizes, default=1), 1),
-    ):
-        if value < least:
-            kind = "positive" if least else "non-negative"
-            raise invalid(f"{name} must be {kind}; was {value}")
-    if options.max_batch_size < options.max_execution_batch_size:
-        raise invalid(
-            "When enable_large_batch_splitting is true, input_batch_size_limit "
-            "must be greater than or equal to max_execution_batch_size."
-        )
-    _check_allowed(options.allowed_batch_sizes, options.max_batch_size)
-
-
-def _check_allowed(sizes, max_batch_size):
-    if any(a >= b for a, b in zip(sizes, sizes[1:], strict=False)):
-        raise invalid(
-            "allowed_batch_sizes entries must be monotonically increasing"
-        )
-    if sizes and sizes[-1] != max_batch_size:
-        raise invalid(
-            "Last entry in allowed_batch_sizes must match max_batch_size; last "
-            f"entry was {sizes[-1]}; expected {max_batch_size}"
-        )
-
-
-def batching_options(parameters):
-    """Returns the BatchingOptions of BatchingParameters; checks them first.
+    `batch_timeout_micros` is checked and means nothing: no call waits for a
+    timer here. One check is stricter than in TensorFlow Serving: sizes that do
+    not ascend are refused. There the batches are padded to the wrong size.
 
     Raises:
-      StatusError: as `check_batching`.
+      StatusError: INVALID_ARGUMENT; the parameters contradict each other.
     """
-    check_batching(parameters)
-    options = _filled(parameters)
-    # The scheduler takes 0 for 1.
-    return dataclasses.replace(
-        options, max_enqueued_batches=max(options.max_enqueued_batches, 1)
-    )
 
-
-def _filled(parameters):
     def value(name, default):
         given = parameters.HasField(name)
         return getattr(parameters, name).value if given else default
 
-    max_batch_size = value("max_batch_size", _DEFAULT_BATCH_SIZE)
+    largest = value("max_batch_size", _DEFAULT_BATCH_SIZE)
     splits = value("enable_large_batch_splitting", False)
-    return BatchingOptions(
-        max_batch_size=max_batch_size,
-        batch_timeout_micros=value("batch_timeout_micros", 0),
-        max_enqueued_batches=value(
-            "max_enqueued_batches", _DEFAULT_ENQUEUED_BATCHES
-        ),
-        num_batch_threads=value("num_batch_threads", num_cpus()),
-        allowed_batch_sizes=tuple(parameters.allowed_batch_sizes),
+    executed = largest
+    if splits:
+        executed = value("max_execution_batch_size", _DEFAULT_BATCH_SIZE)
+    enqueued = value("max_enqueued_batches", _DEFAULT_ENQUEUED_BATCHES)
+    sizes = tuple(parameters.allowed_batch_sizes)
+    for name, number, least in (
+        ("max_batch_size", largest, 1),
+        ("batch_timeout_micros", value("batch_timeout_micros", 0), 0),
+        ("max_enqueued_batches", enqueued, int(splits)),
+        ("num_batch_threads", batch_threads(parameters), 1),
+        ("max_execution_batch_size", executed, 1),
+        ("allowed_batch_sizes", min(sizes, default=1), 1),
+    ):
+        if number < least:
+            kind = "positive" if least else "non-negative"
+            raise invalid(f"{name} must be {kind}; was {number}")
+    if largest < executed:
+        raise invalid(
+            "When enable_large_batch_splitting is true, input_batch_size_limit "
+            "must be greater than or equal to max_execution_batch_size."
+        )
+    if any(a >= b for a, b in itertools.pairwise(sizes)):
+        raise invalid(
+            "allowed_batch_sizes entries must be monotonically increasing"
+        )
+    if sizes and sizes[-1] != largest:
+        raise invalid(
+            "Last entry in allowed_batch_sizes must match max_batch_size; last "
+            f"entry was {sizes[-1]}; expected {largest}"
+        )
+    return batching.BatchingOptions(
+        max_batch_size=largest,
+        # The scheduler takes 0 for 1.
+        max_enqueued_batches=max(enqueued, 1),
+        allowed_batch_sizes=sizes,
         pad_variable_length_inputs=parameters.pad_variable_length_inputs,
-        enable_large_batch_splitting=splits,
-        max_execution_batch_size=(
-            value("max_execution_batch_size", _DEFAULT_BATCH_SIZE)
-            if splits
-            else max_batch_size
-        ),
+        max_execution_batch_size=executed,
+        splits=splits,
     )
 
 
-def _read(path, message, is_secret=False):
-    """Returns `message`, filled from a text-format file."""
-    name = message.DESCRIPTOR.name
+def batch_threads(parameters: message.Message) -> int:
+    """Returns how many batches run at a time."""
+    given = parameters.HasField("num_batch_threads")
+    return parameters.num_batch_threads.value if given else num_cpus()
+
+
+def _read(path, filled, is_secret=False):
+    """Returns the message `filled` with a text-format file's content."""
+    name = filled.DESCRIPTOR.name
     try:
         text = pathlib.Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -340,13 +354,13 @@ def _read(path, message, is_secret=False):
             f"Expected a {name} in the file {path}. Received: {reason}."
         ) from None
     try:
-        return text_format.Parse(text, message)
+        return text_format.Parse(text, filled)
     except text_format.ParseError as error:
         line = error.GetLine() or 1
         reason = re.sub(r"^\d+:\d+ : ", "", str(error))
         unknown = re.search(r'type "(.*)" has no field named "(.*)"', reason)
         if unknown:
-            reason = _unknown(unknown[2], message.DESCRIPTOR, unknown[1])
+            reason = _unknown(unknown[2], filled.DESCRIPTOR, unknown[1])
         elif is_secret:
             reason = "a text that does not parse."
         else:

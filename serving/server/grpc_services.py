@@ -1,173 +1,218 @@
-"""PredictionService, ModelService and health over gRPC.
+"""PredictionService, ModelService and health over gRPC, in the event loop.
 
-Translates: a message and its deadline in, a message or a status out. How many
-calls run at a time, and how many may wait, is `Gate`'s to say.
+Translates: a message and its deadline in, a message or a status out.
+
+Each method is declared as one that takes a stream of requests, and reads the
+first. On the wire that is the same, and so a call is seen when it begins, not
+when its message has come: what begins and never comes can be bounded.
 """
 
-import contextlib
+import asyncio
 import logging
-import threading
+import time
+from collections.abc import Awaitable, Callable
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from google.protobuf import message
+from grpc_health.v1 import health_pb2
 from tensorflow_serving.apis import (
-    model_service_pb2_grpc,
-    prediction_service_pb2_grpc,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_management_pb2,
+    predict_pb2,
 )
 
-from ..status import StatusError
+from ..status import StatusError, invalid
+from . import inference, threads, waiting_room
 
-HEALTH_NAMES = (
-    "",
-    "tensorflow.serving.PredictionService",
-    "tensorflow.serving.ModelService",
-)
+HEALTH_NAMES = ("", "PredictionService", "ModelService")
 _MAX_ERROR_CHARACTERS = 1024
-# Answers that come this much before the deadline still reach the caller.
-_MARGIN_SECONDS = 0.05
+# A larger message is parsed by a thread.
+_SMALL_MESSAGE = 2**18
+# Calls whose message has not come. Beyond the first number the one that began
+# first is ended, if it has had its second; beyond the other the new one.
+_ARRIVING, _MOST_ARRIVING = 256, 4096
+_LONG_ENOUGH_SECONDS = 1.0
 
 
-class Gate:
-    """Lets so many calls run, so many more wait, and refuses the rest.
+class Arrivals:
+    """Waits for the messages of calls that have begun."""
 
-    Args:
-      slots: calls that run at a time.
-      waiting: calls that may wait for a slot.
-    """
+    def __init__(self, seconds: float):
+        """Takes how long a message may take to come."""
+        self._seconds = seconds
+        self._timeouts = {}  # asyncio.Timeout -> when its call began
 
-    def __init__(self, slots, waiting):
-        self.capacity = slots + waiting
-        self._inside = 0
-        self._lock = threading.Lock()
-        self._slots = threading.Semaphore(slots)
-
-    @contextlib.contextmanager
-    def admitted(self, timeout_seconds):
-        """Waits for a slot and holds it.
-
-        Args:
-          timeout_seconds: what is left of the caller's deadline, or None.
+    async def message(self, context: grpc.aio.ServicerContext) -> bytes:
+        """Returns the first of a call's messages.
 
         Raises:
-          StatusError: RESOURCE_EXHAUSTED, too many wait already or no slot
-            became free before the deadline.
+          StatusError: DEADLINE_EXCEEDED, it came too late; INVALID_ARGUMENT,
+            there is none; RESOURCE_EXHAUSTED, there are too many such calls.
         """
-        with self._lock:
-            if self._inside >= self.capacity:
-                raise _exhausted()
-            self._inside += 1
+        if len(self._timeouts) >= _MOST_ARRIVING:
+            raise StatusError("RESOURCE_EXHAUSTED", "Too many calls begin.")
+        loop = asyncio.get_running_loop()
         try:
-            if timeout_seconds is not None:
-                margin = min(_MARGIN_SECONDS, timeout_seconds / 10)
-                timeout_seconds = max(0.0, timeout_seconds - margin)
-            if not self._slots.acquire(timeout=timeout_seconds):
-                raise _exhausted()
+            async with asyncio.timeout(self._seconds) as timeout:
+                self._timeouts[timeout] = loop.time()
+                self._end_oldest(loop.time())
+                try:
+                    raw = await context.read()
+                finally:
+                    del self._timeouts[timeout]
+        except TimeoutError:
+            raise StatusError(
+                "DEADLINE_EXCEEDED", "The request did not arrive in time."
+            ) from None
+        if raw is grpc.aio.EOF:
+            raise invalid("Expected a message. Received: none.")
+        return raw
+
+    def _end_oldest(self, now):
+        if len(self._timeouts) > _ARRIVING:
+            oldest, begin = next(iter(self._timeouts.items()))
+            if now - begin > _LONG_ENOUGH_SECONDS and not oldest.expired():
+                oldest.reschedule(now)
+
+
+class Services:
+    """The services of one server.
+
+    Attributes:
+      is_draining: whether health tells callers to go elsewhere.
+    """
+
+    def __init__(
+        self,
+        core: inference.Inference,
+        room: waiting_room.WaitingRoom,
+        arrivals: Arrivals,
+    ):
+        self.is_draining = False
+        self._core = core
+        self._room = room
+        self._arrivals = arrivals
+        self._parser = threads.Worker("messages")
+
+    def add_to(self, server: grpc.aio.Server, with_health: bool) -> None:
+        """Registers the services."""
+        core = self._core
+        methods = {
+            "tensorflow.serving.PredictionService": {
+                "Predict": (predict_pb2.PredictRequest, self._predict),
+                "GetModelMetadata": (
+                    get_model_metadata_pb2.GetModelMetadataRequest,
+                    _plain(core.get_model_metadata),
+                ),
+            },
+            "tensorflow.serving.ModelService": {
+                "GetModelStatus": (
+                    get_model_status_pb2.GetModelStatusRequest,
+                    _plain(core.get_model_status),
+                ),
+                "HandleReloadConfigRequest": (
+                    model_management_pb2.ReloadConfigRequest,
+                    self._reload,
+                ),
+            },
+        }
+        if with_health:
+            methods["grpc.health.v1.Health"] = {
+                "Check": (
+                    health_pb2.HealthCheckRequest,
+                    _plain(self._health),
+                )
+            }
+        server.add_generic_rpc_handlers(
+            [
+                grpc.method_handlers_generic_handler(
+                    service,
+                    {
+                        name: grpc.stream_unary_rpc_method_handler(
+                            self._handler(*method)
+                        )
+                        for name, method in named.items()
+                    },
+                )
+                for service, named in methods.items()
+            ]
+        )
+
+    def close(self) -> None:
+        """Ends the thread that parses large messages."""
+        self._parser.close()
+
+    def _handler(
+        self,
+        kind: type[message.Message],
+        answer: Callable[..., Awaitable[bytes]],
+    ) -> Callable[..., Awaitable[bytes]]:
+        async def handle(_, context):
             try:
-                yield
-            finally:
-                self._slots.release()
-        finally:
-            with self._lock:
-                self._inside -= 1
+                raw = await self._arrivals.message(context)
+                place = self._room.enter(len(raw))
+                try:
+                    parsed = await self._parsed(kind, raw)
+                except BaseException:
+                    place.leave()
+                    raise
+                return await answer(parsed, place, context)
+            except StatusError as error:
+                text = error.message
+                if len(text) > _MAX_ERROR_CHARACTERS:
+                    text = text[:_MAX_ERROR_CHARACTERS] + "...TRUNCATED"
+                await context.abort(grpc.StatusCode[error.code], text)
+            except Exception as error:
+                logging.exception("A call failed in a way that it should not")
+                name = type(error).__name__
+                await context.abort(grpc.StatusCode.INTERNAL, name)
+
+        return handle
+
+    async def _parsed(self, kind, raw):
+        try:
+            if len(raw) < _SMALL_MESSAGE:
+                return kind.FromString(raw)
+            return await self._parser.do(kind.FromString, raw)
+        except message.DecodeError:
+            raise StatusError(
+                "INTERNAL", "Exception deserializing request!"
+            ) from None
+
+    async def _predict(self, request, place, context):
+        return await self._core.predict(request, place, _deadline(context))
+
+    async def _reload(self, request, place, context):
+        place.leave()  # it may wait for long
+        left = context.time_remaining()
+        try:
+            async with asyncio.timeout(left):
+                response = await self._core.reload(request)
+        except TimeoutError:
+            raise StatusError(
+                "DEADLINE_EXCEEDED", "Still waiting for models"
+            ) from None
+        return response.SerializeToString()
+
+    def _health(self, request):
+        if request.service not in HEALTH_NAMES:
+            raise StatusError("NOT_FOUND", "unknown service")
+        statuses = health_pb2.HealthCheckResponse
+        status = "NOT_SERVING" if self.is_draining else "SERVING"
+        return statuses(status=statuses.ServingStatus.Value(status))
 
 
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """tensorflow.serving.PredictionService.
+def _plain(function):
+    """Returns the answer of a function that needs no waiting."""
 
-    Args:
-      inference: Inference.
-      gate: Gate.
-    """
+    async def answer(request, place, _):
+        place.leave()
+        return function(request).SerializeToString()
 
-    def __init__(self, inference, gate):
-        self._inference = inference
-        self._gate = gate
-
-    def Predict(self, request, context):
-        return self._run(self._inference.predict, request, context)
-
-    def Classify(self, request, context):
-        return self._run(self._inference.classify, request, context)
-
-    def Regress(self, request, context):
-        return self._run(self._inference.regress, request, context)
-
-    def MultiInference(self, request, context):
-        return self._run(self._inference.multi_inference, request, context)
-
-    def GetModelMetadata(self, request, context):
-        with _statuses(context):
-            return self._inference.get_model_metadata(request)
-
-    def _run(self, function, request, context):
-        with _statuses(context):
-            with self._gate.admitted(_remaining(context)):
-                return function(request, _remaining(context))
+    return answer
 
 
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """tensorflow.serving.ModelService.
-
-    Args:
-      inference: Inference.
-    """
-
-    def __init__(self, inference):
-        self._inference = inference
-
-    def GetModelStatus(self, request, context):
-        with _statuses(context):
-            return self._inference.get_model_status(request)
-
-    def HandleReloadConfigRequest(self, request, context):
-        with _statuses(context):
-            return self._inference.reload(request, _remaining(context))
-
-
-def add_services(server, inference, gate, with_health=False):
-    """Registers the services with a grpc.Server.
-
-    Returns:
-      The HealthServicer, or None without `with_health`.
-    """
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionService(inference, gate), server
-    )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-        ModelService(inference), server
-    )
-    if not with_health:
-        return None
-    servicer = health.HealthServicer()
-    for name in HEALTH_NAMES:
-        servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    return servicer
-
-
-@contextlib.contextmanager
-def _statuses(context):
-    """Ends the call with the status that a StatusError stands for."""
-    try:
-        yield
-    except StatusError as error:
-        message = error.message
-        if len(message) > _MAX_ERROR_CHARACTERS:
-            message = message[:_MAX_ERROR_CHARACTERS] + "...TRUNCATED"
-        context.abort(grpc.StatusCode[error.code], message)
-    except Exception as error:
-        if not context.is_active():
-            raise
-        logging.exception("A call failed in a way that it should not")
-        context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}")
-
-
-def _remaining(context):
-    """Returns the seconds until a call's deadline, or None if it has none."""
-    seconds = context.time_remaining()
-    # Without a deadline gRPC tells billions of years, which no lock can wait.
-    return None if seconds > threading.TIMEOUT_MAX else seconds
-
-
-def _exhausted():
-    return StatusError("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted")
+def _deadline(context):
+    left = context.time_remaining()
+    return None if left is None else time.monotonic() + left

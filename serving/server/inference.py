@@ -1,95 +1,156 @@
 """What every protocol of the server calls: requests in, responses out.
 
-Looks the model up, runs the request and counts it; gRPC and REST only
-translate.
+Looks the model up, has the call run and counts it; gRPC and REST only
+translate. All in the event loop.
 """
 
+import asyncio
 import contextlib
+import functools
 import time
+from collections.abc import Callable, Mapping
 
+from google.protobuf import message
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_management_pb2,
+    model_pb2,
+    predict_pb2,
 )
 
 from ..status import StatusError, invalid
-from . import example_tasks, prediction
+from . import batching, metrics, prediction, waiting_room
+from .versions import manager as model_manager
 
 _SIGNATURE_DEF = "signature_def"
+_BYTES_PER_STRING = 64
 
 
 class Inference:
-    """The calls of PredictionService and ModelService, blocking.
+    """The calls of PredictionService and ModelService."""
 
-    Args:
-      manager: ModelManager.
-      metrics: Metrics.
-      as_content: whether answers hold raw bytes unless a call says otherwise.
-    """
-
-    def __init__(self, manager, metrics, as_content=False):
-        self._manager = manager
-        self._metrics = metrics
-        self._as_content = as_content
-
-    def predict(
-        self, request, timeout_seconds=None, entrypoint="GRPC", as_content=None
+    def __init__(
+        self,
+        manager: model_manager.ModelManager,
+        runners: batching.Runners,
+        counts: metrics.Metrics,
+        as_content: bool = False,
     ):
-        """Returns the PredictResponse.
+        """Takes the server's parts.
 
         Args:
-          request: PredictRequest.
-          timeout_seconds: what is left of the caller's deadline, or None.
-          entrypoint: "GRPC" or "REST", as the metrics tell them apart.
-          as_content: whether outputs are raw bytes; None for the server's
-            own choice.
+          manager: of the models.
+          runners: that run the calls.
+          counts: of the calls.
+          as_content: whether gRPC's answers hold raw bytes.
+        """
+        self._manager = manager
+        self._runners = runners
+        self._metrics = counts
+        self._as_content = as_content
+
+    async def predict(
+        self,
+        request: predict_pb2.PredictRequest,
+        place: waiting_room.Place,
+        deadline: float | None = None,
+    ) -> bytes:
+        """Returns the serialized PredictResponse.
+
+        Args:
+          request: what came.
+          place: the call's; left when the model is free again.
+          deadline: a time of time.monotonic(), or None.
 
         Raises:
-          StatusError: as `prediction.predict`; or no such model.
+          StatusError: the request does not fit, no such model, or the graph's
+            own.
         """
-        if as_content is None:
-            as_content = self._as_content
-        with self._request(request, "Predict", entrypoint) as (model, version):
-            return prediction.predict(
-                model, request, version, timeout_seconds, as_content
-            )
+        with self.counted(request.model_spec.name, "Predict", "GRPC"):
+            with contextlib.ExitStack() as held:
+                held.callback(place.leave)
+                if not request.HasField("model_spec"):
+                    raise invalid("Missing ModelSpec")
+                version = held.enter_context(
+                    self._manager.pinned(request.model_spec)
+                )
+                plan = prediction.plan_of(version.servable.signatures, request)
+                write = functools.partial(
+                    prediction.answer,
+                    request.model_spec,
+                    version.number,
+                    plan,
+                    as_content=self._as_content,
+                )
+                call = self._call(version, plan, write, place, deadline)
+                return await self._run(call, held)
 
-    def classify(self, request, timeout_seconds=None, entrypoint="GRPC"):
-        """Returns the ClassificationResponse; arguments as `predict`."""
-        with self._request(request, "Classify", entrypoint) as (model, version):
-            response = example_tasks.classify(
-                model, request, version, timeout_seconds
-            )
-            self._metrics.examples(
-                request.model_spec.name, len(response.result.classifications)
-            )
-            return response
+    async def predict_json(
+        self,
+        spec: model_pb2.ModelSpec,
+        plan_of: Callable[[Mapping[str, message.Message]], asyncio.Future],
+        write: Callable[[Mapping], bytes],
+        place: waiting_room.Place,
+        deadline: float | None = None,
+    ) -> bytes:
+        """Returns what `write` makes of the outputs.
 
-    def regress(self, request, timeout_seconds=None, entrypoint="GRPC"):
-        """Returns the RegressionResponse; arguments as `predict`."""
-        with self._request(request, "Regress", entrypoint) as (model, version):
-            response = example_tasks.regress(
-                model, request, version, timeout_seconds
-            )
-            self._metrics.examples(
-                request.model_spec.name, len(response.result.regressions)
-            )
-            return response
+        Args:
+          spec: ModelSpec of the request.
+          plan_of: signatures -> future of the Plan; made outside the loop.
+          write: {alias: array} -> the answer.
+          place: the call's; left when the model is free again.
+          deadline: a time of time.monotonic(), or None.
 
-    def multi_inference(self, request, timeout_seconds=None):
-        """Returns the MultiInferenceResponse."""
-        if request.tasks and request.tasks[0].HasField("model_spec"):
-            spec = request.tasks[0].model_spec
-        else:
-            raise invalid("ModelSpec has no name specified.")
-        with self._manager.servable(spec) as (model, version, _):
-            return example_tasks.multi_inference(
-                model, request, version, timeout_seconds
-            )
+        Raises:
+          StatusError: as `predict`.
+        """
+        with contextlib.ExitStack() as held:
+            held.callback(place.leave)
+            version = held.enter_context(self._manager.pinned(spec))
+            plan = await plan_of(version.servable.signatures)
 
-    def get_model_metadata(self, request):
-        """Returns the GetModelMetadataResponse: the signatures."""
+            def finish(outputs):
+                return write(dict(zip(plan.aliases, outputs, strict=True)))
+
+            call = self._call(version, plan, finish, place, deadline)
+            return await self._run(call, held)
+
+    def _call(self, version, plan, finish, place, deadline):
+        place.grow(sum(map(_size, plan.feeds.values())))
+        call = version.servable.call(plan, finish, deadline)
+        run, name = call.run, version.name
+
+        def timed(feeds, timeout_seconds):
+            begin = time.perf_counter()
+            outputs = run(feeds, timeout_seconds)
+            self._metrics.runtime(name, "Predict", time.perf_counter() - begin)
+            return outputs
+
+        call.run = timed
+        return call
+
+    async def _run(self, call, held):
+        """Returns a call's answer; gives back what it holds when it has run."""
+        answer = self._runners.submit(call)
+        release = held.pop_all().close
+        answer.add_done_callback(lambda _: release())
+        try:
+            async with asyncio.timeout(call.remaining()):
+                # The caller may leave; what runs then runs on.
+                return await asyncio.shield(answer)
+        except TimeoutError:
+            self._runners.withdraw(call)
+            raise waiting_room.timed_out() from None
+        except asyncio.CancelledError:
+            self._runners.withdraw(call)
+            raise
+
+    def get_model_metadata(
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        """Returns the signatures."""
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         if not request.metadata_field:
@@ -101,18 +162,19 @@ class Inference:
             if field != _SIGNATURE_DEF:
                 raise invalid(f"Metadata field {field} is not supported")
         response = get_model_metadata_pb2.GetModelMetadataResponse()
-        with self._manager.servable(request.model_spec) as found:
-            model, version, name = found
-            response.model_spec.name = name
-            response.model_spec.version.value = version
+        with self._manager.pinned(request.model_spec) as version:
+            response.model_spec.name = version.name
+            response.model_spec.version.value = version.number
             known = get_model_metadata_pb2.SignatureDefMap()
-            for key, signature in model.signatures.items():
+            for key, signature in version.servable.signatures.items():
                 known.signature_def[key].CopyFrom(signature)
             response.metadata[_SIGNATURE_DEF].Pack(known)
         return response
 
-    def get_model_status(self, request):
-        """Returns the GetModelStatusResponse, newest version first."""
+    def get_model_status(
+        self, request: get_model_status_pb2.GetModelStatusRequest
+    ) -> get_model_status_pb2.GetModelStatusResponse:
+        """Returns the states of the versions, newest first."""
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         spec = request.model_spec
@@ -126,75 +188,47 @@ class Inference:
             _write_status(entry.status, status.error_code, status.error_message)
         return response
 
-    def reload(self, request, timeout_seconds=None):
-        """Returns the ReloadConfigResponse once the new models are there.
-
-        A refusal is both raised and, in the genuine server, written into the
-        response, which gRPC then drops.
-        """
+    async def reload(
+        self, request: model_management_pb2.ReloadConfigRequest
+    ) -> model_management_pb2.ReloadConfigResponse:
+        """Returns once the new models are there."""
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid(
                 "ServerModelConfig type not supported by "
                 "HandleReloadConfigRequest. Only ModelConfigList is currently "
                 "supported"
             )
-        self._manager.apply(request.config, timeout_seconds)
+        await self._manager.apply(request.config)
         response = model_management_pb2.ReloadConfigResponse()
         _write_status(response.status, "OK", "")
         return response
 
-    def signatures(self, spec):
-        """Returns {name: SignatureDef} of the model that a ModelSpec names."""
-        with self._manager.servable(spec) as (model, _, _):
-            return model.signatures
-
     @contextlib.contextmanager
-    def _request(self, request, api, entrypoint):
-        """Yields (model, version); counts the request and its time."""
-        begin = time.perf_counter()
-        code = "OK"
+    def counted(self, name: str, api: str, entrypoint: str) -> None:
+        """Counts what happens within as one call; see `Metrics.request`."""
+        begin, code = time.perf_counter(), "OK"
         try:
-            if not request.HasField("model_spec"):
-                raise invalid("Missing ModelSpec")
-            name = request.model_spec.name
-            with self._manager.servable(request.model_spec) as found:
-                model, version, _ = found
-                yield _Timed(model, self._metrics, name, api), version
+            yield
         except StatusError as error:
             code = error.code
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"
             raise
         except BaseException:
             code = "INTERNAL"
             raise
         finally:
-            self._metrics.request(
-                request.model_spec.name,
-                api,
-                entrypoint,
-                code,
-                time.perf_counter() - begin,
-            )
+            seconds = time.perf_counter() - begin
+            self._metrics.request(name, api, entrypoint, code, seconds)
 
 
-class _Timed:
-    """A model whose runs are measured."""
-
-    def __init__(self, model, metrics, name, api):
-        self.signatures = model.signatures
-        self.checks_method_names = model.checks_method_names
-        self._model, self._metrics = model, metrics
-        self._name, self._api = name, api
-
-    def run(self, feeds, fetches, timeout_seconds):
-        begin = time.perf_counter()
-        outputs = self._model.run(feeds, fetches, timeout_seconds)
-        self._metrics.runtime(
-            self._name, self._api, time.perf_counter() - begin
-        )
-        return outputs
+def _size(array):
+    each = _BYTES_PER_STRING if array.dtype.hasobject else array.itemsize
+    return each * array.size
 
 
-def _write_status(proto, code, message):
+def _write_status(proto, code, text):
     field = proto.DESCRIPTOR.fields_by_name["error_code"]
     proto.error_code = field.enum_type.values_by_name[code].number
-    proto.error_message = message
+    proto.error_message = text

@@ -1,62 +1,134 @@
-"""Predict on one loaded model.
+"""Predict: what a request has a session do, and the answer made of it.
 
-A PredictRequest enters, a PredictResponse leaves; what is refused, and in
-which words, is as in TensorFlow Serving.
+What is refused, and in which words, is as in TensorFlow Serving.
 """
 
-from tensorflow_serving.apis import predict_pb2
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from google.protobuf import message
+from tensorflow_serving.apis import model_pb2, predict_pb2
 
 from .. import tensors
 from ..status import StatusError, invalid
 from .servable import DEFAULT_SIGNATURE
 
-CLASSIFY = "tensorflow/serving/classify"
-REGRESS = "tensorflow/serving/regress"
-_PREDICT = "tensorflow/serving/predict"
+_STRING = 7
+# An array of strings takes a hundred times the bytes of a message of empty
+# ones.
+_MAX_STRINGS = 2**18
 
 
-def predict(model, request, version, timeout_seconds=None, as_content=False):
-    """Returns the PredictResponse.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What one request has a session do.
+
+    Attributes:
+      signature: the signature's name.
+      feeds: {tensor name: array}.
+      aliases: names of the outputs that are asked for.
+      fetches: their tensors' names.
+    """
+
+    signature: str
+    feeds: dict[str, np.ndarray]
+    aliases: tuple[str, ...]
+    fetches: tuple[str, ...]
+
+
+def plan_of(
+    signatures: Mapping[str, message.Message],
+    request: predict_pb2.PredictRequest,
+) -> Plan:
+    """Returns the Plan of a PredictRequest.
 
     Args:
-      model: a LoadedModel.
-      request: PredictRequest.
-      version: number of the model's version, or None.
-      timeout_seconds: None for none.
-      as_content: whether outputs are written as raw bytes.
+      signatures: {name: SignatureDef} of the model.
+      request: what came.
 
     Raises:
-      StatusError: the request does not fit the signature, or the graph's own.
+      StatusError: the request does not fit the signature.
     """
-    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-    if name not in model.signatures:
+    return plan(
+        signatures,
+        request.model_spec.signature_name,
+        request.inputs,
+        array,
+        request.output_filter,
+    )
+
+
+def plan(
+    signatures: Mapping[str, message.Message],
+    signature_name: str,
+    inputs: Mapping[str, object],
+    read: Callable[[object], np.ndarray],
+    output_filter: Sequence[str] = (),
+) -> Plan:
+    """Returns the Plan of a request's inputs.
+
+    Args:
+      signatures: {name: SignatureDef} of the model.
+      signature_name: "" for the default.
+      inputs: {alias: value}.
+      read: value -> array; ValueError for a value that is none.
+      output_filter: aliases of the outputs; empty: all.
+
+    Raises:
+      StatusError: they do not fit the signature.
+    """
+    name = signature_name or DEFAULT_SIGNATURE
+    if name not in signatures:
         raise StatusError(
             "FAILED_PRECONDITION", f'Serving signature key "{name}" not found.'
         )
-    signature = model.signatures[name]
-    _check_method(model, signature, (_PREDICT, CLASSIFY, REGRESS))
-    _check_number_of_inputs(signature, request.inputs)
-    feeds = _feeds(signature, request.inputs)
-    aliases = _output_aliases(signature, request.output_filter)
-    outputs = model.run(
-        feeds,
-        [signature.outputs[alias].name for alias in aliases],
-        timeout_seconds,
-    )
+    signature = signatures[name]
+    _check_number_of_inputs(signature, inputs)
+    feeds = _feeds(signature, inputs, read)
+    aliases = _output_aliases(signature, output_filter)
+    fetches = tuple(signature.outputs[alias].name for alias in aliases)
+    return Plan(name, feeds, aliases, fetches)
+
+
+def array(proto: message.Message) -> np.ndarray:
+    """Returns the array of a TensorProto.
+
+    Raises:
+      ValueError: type, shape and content do not fit together, or the tensor
+        has too many strings.
+    """
+    if proto.dtype == _STRING:
+        count = np.prod([d.size for d in proto.tensor_shape.dim], dtype=float)
+        if max(count, len(proto.string_val)) > _MAX_STRINGS:
+            raise ValueError(f"more than {_MAX_STRINGS} strings")
+    return tensors.from_proto(proto)
+
+
+def answer(
+    spec: model_pb2.ModelSpec,
+    version: int,
+    plan: Plan,
+    outputs: Sequence[np.ndarray],
+    as_content: bool,
+) -> bytes:
+    """Returns the serialized PredictResponse.
+
+    Args:
+      spec: of the request.
+      version: that answered.
+      plan: what was run.
+      outputs: in the order of the plan's aliases.
+      as_content: whether outputs are written as raw bytes.
+    """
     response = predict_pb2.PredictResponse()
-    write_spec(response.model_spec, request.model_spec, version)
-    for alias, output in zip(aliases, outputs, strict=True):
+    # Never with a label.
+    response.model_spec.name = spec.name
+    response.model_spec.signature_name = plan.signature
+    response.model_spec.version.value = version
+    for alias, output in zip(plan.aliases, outputs, strict=True):
         tensors.to_proto(output, response.outputs[alias], as_content)
-    return response
-
-
-def _check_method(model, signature, allowed):
-    if model.checks_method_names and signature.method_name not in allowed:
-        raise StatusError(
-            "INTERNAL",
-            "Expected prediction signature method_name to be one of "
-            f"{{{', '.join(allowed)}}}. Was: {signature.method_name}",
-        )
+    return response.SerializeToString()
 
 
 def _check_number_of_inputs(signature, inputs):
@@ -72,25 +144,24 @@ def _check_number_of_inputs(signature, inputs):
     )
 
 
-def _feeds(signature, inputs):
+def _feeds(signature, inputs, read):
     """Returns {tensor name: array} of a request's inputs and the defaults."""
     feeds, used = {}, []
     for alias in sorted(signature.inputs):
         tensor_name = signature.inputs[alias].name
-        if alias in inputs:
-            proto = inputs[alias]
-            used.append(alias)
-        elif alias in signature.defaults:
-            proto = signature.defaults[alias]
-        else:
+        if alias not in inputs and alias not in signature.defaults:
             raise invalid(
                 f"Signature input alias: {alias}(feed name: {tensor_name}) "
                 "not found in request and no default value provided. Inputs "
                 f"expected to be in the request {{{_joined(inputs)}}}, or "
                 f"default input alias set: {_joined(signature.defaults)}"
             )
+        if alias not in inputs:
+            feeds[tensor_name] = array(signature.defaults[alias])
+            continue
+        used.append(alias)
         try:
-            feeds[tensor_name] = tensors.from_proto(proto)
+            feeds[tensor_name] = read(inputs[alias])
         except (ValueError, MemoryError, OverflowError) as error:
             raise invalid(f"tensor parsing error: {alias}") from error
     if len(used) != len(inputs):
@@ -112,15 +183,7 @@ def _output_aliases(signature, output_filter):
         if alias in seen:
             raise invalid(f"duplicate output tensor alias: {alias}")
         seen.add(alias)
-    return list(output_filter) or sorted(signature.outputs)
-
-
-def write_spec(spec, asked, version):
-    """Fills a response's ModelSpec: never with a label."""
-    spec.name = asked.name
-    spec.signature_name = asked.signature_name or DEFAULT_SIGNATURE
-    if version is not None:
-        spec.version.value = version
+    return tuple(output_filter) or tuple(sorted(signature.outputs))
 
 
 def _joined(names):

@@ -1,11 +1,16 @@
 """One loaded version of a SavedModel, run as TensorFlow Serving runs it.
 
-Arrays enter by tensor name and arrays leave, through a C++ session: the same
-path, and therefore the same refusals in the same words, as the genuine server.
+Through a C++ session: the same path, and therefore the same refusals in the
+same words, as the genuine server.
 """
 
 import gc
+import os
+import pathlib
+import stat
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.client import pywrap_tf_session
 
@@ -40,18 +45,24 @@ class Servable:
       signatures: {name: SignatureDef}.
     """
 
-    def __init__(self, path, tags=("serve",), session_config=None):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        tags: Sequence[str] = ("serve",),
+        session_config: tf.compat.v1.ConfigProto | None = None,
+    ):
         """Loads the SavedModel and its variables.
 
         Args:
           path: folder with saved_model.pb.
           tags: of the graph to load.
-          session_config: tf.compat.v1.ConfigProto, or None.
+          session_config: None for TensorFlow's own choice.
 
         Raises:
           StatusError: it cannot be loaded.
         """
         self.path = str(path)
+        _expect_files(path)
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph, config=session_config)
         try:
@@ -68,7 +79,12 @@ class Servable:
             self._session.close()
             raise _status(error) from error
 
-    def run(self, feeds, fetches, timeout_seconds=None):
+    def run(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        fetches: Sequence[str],
+        timeout_seconds: float | None = None,
+    ) -> list[np.ndarray]:
         """Returns the values of tensors.
 
         Shapes are not compared with the signature's: what the graph takes is
@@ -118,7 +134,7 @@ class Servable:
             if options is not None:
                 pywrap_tf_session.TF_DeleteBuffer(options)
 
-    def close(self):
+    def close(self) -> None:
         """Frees the variables; no call may be under way."""
         self._session.close()
         self._session = None
@@ -126,6 +142,15 @@ class Servable:
         # A graph refers to itself: left to Python, the memory of several
         # versions is kept before it looks.
         gc.collect()
+
+
+def _expect_files(path):
+    """Raises for a pipe or device: reading one might never end."""
+    for folder, _, names in os.walk(path):
+        for name in names:
+            file = pathlib.Path(folder, name)
+            if file.exists() and not stat.S_ISREG(file.stat().st_mode):
+                raise invalid(f"Expected a file. Received: {file}.")
 
 
 def _tensor_names(signatures):
@@ -145,7 +170,10 @@ def _status(error):
         code = _CODES.get(error.error_code, "UNKNOWN")
         return StatusError(code, error.message)
     if isinstance(error, OSError):
-        return StatusError("NOT_FOUND", str(error))
+        # TensorFlow's C++ reads such a file to its end, and says so.
+        is_corrupt = str(error).startswith("Cannot parse")
+        code = "OUT_OF_RANGE" if is_corrupt else "NOT_FOUND"
+        return StatusError(code, str(error))
     kinds = (ValueError, TypeError, RuntimeError)
     code = "INVALID_ARGUMENT" if isinstance(error, kinds) else "UNKNOWN"
     return StatusError(code, str(error))

@@ -1,89 +1,88 @@
-"""The embedded server: models, gRPC and REST, put together from its flags."""
+"""The embedded server: models, gRPC and REST in one event loop."""
 
-import concurrent.futures
+import argparse
+import asyncio
 import errno
 import gc
 import os
-import socket
 import time
 
 import grpc
 
-from . import config_files, grpc_services, inference, loaded_model, metrics
+from . import (
+    batching,
+    config_files,
+    grpc_services,
+    inference,
+    loaded_model,
+    metrics,
+    waiting_room,
+)
 from . import flags as server_flags
 from .rest import application as rest_application
-from .rest import http as http_server
+from .rest import http
 from .versions import manager as model_manager
 
-_METRICS_PATH = "/monitoring/prometheus/metrics"
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# Calls that wait for one that runs.
-_WAITING_PER_SLOT = 32
-# Threads for calls that need no slot, and for refusing.
-_SPARE_THREADS = 8
-# Calls that wait to be refused; gRPC itself refuses more, in its own words.
-_WAITING_TO_BE_REFUSED = 1024
-_MAX_MESSAGE_BYTES = 2**31 - 1
 _GRACE_SECONDS = 30.0
+# A caller that asks for nothing may keep a connection open for so long.
+_IDLE_MILLISECONDS = 3_600_000
+# Calls that one gRPC connection may have under way.
+_CALLS_PER_CONNECTION = 1000
 
 
 class Server:
-    """A server on loopback, as tensorflow_model_server would be.
+    """A server, as tensorflow_model_server would be.
 
     Attributes:
       port: of gRPC, once started; None if it is off.
       rest_port: of REST, once started; None if it is off.
-      warnings: sentences that the person who starts it should read.
     """
 
-    def __init__(self, flags):
-        """Reads the configuration files; loads nothing yet.
+    def __init__(
+        self, flags: argparse.Namespace, files: config_files.ServerFiles
+    ):
+        """Loads nothing yet. To be called in the event loop.
 
         Args:
-          flags: as from `server_flags.parse`. Port 0 means off.
-
-        Raises:
-          config_files.ConfigFileError: a file is wrong.
-          StatusError: the batching parameters contradict each other.
-          OSError: a port is in use.
+          flags: as from `flags.parse`.
+          files: as from `config_files.read_all`.
         """
         self._flags = flags
-        self._config = _model_config(flags)
-        self._tls = None
-        if flags.ssl_config_file:
-            self._tls = config_files.read_ssl(flags.ssl_config_file)
-        self._metrics_path = None
-        if flags.monitoring_config_file:
-            monitoring = config_files.read_monitoring(
-                flags.monitoring_config_file
-            ).prometheus_config
-            if monitoring.enable:
-                self._metrics_path = monitoring.path or _METRICS_PATH
-        for port in {flags.port, flags.rest_api_port} - {0}:
-            _expect_free(flags.bind, port)
-        self._loader = loaded_model.Loader(flags)
+        self._files = files
         self._manager = model_manager.ModelManager(
-            self._loader,
+            loaded_model.Loader(flags, files.batching),
             file_system_poll_wait_seconds=flags.file_system_poll_wait_seconds,
             max_num_load_retries=flags.max_num_load_retries,
             load_retry_interval_micros=flags.load_retry_interval_micros,
             num_load_threads=flags.num_load_threads,
-            num_unload_threads=flags.num_unload_threads,
             allow_version_labels_for_unavailable_models=(
                 flags.allow_version_labels_for_unavailable_models
             ),
         )
-        self._metrics = metrics.Metrics(known_models=self._manager.model_names)
-        self._inference = inference.Inference(
+        self._room = waiting_room.WaitingRoom(
+            flags.max_waiting_calls, flags.max_waiting_bytes
+        )
+        self._metrics = metrics.Metrics(
+            self._manager.model_names, lambda: self._room.calls
+        )
+        self._runners = batching.Runners(
+            files.runners, asyncio.get_running_loop()
+        )
+        self._core = inference.Inference(
             self._manager,
+            self._runners,
             self._metrics,
             flags.enable_serialization_as_tensor_content,
         )
-        self._grpc = self._health = self._rest = None
+        self._services = grpc_services.Services(
+            self._core,
+            self._room,
+            grpc_services.Arrivals(flags.request_arrival_seconds),
+        )
+        self._grpc = self._rest = self._application = None
         self.port = self.rest_port = None
-        self.warnings = self._warnings()
 
-    def start(self, any_port=False):
+    async def start(self, any_port: bool = False) -> None:
         """Loads the models, then opens the ports.
 
         Args:
@@ -98,7 +97,7 @@ class Server:
         # at it again, once calls have made enough lists or a version is
         # closed, takes 0.2 seconds. Models come later: they are garbage once.
         gc.freeze()
-        self._manager.apply(self._config)
+        await self._manager.apply(self._files.models)
         if flags.model_config_file:
             self._manager.watch_config_file(
                 flags.model_config_file,
@@ -106,55 +105,63 @@ class Server:
                 flags.model_config_file_poll_wait_seconds,
             )
         if flags.rest_api_port or any_port:
-            self._start_rest(0 if any_port else flags.rest_api_port)
-        self._start_grpc(any_port)
+            await self._start_rest(0 if any_port else flags.rest_api_port)
+        if flags.port or flags.grpc_socket_path or any_port:
+            await self._start_grpc(any_port)
 
-    def stop(self, grace_seconds=_GRACE_SECONDS):
+    async def stop(self, grace_seconds: float = _GRACE_SECONDS) -> None:
         """Takes no new calls, lets those under way end, unloads the models.
 
         Args:
           grace_seconds: after which calls under way are cut off.
         """
         deadline = time.monotonic() + grace_seconds
-        if self._health:
-            self._health.enter_graceful_shutdown()
-        stopping = self._grpc.stop(grace_seconds) if self._grpc else None
+        self._services.is_draining = True
+        stops = []
+        if self._grpc:
+            stops.append(self._grpc.stop(grace_seconds))
         if self._rest:
-            self._rest.stop(grace_seconds)
-        if stopping:
-            stopping.wait()
-        self._manager.close(max(0.0, deadline - time.monotonic()))
-        self._loader.close()
+            stops.append(self._rest.stop(grace_seconds))
+        await asyncio.gather(*stops)
+        await self._manager.close(max(0.0, deadline - time.monotonic()))
+        self._runners.close()
+        self._services.close()
+        if self._application:
+            self._application.close()
 
-    def _start_grpc(self, any_port):
+    async def _start_grpc(self, any_port):
         flags = self._flags
-        gate = grpc_services.Gate(
-            flags.grpc_max_threads, _WAITING_PER_SLOT * flags.grpc_max_threads
-        )
-        threads = gate.capacity + _SPARE_THREADS
-        self._grpc = grpc.server(
-            concurrent.futures.ThreadPoolExecutor(threads, "grpc"),
-            maximum_concurrent_rpcs=threads + _WAITING_TO_BE_REFUSED,
+        self._grpc = grpc.aio.server(
             options=[
-                ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+                (
+                    "grpc.max_receive_message_length",
+                    flags.grpc_max_request_bytes,
+                ),
+                ("grpc.max_send_message_length", -1),
                 # A second server on the port would take half of the calls.
                 ("grpc.so_reuseport", 0),
+                (
+                    "grpc.max_allowed_incoming_connections",
+                    flags.max_connections,
+                ),
+                (
+                    "grpc.server_handshake_timeout_ms",
+                    1000 * flags.request_arrival_seconds,
+                ),
+                ("grpc.max_concurrent_streams", _CALLS_PER_CONNECTION),
+                ("grpc.max_connection_idle_ms", _IDLE_MILLISECONDS),
                 *server_flags.channel_arguments(flags.grpc_channel_arguments),
             ],
         )
-        self._health = grpc_services.add_services(
-            self._grpc,
-            self._inference,
-            gate,
-            flags.enable_grpc_healthcheck_service,
-        )
+        self._services.add_to(self._grpc, flags.enable_grpc_healthcheck_service)
         if flags.port or any_port:
-            address = _address(flags.bind, 0 if any_port else flags.port)
+            address = config_files.address(
+                flags.bind, 0 if any_port else flags.port
+            )
             self.port = self._listen(address, self._credentials())
         if flags.grpc_socket_path:
             self._listen(f"unix:{os.path.abspath(flags.grpc_socket_path)}")
-        self._grpc.start()
+        await self._grpc.start()
 
     def _listen(self, address, credentials=None):
         try:
@@ -172,69 +179,33 @@ class Server:
             raise OSError(errno.EADDRINUSE, message) from error
 
     def _credentials(self):
-        if self._tls is None:
+        tls = self._files.tls
+        if tls is None:
             return None
         return grpc.ssl_server_credentials(
-            [(self._tls.server_key.encode(), self._tls.server_cert.encode())],
-            self._tls.custom_ca.encode() or None,
-            self._tls.client_verify,
+            [(tls.server_key.encode(), tls.server_cert.encode())],
+            tls.custom_ca.encode() or None,
+            tls.client_verify,
         )
 
-    def _start_rest(self, port):
+    async def _start_rest(self, port):
         flags = self._flags
-        application = rest_application.application(
-            self._inference,
+        self._application = rest_application.Application(
+            self._core,
+            self._room,
+            self._metrics,
             timeout_seconds=flags.rest_api_timeout_in_ms / 1000,
-            num_threads=flags.rest_api_num_threads,
+            arrival_seconds=flags.request_arrival_seconds,
+            max_bytes=flags.rest_api_max_request_bytes,
             enable_cors=flags.rest_api_enable_cors_support,
-            metrics=self._metrics,
-            metrics_path=self._metrics_path,
+            metrics_path=self._files.metrics_path,
         )
-        self._rest = http_server.Server(application, flags.bind, port)
-        self._rest.start()
+        self._rest = http.Listener(
+            self._application,
+            flags.bind,
+            port,
+            max_connections=flags.max_connections,
+            arrival_seconds=flags.request_arrival_seconds,
+        )
+        await self._rest.start()
         self.rest_port = self._rest.port
-
-    def _warnings(self):
-        flags, sentences = self._flags, []
-        is_open = flags.bind not in _LOOPBACK
-        if is_open and flags.port and self._tls is None:
-            sentences.append(
-                f"gRPC is open on {flags.bind} without TLS: anybody who "
-                "reaches the port can call and reconfigure this server."
-            )
-        if is_open and flags.rest_api_port:
-            sentences.append(
-                f"REST is open on {flags.bind}, which never has TLS here: put "
-                "a proxy before it."
-            )
-        if self._metrics_path and not flags.rest_api_port:
-            sentences.append(
-                "Metrics are served on the REST port: --rest_api_port is off."
-            )
-        return sentences
-
-
-def _model_config(flags):
-    if flags.model_config_file:
-        return config_files.read_models(flags.model_config_file)
-    return config_files.single_model(flags.model_name, flags.model_base_path)
-
-
-def _address(host, port):
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _expect_free(host, port):
-    """Raises OSError where a port is taken, before anything is loaded."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # Connections of an ended server that linger are no obstacle.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"Expected a free port. Received: {_address(host, port)} "
-                f"({error.strerror}).",
-            ) from None

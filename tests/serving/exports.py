@@ -1,16 +1,19 @@
 """Exported models and running servers that the serving tests share."""
 
+import asyncio
 import contextlib
 import functools
 import pathlib
 import shutil
 import tempfile
+import threading
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from serving.saved_model import writing
+from serving.server import config_files
 from serving.server import flags as server_flags
 from serving.server import server as server_lib
 from tests.support import shared, toys
@@ -54,9 +57,56 @@ def copy_version(source, models, number):
     return target
 
 
+class Running:
+    """A started Server in a thread with an event loop of its own.
+
+    Attributes:
+      port, rest_port: where it listens, on 127.0.0.1.
+    """
+
+    def __init__(self, *words):
+        flags, unknown = server_flags.parse([*words, "--port=8500"])
+        if unknown:
+            raise ValueError(unknown)
+        files = config_files.read_all(flags)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        try:
+            self._server = self.do(self._started(flags, files))
+        except BaseException:
+            self._end()
+            raise
+        self.port = self._server.port
+        self.rest_port = self._server.rest_port
+
+    def do(self, coroutine):
+        """Returns the result of a coroutine in the server's loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def stop(self):
+        """Stops the server."""
+        self.do(self._server.stop(5.0))
+        self._end()
+
+    async def _started(self, flags, files):
+        server = server_lib.Server(flags, files)
+        try:
+            await server.start(any_port=True)
+        except BaseException:
+            await server.stop(0)
+            raise
+        return server
+
+    def _end(self):
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
 @contextlib.contextmanager
 def serving(*words):
-    """Yields a started Server on free ports of loopback.
+    """Yields a Running server on free ports of loopback.
 
     Args:
       *words: flags as on the command line; without any that name models, the
@@ -66,74 +116,17 @@ def serving(*words):
     if not named:
         base = exported().parent
         words = (f"--model_base_path={base}", "--model_name=atat", *words)
-    # 0 is off; the server is told to choose free ones.
-    flags, unknown = server_flags.parse([*words, "--port=0"])
-    if unknown:
-        raise ValueError(unknown)
-    server = server_lib.Server(flags)
+    running = Running(*words)
     try:
-        server.start(any_port=True)
-        yield server
+        yield running
     finally:
-        server.stop(5.0)
+        running.stop()
 
 
 def test_images(count, shape=(32, 32, 3), seed=0):
     """Returns float32 [count, *shape] in [0, 1], multiples of 1/255."""
     pixels = np.random.default_rng(seed).integers(0, 256, (count, *shape))
     return (pixels / 255.0).astype(np.float32)
-
-
-class Scores(tf.Module):
-    """w · x of tf.Examples with a feature "x" of two numbers.
-
-    Signatures for Classify ("classify", and "scores" without labels) and
-    Regress ("regress"), on the same input.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.weights = tf.Variable([[1.0, -1.0], [0.5, 2.0]])
-
-    def save(self, folder):
-        """Saves the module in the way of TensorFlow 2."""
-        spec = tf.TensorSpec([None], tf.string, "inputs")
-        functions = {
-            name: tf.function(function).get_concrete_function(spec)
-            for name, function in {
-                "classify": self.classify,
-                "scores": self.scores,
-                "regress": self.regress,
-                "flat": self.flat,
-            }.items()
-        }
-        tf.saved_model.save(
-            self,
-            str(folder),
-            {**functions, "serving_default": functions["classify"]},
-        )
-
-    def _scores(self, inputs):
-        features = {"x": tf.io.FixedLenFeature([2], tf.float32)}
-        return tf.io.parse_example(inputs, features)["x"] @ self.weights
-
-    def classify(self, inputs):
-        scores = self._scores(inputs)
-        names = tf.constant([["left", "right"]])
-        return {
-            "classes": tf.repeat(names, tf.shape(scores)[0], axis=0),
-            "scores": scores,
-        }
-
-    def scores(self, inputs):
-        return {"scores": self._scores(inputs)}
-
-    def regress(self, inputs):
-        return {"outputs": self._scores(inputs)[:, 0]}
-
-    def flat(self, inputs):
-        """A mistake: scores of one dimension."""
-        return {"scores": self._scores(inputs)[:, 0]}
 
 
 def keras_classifier(ending="softmax"):
@@ -153,8 +146,7 @@ def save_numbers(folder, offset=2.0):
 
     Its signatures: "serving_default" (x -> y = x / 2 + offset), "two" (x, z ->
     a = x + z, b = x - z), "twins" (x -> y and the same as w), "total" (x -> y,
-    a mere number), "count" (n -> n, counted up from 0 one by one) and, of
-    tf.Examples with a number "x", "regress" (x) and "scores" (x, 2 x).
+    a mere number) and "count" (n -> n, counted up from 0 one by one).
 
     Args:
       folder: the version's, which must not exist.
@@ -165,9 +157,6 @@ def save_numbers(folder, offset=2.0):
         x = v1.placeholder(tf.float32, [None, None], name="x")
         z = v1.placeholder(tf.float32, [None, None], name="z")
         n = v1.placeholder(tf.int32, [None], name="n")
-        examples = v1.placeholder(tf.string, [None], name="examples")
-        features = {"x": tf.io.FixedLenFeature([1], tf.float32)}
-        read = tf.io.parse_example(examples, features)["x"]
         counted = tf.while_loop(
             lambda i: tf.reduce_any(i < n), lambda i: (i + 1,), (n * 0,)
         )[0]
@@ -178,11 +167,6 @@ def save_numbers(folder, offset=2.0):
             "two": ({"x": x, "z": z}, {"a": x + z, "b": x - z}),
             "total": ({"x": x}, {"y": tf.reduce_sum(x)}),
             "count": ({"n": n}, {"n": counted}),
-            "regress": ({"inputs": examples}, {"outputs": read}),
-            "scores": (
-                {"inputs": examples},
-                {"scores": tf.concat([read, 2 * read], 1)},
-            ),
         }
         writer = v1.saved_model.Builder(str(folder))
         writer.add_meta_graph_and_variables(

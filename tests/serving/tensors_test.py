@@ -140,11 +140,11 @@ class MalformedTest(parameterized.TestCase):
         with self.assertRaises(ValueError):
             tensors.from_proto(proto)
 
-    def test_unknown_rank(self):
+    def test_unknown_rank_is_that_of_the_dimensions(self):
+        """As TensorFlow reads it."""
         proto = _proto(tf.float32, [], float_val=[1.0])
         proto.tensor_shape.unknown_rank = True
-        with self.assertRaises(ValueError):
-            tensors.from_proto(proto)
+        self.assertEqual(tensors.from_proto(proto), 1.0)
 
 
 if __name__ == "__main__":

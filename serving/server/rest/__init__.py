@@ -1,1 +1,1 @@
-"""The REST interface of the embedded server."""
+"""The REST interface."""

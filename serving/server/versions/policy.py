@@ -5,6 +5,9 @@ Pure functions of folder names, a version policy and the states of versions.
 
 import dataclasses
 import re
+from collections.abc import Collection, Iterable
+
+from google.protobuf import message
 
 # The life of a version, in the words of GetModelStatus.
 START = "START"
@@ -28,9 +31,6 @@ class Version:
       path: its folder.
       state: one of the five above.
       wanted: whether the version policy asks for it.
-      is_busy: whether a thread is loading or closing it.
-      failures: attempts to load that failed.
-      next_attempt: earliest monotonic time of the next one, in seconds.
       error: (code, message) of the last attempt.
       servable: what was loaded, while it is.
       users: calls that use the servable right now.
@@ -41,9 +41,6 @@ class Version:
     path: str
     state: str = START
     wanted: bool = True
-    is_busy: bool = False
-    failures: int = 0
-    next_attempt: float = 0.0
     error: tuple = _OK
     servable: object = None
     users: int = 0
@@ -52,7 +49,7 @@ class Version:
         return f"{{name: {self.name} version: {self.number}}}"
 
 
-def version_number(folder_name):
+def version_number(folder_name: str) -> int | None:
     """Returns the version that a folder's name says, None if it says none.
 
     `00000123` is 123. Names with anything but digits are not versions, so a
@@ -64,7 +61,7 @@ def version_number(folder_name):
     return number if number <= _MAX_VERSION else None
 
 
-def folders_by_version(folder_names):
+def folders_by_version(folder_names: Iterable[str]) -> dict[int, str]:
     """Returns {version: folder name}, leaving out what is not a version.
 
     Of several names of one version, the last in the order of text counts, as
@@ -74,7 +71,9 @@ def folders_by_version(folder_names):
     return {number: name for number, name in numbered if number is not None}
 
 
-def wanted_versions(policy, present):
+def wanted_versions(
+    policy: message.Message, present: Collection[int]
+) -> set[int]:
     """Returns the set of versions to serve among those present.
 
     Args:
@@ -91,12 +90,14 @@ def wanted_versions(policy, present):
     return set(sorted(present)[-count:])
 
 
-def missing_versions(policy, present):
+def missing_versions(
+    policy: message.Message, present: Collection[int]
+) -> list[int]:
     """Returns the versions that a policy names and that are not present."""
     return sorted(set(policy.specific.versions) - set(present))
 
 
-def next_load(versions):
+def next_load(versions: Iterable[Version]) -> Version | None:
     """Returns the version of a model to load next, None if there is none.
 
     The newest comes first.
@@ -108,7 +109,7 @@ def next_load(versions):
     return max(new, key=lambda v: v.number, default=None)
 
 
-def next_unload(versions):
+def next_unload(versions: Collection[Version]) -> Version | None:
     """Returns the version of a model to unload next, None if there is none.
 
     What is no longer wanted goes when something that is wanted is available,

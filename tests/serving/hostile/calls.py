@@ -1,7 +1,7 @@
 """What the hostile calls over gRPC are made of.
 
-They are meant for a server of two models: `toy`, images [n, 8, 8, 3] and five
-classes, and `scores`, tf.Examples with two numbers "x".
+They are meant for a server of the model `toy`: images [n, 8, 8, 3] and five
+classes.
 """
 
 import dataclasses

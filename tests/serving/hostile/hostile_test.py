@@ -4,12 +4,9 @@ After each of them the server must still answer a good request right, and all
 of them together may not make it grow.
 """
 
-import functools
 import gc
 import http.client
 import json
-import pathlib
-import tempfile
 
 import grpc
 import numpy as np
@@ -34,7 +31,6 @@ model_config_list {
     name: "toy" base_path: "%s" model_platform: "tensorflow"
     version_labels { key: "stable" value: 1 }
   }
-  config { name: "scores" base_path: "%s" model_platform: "tensorflow" }
 }
 """
 # In 1,400 requests; one of the larger ones alone, kept, would be more.
@@ -42,26 +38,17 @@ _MAX_GROWTH_MIB = 12
 _MAX_MORE_THREADS = 4
 _MAX_MORE_FILES = 4
 # What the server logs where it has met something that it did not foresee.
-_UNFORESEEN = ("in a way that it should not", "ERROR REST:")
-
-
-@functools.cache
-def _models():
-    """Returns the path of a config with both models."""
-    folder = pathlib.Path(tempfile.mkdtemp())
-    serving_runs.Scores().save(folder / "scores" / "1")
-    config = folder / "models.config"
-    toys = serving_runs.exported_toy().parent
-    config.write_text(_CONFIG % (toys, folder / "scores"))
-    return config
+_UNFORESEEN = ("in a way that it should not", "Traceback")
 
 
 class HostileTest(absltest.TestCase):
     def setUp(self):
         super().setUp()
+        config = serving_runs.temporary_folder(self) / "models.config"
+        config.write_text(_CONFIG % serving_runs.exported_toy().parent)
         self.server = self.enterContext(
             serving_process.started(
-                f"--model_config_file={_models()}",
+                f"--model_config_file={config}",
                 "--allow_version_labels_for_unavailable_models",
             )
         )

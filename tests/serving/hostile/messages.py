@@ -1,14 +1,12 @@
 """Messages that are none, and calls of what a server does not have.
 
-For a server of the models `toy` and `scores`, as `hostile_calls` says.
+For a server of the model `toy`, as `calls` says.
 """
 
 import numpy as np
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    inference_pb2,
     model_management_pb2,
     predict_pb2,
 )
@@ -22,10 +20,11 @@ from tests.serving.hostile.calls import (
 )
 
 _MODEL = "/tensorflow.serving.ModelService/"
-_METHODS = tuple(
-    PREDICTION + name
-    for name in ("Predict", "Classify", "Regress", "MultiInference")
-) + (PREDICTION + "GetModelMetadata", _MODEL + "GetModelStatus")
+_METHODS = (
+    PREDICTION + "Predict",
+    PREDICTION + "GetModelMetadata",
+    _MODEL + "GetModelStatus",
+)
 # What gRPC itself says of bytes that are no message.
 _NO_MESSAGE = "INTERNAL"
 
@@ -170,57 +169,9 @@ def bad_config(draw):
     return case(request, method=_MODEL + "HandleReloadConfigRequest")
 
 
-def _examples(request):
-    request.model_spec.name = "scores"
-    request.model_spec.signature_name = "classify"
-    return request, request.input.example_list.examples
-
-
-def bad_examples(draw):
-    request, examples = _examples(classification_pb2.ClassificationRequest())
-    values = examples.add().features.feature["x"]
-    kind = draw.integers(4)
-    if kind == 0:
-        values.float_list.value.extend(draw.uniform(size=7))
-    elif kind == 1:
-        values.bytes_list.value.append(draw.bytes(20))
-    elif kind == 2:
-        values.int64_list.value.extend([1, 2])
-    return case(request, method=PREDICTION + "Classify")
-
-
-def no_examples(draw):
-    request, _ = _examples(classification_pb2.ClassificationRequest())
-    method = any_of(draw, "Classify", "Regress")
-    return case(request, method=PREDICTION + method)
-
-
-def classify_an_image_model(draw):
-    del draw
-    request, examples = _examples(classification_pb2.ClassificationRequest())
-    request.model_spec.name, request.model_spec.signature_name = "toy", ""
-    examples.add()
-    right = "INVALID_ARGUMENT", "FAILED_PRECONDITION"
-    return case(request, *right, method=PREDICTION + "Classify")
-
-
-def odd_tasks(draw):
-    request = inference_pb2.MultiInferenceRequest()
-    request.input.example_list.examples.add()
-    names = any_of(draw, ["classify"] * 1000, ["nope"], ["regress", "regress"])
-    for name in names:
-        task = request.tasks.add(method_name="tensorflow/serving/classify")
-        task.model_spec.name = "scores"
-        task.model_spec.signature_name = name
-    return case(request, method=PREDICTION + "MultiInference")
-
-
-def unknown_task(draw):
-    request = inference_pb2.MultiInferenceRequest()
-    task = request.tasks.add(method_name=any_of(draw, "", "x", "predict"))
-    task.model_spec.name = "scores"
-    task.model_spec.signature_name = "classify"
-    return case(request, "UNIMPLEMENTED", method=PREDICTION + "MultiInference")
+def removed_method(draw):
+    method = any_of(draw, "Classify", "Regress", "MultiInference")
+    return case(b"", "UNIMPLEMENTED", method=PREDICTION + method)
 
 
 def unknown_method(draw):
@@ -260,11 +211,7 @@ KINDS = (
     metadata_fields,
     status_of_unknown,
     bad_config,
-    bad_examples,
-    no_examples,
-    classify_an_image_model,
-    odd_tasks,
-    unknown_task,
+    removed_method,
     unknown_method,
     large_metadata,
     hurried,

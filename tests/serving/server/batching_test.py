@@ -1,16 +1,16 @@
-"""Batches by hand: what is merged, padded, split, refused, and who waits."""
+"""Which calls run together: merged, padded, split, refused, left out."""
 
-import concurrent.futures
+import asyncio
 import threading
+import time
+import unittest
 
 import numpy as np
-from absl.testing import absltest, parameterized
 
 from serving.server import batching
-from serving.server.config_files import BatchingOptions
 from serving.status import StatusError, invalid
 
-_FOREVER = 60_000_000
+_PATIENCE_SECONDS = 60
 
 
 class _Model:
@@ -20,12 +20,11 @@ class _Model:
         self.batches = []
         self.timeouts = []
         self.may_run = threading.Event()
-        self.may_run.set()
-        self.runs = threading.Semaphore(0)
+        self.running = threading.Semaphore(0)
 
     def __call__(self, feeds, timeout_seconds):
-        self.runs.release()
-        self.may_run.wait(20)
+        self.running.release()
+        self.may_run.wait(_PATIENCE_SECONDS)
         self.batches.append(feeds["x"].tolist())
         self.timeouts.append(timeout_seconds)
         if np.any(feeds["x"] < 0):
@@ -33,169 +32,144 @@ class _Model:
         return [2 * feeds["x"]]
 
 
-class BatcherTest(parameterized.TestCase):
-    def setUp(self):
-        super().setUp()
+class RunnersTest(unittest.IsolatedAsyncioTestCase):
+    """One thread, busy with a first call until `may_run`."""
+
+    async def asyncSetUp(self):
         self.model = _Model()
-        self.workers = concurrent.futures.ThreadPoolExecutor(2)
-        self.callers = concurrent.futures.ThreadPoolExecutor(8)
-        self.addCleanup(self.callers.shutdown)
-        self.addCleanup(self.workers.shutdown)
+        loop = asyncio.get_running_loop()
+        self.runners = batching.Runners(1, loop)
+        self.addCleanup(self.runners.close)
         self.addCleanup(self.model.may_run.set)
+        self.first = self.submitted([0], kind="first")
+        await loop.run_in_executor(None, self.model.running.acquire)
 
-    def _batcher(self, **options):
-        return batching.Batcher(
-            self.model, BatchingOptions(**options), self.workers
+    def call(self, values, kind="x", deadline=None, **options):
+        return batching.Call(
+            kind,
+            self.model,
+            {"x": np.array(values, np.float32)},
+            lambda outputs: outputs[0].tolist(),
+            batching.BatchingOptions(**options),
+            deadline,
         )
 
-    def _call(self, batcher, *values, timeout=20.0):
-        feeds = {"x": np.array(values, np.float32)}
-        return self.callers.submit(batcher, feeds, timeout)
+    def submitted(self, values, **kwargs):
+        return self.runners.submit(self.call(values, **kwargs))
 
-    def _answers(self, *futures):
-        return [future.result(20)[0].tolist() for future in futures]
-
-    def test_full_batches_are_merged_and_split_again(self):
-        batcher = self._batcher(max_batch_size=3, batch_timeout_micros=_FOREVER)
-        first = self._call(batcher, 1)
-        second = self._call(batcher, 2, 3)
-        self.assertEqual(self._answers(first, second), [[2.0], [4.0, 6.0]])
-        self.assertLen(self.model.batches, 1)
-        self.assertCountEqual(self.model.batches[0], [1.0, 2.0, 3.0])
-
-    def test_a_batch_does_not_wait_longer_than_its_timeout(self):
-        batcher = self._batcher(max_batch_size=100, batch_timeout_micros=1000)
-        self.assertEqual(self._answers(self._call(batcher, 5)), [[10.0]])
-
-    def test_padding_repeats_a_row_and_is_cut_off(self):
-        batcher = self._batcher(
-            max_batch_size=8, batch_timeout_micros=0, allowed_batch_sizes=(4, 8)
-        )
-        self.assertEqual(
-            self._answers(self._call(batcher, 7, 9)), [[14.0, 18.0]]
-        )
-        self.assertEqual(self.model.batches, [[7.0, 9.0, 7.0, 7.0]])
-
-    def test_a_request_larger_than_a_batch_is_refused(self):
-        batcher = self._batcher(max_batch_size=8)
-        with self.assertRaisesRegex(
-            StatusError,
-            "Task size 9 is larger than maximum input batch size 8",
-        ):
-            self._call(batcher, *range(9)).result(20)
-
-    def test_or_split_where_that_is_asked_for(self):
-        batcher = self._batcher(
-            max_batch_size=8,
-            batch_timeout_micros=0,
-            enable_large_batch_splitting=True,
-            max_execution_batch_size=3,
-        )
-        (answer,) = self._answers(self._call(batcher, *range(8)))
-        self.assertEqual(answer, [2.0 * x for x in range(8)])
-        self.assertCountEqual(
-            [len(batch) for batch in self.model.batches], [3, 3, 2]
-        )
-
-    def test_one_bad_request_fails_alone(self):
-        batcher = self._batcher(max_batch_size=3, batch_timeout_micros=_FOREVER)
-        good, bad, other = (self._call(batcher, x) for x in (1, -1, 2))
-        self.assertEqual(self._answers(good, other), [[2.0], [4.0]])
-        with self.assertRaisesRegex(StatusError, "negative"):
-            bad.result(20)
-
-    def test_requests_of_other_shapes_fail_or_pass_alone(self):
-        batcher = self._batcher(max_batch_size=2, batch_timeout_micros=_FOREVER)
-        flat = self._call(batcher, 1)
-        deep = self.callers.submit(batcher, {"x": np.ones((1, 2), "f")}, 20.0)
-        self.assertEqual(self._answers(flat, deep), [[2.0], [[2.0, 2.0]]])
-
-    def test_variable_lengths_are_padded_where_that_is_asked_for(self):
-        batcher = self._batcher(
-            max_batch_size=2,
-            batch_timeout_micros=_FOREVER,
-            pad_variable_length_inputs=True,
-        )
-        short = self.callers.submit(batcher, {"x": np.array([[3.0]])}, 20.0)
-        long = self.callers.submit(batcher, {"x": np.array([[5.0, 6.0]])}, 20.0)
-        # Filled up with its own first value, then doubled.
-        self.assertEqual(
-            self._answers(short, long), [[[6.0, 6.0]], [[10.0, 12.0]]]
-        )
-        self.assertLen(self.model.batches, 1)
-
-    @parameterized.parameters(
-        ({}, "at least one input tensor"),
-        ({"x": np.float32(1.0)}, "at least one dimension"),
-        ({"x": np.ones(2), "y": np.ones(3)}, "equal 0th-dimension size"),
-    )
-    def test_what_has_no_batch_is_refused(self, feeds, pattern):
-        with self.assertRaisesRegex(StatusError, pattern) as caught:
-            self._batcher()(feeds, 1.0)
-        self.assertEqual(caught.exception.code, "INVALID_ARGUMENT")
-
-    @parameterized.parameters(
-        (lambda x: np.float32(1.0), "has 0 dimensions"),
-        (lambda x: np.ones(7), "does not equal the sum"),
-    )
-    def test_outputs_without_the_batch_are_refused(self, output, pattern):
-        batcher = batching.Batcher(
-            lambda feeds, _: [output(feeds)],
-            BatchingOptions(batch_timeout_micros=0),
-            self.workers,
-        )
-        with self.assertRaisesRegex(StatusError, pattern) as caught:
-            batcher({"x": np.ones(2)}, 20.0)
-        self.assertEqual(caught.exception.code, "FAILED_PRECONDITION")
-
-    def test_no_more_batches_wait_than_allowed(self):
-        self.model.may_run.clear()
-        batcher = self._batcher(
-            max_batch_size=1, batch_timeout_micros=0, max_enqueued_batches=2
-        )
-        running = [self._call(batcher, x) for x in (1, 2)]
-        for _ in running:
-            self.assertTrue(self.model.runs.acquire(timeout=20))
-        waiting = []
-        with self.assertRaisesRegex(StatusError, "is full") as caught:
-            for x in (3, 4, 5):
-                waiting.append(self._call(batcher, x))
-            # Which of the three came last is the threads' to decide.
-            done, _ = concurrent.futures.wait(
-                waiting, 20, concurrent.futures.FIRST_COMPLETED
-            )
-            done.pop().result()
-        self.assertEqual(caught.exception.code, "UNAVAILABLE")
+    async def answers(self, *futures):
         self.model.may_run.set()
-        answered = [f for f in (*running, *waiting) if not f.exception(20)]
-        self.assertLen(answered, 4)
+        return await asyncio.gather(*futures, return_exceptions=True)
 
-    def test_who_waits_too_long_leaves_and_is_not_run(self):
-        self.model.may_run.clear()
-        batcher = self._batcher(max_batch_size=1, batch_timeout_micros=0)
-        running = [self._call(batcher, x) for x in (1, 2)]
-        for _ in running:
-            self.assertTrue(self.model.runs.acquire(timeout=20))
-        late = self._call(batcher, 3, timeout=0.05)
-        with self.assertRaisesRegex(
-            StatusError, "exceeded while waiting in batching queue"
-        ) as caught:
-            late.result(20)
-        self.assertEqual(caught.exception.code, "RESOURCE_EXHAUSTED")
-        self.model.may_run.set()
-        self.assertCountEqual(self._answers(*running), [[2.0], [4.0]])
-        self.assertEqual(self._answers(self._call(batcher, 4)), [[8.0]])
-        self.assertNotIn([3.0], self.model.batches)
+    def assert_error(self, error, code, text):
+        self.assertIsInstance(error, StatusError)
+        self.assertEqual(error.code, code)
+        self.assertIn(text, error.message)
 
-    def test_the_session_gets_the_longest_time_that_is_left(self):
-        batcher = self._batcher(max_batch_size=2, batch_timeout_micros=_FOREVER)
+    async def test_what_waits_is_merged(self):
+        calls = [self.submitted([1]), self.submitted([2, 3])]
+        self.assertEqual(await self.answers(*calls), [[2], [4, 6]])
+        self.assertEqual(self.model.batches, [[0], [1, 2, 3]])
+
+    async def test_kinds_take_turns_and_some_run_alone(self):
+        kinds = ["a", "b", None, "a", None]
+        limit = {"max_execution_batch_size": 1}
         calls = [
-            self._call(batcher, 1, timeout=5.0),
-            self._call(batcher, 2, timeout=20.0),
+            self.submitted([n], kind=kind, **limit)
+            for n, kind in enumerate(kinds, 1)
         ]
-        self._answers(*calls)
-        self.assertBetween(self.model.timeouts[0], 5.0, 20.0)
+        self.assertEqual(await self.answers(*calls), [[2], [4], [6], [8], [10]])
+        self.assertEqual(self.model.batches, [[0], [1], [2], [3], [5], [4]])
+
+    async def test_not_more_rows_than_a_batch_has(self):
+        limit = {"max_execution_batch_size": 3}
+        calls = [self.submitted([n, n], **limit) for n in (1, 2)]
+        calls += [self.submitted([3], **limit)]
+        self.assertEqual(await self.answers(*calls), [[2, 2], [4, 4], [6]])
+        self.assertEqual(self.model.batches, [[0], [1, 1], [2, 2, 3]])
+
+    async def test_a_large_call_runs_alone_or_is_refused_where_told(self):
+        large = self.submitted(range(100))
+        with self.assertRaises(StatusError) as raised:
+            self.call([1, 2, 3], max_batch_size=2)
+        self.assert_error(
+            raised.exception, "INVALID_ARGUMENT", "Task size 3 is larger"
+        )
+        (answer,) = await self.answers(large)
+        self.assertEqual(answer, list(range(0, 200, 2)))
+
+    async def test_a_large_call_is_split_where_told(self):
+        options = {"max_execution_batch_size": 2, "splits": True}
+        call = self.submitted([1, 2, 3, 4, 5], **options)
+        self.assertEqual(await self.answers(call), [[2, 4, 6, 8, 10]])
+        self.assertEqual(self.model.batches, [[0], [1, 2], [3, 4], [5]])
+
+    async def test_padding_repeats_a_row_and_is_cut_off(self):
+        call = self.submitted([7, 9], allowed_batch_sizes=(4, 8))
+        self.assertEqual(await self.answers(call), [[14, 18]])
+        self.assertEqual(self.model.batches[1], [7, 9, 7, 7])
+
+    async def test_other_shapes_are_padded_or_run_alone(self):
+        for pads, answers in (
+            (True, [[[2, 4]], [[6, 6]]]),
+            (False, [[[2, 4]], [[6]]]),
+        ):
+            calls = [
+                self.submitted(values, pad_variable_length_inputs=pads)
+                for values in ([[1, 2]], [[3]])
+            ]
+            self.assertEqual(await self.answers(*calls), answers)
+
+    async def test_a_bad_call_fails_alone(self):
+        calls = [self.submitted([n]) for n in (1, -1, 3)]
+        first, error, last = await self.answers(*calls)
+        self.assertEqual((first, last), ([2], [6]))
+        self.assert_error(error, "INVALID_ARGUMENT", "negative")
+
+    async def test_calls_without_rows_of_one_number(self):
+        for feeds in ({}, {"x": np.float32(1)}, {"x": [1], "y": [1, 2]}):
+            feeds = {name: np.asarray(value) for name, value in feeds.items()}
+            with self.assertRaises(StatusError):
+                batching.Call(
+                    "x", self.model, feeds, None, batching.BatchingOptions()
+                )
+
+    async def test_a_full_queue(self):
+        options = {"max_execution_batch_size": 2, "max_enqueued_batches": 2}
+        calls = [self.submitted([n], **options) for n in range(4)]
+        with self.assertRaises(StatusError) as raised:
+            self.submitted([5], **options)
+        self.assert_error(raised.exception, "UNAVAILABLE", "queue")
+        await self.answers(*calls)
+        self.assertEqual(await self.submitted([5], **options), [10])
+
+    async def test_who_has_left_is_not_run(self):
+        calls = [self.call([n]) for n in range(1, 5)]
+        futures = [self.runners.submit(call) for call in calls]
+        for call in calls[:3]:
+            self.runners.withdraw(call)
+        self.assertTrue(all(future.cancelled() for future in futures[:3]))
+        self.assertEqual(await self.answers(futures[3]), [[8]])
+        self.assertEqual(self.model.batches, [[0], [4]])
+        self.runners.withdraw(calls[3])  # late, and of no effect
+
+    async def test_a_deadline_that_passes_before_the_turn(self):
+        late = self.submitted([1], deadline=time.monotonic() - 1)
+        good = self.submitted([2])
+        error, answer = await self.answers(late, good)
+        self.assert_error(error, "DEADLINE_EXCEEDED", "waiting for a thread")
+        self.assertEqual(answer, [4])
+        self.assertEqual(self.model.batches, [[0], [2]])
+
+    async def test_the_longest_deadline_bounds_the_run(self):
+        now = time.monotonic()
+        calls = [self.submitted([1], deadline=now + s) for s in (100, 200)]
+        await self.answers(*calls)
+        self.assertGreater(self.model.timeouts[1], 100)
+        await self.answers(self.submitted([1], deadline=now + 100))
+        self.assertLess(self.model.timeouts[2], 100)
+        self.assertIsNone(self.model.timeouts[0])
 
 
 if __name__ == "__main__":
-    absltest.main()
+    unittest.main()

@@ -23,17 +23,15 @@ from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    inference_pb2,
     model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_log_pb2,
     prediction_service_pb2_grpc,
-    regression_pb2,
 )
 
 from serving import tensors
-from serving.server import batching, config_files, grpc_services, servable
+from serving.server import config_files, grpc_services, servable
 from serving.status import StatusError
 from tests.serving import exports as serving_runs
 
@@ -41,8 +39,6 @@ _PAGE = "/monitoring/prometheus/metrics"
 _FOR_EVER = 2**31 - 1
 # A bound on what happens at once or never.
 _PATIENCE_SECONDS = 60
-_CLASSIFY = "tensorflow/serving/classify"
-_REGRESS = "tensorflow/serving/regress"
 
 
 class _Calls:
@@ -54,8 +50,6 @@ class _Calls:
         self.predict = service.Predict
         self.metadata = service.GetModelMetadata
         self.classify = service.Classify
-        self.regress = service.Regress
-        self.multi_inference = service.MultiInference
         self.status = models.GetModelStatus
         self.reload = models.HandleReloadConfigRequest
         self.check = health_pb2_grpc.HealthStub(channel).Check
@@ -161,29 +155,6 @@ def _outputs(response):
     return {k: tensors.from_proto(v) for k, v in response.outputs.items()}
 
 
-def _add_examples(proto, rows):
-    """Adds examples with a feature "x" to an Input."""
-    for row in rows:
-        example = proto.example_list.examples.add()
-        example.features.feature["x"].float_list.value.extend(row)
-
-
-def _classify_request(rows, signature="", name="scores"):
-    request = classification_pb2.ClassificationRequest()
-    request.model_spec.name = name
-    request.model_spec.signature_name = signature
-    _add_examples(request.input, rows)
-    return request
-
-
-def _regress_request(rows, signature="regress", name="scores"):
-    request = regression_pb2.RegressionRequest()
-    request.model_spec.name = name
-    request.model_spec.signature_name = signature
-    _add_examples(request.input, rows)
-    return request
-
-
 def _status_request(name="m", version=None):
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name = name
@@ -259,7 +230,6 @@ class AnswersTest(_ServerTest):
         )
         for number in (1, 2):
             serving_runs.save_numbers(folder / "m" / str(number), number)
-        serving_runs.Scores().save(folder / "scores" / "7")
         both = "model_version_policy { all {} }"
         labels = 'version_labels { key: "old" value: 1 }'
         models = _file(
@@ -267,7 +237,6 @@ class AnswersTest(_ServerTest):
             "models.config",
             "model_config_list {\n"
             + _model_config("m", folder / "m", f"{both} {labels}")
-            + _model_config("scores", folder / "scores")
             + _model_config("toy", serving_runs.exported_toy().parent)
             + "}",
         )
@@ -347,8 +316,6 @@ class AnswersTest(_ServerTest):
         calls, refused = self.calls, self.assert_refused
         for call, request in (
             (calls.predict, predict_pb2.PredictRequest()),
-            (calls.classify, classification_pb2.ClassificationRequest()),
-            (calls.regress, regression_pb2.RegressionRequest()),
             (calls.status, get_model_status_pb2.GetModelStatusRequest()),
             (calls.metadata, get_model_metadata_pb2.GetModelMetadataRequest()),
         ):
@@ -539,134 +506,15 @@ class AnswersTest(_ServerTest):
         self.assertEqual(self.predicted(_numbers([[1]]))["y"], 2.5)
 
     def test_health(self):
-        for name in grpc_services.HEALTH_NAMES:
+        names = ("", "PredictionService", "ModelService")
+        self.assertEqual(grpc_services.HEALTH_NAMES, names)
+        for name in names:
             request = health_pb2.HealthCheckRequest(service=name)
             self.assertEqual(self.calls.check(request).status, 1)
         request = health_pb2.HealthCheckRequest(service="nope")
         with self.assertRaises(grpc.RpcError) as raised:
             self.calls.check(request)
         self.assertEqual(raised.exception.code().name, "NOT_FOUND")
-
-    def test_classify(self):
-        # [3, 4] @ [[1, -1], [0.5, 2]] = [5, 5]; [1, 0] @ ... = [1, -1].
-        response = self.calls.classify(_classify_request([[3, 4], [1, 0]]))
-        self.assertEqual(
-            [
-                [(c.label, c.score) for c in row.classes]
-                for row in response.result.classifications
-            ],
-            [[("left", 5), ("right", 5)], [("left", 1), ("right", -1)]],
-        )
-        self.assertEqual(response.model_spec.version.value, 7)
-        self.assertEqual(response.model_spec.signature_name, "serving_default")
-
-    def test_classify_without_labels(self):
-        request = _classify_request([[2, 2]], signature="scores")
-        (row,) = self.calls.classify(request).result.classifications
-        self.assertEqual(
-            [(c.label, c.score) for c in row.classes], [("", 3), ("", 2)]
-        )
-
-    def test_regress(self):
-        request = _regress_request([[3, 4], [1, 0]])
-        response = self.calls.regress(request)
-        self.assertEqual([r.value for r in response.result.regressions], [5, 1])
-        self.assertEqual(response.model_spec.signature_name, "regress")
-
-    def test_context_is_part_of_each_example(self):
-        request = _classify_request([], signature="scores")
-        below = request.input.example_list_with_context
-        shared = below.context.features.feature["x"].float_list
-        shared.value.extend([2, 2])
-        below.examples.add()
-        own = below.examples.add().features.feature["x"].float_list
-        own.value.extend([1, 0])
-        rows = self.calls.classify(request).result.classifications
-        self.assertEqual(
-            [[c.score for c in row.classes] for row in rows],
-            [[3, 2], [1, -1]],
-        )
-
-    def test_multi_inference(self):
-        request = inference_pb2.MultiInferenceRequest()
-        _add_examples(request.input, [[3], [0.5]])
-        for signature, method in (("regress", _REGRESS), ("scores", _CLASSIFY)):
-            task = request.tasks.add(method_name=method)
-            task.model_spec.name = "m"
-            task.model_spec.signature_name = signature
-        first, second = self.calls.multi_inference(request).results
-        self.assertEqual(
-            [r.value for r in first.regression_result.regressions], [3, 0.5]
-        )
-        self.assertEqual(first.model_spec.signature_name, "regress")
-        self.assertEqual(first.model_spec.version.value, 2)
-        self.assertEqual(
-            [
-                [c.score for c in row.classes]
-                for row in second.classification_result.classifications
-            ],
-            [[3, 6], [0.5, 1]],
-        )
-        for task in request.tasks:
-            task.model_spec.name = "scores"
-        self.assert_refused(
-            "INVALID_ARGUMENT",
-            "Input tensor must be the same for all Signatures.",
-            self.calls.multi_inference,
-            request,
-        )
-        request.tasks[1].model_spec.signature_name = "regress"
-        self.assert_refused(
-            "INVALID_ARGUMENT",
-            "Duplicate evaluation of signature: regress",
-            self.calls.multi_inference,
-            request,
-        )
-
-    @parameterized.named_parameters(
-        (
-            "unknown_signature",
-            [[1, 2]],
-            "nope",
-            "No signature was found with the name: nope",
-        ),
-        ("no_examples", [], "scores", "Input is empty."),
-        (
-            "regression_signature",
-            [[1, 2]],
-            "regress",
-            "Expected classification signature outputs to contain at least "
-            'one of "classes" or "scores". Signature was: ',
-        ),
-        (
-            "scores_of_one_dimension",
-            [[1, 2]],
-            "flat",
-            "Expected Tensor shape: [batch_size num_classes] but got [1]",
-        ),
-    )
-    def test_refused_classify(self, rows, signature, text):
-        request = _classify_request(rows, signature=signature)
-        with self.assertRaises(grpc.RpcError) as raised:
-            self.calls.classify(request)
-        self.assertEqual(raised.exception.code().name, "INVALID_ARGUMENT")
-        self.assertStartsWith(raised.exception.details(), text)
-
-    def test_refused_regress(self):
-        request = _regress_request([[1, 2]], signature="classify")
-        self.assert_refused(
-            "INVALID_ARGUMENT",
-            "Expected one output Tensor.",
-            self.calls.regress,
-            request,
-        )
-        request = _regress_request([[1, 2]], signature="scores")
-        with self.assertRaises(grpc.RpcError) as raised:
-            self.calls.regress(request)
-        self.assertStartsWith(
-            raised.exception.details(),
-            "No regression outputs found in SignatureDef: ",
-        )
 
     def test_rest_predicts_the_same(self):
         images = serving_runs.test_images(3, (8, 8, 3))
@@ -678,33 +526,10 @@ class AnswersTest(_ServerTest):
         for alias, values in over_grpc.items():
             np.testing.assert_allclose(over_rest[alias], values, 1e-6, 1e-7)
 
-    def test_rest_classifies_and_regresses_the_same(self):
-        rows = [[3, 4], [1, 0]]
-        examples = [{"x": [float(number) for number in row]} for row in rows]
-        classified = self.calls.classify(_classify_request(rows))
-        self.assertEqual(
-            self.rest("/v1/models/scores:classify", {"examples": examples}),
-            {
-                "results": [
-                    [[c.label, c.score] for c in row.classes]
-                    for row in classified.result.classifications
-                ]
-            },
-        )
-        regressed = self.calls.regress(_regress_request(rows))
-        self.assertEqual(
-            self.rest(
-                "/v1/models/scores:regress",
-                {"signature_name": "regress", "examples": examples},
-            ),
-            {"results": [r.value for r in regressed.result.regressions]},
-        )
-
     def test_metrics_count_the_calls(self):
         before = self.counts()
         for _ in range(3):
             self.predicted(_numbers([[1]]))
-        self.calls.classify(_classify_request([[3, 4], [1, 0]]))
         with self.assertRaises(grpc.RpcError):
             self.predicted({})
         self.rest("/v1/models/m:predict", {"instances": [[1]]})
@@ -715,15 +540,10 @@ class AnswersTest(_ServerTest):
             {
                 ("request_count_total", "m", "OK"): 4,
                 ("request_count_total", "m", "INVALID_ARGUMENT"): 1,
-                ("request_count_total", "scores", "OK"): 1,
                 # Only of what succeeded.
-                ("request_latency_count", "m", "Predict", "GRPC"): 3,
-                ("request_latency_count", "m", "predict", "REST"): 1,
-                ("request_latency_count", "scores", "Classify", "GRPC"): 1,
-                ("runtime_latency_count", "m", "Predict", "TF1"): 4,
-                ("runtime_latency_count", "scores", "Classify", "TF1"): 1,
-                ("request_example_counts_count", "scores"): 1,
-                ("request_example_count_total", "scores"): 2,
+                ("request_latency_count", "Predict", "GRPC", "m"): 3,
+                ("request_latency_count", "predict", "REST", "m"): 1,
+                ("runtime_latency_count", "Predict", "m", "TF1"): 4,
             },
         )
 
@@ -932,20 +752,11 @@ def _write_warm_up(version, logs):
 class BatchingTest(_ServerTest):
     """Models with batching parameters of their own, on one server."""
 
-    # Batches of "patient" run when they are full, and no sooner.
     parameters = {
+        "plain": "max_batch_size { value: 8 } allowed_batch_sizes: [4, 8]",
+        # A timer of a minute, which nothing waits for.
         "patient": "max_batch_size { value: 8 } "
-        "batch_timeout_micros { value: 60000000 } "
-        "allowed_batch_sizes: [4, 8]",
-        "prompt": "max_batch_size { value: 8 } allowed_batch_sizes: [4, 8]",
-        "padding": "max_batch_size { value: 2 } "
-        "batch_timeout_micros { value: 60000000 } "
-        "pad_variable_length_inputs: true",
-        "lonely": "max_batch_size { value: 2 } "
         "batch_timeout_micros { value: 60000000 }",
-        "splitting": "max_batch_size { value: 10 } "
-        "max_execution_batch_size { value: 4 } "
-        "enable_large_batch_splitting { value: true }",
     }
 
     @classmethod
@@ -964,12 +775,11 @@ class BatchingTest(_ServerTest):
             folder, "models.config", f"model_config_list {{ {listed} }}"
         )
         threads = _file(
-            folder, "batching.config", "num_batch_threads { value: 4 }"
+            folder, "batching.config", "num_batch_threads { value: 1 }"
         )
         cls.server = stack.enter_context(
             serving_runs.serving(
                 f"--model_config_file={models}",
-                "--enable_batching",
                 f"--batching_parameters_file={threads}",
                 "--enable_per_model_batching_parameters",
             )
@@ -979,90 +789,77 @@ class BatchingTest(_ServerTest):
         super().setUp()
         self.calls = self.connected(f"127.0.0.1:{self.server.port}")
 
-    def test_small_requests_are_merged(self):
+    def answers(self, requests):
+        """Returns outputs, or errors, and sizes of runs of what waits.
+
+        The only thread is busy until all requests have come.
+        """
+        let_go = threading.Event()
+        self.addCleanup(let_go.set)
+        first = _predict_request(_numbers([[1]]), "patient")
+        with _runs(let_go) as runs:
+            busy = self.calls.predict.future(first)
+            self.awaited(lambda: runs)
+            sent = [self.calls.predict.future(request) for request in requests]
+            # Each connection's calls come in order.
+            self.calls.status(_status_request("plain"))
+            let_go.set()
+            busy.result(_PATIENCE_SECONDS)
+            errors = [call.exception(_PATIENCE_SECONDS) for call in sent]
+        outputs = [
+            error or _outputs(call.result())
+            for call, error in zip(sent, errors, strict=True)
+        ]
+        return outputs, _sizes(runs[1:])
+
+    def test_what_waits_is_merged(self):
         requests = [
-            _predict_request(_numbers([[n, n], [-n, n]]), "patient")
+            _predict_request(_numbers([[n, n], [-n, n]]), "plain")
             for n in range(4)
         ]
-        with _runs() as runs:
-            answers = self.answers(requests)
-        self.assertEqual(_sizes(runs), [8])
+        answers, sizes = self.answers(requests)
+        self.assertEqual(sizes, [8])
         for n, answer in enumerate(answers):
             np.testing.assert_allclose(
                 answer["y"], [[n / 2 + 2] * 2, [-n / 2 + 2, n / 2 + 2]], 1e-5
             )
 
     def test_bad_request_in_a_batch_fails_alone(self):
-        good = _predict_request(_numbers([[4], [6]]), "patient")
-        wrong = {"x": np.ones((2, 1), np.float64)}
-        bad = self.calls.predict.future(_predict_request(wrong, "patient"))
-        with _runs() as runs:
-            answers = self.answers([good] * 3)
-        for answer in answers:
+        good = _predict_request(_numbers([[4], [6]]), "plain")
+        bad = _predict_request({"x": np.ones((2, 1), np.float64)}, "plain")
+        (first, error, last), sizes = self.answers([good, bad, good])
+        for answer in first, last:
             np.testing.assert_array_equal(answer["y"], [[4], [5]])
-        self.assertEqual(bad.exception().code().name, "INVALID_ARGUMENT")
-        self.assertEqual(
-            bad.exception().details(),
-            "Expects arg[0] to be float but double is provided",
-        )
+        self.assertEqual(error.code().name, "INVALID_ARGUMENT")
+        self.assertIn("Expects arg[0] to be float", error.details())
         # One by one, each padded to an allowed size.
-        self.assertEqual(_sizes(runs), [4, 4, 4, 4])
+        self.assertEqual(sizes, [4, 4, 4])
 
-    def test_batches_are_padded_to_an_allowed_size(self):
-        for rows, padded in ((1, 4), (3, 4), (5, 8)):
-            values = np.arange(rows, dtype=np.float32)[:, None]
-            with _runs() as runs:
-                (answer,) = self.answers(
-                    [_predict_request({"x": values}, "prompt")]
-                )
-            self.assertEqual(_sizes(runs), [padded])
-            np.testing.assert_array_equal(answer["y"], values / 2 + 2)
+    def test_a_caller_that_has_left_is_not_run(self):
+        kept = _predict_request(_numbers([[4]]), "patient")
+        let_go = threading.Event()
+        self.addCleanup(let_go.set)
+        with _runs(let_go) as runs:
+            busy = self.calls.predict.future(kept)
+            self.awaited(lambda: runs)
+            gone = [self.calls.predict.future(kept) for _ in range(20)]
+            for call in gone:
+                call.cancel()
+            late = self.calls.predict.future(kept)
+            self.calls.status(_status_request("plain"))
+            let_go.set()
+            for call in busy, late:
+                answer = _outputs(call.result(_PATIENCE_SECONDS))
+                self.assertEqual(answer["y"], 4)
+        self.assertEqual(_sizes(runs), [1, 1])
 
     def test_no_rows(self):
         nothing = {"x": np.zeros((0, 3), np.float32)}
-        (answer,) = self.answers([_predict_request(nothing, "prompt")])
-        self.assertEqual(answer["y"].shape, (0, 3))
-
-    def test_rows_are_padded_where_asked(self):
-        long = _predict_request(_numbers([[2, 4, 6]]), "padding")
-        short = _predict_request(_numbers([[8]]), "padding")
-        with _runs() as runs:
-            answers = self.answers([long, short])
-        self.assertEqual(_sizes(runs), [2])
-        np.testing.assert_array_equal(answers[0]["y"], [[3, 4, 5]])
-        # The genuine server leaves the padding in the answer, too.
-        np.testing.assert_array_equal(answers[1]["y"], [[6, 6, 6]])
-
-    def test_large_requests_are_split(self):
-        values = np.arange(20, dtype=np.float32).reshape(10, 2)
-        with _runs() as runs:
-            (answer,) = self.answers(
-                [_predict_request({"x": values}, "splitting")]
-            )
-        self.assertEqual(_sizes(runs), [2, 4, 4])
-        np.testing.assert_array_equal(answer["y"], values / 2 + 2)
-
-    def test_filtered_requests_go_round_the_queue(self):
-        inputs = {"x": _floats([[5]]), "z": _floats([[3]])}
-        request = _predict_request(
-            inputs, "prompt", {"signature_name": "two"}, ["b"]
-        )
-        with _runs() as runs:
-            (answer,) = self.answers([request])
-        self.assertEqual(_sizes(runs), [1, 1])  # x and z, not padded
-        self.assertEqual(answer["b"], 2)
-
-    def test_two_names_of_one_output(self):
-        request = _predict_request(
-            _numbers([[2]]), "prompt", {"signature_name": "twins"}
-        )
-        with _runs() as runs:
-            (answer,) = self.answers([request])
-        self.assertEqual(_sizes(runs), [4])  # by the queue: padded
-        self.assertEqual(answer, {"y": 3, "w": 3})
+        answer = self.calls.predict(_predict_request(nothing, "plain"))
+        self.assertEqual(_outputs(answer)["y"].shape, (0, 3))
 
     def test_too_many_rows(self):
-        request = _predict_request({"x": np.ones((9, 1), np.float32)}, "prompt")
+        request = _predict_request({"x": np.ones((9, 1), np.float32)}, "plain")
         self.assert_refused(
             "INVALID_ARGUMENT",
             "Task size 9 is larger than maximum input batch size 8",
@@ -1070,208 +867,83 @@ class BatchingTest(_ServerTest):
             request,
         )
 
-    def test_output_without_rows(self):
-        request = _predict_request(
-            _numbers([[1]]), "prompt", {"signature_name": "total"}
-        )
-        self.assert_refused(
-            "FAILED_PRECONDITION",
-            "Batched output tensor has 0 dimensions",
-            self.calls.predict,
-            request,
-        )
-
-    def test_deadline_in_the_queue(self):
-        request = _predict_request(_numbers([[1]]), "lonely")
-        self.assert_too_late(self.calls.predict, request, "RESOURCE_EXHAUSTED")
-
-    def test_deadline_of_a_batch_ends_its_run(self):
-        request = _count(_FOR_EVER)
-        request.model_spec.name = "prompt"
-        for _ in range(5):  # more than there are threads
-            self.assert_too_late(
-                self.calls.predict, request, "RESOURCE_EXHAUSTED"
-            )
-        (answer,) = self.answers([_predict_request(_numbers([[2]]), "prompt")])
-        self.assertEqual(answer["y"], 3)
-
-    def answers(self, requests):
-        """Returns the outputs of requests that are sent at once."""
-        sent = [self.calls.predict.future(request) for request in requests]
-        return [_outputs(call.result(_PATIENCE_SECONDS)) for call in sent]
-
-
-class BatcherTest(absltest.TestCase):
-    """The queue alone, where a test has to hold its thread."""
-
-    def setUp(self):
-        super().setUp()
-        self.threads = concurrent.futures.ThreadPoolExecutor(8)
-        self.addCleanup(self.threads.shutdown)
-        worker = concurrent.futures.ThreadPoolExecutor(1)
-        self.addCleanup(worker.shutdown)
-        self.let_go, self.begun = threading.Event(), threading.Event()
-        self.addCleanup(self.let_go.set)
-        self.sizes = []
-        self.worker = worker
-
-    def batcher(self, **options):
-        return batching.Batcher(
-            self.run_batch, config_files.BatchingOptions(**options), self.worker
-        )
-
-    def run_batch(self, feeds, timeout_seconds):
-        self.begun.set()
-        self.let_go.wait(_PATIENCE_SECONDS)
-        self.sizes.append(len(feeds["x"]))
-        return [feeds["x"] + 1]
-
-    def test_full_queue(self):
-        batcher = self.batcher(max_batch_size=1, max_enqueued_batches=2)
-        calls = [self.threads.submit(batcher, {"x": np.zeros(1)})]
-        self.begun.wait(_PATIENCE_SECONDS)
-        calls += [
-            self.threads.submit(batcher, {"x": np.zeros(1)}) for _ in range(3)
+    def test_output_without_rows_runs_alone(self):
+        total = {"signature_name": "total"}
+        requests = [
+            _predict_request(_numbers([[n], [n]]), "plain", total)
+            for n in range(3)
         ]
-        done, _ = concurrent.futures.wait(
-            calls, _PATIENCE_SECONDS, concurrent.futures.FIRST_COMPLETED
-        )
-        (refused,) = done
-        self.assertEqual(refused.exception().code, "UNAVAILABLE")
-        self.assertEqual(
-            refused.exception().message,
-            "The batch scheduling queue to which this task was submitted is "
-            "full; currently 2 batches enqueued and max_enqueued_batches is 2",
-        )
-        self.let_go.set()
-        for call in set(calls) - done:
-            self.assertEqual(call.result(_PATIENCE_SECONDS), [1])
+        answers, sizes = self.answers(requests)
+        self.assertEqual(answers, [{"y": 0}, {"y": 2}, {"y": 4}])
+        self.assertEqual(sizes, [2, 2, 2])
 
-    def test_large_request_enters_whole_or_not_at_all(self):
-        batcher = self.batcher(
-            max_batch_size=8,
-            enable_large_batch_splitting=True,
-            max_execution_batch_size=2,
-            max_enqueued_batches=3,
-        )
-        first = self.threads.submit(batcher, {"x": np.zeros(2)})
-        self.begun.wait(_PATIENCE_SECONDS)
-        with self.assertRaises(StatusError) as raised:
-            batcher({"x": np.zeros(8)})
-        self.assertEqual(raised.exception.code, "UNAVAILABLE")
-        self.assertStartsWith(
-            raised.exception.message,
-            "The batch scheduling queue to which this task was submitted is "
-            "full; task size is 8 but scheduling capacity is only 6 ",
-        )
-        self.let_go.set()
-        self.assertLen(first.result(_PATIENCE_SECONDS)[0], 2)
-        self.assertLen(batcher({"x": np.zeros(6)})[0], 6)
-        self.assertEqual(self.sizes, [2, 2, 2, 2])
-
-    def test_time_is_over_in_a_run(self):
-        batcher = self.batcher(max_batch_size=1)
-        with self.assertRaises(StatusError) as raised:
-            batcher({"x": np.zeros(1)}, timeout_seconds=1.0)
-        self.assertTrue(self.begun.is_set())
-        self.assertEqual(raised.exception.code, "DEADLINE_EXCEEDED")
-        self.assertEqual(
-            raised.exception.message, "Timed out waiting for notification"
-        )
-
-    def test_hurry(self):
-        batcher = self.batcher(
-            max_batch_size=2, batch_timeout_micros=10**6 * _PATIENCE_SECONDS
-        )
-        self.let_go.set()
-        waiting = self.threads.submit(batcher, {"x": np.zeros(1)})
-        while not waiting.done():
-            batcher.hurry()
-        self.assertEqual(waiting.result(), [1])
-
-    def test_time_is_over_in_the_queue(self):
-        batcher = self.batcher(max_batch_size=1)
-        first = self.threads.submit(batcher, {"x": np.zeros(1)})
-        self.begun.wait(_PATIENCE_SECONDS)
-        with self.assertRaises(StatusError) as raised:
-            batcher({"x": np.ones(1)}, timeout_seconds=0.05)
-        self.assertEqual(raised.exception.code, "RESOURCE_EXHAUSTED")
-        self.assertEqual(
-            raised.exception.message,
-            "Run() timeout exceeded while waiting in batching queue",
-        )
-        self.let_go.set()
-        self.assertEqual(first.result(_PATIENCE_SECONDS), [1])
-        self.assertEqual(batcher({"x": np.ones(1)}), [2])
-        self.assertLen(self.sizes, 2)  # nobody waited for the other one
+    def test_deadline_of_a_call_ends_its_run(self):
+        request = _count(_FOR_EVER)
+        request.model_spec.name = "plain"
+        for _ in range(3):  # more than there are threads
+            self.assert_too_late(self.calls.predict, request)
+        answer = self.calls.predict(_predict_request(_numbers([[2]]), "plain"))
+        self.assertEqual(_outputs(answer)["y"], 3)
 
 
 class CallersTest(_ServerTest):
-    """How many are let in."""
+    """How many are let in, and what they may hold."""
 
-    def test_callers_wait_for_the_only_slot(self):
-        base = self.folder_of_numbers(2)
-        _, calls = self.started(
-            f"--model_base_path={base}",
+    def setUp(self):
+        super().setUp()
+        _, self.calls = self.started(
+            f"--model_base_path={self.folder_of_numbers(2)}",
             "--model_name=m",
-            "--grpc_max_threads=1",
+            "--max_waiting_calls=4",
+            "--max_waiting_bytes=200000",
+            "--grpc_max_request_bytes=400000",
         )
-        waiting = [calls.predict.future(_count(1000)) for _ in range(16)]
-        for call in waiting:
-            answer = _outputs(call.result(_PATIENCE_SECONDS))
-            self.assertEqual(answer["n"], 1000)
 
-    def test_callers_are_refused_where_too_many_wait(self):
-        base = self.folder_of_numbers(2)
-        _, calls = self.started(
-            f"--model_base_path={base}",
-            "--model_name=m",
-            "--grpc_max_threads=1",
-        )
+    def test_refused_where_too_many_wait(self):
         let_go = threading.Event()
         self.addCleanup(let_go.set)
         request = _predict_request(_numbers([[2]]))
-        with _runs(let_go) as runs:
-            sent = [calls.predict.future(request)]
-            self.awaited(lambda: runs)
-            sent += [calls.predict.future(request) for _ in range(100)]
-            self.awaited(lambda: sum(call.done() for call in sent) >= 68)
+        with _runs(let_go):
+            sent = [self.calls.predict.future(request) for _ in range(10)]
+            self.awaited(lambda: sum(call.done() for call in sent) >= 6)
             let_go.set()
             errors = [call.exception(_PATIENCE_SECONDS) for call in sent]
-        # One runs and 32 wait.
         self.assertEqual(
             collections.Counter(
                 error and (error.code().name, error.details())
                 for error in errors
             ),
             {
-                None: 33,
-                ("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted"): 68,
+                None: 4,
+                ("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted"): 6,
             },
         )
+        self.calls.predict(request)  # the places are free again
 
-    def test_gate(self):
-        gate = grpc_services.Gate(slots=1, waiting=1)
-        with gate.admitted(None):
-            with self.assertRaises(StatusError) as raised:
-                with gate.admitted(0.05):
-                    self.fail("let in without a slot")
-        self.assertEqual(raised.exception.code, "RESOURCE_EXHAUSTED")
-        self.assertEqual(
-            raised.exception.message, "Server Threadpool Exhausted"
-        )
-        with gate.admitted(0.05):  # who was refused holds nothing
-            pass
+    def test_refused_where_requests_hold_too_much(self):
+        fits = _predict_request({"x": np.zeros((1, 20_000), np.float32)})
+        self.calls.predict(fits)
+        shape = "tensor_shape { dim { size: 1 } dim { size: 60000 } }"
+        repeated = _proto(f"dtype: DT_FLOAT {shape} float_val: 1")
+        sent = {"x": np.zeros((1, 30_000), np.float32)}
+        for inputs in (sent, {"x": repeated}):
+            with self.assertRaises(grpc.RpcError) as raised:
+                self.calls.predict(_predict_request(inputs))
+            code = raised.exception.code().name
+            self.assertEqual(code, "RESOURCE_EXHAUSTED")
+        self.calls.predict(fits)
 
-    def test_gate_without_a_waiting_room(self):
-        gate = grpc_services.Gate(slots=1, waiting=0)
-        with gate.admitted(None):
-            with self.assertRaises(StatusError) as raised:
-                with gate.admitted(None):
-                    self.fail("let in without a slot")
-        self.assertEqual(
-            raised.exception.message, "Server Threadpool Exhausted"
-        )
+    def test_larger_messages_are_not_read(self):
+        request = _predict_request({"x": np.zeros((1, 120_000), np.float32)})
+        with self.assertRaises(grpc.RpcError) as raised:
+            self.calls.predict(request)
+        self.assertEqual(raised.exception.code().name, "RESOURCE_EXHAUSTED")
+
+    def test_only_predict(self):
+        request = classification_pb2.ClassificationRequest()
+        with self.assertRaises(grpc.RpcError) as raised:
+            self.calls.classify(request)
+        self.assertEqual(raised.exception.code().name, "UNIMPLEMENTED")
 
 
 class ConnectionsTest(_ServerTest):

@@ -177,7 +177,7 @@ class SoakTest(parameterized.TestCase):
         self._soak(swaps=3, interval=1)
 
     @parameterized.named_parameters(
-        ("one_by_one", ()), ("batched", ("--enable_batching",))
+        ("merged", ()), ("one_by_one", ("--enable_batching=false",))
     )
     @pytest.mark.long
     def test_a_minute(self, words):

@@ -1,0 +1,67 @@
+"""Work of the event loop's that blocks, done by threads that nobody waits for.
+
+They are daemons: a thread that hangs in a dead file system, or in an endless
+call, does not keep the process from ending, as an executor's would.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+
+
+def in_thread(function: Callable, *args: object) -> asyncio.Future:
+    """Returns the future of a function's result in a thread of its own."""
+    future = asyncio.get_running_loop().create_future()
+    threading.Thread(
+        target=_work, args=(future, function, args), daemon=True
+    ).start()
+    return future
+
+
+class Worker:
+    """One thread that does one thing after the other."""
+
+    def __init__(self, name: str):
+        self._queue = queue.SimpleQueue()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def do(self, function: Callable, *args: object) -> asyncio.Future:
+        """Returns the future of a function's result.
+
+        What nobody waits for any more when its turn comes is not done.
+        """
+        future = asyncio.get_running_loop().create_future()
+        self._queue.put((future, function, args))
+        return future
+
+    def close(self) -> None:
+        """Ends the thread once all is done."""
+        self._queue.put(None)
+
+    def _run(self):
+        while (item := self._queue.get()) is not None:
+            if not item[0].cancelled():
+                _work(*item)
+
+
+def _work(future, function, args):
+    try:
+        outcome = function(*args), None
+    except BaseException as error:
+        outcome = None, error
+    loop = future.get_loop()
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(settle, future, *outcome)
+
+
+def settle(
+    future: asyncio.Future, result: object, error: BaseException | None
+) -> None:
+    """Gives a future its result or its error, unless nobody waits for it."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
