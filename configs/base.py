@@ -111,16 +111,10 @@ def get_config():
     config.precision = "float32"
     # Batch statistics over all replicas, or each replica its own.
     config.sync_batch_norm = False
-    # Memory. Images of a replica that go through the networks at a time;
-    # gradients are added up. Batch-norm statistics are then those of each
-    # micro-batch. 0: the replica's whole batch.
-    config.micro_batch_size = 0
-    # Images that are attacked at a time, with the same result; 0: as many as a
-    # micro-batch has.
-    config.attack_batch_size = 0
-    # Activations below the lowest attention layer are computed again for the
-    # gradient instead of kept.
-    config.remat = False
+    # Memory: a batch goes through the networks in N equal parts, one after the
+    # other, and the weights move by the mean of their gradients. Batch-norm
+    # statistics are then those of each part. On one device; 0: the batch whole.
+    config.gradient_accumulation_steps = 0
     # A checkpoint every N steps besides every epoch's; 0: none.
     config.checkpoint_every_steps = 200
     # Validation images whose attention, clean and attacked, TensorBoard shows

@@ -25,19 +25,9 @@ def validate(config, data_dir=None):
     _expect_field(config, "seed", lambda s: 0 <= s < 2**31, "in [0, 2**31)")
     for field in ("batch_size", "num_epochs", "teacher_num_epochs"):
         _expect_field(config, field, lambda value: value >= 1, ">= 1")
-    for field in (
-        "checkpoint_every_steps",
-        "attention_panels",
-        "micro_batch_size",
-        "attack_batch_size",
-    ):
+    for field in ("checkpoint_every_steps", "attention_panels"):
         _expect_field(config, field, lambda value: value >= 0, ">= 0")
-    expect(
-        not (config.sync_batch_norm and config.micro_batch_size),
-        "sync_batch_norm=False with micro-batches, whose statistics are their "
-        "own",
-        micro_batch_size=config.micro_batch_size,
-    )
+    _validate_accumulation(config)
     _expect_choice(config, "student_start", ("teacher", "random"))
     _expect_choice(config, "precision", ("float32", "mixed_bfloat16"))
     _expect_choice(config.optimizer, "schedule", ("piecewise", "cosine"))
@@ -87,6 +77,22 @@ def _validate_guard(config):
     )
 
 
+def _validate_accumulation(config):
+    size = config.batch_size
+    _expect_field(
+        config,
+        "gradient_accumulation_steps",
+        lambda steps: steps == 0 or (steps >= 2 and size % steps == 0),
+        f"as 0, or from 2 and a divisor of batch_size={size}",
+    )
+    # Keras' optimizers move the average at every part of a batch.
+    expect(
+        not (config.gradient_accumulation_steps and config.optimizer.ema),
+        "optimizer.ema=0 with gradient accumulation",
+        ema=config.optimizer.ema,
+    )
+
+
 def _validate_optimizer(section):
     _expect_field(section, "learning_rate", lambda rate: rate > 0, "> 0")
     for field in ("momentum", "ema"):
@@ -112,11 +118,9 @@ def _expect_choice(section, field, known):
 
 # Fields in which a run may differ from what it began with.
 _MOVE_NO_WEIGHT = (
-    "attack_batch_size",
     "attention_panels",
     "guard",
     "guard_share",
-    "remat",
 )
 
 
@@ -181,12 +185,21 @@ def expect_fitting_teacher(config):
 def expect_a_batch(config, dataset, strategy):
     """Raises InputError if a batch is more than the data or less than devices.
 
+    Or if gradients are to be accumulated on several devices, which Keras'
+    optimizers cannot.
+
     Args:
       config: resolved.
       dataset: a `datasets.Dataset`.
       strategy: the tf.distribute.Strategy.
     """
     smallest = strategy.num_replicas_in_sync
+    expect(
+        smallest == 1 or not config.gradient_accumulation_steps,
+        "gradient_accumulation_steps=0 on several devices (--num_devices=1 "
+        "takes one)",
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+    )
     if not smallest <= config.batch_size <= len(dataset.train):
         raise InputError(
             f"Expected a batch_size from {smallest} (one image a device) to "

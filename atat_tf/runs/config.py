@@ -13,6 +13,7 @@ from atat_tf.configs import base
 from atat_tf.data import datasets
 from atat_tf.data import folders as image_folders
 from atat_tf.defenses import atat
+from atat_tf.errors import expect
 from atat_tf.models import applications, graphs
 from atat_tf.models import files as model_files
 
@@ -70,7 +71,17 @@ def from_dict(values):
     """Returns the ConfigDict that `to_dict` came from.
 
     What a run of an earlier version does not say has its default.
+
+    Raises:
+      InputError: the run saved memory in a way that there is no more.
     """
+    values = dict(values)
+    for field, off in _REMOVED_FIELDS.items():
+        expect(
+            (value := values.pop(field, off)) == off,
+            f"{field}={off}, as there is gradient_accumulation_steps alone now",
+            **{field: value},
+        )
     defaults = to_dict(base.get_config())
     missing = {f: defaults[f] for f in LATER_FIELDS if f not in values}
     return ml_collections.ConfigDict(_with_tuples(missing | values)).lock()
@@ -117,10 +128,15 @@ LATER_FIELDS = (
     "model",
     "model_digest",
     "model_range",
-    "micro_batch_size",
-    "attack_batch_size",
-    "remat",
+    "gradient_accumulation_steps",
 )
+
+# What configs of earlier versions have, and what only these values did.
+_REMOVED_FIELDS = {
+    "micro_batch_size": 0,
+    "attack_batch_size": 0,
+    "remat": False,
+}
 
 
 def _resolve_sources(config):

@@ -1,6 +1,7 @@
 """From a config to the compiled trainer, its optimizer and its strategy."""
 
 import keras
+import ml_collections
 import tensorflow as tf
 
 from atat_tf.errors import expect
@@ -8,7 +9,9 @@ from atat_tf.runs import build
 from atat_tf.training import trainer
 
 
-def build_optimizer(config, steps_per_epoch):
+def build_optimizer(
+    config: ml_collections.ConfigDict, steps_per_epoch: int
+) -> keras.optimizers.SGD:
     """Returns SGD with momentum and the config's schedule."""
     section = config.optimizer
     total = config.num_epochs * steps_per_epoch
@@ -30,10 +33,16 @@ def build_optimizer(config, steps_per_epoch):
         momentum=section.momentum,
         use_ema=section.ema > 0,
         ema_momentum=section.ema,
+        gradient_accumulation_steps=config.gradient_accumulation_steps or None,
     )
 
 
-def build_trainer(config, student, teacher, steps_per_epoch):
+def build_trainer(
+    config: ml_collections.ConfigDict,
+    student: keras.Model,
+    teacher: keras.Model | None,
+    steps_per_epoch: int,
+) -> trainer.AdversarialTrainer:
     """Returns the compiled trainer; call it inside the strategy's scope."""
     defense = build.build_defense(config)
     # Validation reports accuracy under attack for every defense that trains
@@ -45,15 +54,12 @@ def build_trainer(config, student, teacher, steps_per_epoch):
         attack,
         teacher if defense.needs_teacher else None,
         seed=config.seed,
-        micro_batch_size=config.micro_batch_size,
-        attack_batch_size=config.attack_batch_size,
-        remat=config.remat,
     )
     built.compile(build_optimizer(config, steps_per_epoch))
     return built
 
 
-def build_strategy(num_devices=None):
+def build_strategy(num_devices: int | None = None) -> tf.distribute.Strategy:
     """Returns a strategy over all visible GPUs, or over N logical CPUs.
 
     Args:
@@ -76,6 +82,9 @@ def build_strategy(num_devices=None):
         f"num_devices from 1 to {available}, the {kind}s there are",
         num_devices=num_devices,
     )
+    if count == 1:
+        # A MirroredStrategy of one cannot accumulate gradients.
+        return tf.distribute.OneDeviceStrategy(f"{kind}:0")
     return tf.distribute.MirroredStrategy(
         [f"{kind}:{number}" for number in range(count)]
     )

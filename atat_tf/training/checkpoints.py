@@ -1,14 +1,17 @@
-"""Training checkpoints: every variable and a few facts, in one atomic file.
+"""Checkpoints: every variable and a few facts, in one file written atomically.
 
-`save` writes checkpoints/step-N.npz; `restore` reads the newest one that is
-whole, with a warning for each that is not.
+`save` writes checkpoints/step-N.npz; `read` reads the newest one that is
+whole, and warns of each that is not.
 """
 
 import json
 import logging
 import pathlib
 import zipfile
+from collections.abc import Sequence
+from typing import Any
 
+import keras
 import numpy as np
 
 from atat_tf.runs import folder as run_folder
@@ -17,16 +20,22 @@ FOLDER = "checkpoints"
 _KEEP = 2
 
 
-def save(workdir, step, variables, facts, writes=True):
+def save(
+    workdir: str | pathlib.Path,
+    step: int,
+    variables: Sequence[keras.Variable],
+    facts: Any,
+    writes: bool = True,
+) -> None:
     """Writes a checkpoint and removes all but the newest two.
 
     Args:
       workdir: the run folder.
       step: global step, names the file.
-      variables: Keras variables, in an order that a resumed run repeats.
+      variables: in an order that a resumed run repeats.
       facts: anything JSON can hold.
-      writes: whether this process writes; on many machines one of them does,
-        but all take part in reading the variables.
+      writes: whether this process writes. On many machines one of them does,
+        but reading the variables takes all of them.
 
     Raises:
       FloatingPointError: a variable is not finite; nothing is written, so
@@ -55,31 +64,18 @@ def save(workdir, step, variables, facts, writes=True):
         old.unlink()
 
 
-def restore(workdir, variables):
-    """Assigns the newest whole checkpoint to the variables.
+def read(
+    workdir: str | pathlib.Path, variables: Sequence[keras.Variable]
+) -> tuple[Any, list[np.ndarray]] | None:
+    """Returns the newest whole checkpoint; nothing is assigned.
 
     Args:
       workdir: the run folder.
       variables: as given to `save`.
 
     Returns:
-      The facts saved with it, or None where there is no whole checkpoint.
-    """
-    facts, values = read(workdir, variables) or (None, None)
-    if values is not None:
-        assign(variables, values)
-    return facts
-
-
-def read(workdir, variables):
-    """Returns the newest whole checkpoint without assigning it.
-
-    Args:
-      workdir: the run folder.
-      variables: as given to `save`.
-
-    Returns:
-      The facts saved with it and the variables' values, or None.
+      The facts saved with it and the variables' values, or None where there
+      is no whole checkpoint.
     """
     folder = pathlib.Path(workdir) / FOLDER
     for path in sorted(folder.glob("step-*.npz"), reverse=True):
@@ -106,12 +102,14 @@ def read(workdir, variables):
     return None
 
 
-def capture(variables):
+def capture(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
     """Returns the variables' values, for `assign` to put back."""
     return [np.asarray(variable) for variable in variables]
 
 
-def assign(variables, values):
+def assign(
+    variables: Sequence[keras.Variable], values: Sequence[np.ndarray]
+) -> None:
     """Gives each variable its value."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)

@@ -1,11 +1,12 @@
 """A run's TensorBoard files, in which nothing is written twice.
 
-Event files are only ever added to, and a killed run goes on from a step before
-its last: what such a step has told already is left out.
+Event files only grow, and a killed run resumes at a step before its last one.
+What an earlier process has written at such a step is not written again.
 """
 
 import pathlib
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -14,10 +15,10 @@ class EventLog:
 
     Args:
       folder: made where it is not there; what its files hold is not repeated.
-      writes: whether anything is written at all; of many workers one does.
+      writes: whether this process writes; of many workers one does.
     """
 
-    def __init__(self, folder, writes=True):
+    def __init__(self, folder: str | pathlib.Path, writes: bool = True):
         self._written = recorded(folder) if writes else set()
         self._writer = (
             tf.summary.create_file_writer(str(folder))
@@ -25,23 +26,23 @@ class EventLog:
             else tf.summary.create_noop_writer()
         )
 
-    def scalar(self, tag, value, step):
+    def scalar(self, tag: str, value: float, step: int) -> None:
         """Writes a number, unless the tag has one at this step."""
         if self._is_new(tag, step):
             with self._writer.as_default(step=step):
                 tf.summary.scalar(tag, value)
 
-    def picture(self, tag, pixels, step):
+    def picture(self, tag: str, pixels: np.ndarray, step: int) -> None:
         """Writes uint8 [H, W, 3], unless the tag has one at this step."""
         if self._is_new(tag, step):
             with self._writer.as_default(step=step):
                 tf.summary.image(tag, pixels[None])
 
-    def flush(self):
+    def flush(self) -> None:
         """Hands what was written to the disk."""
         self._writer.flush()
 
-    def close(self):
+    def close(self) -> None:
         """Ends the file."""
         self._writer.close()
 
@@ -51,18 +52,18 @@ class EventLog:
         return is_new
 
 
-def recorded(folder):
-    """Returns {(tag, step)} of all that a folder's event files hold.
+def recorded(folder: str | pathlib.Path) -> set[tuple[str, int]]:
+    """Returns (tag, step) of all that a folder's event files hold.
 
     Args:
       folder: it need not exist.
     """
-    found = set()
+    written = set()
     for path in sorted(pathlib.Path(folder).glob("events.out.tfevents.*")):
         try:
             for record in tf.data.TFRecordDataset(str(path)):
                 event = tf.compat.v1.Event.FromString(record.numpy())
-                found |= {(v.tag, event.step) for v in event.summary.value}
+                written |= {(v.tag, event.step) for v in event.summary.value}
         except tf.errors.DataLossError:
             continue  # a kill cut its end off
-    return found
+    return written

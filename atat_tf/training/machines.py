@@ -1,7 +1,7 @@
-"""Who the workers of a run on many machines are, from TF_CONFIG.
+"""The workers of a training on many machines: who they are, who is lost.
 
-The environment enters; a Cluster leaves, of one worker where TF_CONFIG is not
-set. Which of the others still answer is asked here too.
+`from_environment` reads TF_CONFIG, as TensorFlow's TFConfigClusterResolver
+does, which refuses nothing. `watched` ends the process when a worker is lost.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterable, Iterator, Mapping
 
 import tensorflow as tf
 
@@ -39,20 +40,20 @@ class Cluster:
     mine: int = 0
 
     @property
-    def count(self):
+    def count(self) -> int:
         return len(self.tasks)
 
     @property
-    def is_chief(self):
+    def is_chief(self) -> bool:
         return self.mine == 0
 
-    def name(self, number):
-        """Returns how sentences call a worker: "worker 1 (host:port)"."""
-        job, index, address = self.tasks[number]
-        return f"{job} {index} ({address})"
+    def names(self, numbers: Iterable[int]) -> str:
+        """Returns workers as sentences name them: "worker 1 (host:port)"."""
+        tasks = (self.tasks[number] for number in numbers)
+        return ", ".join(f"{job} {n} ({address})" for job, n, address in tasks)
 
-    def lost(self, timeout=2.0):
-        """Returns the numbers of the others that nobody answers for.
+    def lost(self, timeout: float = 2.0) -> list[int]:
+        """Returns the numbers of the other workers that do not answer.
 
         Args:
           timeout: seconds to wait for each.
@@ -70,14 +71,14 @@ class Cluster:
         return lost
 
 
-def from_environment(environment=None):
+def from_environment(environment: Mapping[str, str] | None = None) -> Cluster:
     """Returns the Cluster that TF_CONFIG names.
 
     Args:
       environment: a mapping; None for this process's.
 
     Raises:
-      InputError: TF_CONFIG is not what TensorFlow's workers are told by.
+      InputError: TF_CONFIG names no workers, or none that this process is.
     """
     environment = os.environ if environment is None else environment
     text = environment.get("TF_CONFIG", "")
@@ -145,10 +146,10 @@ def _tasks(jobs):
     return tuple(tasks)
 
 
-# Its address is tried so often; two failures in a row count.
+# How often the others' addresses are tried; two failures in a row are a loss.
 _LOOK_SECONDS = 4
-# Who has noticed a loss stays for a while, so that the others, when they
-# look, find the right worker missing.
+# A worker that has noticed a loss stays for as long. If it left at once, the
+# others would take it for the lost one.
 _LINGER_SECONDS = 2 * _LOOK_SECONDS + 4
 # What collectives raise when a worker goes away.
 LOSSES = (
@@ -163,66 +164,66 @@ LOSSES = (
 
 
 @contextlib.contextmanager
-def watched(members):
-    """Ends the process when another worker is gone, with a sentence on whom.
+def watched(cluster: Cluster) -> Iterator[None]:
+    """Ends the process when another worker is lost, and says which.
 
-    All workers leave the context together. A loss during long work of this
-    process alone is noticed by a thread.
+    A thread notices a loss while this process communicates with nobody. All
+    workers must pass a barrier before they leave the context.
 
     Args:
-      members: Cluster; of one worker nothing is watched.
+      cluster: one of a single worker is not watched.
 
     Raises:
-      ConnectionError: a collective operation has failed with a worker.
+      ConnectionError: a collective operation has failed, and a worker is lost.
     """
-    if members.count == 1:
+    if cluster.count == 1:
         yield
         return
     done = threading.Event()
-    threading.Thread(target=_watch, args=(members, done), daemon=True).start()
+    threading.Thread(target=_watch, args=(cluster, done), daemon=True).start()
     try:
         yield
     except LOSSES as error:
         done.set()
-        if gone := _gone(members, error):
-            raise ConnectionError(_sentence(members, gone)) from error
+        if lost := _lost(cluster, error):
+            raise ConnectionError(_sentence(cluster, lost)) from error
         raise
     finally:
         done.set()
 
 
-def _watch(members, done):
+def _watch(cluster, done):
     before = set()
     while not done.wait(_LOOK_SECONDS):
-        lost = set(members.lost())
-        gone, before = lost & before, lost
-        # Where the main thread waits for the others it notices by itself.
-        if gone and not done.wait(_LOOK_SECONDS):
-            print(f"error: {_sentence(members, gone)}", file=sys.stderr)
+        now = set(cluster.lost())
+        lost, before = now & before, now
+        # A main thread that waits for the others raises an error by itself.
+        if lost and not done.wait(_LOOK_SECONDS):
+            print(f"error: {_sentence(cluster, lost)}", file=sys.stderr)
             sys.stderr.flush()
-            # Like a kill, which the files are made for: the main thread may
-            # be anywhere, and cannot be told.
+            # No exception reaches a main thread that is inside TensorFlow.
+            # This is like a kill, which the run's files survive.
             os._exit(1)
 
 
-def _gone(members, error):
+def _lost(cluster, error):
     """Returns the numbers of the workers that an error is about, if any."""
-    if lost := members.lost():
+    if lost := cluster.lost():
         return lost
-    # All answer: one hangs, or was started again since.
+    # All answer: one hangs, or has been started again since.
     named = re.findall(r"/job:(\w+)/replica:0/task:(\d+)", str(error))
     return [
         number
-        for number, (job, index, _) in enumerate(members.tasks)
-        if (job, str(index)) in named and number != members.mine
+        for number, (job, index, _) in enumerate(cluster.tasks)
+        if (job, str(index)) in named and number != cluster.mine
     ]
 
 
-def _sentence(members, gone):
-    """Returns what happened; takes its time, see _LINGER_SECONDS."""
+def _sentence(cluster, lost):
+    """Returns what happened, after _LINGER_SECONDS."""
     time.sleep(_LINGER_SECONDS)
     return (
-        f"Expected all {members.count} workers to stay. Received: no answer "
-        f"from {', '.join(members.name(number) for number in sorted(gone))}. "
-        "The same command on every worker goes on from the last checkpoint."
+        f"Expected all {cluster.count} workers to stay. Received: no answer "
+        f"from {cluster.names(sorted(lost))}. The same command on every "
+        "worker goes on from the last checkpoint."
     )

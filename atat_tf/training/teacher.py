@@ -1,14 +1,22 @@
 """A saved model as the teacher of a run: frozen as it is, and measured."""
 
+import pathlib
+
+import ml_collections
 import numpy as np
 
+from atat_tf.data import datasets
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.runs import build, terminal
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 
 
-def write_teacher(config, folder, dataset):
+def write_teacher(
+    config: ml_collections.ConfigDict,
+    folder: pathlib.Path,
+    dataset: datasets.Dataset,
+) -> None:
     """Makes the teacher's run folder from the config's saved model.
 
     Nothing is trained: its weights are the file's, so that the teacher can be
@@ -17,7 +25,7 @@ def write_teacher(config, folder, dataset):
     Args:
       config: the student's, with `model`.
       folder: the teacher's run folder.
-      dataset: Dataset, on whose validation images it is measured.
+      dataset: on whose validation images it is measured.
     """
     run_folder.create(folder)
     run_folder.keep_model(config.model, folder)

@@ -4,7 +4,9 @@
 own, so that `compile`, `fit`, callbacks and tf.distribute work as everywhere.
 """
 
+import os
 import warnings
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -14,7 +16,6 @@ from atat_tf.attacks import randomness
 from atat_tf.defenses import objective
 from atat_tf.errors import expect
 from atat_tf.models import checks, classifiers, frozen, graphs
-from atat_tf.training import micro_batches, recomputation
 
 
 class AdversarialTrainer(keras.Model):
@@ -37,36 +38,28 @@ class AdversarialTrainer(keras.Model):
         `bounds` are the range of the pixels, [0, 1] without an attack.
       teacher: a model like the student; None where the defense needs none. It
         is frozen, and runs in inference mode.
-      seed: integer in [0, 2**31), the root of every random start.
-      micro_batch_size: images of a replica that go through the networks at a
-        time; their gradients are added up, batch-norm statistics are those of
-        each micro-batch. 0: the replica's whole batch.
-      attack_batch_size: images that are attacked at a time, with the same
-        result; 0: as many as a micro-batch has.
-      remat: whether activations below the lowest attention layer are computed
-        again for the gradient instead of kept, see `recomputation`.
+      seed: in [0, 2**31), the root of every random start.
 
     Attributes:
       student: functional keras.Model, images -> logits, that is trained: the
         one given, or one of its layers (`classifiers.logits_model`).
+      steps_taken: keras.Variable, int64: calls of `train_step` so far. Random
+        starts depend on it. The optimizer's `iterations` stands still while
+        gradients are accumulated, and starts would repeat.
 
     Raises:
       InputError: an attack or a teacher is missing, the attack maximises
         another loss than the defense needs, a layer is unknown, a classifier
-        is random, has no gradient or no logits, or has `synchronized` batch
-        norm beside micro-batches.
+        is random, has no gradient or no logits.
     """
 
     def __init__(
         self,
-        student,
-        defense,
-        attack=None,
-        teacher=None,
-        seed=0,
-        micro_batch_size=0,
-        attack_batch_size=0,
-        remat=False,
+        student: keras.Model,
+        defense: Any,
+        attack: Any = None,
+        teacher: keras.Model | None = None,
+        seed: int = 0,
     ):
         super().__init__(name="adversarial_trainer")
         expect(
@@ -89,16 +82,16 @@ class AdversarialTrainer(keras.Model):
         self._student = graphs.with_taps(self.student, defense.layers)
         checks.expect_trainable(self.student, self.bounds)
         self._attacked = frozen.refreshed(self.student)
-        self._micro_batch_size = micro_batch_size
-        self._attack_batch_size = attack_batch_size or micro_batch_size
-        if micro_batch_size:
-            micro_batches.expect_own_statistics(self.student)
         self._teacher = None
         if defense.needs_teacher:
             self._teacher = self._frozen(classifiers.logits_model(teacher))
-        if remat:
-            layers = defense.layers
-            self._student = recomputation.Recomputed(self._student, layers)
+        self.steps_taken = keras.Variable(
+            0,
+            dtype="int64",
+            trainable=False,
+            aggregation="only_first_replica",
+            name="steps_taken",
+        )
         self._loss = keras.metrics.Mean(name="loss")
         self._terms = {
             name: keras.metrics.Mean(name=name) for name in defense.terms
@@ -115,11 +108,17 @@ class AdversarialTrainer(keras.Model):
         teacher.trainable = False
         return tapped
 
-    def compile(self, optimizer="sgd", jit_compile=None, **kwargs):
-        """Configures training; XLA on GPUs only unless told otherwise.
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "sgd",
+        jit_compile: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training; `jit_compile` None means XLA on GPUs alone.
 
         On CPUs XLA runs convolutions inside a loop many times slower than the
-        plain graph does.
+        plain graph does. An optimizer with `gradient_accumulation_steps`
+        works on one device: Keras' own cannot accumulate over several.
 
         Raises:
           InputError: a loss or metrics, which are the defense's.
@@ -142,7 +141,14 @@ class AdversarialTrainer(keras.Model):
         # missing here.
         pass
 
-    def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        *args: Any,
+        validation_data: Any = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
         """Trains as `keras.Model.fit`, after a look at the data.
 
         Raises:
@@ -158,7 +164,12 @@ class AdversarialTrainer(keras.Model):
             x, y, *args, validation_data=validation_data, **kwargs
         )
 
-    def save(self, filepath, overwrite=True, **kwargs):
+    def save(
+        self,
+        filepath: str | os.PathLike,
+        overwrite: bool = True,
+        **kwargs: Any,
+    ) -> None:
         """Saves the student, as `keras.Model.save`; so does ModelCheckpoint.
 
         `keras.saving.load_model` gives it back in safe mode, and its optimizer
@@ -166,48 +177,44 @@ class AdversarialTrainer(keras.Model):
         """
         self.student.save(filepath, overwrite=overwrite, **kwargs)
 
-    def export(self, filepath, *args, **kwargs):
+    def export(
+        self, filepath: str | os.PathLike, *args: Any, **kwargs: Any
+    ) -> None:
         """Exports the student, as `keras.Model.export`, images -> logits."""
         self.student.export(filepath, *args, **kwargs)
 
-    def call(self, images, training=False):
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.student(as_pixels(images, self.bounds), training=training)
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Takes one step; returns the means since the metrics' last reset."""
         images, labels, weights = self._unpack(data)
         replicas = _Replicas(labels)
+        adversarial = self._attack(images, labels, replicas, self.steps_taken)
 
-        adversarial = self._attack(images, labels, replicas)
-
-        def objective_of(images, labels, weights, adversarial=None):
+        with tf.GradientTape() as tape:
             objective = self.defense(
                 self._student, self._teacher, images, adversarial, labels
             )
-            loss = tf.cast(objective.loss, keras.config.floatx())
-            share = tf.reduce_sum(weights * loss) / replicas.global_batch
-            return objective, share
-
-        rows = images, labels, weights
-        gradients, objective = micro_batches.gradients(
-            objective_of,
-            lambda: self._regularization() / replicas.count,
-            self.student,
-            rows if adversarial is None else (*rows, adversarial),
-            self._micro_batch_size,
-            self.defense.terms,
-        )
+            loss = weights * tf.cast(objective.loss, keras.config.floatx())
+            # Replicas' gradients are summed: together this is the mean over
+            # the global batch, and the penalty once.
+            total = tf.reduce_sum(loss) / replicas.global_batch
+            total += self._regularization() / replicas.count
         variables = self.student.trainable_variables
+        gradients = tape.gradient(total, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self.steps_taken.assign_add(1)
 
         return self._measure(
-            weights * tf.cast(objective.loss, keras.config.floatx()),
+            loss,
             objective.terms,
             labels,
             clean=objective.clean_logits,
             adversarial=objective.adversarial_logits,
         )
 
-    def test_step(self, data):
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Returns accuracies, and as `loss` the cross-entropy under attack."""
         images, labels, weights = self._unpack(data)
         replicas = _Replicas(labels)
@@ -221,7 +228,7 @@ class AdversarialTrainer(keras.Model):
         return self._measure(weights * loss, {}, labels, **logits)
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.metrics.Metric]:
         return [
             self._loss,
             *self._terms.values(),
@@ -241,19 +248,11 @@ class AdversarialTrainer(keras.Model):
     def _inference(self, images):
         return self.student(images, training=False)
 
-    def _attack(self, images, labels, replicas, step=None):
+    def _attack(self, images, labels, replicas, step):
         if self.attack is None or not self.defense.needs_attack:
             return None
-        logits_fn = self._attacked()
-        step = self.optimizer.iterations if step is None else step
         seeds = randomness.example_seeds(self.seed, step, replicas.indices)
-        _, adversarial = micro_batches.in_pieces(
-            lambda rows, _: ((), self.attack(logits_fn, *rows)),
-            (images, labels, seeds),
-            self._attack_batch_size,
-            images.shape[1:],
-        )
-        return adversarial
+        return self.attack(self._attacked(), images, labels, seeds)
 
     def _regularization(self):
         # Keras' own `losses` of a model called twice is ambiguous: the
@@ -306,7 +305,9 @@ class _Replicas:
         self.indices = offset + tf.range(batch)
 
 
-def as_pixels(images, bounds=(0.0, 1.0)):
+def as_pixels(
+    images: tf.Tensor, bounds: tuple[float, float] = (0.0, 1.0)
+) -> tf.Tensor:
     """Returns float images within `bounds`, to which uint8 ones are scaled."""
     pixels = tf.cast(images, keras.config.floatx())
     if images.dtype != tf.uint8:

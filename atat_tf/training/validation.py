@@ -1,17 +1,22 @@
 """What an epoch's weights do on the validation split."""
 
 import dataclasses
+from collections.abc import Sequence
 
+import keras
+import ml_collections
 import numpy as np
 import tensorflow as tf
 
 from atat_tf import attention
 from atat_tf.attacks import randomness
+from atat_tf.data import datasets
 from atat_tf.data import images as image_files
 from atat_tf.defenses import atat
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.models import classifiers, graphs
 from atat_tf.runs import build
+from atat_tf.training import workers
 
 
 class Validation:
@@ -22,14 +27,20 @@ class Validation:
         accuracy where the defense has an attack (Rice et al. 2020), or clean.
     """
 
-    def __init__(self, config, student, split, team):
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        student: keras.Model,
+        split: datasets.Split,
+        group: workers.WorkerGroup,
+    ):
         """Takes what is judged, and on what.
 
         Args:
           config: resolved.
           student: the classifier in training.
           split: the validation images.
-          team: the `workers.Team`; each worker judges its share.
+          group: the `workers.WorkerGroup`; each worker judges its share.
         """
         named = {"clean": None}
         if atat.DEFENSES[config.defense.name].needs_attack:
@@ -37,11 +48,11 @@ class Validation:
         self._evaluator = robustness.Evaluator(student, named)
         self._batch_size = config.evaluation.batch_size
         self._split = split
-        self._team = team
+        self._group = group
         self._panels = _panels(config, student, split)
         self.score = _field(self._evaluator.names[-1])
 
-    def figures(self):
+    def figures(self) -> tuple[dict[str, float], np.ndarray | None]:
         """Returns ({field: figure}, picture or None) of the weights as is."""
         figures = {}
         for name in self._evaluator.names:
@@ -49,9 +60,9 @@ class Validation:
                 name,
                 self._split,
                 self._batch_size,
-                share=(self._team.cluster.mine, self._team.cluster.count),
+                share=(self._group.cluster.mine, self._group.cluster.count),
             )
-            total = int(self._team.total(np.sum(correct)))
+            total = int(self._group.sum(np.sum(correct)))
             figures[_field(name)] = total / len(self._split)
         if not self._panels:
             return figures, None
@@ -187,7 +198,7 @@ def _beside(tiles):
     return np.concatenate(padded, axis=1)
 
 
-def has_collapsed(scores, share):
+def has_collapsed(scores: Sequence[float], share: float) -> bool:
     """Returns whether the last score is below a share of the best before it.
 
     Args:
@@ -197,7 +208,7 @@ def has_collapsed(scores, share):
     return len(scores) > 1 and scores[-1] < share * max(scores[:-1])
 
 
-def collapse_sentence(scores):
+def collapse_sentence(scores: Sequence[float]) -> str:
     """Returns a sentence on a collapse in the last epoch."""
     best = max(scores)
     return (

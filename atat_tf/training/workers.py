@@ -1,12 +1,16 @@
-"""Training on many machines: one strategy, one global batch, shared values.
+"""Data-parallel training on many machines: one strategy, one global batch.
 
-A Cluster enters; a strategy over all of its workers leaves, and a Team, with
-which each feeds its part of a batch and agrees with the others on values.
+`build_strategy` connects the workers. `WorkerGroup` gives each its part of a
+batch, and has the collective operations: sums, broadcasts, a barrier.
 """
 
 import json
+import pathlib
 import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
@@ -17,21 +21,21 @@ from atat_tf.runs import folder as run_folder
 from atat_tf.runs import terminal
 from atat_tf.training import checkpoints, machines
 
-# How long a start waits for all workers: images are pulled at that time.
+# How long a start waits for all workers: container images are pulled then.
 START_SECONDS = 600
-# A worker that is there and does not answer, stopped or cut off, is lost
-# after so many.
+# A worker that has been silent for longer, stopped or cut off, is lost.
 HEARTBEAT_SECONDS = 20
 
 
-def build_strategy(members, num_devices=None):
-    """Returns a MultiWorkerMirroredStrategy over all workers of a cluster.
+def build_strategy(
+    cluster: machines.Cluster, num_devices: int | None = None
+) -> tf.distribute.MultiWorkerMirroredStrategy:
+    """Returns a strategy over all workers of a cluster, once all have come.
 
-    It returns once all of them are there. Nothing of TensorFlow's may have run
-    in this process before.
+    TensorFlow must not have run anything in this process before.
 
     Args:
-      members: Cluster of several workers.
+      cluster: of several workers.
       num_devices: GPUs of this worker; None for all of them.
 
     Raises:
@@ -48,9 +52,10 @@ def build_strategy(members, num_devices=None):
     if gpus and num_devices:
         tf.config.set_visible_devices(gpus[:num_devices], "GPU")
     terminal.console().print(
-        f"{members.name(members.mine)} of {members.count} waits for the others"
+        f"{cluster.names([cluster.mine])} of {cluster.count} waits for the "
+        "others"
     )
-    jobs = [job for job, _, _ in members.tasks]
+    jobs = [job for job, _, _ in cluster.tasks]
     # Before the strategy does it with its defaults: it would wait an hour for
     # a worker that does not come.
     eager.context().configure_coordination_service(
@@ -68,32 +73,34 @@ def build_strategy(members, num_devices=None):
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except machines.LOSSES as error:
-        missing = members.lost() or [0]
+        missing = cluster.lost() or [0]
         raise ConnectionError(
-            f"Expected all {members.count} workers within {START_SECONDS} s. "
-            "Received: no answer from "
-            f"{', '.join(members.name(number) for number in missing)}."
+            f"Expected all {cluster.count} workers within {START_SECONDS} s. "
+            f"Received: no answer from {cluster.names(missing)}."
         ) from error
 
 
-def parts(batch_size, count):
-    """Returns (start, stop) of each replica's part of a global batch."""
+def parts(batch_size: int, count: int) -> list[tuple[int, int]]:
+    """Returns (start, stop) of each of `count` parts of a batch."""
     bounds = [batch_size * number // count for number in range(count + 1)]
     return list(zip(bounds[:-1], bounds[1:], strict=True))
 
 
-class Team:
-    """This process among the workers of a strategy; alone, it costs nothing.
+class WorkerGroup:
+    """This process and the other workers of a strategy.
+
+    All workers make the same calls in the same order. In a process that is
+    alone nothing is communicated.
 
     Args:
       strategy: from `build_strategy`, or any other for one process.
 
     Attributes:
-      cluster: Cluster.
+      cluster: the Cluster.
       is_chief: whether this process writes files and talks to the terminal.
     """
 
-    def __init__(self, strategy):
+    def __init__(self, strategy: tf.distribute.Strategy):
         several = isinstance(
             strategy, tf.distribute.MultiWorkerMirroredStrategy
         )
@@ -103,12 +110,14 @@ class Team:
         )
         self.is_chief = self.cluster.is_chief
 
-    def batches(self, make_batches, batch_size):
+    def batches(
+        self, make_batches: Callable[..., tf.data.Dataset], batch_size: int
+    ) -> Iterable:
         """Returns distributed batches, each worker making its own part.
 
         Args:
           make_batches: function of `parts` as `training_batches.batches`
-            takes them (None: the whole batch) -> tf.data.Dataset.
+            takes them, None for the whole batch.
           batch_size: the global batch.
         """
         if self.cluster.count == 1:
@@ -117,17 +126,18 @@ class Team:
         replicas = self._strategy.num_replicas_in_sync
         local = replicas // self.cluster.count
         first = self.cluster.mine * local
-        mine = parts(batch_size, replicas)[first : first + local]
+        own = parts(batch_size, replicas)[first : first + local]
         return self._strategy.distribute_datasets_from_function(
-            lambda _: make_batches(mine)
+            lambda _: make_batches(own)
         )
 
-    def train_function(self, trainer):
+    def train_function(self, trainer: keras.Model) -> Callable[[Iterator], Any]:
         """Returns a function of an iterator that takes one training step.
 
-        Keras' own where this process is alone. It reduces the logs of several
-        workers along an axis that they do not have; theirs are left out here,
-        for metrics tell the same. Nor is this one compiled by XLA.
+        In a process that is alone it is Keras' own. Keras' fails on several
+        workers: it reduces their logs along an axis that they do not have.
+        There this function returns no logs, which the metrics hold as well,
+        and XLA does not compile it.
 
         Args:
           trainer: compiled AdversarialTrainer.
@@ -142,26 +152,32 @@ class Team:
 
         return lambda iterator: step(next(iterator))
 
-    def total(self, values):
-        """Returns the sums over all workers of some integers, as an array."""
+    def sum(self, values: Any) -> np.ndarray:
+        """Returns the sums over all workers of some integers, int64."""
         (sums,) = self._summed([np.asarray(values, np.int64)])
         return sums
 
-    def from_chief(self, values):
-        """Returns the chief's arrays; the others' are read for their shapes."""
+    def barrier(self) -> None:
+        """Returns once all workers have come here."""
+        self.sum(0)
+
+    def broadcast(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns the chief's arrays; the others give the same shapes."""
         if not self.is_chief:
             values = [np.zeros_like(value) for value in values]
         return self._summed(values)
 
-    def restore(self, workdir, variables):
+    def restore(
+        self, workdir: pathlib.Path, variables: Sequence[keras.Variable]
+    ) -> dict | None:
         """Gives every worker's variables the chief's newest checkpoint.
 
         Returns:
           The facts saved with it, or None; see `checkpoints.read`.
         """
-        found = checkpoints.read(workdir, variables) if self.is_chief else None
-        facts, values = found or (None, None)
-        facts = json.loads(self._text_from_chief(json.dumps(facts)))
+        newest = checkpoints.read(workdir, variables) if self.is_chief else None
+        facts, values = newest or (None, None)
+        facts = json.loads(self._broadcast_text(json.dumps(facts)))
         if facts is None:
             return None
         if values is None:
@@ -169,39 +185,41 @@ class Team:
                 np.zeros(v.shape, tf.as_dtype(v.dtype).as_numpy_dtype)
                 for v in variables
             ]
-        checkpoints.assign(variables, self.from_chief(values))
+        checkpoints.assign(variables, self.broadcast(values))
         return facts
 
-    def load_weights(self, workdir, which, model):
+    def load_weights(
+        self, workdir: pathlib.Path, which: str, model: keras.Model
+    ) -> None:
         """Gives every worker's model the weights that the chief reads."""
         if self.is_chief:
             run_folder.load_weights(workdir, which, model)
         if self.cluster.count > 1:
             values = checkpoints.capture(model.variables)
-            checkpoints.assign(model.variables, self.from_chief(values))
+            checkpoints.assign(model.variables, self.broadcast(values))
 
-    def expect_same(self, text):
+    def expect_same(self, text: str) -> None:
         """Raises InputError on all workers where one has another text.
 
         Args:
-          text: what the command comes down to: config and data.
+          text: the config and the data, as far as they decide the run.
         """
         digests = np.zeros(self.cluster.count, np.int64)
         digests[self.cluster.mine] = zlib.crc32(text.encode())
-        digests = self.total(digests)
+        digests = self.sum(digests)
         for number in np.flatnonzero(digests != digests[0]):
             raise InputError(
                 "Expected the same flags and data on every worker. Received: "
-                f"others on {self.cluster.name(number)} than on the chief."
+                f"others on {self.cluster.names([number])} than on the chief."
             )
 
-    def _text_from_chief(self, text):
-        letters = np.frombuffer(text.encode(), np.uint8).astype(np.int64)
-        (size,) = self.from_chief([np.array(len(letters))])
+    def _broadcast_text(self, text):
+        letters = np.frombuffer(text.encode(), np.uint8)
+        (size,) = self.broadcast([np.array(len(letters))])
         if not self.is_chief:
-            letters = np.zeros(size, np.int64)
-        (letters,) = self.from_chief([letters])
-        return bytes(letters.astype(np.uint8)).decode()
+            letters = np.zeros(size, np.uint8)
+        (letters,) = self.broadcast([letters])
+        return letters.tobytes().decode()
 
     def _summed(self, values):
         if self.cluster.count == 1:
@@ -210,11 +228,11 @@ class Team:
         kinds = [_wide(value.dtype) for value in values]
         # One operation for all values of a type.
         for kind in sorted(set(kinds), key=str):
-            places = [n for n, other in enumerate(kinds) if other == kind]
-            flat = [np.ravel(values[n]).astype(kind) for n in places]
+            numbers = [n for n, other in enumerate(kinds) if other == kind]
+            flat = [np.ravel(values[n]).astype(kind) for n in numbers]
             total = self._sum_of_flat(np.concatenate(flat))
-            ends = np.cumsum([values[n].size for n in places])[:-1]
-            for n, part in zip(places, np.split(total, ends), strict=True):
+            ends = np.cumsum([values[n].size for n in numbers])[:-1]
+            for n, part in zip(numbers, np.split(total, ends), strict=True):
                 part = part.reshape(values[n].shape)
                 results[n] = part.astype(values[n].dtype)
         return results

@@ -9,6 +9,7 @@ from absl.testing import parameterized
 from atat_tf.attacks import for_training, linf, randomness
 from atat_tf.defenses import atat, compared
 from atat_tf.errors import InputError
+from atat_tf.models import graphs
 from atat_tf.training import trainer
 from tests.support import toys
 
@@ -178,8 +179,8 @@ class StepTest(parameterized.TestCase, tf.test.TestCase):
             keras.config.set_dtype_policy("float32")
         self.assertEqual(student.get_layer("stem").compute_dtype, "bfloat16")
         objective = defense(
-            trainer.models.with_taps(student, defense.layers),
-            trainer.models.with_taps(teacher, defense.layers),
+            graphs.with_taps(student, defense.layers),
+            graphs.with_taps(teacher, defense.layers),
             self.images,
             self.images,
             self.labels,

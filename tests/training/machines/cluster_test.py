@@ -33,14 +33,14 @@ class ClusterTest(parameterized.TestCase):
         first, second = (_read({"worker": _TWO}, index=n) for n in (0, 1))
         self.assertEqual((first.count, first.is_chief), (2, True))
         self.assertEqual((second.mine, second.is_chief), (1, False))
-        self.assertEqual(second.name(1), "worker 1 (atat-0.atat:2222)")
+        self.assertEqual(second.names([1]), "worker 1 (atat-0.atat:2222)")
 
     def test_a_chief_comes_before_the_workers(self):
         jobs = {"worker": _TWO, "chief": ["[::1]:2222"]}
         self.assertEqual(_read(jobs, "chief").mine, 0)
         second = _read(jobs, "worker", 1)
         self.assertEqual((second.mine, second.is_chief), (2, False))
-        self.assertEqual(second.name(0), "chief 0 ([::1]:2222)")
+        self.assertEqual(second.names([0]), "chief 0 ([::1]:2222)")
 
     @parameterized.parameters("{", "no", "'worker'")
     def test_no_json(self, text):
@@ -90,7 +90,7 @@ class ClusterTest(parameterized.TestCase):
         self.assertNotIn("Traceback", output)
 
 
-class TeamTest(parameterized.TestCase, tf.test.TestCase):
+class WorkerGroupTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters((8, 1), (8, 3), (7, 7), (128, 6))
     def test_parts_cover_a_batch_without_overlap(self, batch_size, count):
         parts = workers.parts(batch_size, count)
@@ -101,17 +101,17 @@ class TeamTest(parameterized.TestCase, tf.test.TestCase):
         self.assertLessEqual(max(sizes) - min(sizes), 1)
 
     def test_alone_nothing_is_asked_of_anybody(self):
-        team = workers.Team(training_build.build_strategy())
-        self.assertTrue(team.is_chief)
-        self.assertAllEqual(team.total([3, 4]), [3, 4])
-        team.expect_same("anything")
+        group = workers.WorkerGroup(training_build.build_strategy())
+        self.assertTrue(group.is_chief)
+        self.assertAllEqual(group.sum([3, 4]), [3, 4])
+        group.expect_same("anything")
         split = datasets.load("digits").train.take(20)
 
         def make_batches(parts):
             self.assertIsNone(parts)
             return training_batches.batches(split, 8, 0, 0, 2, False, parts)
 
-        sizes = [len(labels) for _, labels in team.batches(make_batches, 8)]
+        sizes = [len(labels) for _, labels in group.batches(make_batches, 8)]
         self.assertEqual(sizes, [8, 8])
 
 

@@ -24,14 +24,14 @@ _STEPS = 3
 
 def main(batch_size, output):
     keras.config.set_floatx("float64")
-    members = machines.from_environment()
-    if members.count > 1:
-        strategy = workers.build_strategy(members)
+    cluster = machines.from_environment()
+    if cluster.count > 1:
+        strategy = workers.build_strategy(cluster)
     else:
         strategy = training_build.build_strategy()
-    team = workers.Team(strategy)
+    group = workers.WorkerGroup(strategy)
     # Of a worker that is not the chief its own weights are never used.
-    keras.utils.set_random_seed(1 + members.mine)
+    keras.utils.set_random_seed(1 + cluster.mine)
     with strategy.scope():
         student, teacher = (
             wide_resnet.wide_resnet((32, 32, 3), 10, 10, 1, synchronized=True)
@@ -49,18 +49,18 @@ def main(batch_size, output):
         )
         built.compile(optimizer)
     split = datasets.load("digits").train
-    batches = team.batches(
+    batches = group.batches(
         lambda parts: training_batches.batches(
             split, batch_size, 5, 0, _STEPS, False, parts
         ),
         batch_size,
     )
-    step, iterator = team.train_function(built), iter(batches)
+    step, iterator = group.train_function(built), iter(batches)
     for _ in range(_STEPS):
         step(iterator)
     variables = [*student.variables, *optimizer.variables]
     metrics = [float(m.result()) for m in built.metrics]
-    total = team.total([members.mine + 1, batch_size])
+    total = group.sum([cluster.mine + 1, batch_size])
     np.savez(
         output,
         *[np.asarray(v) for v in variables],

@@ -1,0 +1,246 @@
+"""The training loop: from a run folder's last checkpoint to its last epoch."""
+
+import math
+import pathlib
+import time
+
+import keras
+import ml_collections
+import tensorflow as tf
+
+from atat_tf.data import batches as training_batches
+from atat_tf.data import datasets
+from atat_tf.errors import TrainingError
+from atat_tf.models import files as model_files
+from atat_tf.models import graphs
+from atat_tf.runs import build, terminal
+from atat_tf.runs import config as run_config
+from atat_tf.runs import folder as run_folder
+from atat_tf.training import build as training_build
+from atat_tf.training import checkpoints, cost, files, validation, workers
+
+
+class TrainingLoop:
+    """One training of one classifier.
+
+    Args:
+      config: resolved.
+      workdir: the run folder; what it holds is gone on from.
+      dataset: with the training and validation images.
+      strategy: the tf.distribute.Strategy.
+      teacher: classifier, or None where the config needs none.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: pathlib.Path,
+        dataset: datasets.Dataset,
+        strategy: tf.distribute.Strategy,
+        teacher: keras.Model | None = None,
+    ):
+        self._config = config
+        self._workdir = workdir
+        self._dataset = dataset
+        self._group = workers.WorkerGroup(strategy)
+        self._steps_per_epoch = len(dataset.train) // config.batch_size
+        self._num_steps = config.num_epochs * self._steps_per_epoch
+        keras.utils.set_random_seed(config.seed)
+        with strategy.scope():
+            student = build.build_classifier(config, dataset.spec)
+            if config.model and config.student_start == "random":
+                student = model_files.with_random_weights(student)
+            if config.student_start == "teacher":
+                student.set_weights(teacher.get_weights())
+            self._trainer = training_build.build_trainer(
+                config, student, teacher, self._steps_per_epoch
+            )
+        self._train_step = self._group.train_function(self._trainer)
+        self._validation = validation.Validation(
+            config, student, dataset.validation, self._group
+        )
+        self._files = files.TrainingFiles(
+            workdir, config, self._trainer, self._group
+        )
+        self._console = terminal.console(quiet=not self._group.is_chief)
+
+    def run(self) -> bool:
+        """Trains; returns whether there was anything left to train.
+
+        Raises:
+          Busy: another process trains in the folder.
+          FloatingPointError: the loss or a weight is no longer finite.
+          TrainingError: the config's guard has stopped the training.
+          OSError: a file could not be written.
+        """
+        if not self._group.is_chief:
+            return self._resume()
+        with run_folder.held(self._workdir / checkpoints.FOLDER):
+            self._files.begin()
+            return self._resume()
+
+    def _resume(self):
+        progress = self._files.restore()
+        name = self._config.defense.name
+        if self._ended_by_guard(progress.epochs):
+            return False
+        if progress.step >= self._num_steps:
+            self._console.print(f"{name}: trained already, in {self._workdir}")
+            return False
+        if progress.step:
+            self._console.print(f"{name}: going on from step {progress.step}")
+        self._announce(self._num_steps - progress.step)
+        self._train_from(progress)
+        return True
+
+    def _train_from(self, progress):
+        config = self._config
+        batches = iter(self._batches(progress.step))
+        started = time.monotonic()
+        with (
+            self._files.events() as events,
+            terminal.bar(
+                config.defense.name,
+                self._num_steps,
+                config.batch_size,
+                progress.step,
+                quiet=not self._group.is_chief,
+            ) as advance,
+        ):
+            while progress.step < self._num_steps:
+                for _ in range(config.gradient_accumulation_steps or 1):
+                    self._train_step(batches)
+                progress.step += 1
+                figures = self._figures()
+                _expect_finite(progress.step, figures["loss"])
+                epoch = math.ceil(progress.step / self._steps_per_epoch)
+                title = f"{config.defense.name} epoch {epoch}/"
+                title += f"{config.num_epochs}"
+                advance(title, **figures)
+                if progress.step % self._steps_per_epoch == 0:
+                    seconds = time.monotonic() - started
+                    row, picture = self._epoch_row(progress, figures, seconds)
+                    started = time.monotonic()
+                    score = row[self._validation.score]
+                    self._files.end_epoch(progress, row, score)
+                    self._print_epoch(title, row)
+                    files.log_epoch(events, row, picture)
+                    self._trainer.reset_metrics()
+                elif not self._time_for_checkpoint(progress.step):
+                    continue
+                self._files.save(progress)
+                if self._ended_by_guard(progress.epochs):
+                    break
+
+    def _batches(self, first_step):
+        """Returns the batches of all steps from one on.
+
+        With gradient accumulation each comes in parts, one after the other.
+        """
+        config, dataset = self._config, self._dataset
+        own_parts = None
+        if config.gradient_accumulation_steps:
+            own_parts = workers.parts(
+                config.batch_size, config.gradient_accumulation_steps
+            )
+
+        def make_batches(parts):
+            return training_batches.batches(
+                dataset.train,
+                config.batch_size,
+                config.seed,
+                first_step,
+                self._num_steps - first_step,
+                dataset.spec.flip if config.flip is None else config.flip,
+                parts or own_parts,
+            )
+
+        return self._group.batches(make_batches, config.batch_size)
+
+    def _figures(self):
+        # Read here and not inside the step: across replicas the metrics' own
+        # sums are added, whereas the step's logs are a mean of means. What
+        # saw no image, as clean accuracy in adversarial-only AT, is no zero.
+        return {
+            metric.name: float(metric.result())
+            for metric in self._trainer.metrics
+            if tf.convert_to_tensor(metric.count) > 0
+        }
+
+    def _epoch_row(self, progress, figures, seconds):
+        """Returns the epoch's {field: figure}, and its picture or None."""
+        row = {
+            "epoch": len(progress.epochs) + 1,
+            "step": progress.step,
+            "seconds": round(seconds, 2),
+        }
+        row |= {f"train_{name}": value for name, value in figures.items()}
+        validated, picture = self._validation.figures()
+        row |= validated
+        row["learning_rate"] = float(self._trainer.optimizer.learning_rate)
+        return row, picture
+
+    def _time_for_checkpoint(self, step):
+        every = self._config.checkpoint_every_steps
+        return every > 0 and step % every == 0
+
+    def _ended_by_guard(self, epochs):
+        """Returns whether the guard has ended the run after these epochs.
+
+        It looks at the epochs' figures alone, so that a run which was killed
+        before or after it acted ends in the same way.
+        """
+        scores = [row[self._validation.score] for row in epochs]
+        config = self._config
+        if config.guard == "off" or not validation.has_collapsed(
+            scores, config.guard_share
+        ):
+            return False
+        sentence = validation.collapse_sentence(scores)
+        if config.guard == "stop":
+            raise TrainingError(
+                f"{sentence} The same command with --config.guard=rollback "
+                "ends there, with --config.guard=off it goes on. The run is "
+                f"in {self._workdir}."
+            )
+        self._files.roll_back()
+        self._console.print(f"{config.defense.name}: {sentence}")
+        self._console.print("  Training ends with these weights.")
+        return True
+
+    def _announce(self, num_steps):
+        config, data = self._config, self._dataset
+        passes = cost.passes_per_image(config)
+        student = self._trainer.student
+        gflop = graphs.flops_per_image(student) / 1e9
+        self._console.print(
+            f"{config.defense.name}: {run_config.network_name(config)} on "
+            f"{config.dataset} ({data.provenance}), "
+            f"{len(data.train):,} training images"
+        )
+        self._console.print(
+            f"  {student.count_params():,} parameters; {gflop:.3g} GFLOP an "
+            f"image forward, {passes * gflop:.3g} in a training step "
+            f"({passes:g} forward equivalents)"
+        )
+        self._console.print(
+            f"  {num_steps:,} steps of {config.batch_size} images"
+        )
+
+    def _print_epoch(self, title, row):
+        words = [
+            f"{name.replace('_', ' ')} {value:.3f}"
+            for name, value in row.items()
+            if name not in ("epoch", "step", "seconds", "learning_rate")
+        ]
+        seconds = terminal.duration(row["seconds"])
+        self._console.print(f"{title} ({seconds}): {', '.join(words)}")
+
+
+def _expect_finite(step, loss):
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"Expected a finite loss. Received: {loss} at step {step}. "
+            "Training has diverged; the last checkpoint is from before. "
+            "A smaller --config.optimizer.learning_rate may help."
+        )
