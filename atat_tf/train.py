@@ -5,8 +5,8 @@
   python -m atat_tf.train --config=configs/at.py --config.num_epochs=30
   python -m atat_tf.train --model=my.keras --dataset=folder:photos
 
-Run it again to go on after any interruption. With TF_CONFIG set it is one of
-several workers: docs/many_machines.md.
+The same command resumes after any interruption. With TF_CONFIG set the process
+is one of several workers: docs/many_machines.md.
 """
 
 import pathlib
@@ -45,7 +45,7 @@ _NUM_DEVICES = flags.DEFINE_integer(
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     del argv
     _refuse_contradictions()
     config = command_line.config(
@@ -65,7 +65,7 @@ def main(argv):
     results = training_run.train_and_evaluate(
         config, workdir, data_dir, _NUM_DEVICES.value
     )
-    if results:  # the chief's, where there are several workers
+    if results:  # None on workers that are not the chief
         printed_table.print_table([results])
 
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 
+import tensorflow as tf
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 # What makes a run tiny; also as flags, for processes of their own.
@@ -87,8 +89,7 @@ def kill_at(words, workdir, checkpoint, delay):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    folder = pathlib.Path(workdir) / "checkpoints"
-    while process.poll() is None and _newest(folder) < checkpoint:
+    while process.poll() is None and newest_step(workdir) < checkpoint:
         time.sleep(0.005)
     time.sleep(delay)
     os.kill(process.pid, signal.SIGKILL)
@@ -124,6 +125,20 @@ def held_elsewhere(folder):
             process.kill()
 
 
-def _newest(folder):
-    steps = [int(path.stem[5:]) for path in folder.glob("step-*.npz")]
-    return max(steps, default=0)
+def newest_step(workdir):
+    """Returns the step of a run folder's newest checkpoint, 0 without one."""
+    paths = pathlib.Path(workdir).glob("checkpoints/step-*.npz")
+    return max((int(path.stem[5:]) for path in paths), default=0)
+
+
+def events(folder):
+    """Returns {(tag, step): [value, ...]} of a folder's TensorBoard files."""
+    values = {}
+    for path in sorted(pathlib.Path(folder).glob("events.*")):
+        # A kill may have cut a file short.
+        with contextlib.suppress(tf.errors.DataLossError):
+            for event in tf.compat.v1.train.summary_iterator(str(path)):
+                for value in event.summary.value:
+                    of_this = values.setdefault((value.tag, event.step), [])
+                    of_this.append(tf.make_ndarray(value.tensor))
+    return values

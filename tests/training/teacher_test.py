@@ -136,31 +136,31 @@ class HardenTest(tf.test.TestCase):
         self.assertIn("maps", graphs.spatial_layers(loaded))
 
 
-class BadModelTest(parameterized.TestCase, tf.test.TestCase):
-    def _assert_refused(self, pattern, path, **overrides):
-        workdir = pathlib.Path(tempfile.mkdtemp()) / "run"
-        values = {"dataset": _photos(4), "model": str(path), **overrides}
-        with self.assertRaisesRegex(InputError, pattern):
-            training_run.train_and_evaluate(_config(**values), workdir)
-        self.assertFalse(workdir.exists())
-
-    def test_before_a_folder_is_made(self):
+class BadModelTest(tf.test.TestCase):
+    def test_is_refused_before_a_folder_is_made(self):
         path, _ = _saved_model()
         three, _ = _saved_model(classes=3)
         damaged = path.with_name("damaged.keras")
         damaged.write_bytes(path.read_bytes()[:500])
         noisy, _ = _saved_model(_Noise())
-        self._assert_refused("a .keras file", path.with_name("none.keras"))
-        self._assert_refused("a saved Keras model", damaged)
-        self._assert_refused("of 3 classes.*num_classes=2", three)
-        self._assert_refused(r"images of \(12, 8, 3\)", path, image_size=16)
-        self._assert_refused(r"images of \(12", path, dataset="digits")
-        self._assert_refused("random layer is active", noisy)
-        self._assert_refused(
-            "maps.*Received: 'nowhere'", path, defense__layers=("nowhere",)
-        )
-        self._assert_refused("float32", path, precision="mixed_bfloat16")
-        self._assert_refused("low, high", path, model_range=(1.0, 0.0))
+        photos = _photos(4)
+        for model, overrides, message in (
+            (path.with_name("none.keras"), {}, "a .keras file"),
+            (damaged, {}, "a saved Keras model"),
+            (three, {}, "of 3 classes.*num_classes=2"),
+            (path, {"image_size": 16}, r"images of \(12, 8, 3\)"),
+            (path, {"dataset": "digits"}, r"images of \(12"),
+            (noisy, {}, "random layer is active"),
+            (path, {"defense__layers": ("nowhere",)}, "maps.*'nowhere'"),
+            (path, {"precision": "mixed_bfloat16"}, "float32"),
+            (path, {"model_range": (1.0, 0.0)}, "low, high"),
+        ):
+            workdir = pathlib.Path(tempfile.mkdtemp()) / "run"
+            values = {"dataset": photos, "model": str(model), **overrides}
+            with self.subTest(message):
+                with self.assertRaisesRegex(InputError, message):
+                    training_run.train_and_evaluate(_config(**values), workdir)
+                self.assertFalse(workdir.exists())
 
 
 @keras.saving.register_keras_serializable("tests")

@@ -1,7 +1,8 @@
-"""Attention while training: the distance, the maps, the picture."""
+"""An epoch judged: attention's maps and picture, and a collapse."""
 
 import numpy as np
 import tensorflow as tf
+from absl.testing import parameterized
 
 from atat_tf import attention
 from atat_tf.attacks import linf
@@ -92,6 +93,32 @@ class PanelsTest(tf.test.TestCase):
         self.assertEqual(shown(student, ()), "features")
         with self.assertRaisesRegex(InputError, "spatial map.*'pool'"):
             shown(student, ("pool",))
+
+
+class CollapseTest(parameterized.TestCase):
+    @parameterized.parameters(
+        ([], 0.5, False),
+        ([0.4], 0.5, False),
+        ([0.0, 0.0], 0.5, False),
+        ([0.4, 0.2], 0.5, False),
+        ([0.4, 0.19], 0.5, True),
+        # The best before, not the one before.
+        ([0.4, 0.3, 0.19], 0.5, True),
+        # It has recovered.
+        ([0.4, 0.0, 0.3], 0.5, False),
+        # Slow overfitting, as Rice et al. 2020 saw it: 53 to 46 %.
+        ([0.45, 0.53, 0.5, 0.46], 0.5, False),
+        ([0.4, 0.3], 0.8, True),
+        ([0.4, 0.3], 0.7, False),
+    )
+    def test_below_a_share_of_the_best(self, scores, share, expected):
+        self.assertEqual(validation.has_collapsed(scores, share), expected)
+
+    def test_sentence(self):
+        self.assertRegex(
+            validation.collapse_sentence([0.2, 0.412, 0.021]),
+            "2.1 % in epoch 3, after 41.2 % in epoch 2",
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """TF_CONFIG: what it names, and what is refused with which sentence."""
 
 import json
+import os
+import pathlib
 import socket
 import tempfile
+from unittest import mock
 
 import tensorflow as tf
 from absl.testing import parameterized
@@ -12,6 +15,7 @@ from atat_tf.data import datasets
 from atat_tf.errors import InputError
 from atat_tf.training import build as training_build
 from atat_tf.training import machines, workers
+from atat_tf.training import run as training_run
 from tests.support import runs
 
 _TWO = ["10.0.0.1:2222", "atat-0.atat:2222"]
@@ -82,12 +86,14 @@ class ClusterTest(parameterized.TestCase):
             members = _read({"worker": ["127.0.0.1:9", here, gone]})
             self.assertEqual(members.lost(), [2])
 
-    def test_the_command_says_it_in_one_sentence(self):
-        words = runs.command(tempfile.mkdtemp())
-        status, output = runs.finish(words, env={"TF_CONFIG": "nonsense"})
-        self.assertEqual(status, 1)
-        self.assertRegex(output, r"(?m)^error: Expected TF_CONFIG as .*\.$")
-        self.assertNotIn("Traceback", output)
+    def test_the_command_makes_nothing_then(self):
+        folder = pathlib.Path(tempfile.mkdtemp()) / "run"
+        with (
+            mock.patch.dict(os.environ, TF_CONFIG="nonsense"),
+            self.assertRaisesRegex(InputError, "^Expected TF_CONFIG as "),
+        ):
+            training_run.train_and_evaluate(runs.config(), folder)
+        self.assertFalse(folder.exists())
 
 
 class WorkerGroupTest(parameterized.TestCase, tf.test.TestCase):

@@ -1,9 +1,11 @@
 """Real processes on loopback: the weights of one, files, losses, resuming."""
 
+import json
 import os
 import pathlib
-import shutil
 import signal
+import socket
+import subprocess
 import sys
 import time
 
@@ -18,7 +20,7 @@ from atat_tf.runs import build
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 from tests.support import runs
-from tests.training.machines import many_machines
+from tests.training.machines import replicas_worker
 
 _FLOAT64 = 1e-9
 # In float32 rounding decides the sign of a gradient that is all but zero, and
@@ -32,6 +34,61 @@ _SHORT_STEPS = {
     "teacher_learning_rate": 1e-3,
 }
 _SHARE = 0.2
+
+
+def _start(commands):
+    """Starts one worker for each list of words; returns the processes."""
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in commands]
+    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in held]
+    for one in held:
+        one.close()
+
+    def environment(number):
+        task = {"type": "worker", "index": number}
+        config = {"cluster": {"worker": addresses}, "task": task}
+        return {
+            **os.environ,
+            "TF_CONFIG": json.dumps(config),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+
+    return [
+        subprocess.Popen(
+            words,
+            cwd=runs.ROOT,
+            env=environment(number),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number, words in enumerate(commands)
+    ]
+
+
+def _finish(processes, timeout=300):
+    """Waits for processes; returns [(exit status, what it printed)].
+
+    Raises:
+      subprocess.TimeoutExpired: together they took longer; all are killed.
+    """
+    ends = time.monotonic() + timeout
+    try:
+        outputs = [
+            process.communicate(timeout=max(ends - time.monotonic(), 0.1))[0]
+            for process in processes
+        ]
+    finally:
+        _kill(processes)
+    statuses = [process.returncode for process in processes]
+    return list(zip(statuses, outputs, strict=True))
+
+
+def _kill(processes):
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        process.stdout.close()
 
 
 def _trained(workdir, which):
@@ -62,35 +119,37 @@ class ManyMachinesTest(parameterized.TestCase, tf.test.TestCase):
         for status, output in ended:
             self.assertEqual(status, 0, output)
 
-    def _assert_same_weights(self, here, there, which):
-        begin, first = _trained(here, which)
-        _, second = _trained(there, which)
-        moved = np.linalg.norm(first - begin)
-        self.assertLess(np.linalg.norm(first - second), _SHARE * moved)
+    def _assert_same_weights(self, here, there):
+        for which in ("last", "ema"):
+            begin, first = _trained(here, which)
+            _, second = _trained(there, which)
+            moved = np.linalg.norm(first - begin)
+            self.assertLess(np.linalg.norm(first - second), _SHARE * moved)
+
+    def _wait_for_step(self, workdir, step, process):
+        while runs.newest_step(workdir) < step:
+            self.assertIsNone(process.poll())
+            time.sleep(0.02)
 
     def test_weights_of_one_process_in_float64(self):
         """Batch norm, random starts, unequal parts, L2, EMA and metrics."""
+        module = [sys.executable, "-m", replicas_worker.__name__]
         results = []
         for count in (1, 2, 3):
             outputs = [f"{self.base}/{count}_{n}.npz" for n in range(count)]
-            module = [
-                sys.executable,
-                "-m",
-                "tests.training.machines.many_machines_worker",
-            ]
-            commands = [[*module, "8", output] for output in outputs]
+            commands = [[*module, output, "1"] for output in outputs]
             if count == 1:
                 self._assert_all_ended([runs.finish(commands[0])])
             else:
-                ended = many_machines.finish(many_machines.start(commands))
-                self._assert_all_ended(ended)
+                self._assert_all_ended(_finish(_start(commands)))
             results += [np.load(output) for output in outputs]
         alone, *others = results
         self.assertEqual(
             [r["replicas"].item() for r in results], [1, 2, 2, 3, 3, 3]
         )
-        self.assertAllEqual(others[0]["total"], [1 + 2, 16])
-        self.assertAllEqual(others[2]["total"], [1 + 2 + 3, 24])
+        size = replicas_worker.BATCH_SIZE
+        self.assertAllEqual(others[0]["total"], [1 + 2, 2 * size])
+        self.assertAllEqual(others[2]["total"], [1 + 2 + 3, 3 * size])
         self.assertGreater(len(alone.files), 80)
         for name in set(alone.files) - {"replicas", "total"}:
             for other in others:
@@ -104,18 +163,14 @@ class ManyMachinesTest(parameterized.TestCase, tf.test.TestCase):
         words = runs.command(one, **_SHORT_STEPS)
         self._assert_all_ended([runs.finish(words)])
         folders = [self.base / "chief", self.base / "other"]
-        ended = many_machines.finish(
-            many_machines.start(
-                [runs.command(f, **_SHORT_STEPS) for f in folders]
-            )
-        )
+        commands = [runs.command(f, **_SHORT_STEPS) for f in folders]
+        ended = _finish(_start(commands))
         self._assert_all_ended(ended)
         self.assertCountEqual(os.listdir(folders[0]), os.listdir(one))
         self.assertFalse(folders[1].exists())
         self.assertIn("epoch 2/2", ended[0][1])
         self.assertNotIn("epoch", ended[1][1])
-        for which in ("last", "ema"):
-            self._assert_same_weights(folders[0], one, which)
+        self._assert_same_weights(folders[0], one)
         here, there = (
             run_folder.read_metrics(folder) for folder in (folders[0], one)
         )
@@ -135,18 +190,14 @@ class ManyMachinesTest(parameterized.TestCase, tf.test.TestCase):
             sync_batch_norm=True,
             num_epochs=200,
         )
-        processes = many_machines.start([words] * count)
-        folder = workdir / "checkpoints"
-        while len(list(folder.glob("step-*.npz"))) < 2:
-            self.assertIsNone(processes[0].poll())
-            time.sleep(0.05)
-        processes[victim].send_signal(sign)
-        lost = time.monotonic()
-        others = [p for n, p in enumerate(processes) if n != victim]
-        ended = many_machines.finish(others, 60)
-        print(f"stopped after {time.monotonic() - lost:.0f} s")
-        processes[victim].kill()
-        processes[victim].communicate()
+        processes = _start([words] * count)
+        self._wait_for_step(workdir, 2, processes[0])
+        lost = processes.pop(victim)
+        lost.send_signal(sign)
+        begin = time.monotonic()
+        ended = _finish(processes, 60)
+        print(f"stopped after {time.monotonic() - begin:.0f} s")
+        _kill([lost])
         for status, output in ended:
             self.assertEqual(status, 1, output)
             self.assertNotIn("Traceback", output)
@@ -156,47 +207,34 @@ class ManyMachinesTest(parameterized.TestCase, tf.test.TestCase):
                 f"^error: Expected all {count} workers to stay. Received: no "
                 rf"answer from worker {victim} \(127.0.0.1:\d+\)\. The same",
             )
-        step = _newest_step(folder)
-        again = many_machines.start([words] * count)
+        step = runs.newest_step(workdir)
+        again = _start([words] * count)
         for line in again[0].stdout:
             if "going on from step" in line:
                 self.assertIn(f"going on from step {step}", line)
                 break
-        while _newest_step(folder) <= step:
-            self.assertIsNone(again[0].poll())
-            time.sleep(0.05)
-        for process in again:
-            process.kill()
-            process.communicate()
+        self._wait_for_step(workdir, step + 1, again[0])
+        _kill(again)
 
     def test_resumed_by_another_number_of_workers(self):
         """Killed after some steps on two, it ends alone with the weights."""
+        alone, resumed = self.base / "alone", self.base / "resumed"
         words = {
-            name: runs.command(
-                self.base / name, "--config=configs/at.py", **_SHORT_STEPS
+            folder: runs.command(
+                folder, "--config=configs/at.py", **_SHORT_STEPS
             )
-            for name in ("alone", "resumed")
+            for folder in (alone, resumed)
         }
-        self._assert_all_ended([runs.finish(words["alone"])])
-        processes = many_machines.start([words["resumed"]] * 2)
-        folder = self.base / "resumed" / "checkpoints"
-        while _newest_step(folder) < 3:
-            self.assertIsNone(processes[0].poll())
-            time.sleep(0.01)
-        for process in processes:
-            process.kill()
-            process.communicate()
-        self._assert_all_ended([runs.finish(words["resumed"])])
-        for which in ("last", "ema"):
-            self._assert_same_weights(
-                self.base / "resumed", self.base / "alone", which
-            )
-        shutil.rmtree(self.base)
+        self._assert_all_ended([runs.finish(words[alone])])
+        processes = _start([words[resumed]] * 2)
+        self._wait_for_step(resumed, 3, processes[0])
+        _kill(processes)
+        self._assert_all_ended([runs.finish(words[resumed])])
+        self._assert_same_weights(resumed, alone)
 
     def test_other_flags_on_one_worker(self):
         words = [runs.command(self.base / "run", seed=seed) for seed in (0, 1)]
-        ended = many_machines.finish(many_machines.start(words))
-        for status, output in ended:
+        for status, output in _finish(_start(words)):
             self.assertEqual(status, 1)
             self.assertRegex(
                 output,
@@ -204,11 +242,6 @@ class ManyMachinesTest(parameterized.TestCase, tf.test.TestCase):
                 r"Received: others on worker 1 \(",
             )
             self.assertNotIn("Traceback", output)
-
-
-def _newest_step(folder):
-    steps = [int(path.stem[5:]) for path in folder.glob("step-*.npz")]
-    return max(steps, default=0)
 
 
 if __name__ == "__main__":

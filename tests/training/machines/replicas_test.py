@@ -1,6 +1,5 @@
 """One replica and two end with the same weights."""
 
-import pathlib
 import subprocess
 import sys
 
@@ -9,7 +8,8 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
-_ROOT = pathlib.Path(__file__).parents[3]
+from tests.support import runs, toys
+from tests.training.machines import replicas_worker
 
 
 class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
@@ -23,25 +23,18 @@ class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
 
     def _assert_two_replicas_equal_one(self, defense):
         """Batch norm, random start, unequal halves, L2 and EMA."""
-        results = []
-        for number in (1, 2):
-            output = f"{self.get_temp_dir()}/{number}.npz"
-            subprocess.run(
-                [
-                    sys.executable,
-                    "-m",
-                    "tests.training.machines.distribute_worker",
-                    str(number),
-                    output,
-                    defense,
-                ],
-                cwd=_ROOT,
-                check=True,
-            )
-            results.append(np.load(output))
-        one, two = results
-        self.assertEqual(one["replicas"], 1)
-        self.assertEqual(two["replicas"], 2)
+        outputs = [f"{self.get_temp_dir()}/{number}.npz" for number in (1, 2)]
+        with toys.precision("float64", "float64"):
+            replicas_worker.main(outputs[0], 1, defense)
+        module = replicas_worker.__name__
+        # Logical devices are set before TensorFlow starts.
+        subprocess.run(
+            [sys.executable, "-m", module, outputs[1], "2", defense],
+            cwd=runs.ROOT,
+            check=True,
+        )
+        one, two = (np.load(output) for output in outputs)
+        self.assertEqual((one["replicas"], two["replicas"]), (1, 2))
         self.assertGreater(len(one.files), 80)
         for name in set(one.files) - {"replicas"}:
             self.assertAllClose(one[name], two[name], 1e-10, 1e-10, name)

@@ -1,9 +1,10 @@
-"""Trains a few steps on digits as one worker of TF_CONFIG, or alone.
+"""Trains a few steps on digits in several replicas and saves every variable.
 
-In float64, so that one process and several differ by rounding of that size
-only and not by the sign of a gradient that is all but zero.
+The replicas are N logical CPUs, or the workers that TF_CONFIG names. In
+float64, so that results differ by rounding of that size only, and not by the
+sign of a gradient that is all but zero.
 
-  python -m tests.training.machines.many_machines_worker BATCH_SIZE OUTPUT.npz
+  python -m tests.training.machines.replicas_worker OUTPUT.npz N [DEFENSE]
 """
 
 import sys
@@ -11,7 +12,7 @@ import sys
 import keras
 import numpy as np
 
-from atat_tf.attacks import linf
+from atat_tf.attacks import for_training, linf
 from atat_tf.data import batches as training_batches
 from atat_tf.data import datasets
 from atat_tf.defenses import atat
@@ -20,15 +21,17 @@ from atat_tf.training import build as training_build
 from atat_tf.training import machines, trainer, workers
 
 _STEPS = 3
+# Two replicas get 3 and 4 of these, three get 2, 2 and 3.
+BATCH_SIZE = 7
+_ATTACKS = {"trades": for_training.trades}
 
 
-def main(batch_size, output):
-    keras.config.set_floatx("float64")
+def main(output, num_devices=1, defense="atat"):
     cluster = machines.from_environment()
     if cluster.count > 1:
         strategy = workers.build_strategy(cluster)
     else:
-        strategy = training_build.build_strategy()
+        strategy = training_build.build_strategy(num_devices)
     group = workers.WorkerGroup(strategy)
     # Of a worker that is not the chief its own weights are never used.
     keras.utils.set_random_seed(1 + cluster.mine)
@@ -39,8 +42,8 @@ def main(batch_size, output):
         )
         built = trainer.AdversarialTrainer(
             student,
-            atat.ATAT(),
-            linf.pgd(8 / 255, 2 / 255, 2),
+            atat.DEFENSES[defense](),
+            _ATTACKS.get(defense, linf.pgd)(8 / 255, 2 / 255, 2),
             teacher,
             seed=3,
         )
@@ -51,24 +54,23 @@ def main(batch_size, output):
     split = datasets.load("digits").train
     batches = group.batches(
         lambda parts: training_batches.batches(
-            split, batch_size, 5, 0, _STEPS, False, parts
+            split, BATCH_SIZE, 5, 0, _STEPS, False, parts
         ),
-        batch_size,
+        BATCH_SIZE,
     )
     step, iterator = group.train_function(built), iter(batches)
     for _ in range(_STEPS):
         step(iterator)
     variables = [*student.variables, *optimizer.variables]
-    metrics = [float(m.result()) for m in built.metrics]
-    total = group.sum([cluster.mine + 1, batch_size])
     np.savez(
         output,
         *[np.asarray(v) for v in variables],
-        metrics=metrics,
+        metrics=[float(m.result()) for m in built.metrics],
         replicas=strategy.num_replicas_in_sync,
-        total=total,
+        total=group.sum([cluster.mine + 1, BATCH_SIZE]),
     )
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    keras.config.set_floatx("float64")
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
