@@ -37,6 +37,8 @@ from . import images, printed
 from .client import Client
 from .errors import ServingError, expect
 
+_DEFAULT = "(default: %(default)s)"
+
 
 def main(words: list[str] | None = None) -> None:
     """Runs the command.
@@ -70,17 +72,11 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(f"error: {_one_line(message)} (--help lists the flags)")
 
 
-class _Help(
-    argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter
-):
-    pass
-
-
 def _parser():
     parser = _Parser(
         "python -m serving.client",
         description=__doc__,
-        formatter_class=_Help,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     flag = parser.add_argument
@@ -88,26 +84,32 @@ def _parser():
     flag(
         "--server",
         default="localhost:8500",
-        help="host:port, or unix:PATH of a socket",
+        help=f"host:port, or unix:PATH of a socket {_DEFAULT}",
     )
     flag(
-        "--model_name", default="atat", help="the model, as the server names it"
+        "--model_name",
+        default="atat",
+        help=f"the model, as the server names it {_DEFAULT}",
     )
     flag("--version", type=_at_least(0, int), help="ask this version")
     flag("--version_label", help="ask the version of this label")
-    flag("--signature", default="serving_default", help="ask this signature")
+    flag(
+        "--signature",
+        default="serving_default",
+        help=f"ask this signature {_DEFAULT}",
+    )
     flag(
         "--timeout",
         type=_at_least(0.001, float),
         default=10.0,
         help="seconds that a batch may take, attempts to reach the server "
-        "included",
+        f"included {_DEFAULT}",
     )
     flag(
         "--batch_size",
         type=_at_least(1, int),
         default=64,
-        help="images in a request",
+        help=f"images in a request {_DEFAULT}",
     )
     flag("--model_card", help="model_card.json of the version: class names")
     flag("--label", type=_at_least(0, int), help="show this class's attention")

@@ -24,7 +24,8 @@ _REQUESTS = {
     "GetModelStatus": protos.GetModelStatusRequest,
 }
 
-_SPEAKS_HTTP = "http1.x server"  # what gRPC says of a port for REST
+# What gRPC says of a port for REST.
+_NO_GRPC = ("http1.x server", "Failed parsing HTTP/2")
 _RETRIED = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 # Seconds; pauses double from the first to the longest.
 _FIRST_PAUSE = 0.05
@@ -151,10 +152,10 @@ def methods(channel: grpc.Channel | grpc.aio.Channel) -> dict[str, Callable]:
 def failure(error: grpc.RpcError) -> ServingError:
     """Returns the ServingError of gRPC's."""
     reason = error.details() or "no reason"
-    if _SPEAKS_HTTP in reason:
+    if any(text in reason for text in _NO_GRPC):
         reason = (
-            "Expected the server's gRPC port. Received: a port that speaks "
-            "HTTP, as the one for REST."
+            "Expected the server's gRPC port. Received: one that does not "
+            "speak gRPC, as that for REST."
         )
         return serving_error("INVALID_ARGUMENT", reason)
     return serving_error(error.code().name, reason)

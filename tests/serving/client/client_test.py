@@ -228,12 +228,15 @@ def test_errors_survive_pickling():
     assert (copy.code, copy.message) == ("NOT_FOUND", "no model")
 
 
-def test_port_for_rest_is_noticed():
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"<!DOCTYPE HTML>"]
+)
+def test_port_for_rest_is_noticed(answer):
     def answer_http(listener):
         connection, _ = listener.accept()
         with connection:
             connection.recv(1024)
-            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            connection.sendall(answer)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=answer_http, args=(listener,)).start()
