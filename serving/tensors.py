@@ -40,9 +40,9 @@ _MAX_DIMENSIONS = 254
 # Values that a message does not carry are made up to this size (repeats of
 # the last one), so that a few bytes cannot ask for gigabytes.
 _MAX_FILLED_BYTES = 2**26
-# A string costs a Python object here and TensorFlow's own beside it, however
-# few bytes it has on the wire.
-_MAX_STRINGS = 2**20
+# An array of strings takes a hundred times the bytes of a message of empty
+# ones: an object each here, and TensorFlow's own beside it.
+_MAX_STRINGS = 2**18
 _STRING_BYTES = 64
 
 
@@ -59,7 +59,7 @@ def from_proto(proto: message.Message) -> np.ndarray:
 
     Typed fields with too few values repeat the last one, none at all gives
     zeros, surplus is dropped; all as TensorFlow itself does. At most 64 MiB
-    are filled in that way, and at most 2**20 strings are read.
+    are filled in that way, and at most 2**18 strings are read.
 
     Args:
       proto: tensorflow.TensorProto.
@@ -151,7 +151,7 @@ def _typed_values(values, number):
 
 def _strings(proto, size):
     """Returns bytes objects [size]."""
-    if size > _MAX_STRINGS:
+    if max(size, len(proto.string_val)) > _MAX_STRINGS:
         raise ValueError(f"more than {_MAX_STRINGS} strings")
     if not proto.tensor_content:
         return _filled(list(proto.string_val[:size]), size, object, b"")

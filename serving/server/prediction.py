@@ -14,11 +14,6 @@ from .. import tensors
 from ..status import StatusError, invalid
 from .servable import DEFAULT_SIGNATURE
 
-_STRING = 7
-# An array of strings takes a hundred times the bytes of a message of empty
-# ones.
-_MAX_STRINGS = 2**18
-
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -54,7 +49,7 @@ def plan_of(
         signatures,
         request.model_spec.signature_name,
         request.inputs,
-        array,
+        tensors.from_proto,
         request.output_filter,
     )
 
@@ -89,20 +84,6 @@ def plan(
     aliases = _output_aliases(signature, output_filter)
     fetches = tuple(signature.outputs[alias].name for alias in aliases)
     return Plan(name, feeds, aliases, fetches)
-
-
-def array(proto: message.Message) -> np.ndarray:
-    """Returns the array of a TensorProto.
-
-    Raises:
-      ValueError: type, shape and content do not fit together, or the tensor
-        has too many strings.
-    """
-    if proto.dtype == _STRING:
-        count = np.prod([d.size for d in proto.tensor_shape.dim], dtype=float)
-        if max(count, len(proto.string_val)) > _MAX_STRINGS:
-            raise ValueError(f"more than {_MAX_STRINGS} strings")
-    return tensors.from_proto(proto)
 
 
 def answer(
@@ -157,7 +138,7 @@ def _feeds(signature, inputs, read):
                 f"default input alias set: {_joined(signature.defaults)}"
             )
         if alias not in inputs:
-            feeds[tensor_name] = array(signature.defaults[alias])
+            feeds[tensor_name] = tensors.from_proto(signature.defaults[alias])
             continue
         used.append(alias)
         try:
