@@ -111,6 +111,8 @@ class Tree:
 
     def _meant(self, name, file):
         """Returns the files of a dotted name, a module's or a package's."""
+        # Installed, these folders are inside of atat_tf.
+        name = re.sub(r"^atat_tf\.(configs|serving)\b", r"\1", name)
         while name and name not in self.modules:
             name = name.rpartition(".")[0]
         found = self.modules.get(name, "")

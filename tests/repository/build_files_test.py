@@ -17,7 +17,7 @@ _ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Folders in a circle, data, relative imports, third parties, tests.
 _FILES = {
     "atat_tf/__init__.py": '"""Doc."""\n__version__ = "1"\n',
-    "atat_tf/errors.py": "import sys\n",
+    "atat_tf/errors.py": "import sys\nimport atat_tf.configs.at\n",
     "atat_tf/train.py": """\
         import absl.app
         from atat_tf.models import nets
@@ -84,6 +84,7 @@ py_library(
         "__init__.py",
         "errors.py",
     ],
+    deps = ["//configs"],
 )
 """
 _TEST = """
