@@ -1,4 +1,4 @@
-"""The files for the genuine server hold: flags, names, real bash, README."""
+"""The files for the genuine server hold: flags, names, real bash."""
 
 import contextlib
 import http.server
@@ -27,7 +27,6 @@ _KUBERNETES = list(
     yaml.safe_load_all((_FOLDER / "kubernetes.yaml").read_text())
 )
 _SERVICE = _COMPOSE["services"]["serving"]
-_MODULES = ("serving.export", "serving.local_server", "serving.client")
 
 
 def _words(*command, **arguments):
@@ -35,10 +34,6 @@ def _words(*command, **arguments):
     return subprocess.run(
         command, capture_output=True, text=True, check=False, **arguments
     )
-
-
-def _help(module):
-    return _words(sys.executable, "-m", module, "--help", cwd=_ROOT).stdout
 
 
 def _kind(name):
@@ -124,9 +119,9 @@ class CommandLineTest(parameterized.TestCase):
         self.assertEqual(
             flags.tensorflow_intra_op_parallelism, _SERVICE["cpus"]
         )
-        sent = re.search(
-            r"--batch_size \S+\s.*\(default: (\d+)\)", _help("serving.client")
-        )
+        client = _words(sys.executable, "-m", "serving.client", "--help")
+        pattern = r"--batch_size \S+\s.*\(default: (\d+)\)"
+        sent = re.search(pattern, client.stdout)
         self.assertLessEqual(int(sent[1]), options.max_batch_size)
 
 
@@ -197,51 +192,15 @@ class KubernetesTest(absltest.TestCase):
 
 
 class ReadmeTest(absltest.TestCase):
-    """What serving/README.md names exists."""
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.text = (_FOLDER.parent / "README.md").read_text()
-        cls.help = {module: _help(module) for module in _MODULES}
-
-    def test_files(self):
-        names = re.findall(r"\]\(([\w./]+)\)", self.text)
-        self.assertContainsSubset([f"deploy/{n}" for n in _READERS], names)
-        for name in names:
-            self.assertTrue((_FOLDER.parent / name).exists(), name)
-        for name in re.findall(r"\bserving/[\w.]+", self.text):
-            if name != _SERVICE["image"].partition(":")[0].partition("/")[2]:
-                self.assertTrue((_ROOT / name).exists(), name)
-
-    def test_commands(self):
-        commands = re.findall(r"(?m)^python -m (\S+)(.*)$", self.text)
-        self.assertEqual([name for name, _ in commands], list(_MODULES))
-        for module, words in commands:
-            for flag in re.findall(r"--(\w+)=", words):
-                self.assertRegex(self.help[module], rf"--{flag}\b")
-
-    def test_flags(self):
-        known, _ = server_flags.parse(["--help"])
-        theirs = {"grpc_max_threads", "rest_api_num_threads"}
-        named = set(re.findall(r"`--(\w+)", self.text))
-        for flag in named - vars(known).keys() - theirs:
-            self.assertRegex(self.help["serving.client"], rf"--{flag}\b", flag)
-
     def test_limits(self):
         """The table names every limit with its default."""
         defaults, _ = server_flags.parse(["--help"])
-        table = self.text.partition("| limit |")[2].partition("\n\n")[0]
+        text = (_FOLDER.parent / "README.md").read_text()
+        table = text.partition("| limit |")[2].partition("\n\n")[0]
         rows = re.findall(r"`--(\w+)=(\d+)`", table)
         self.assertLen(rows, 7)
         for flag, value in rows:
             self.assertEqual(getattr(defaults, flag), int(value), flag)
-
-    def test_versions_and_targets(self):
-        self.assertIn(f"`{_SERVICE['image']}`", self.text)
-        makefile = (_ROOT / "Makefile").read_text()
-        for target in re.findall(r"`make ([a-z-]+)`", self.text):
-            self.assertRegex(makefile, rf"(?m)^{target}:")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,114 @@
+"""What the pages show is so: programs run, files, flags and targets exist."""
+
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+
+import pytest
+from absl.testing import absltest, parameterized
+
+from tests.serving import exports
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "serving/README.md",
+    *(f"docs/{path.name}" for path in sorted((_ROOT / "docs").glob("*.md"))),
+)
+
+
+def _text(page):
+    return (_ROOT / page).read_text()
+
+
+def _blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", _text(page), re.DOTALL)
+
+
+def _finish(words, folder):
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(_ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+class NamesTest(parameterized.TestCase):
+    @parameterized.parameters(*_PAGES)
+    def test_files_exist(self, page):
+        """Links, and what in backquotes is a path of a source file."""
+        folder, text = (_ROOT / page).parent, _text(page)
+        for name in re.findall(r"\]\(([\w./]+)(?:#[\w-]+)?\)", text):
+            self.assertTrue((folder / name).exists(), name)
+        tops = "atat_tf|benchmarks|configs|docs|serving|tests|tools"
+        for name in re.findall(rf"`((?:{tops})/[\w./]+\.\w+)[`: ]", text):
+            self.assertTrue((_ROOT / name).exists(), name)
+
+    @parameterized.parameters("README.md", "serving/README.md")
+    def test_flags_exist(self, page):
+        """As a string in the sources, or in what runs the genuine server."""
+        known = {*re.findall(r"--(\w+)=", _text("serving/deploy/compose.yaml"))}
+        for folder in ("atat_tf", "benchmarks", "serving"):
+            for path in (_ROOT / folder).rglob("*.py"):
+                known |= {*re.findall(r'"(?:--)?(\w+)"', path.read_text())}
+        named = {*re.findall(r"`--(\w+)", _text(page))}
+        known |= {f"no{name}" for name in known}
+        self.assertEmpty(named - known)
+
+    @parameterized.parameters(*_PAGES)
+    def test_make_targets_exist(self, page):
+        makefile = _text("Makefile")
+        for target in {*re.findall(r"(?m)[`^]make ([a-z-]+)", _text(page))}:
+            self.assertRegex(makefile, rf"(?m)^{target}:")
+
+
+class ReadmeTest(absltest.TestCase):
+    def test_the_client_example_runs(self):
+        program, _ = _blocks("README.md", "python")
+        names = {"images": exports.test_images(3)}
+        with exports.serving() as server:
+            here = program.replace("localhost:8500", f"127.0.0.1:{server.port}")
+            self.assertNotEqual(here, program)
+            exec(here, names)
+        self.assertEqual(names["answer"]["attention"].shape, (3, 8, 8))
+
+    def test_the_library_example_runs(self):
+        _, program = _blocks("README.md", "python")
+        shortened = program.replace("epochs=6", "epochs=1, steps_per_epoch=2")
+        self.assertNotEqual(shortened, program)
+        done = _finish(["-c", shortened], _ROOT)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("attention_transfer", done.stdout)
+
+
+@pytest.mark.long
+class YourOwnTest(parameterized.TestCase):
+    @parameterized.parameters(
+        ("docs/your_model.md", "adversarial_accuracy"),
+        ("docs/your_images.md", "folder photos, "),
+    )
+    def test_program_and_commands(self, page, printed):
+        """The commands read the files that the program leaves."""
+        with tempfile.TemporaryDirectory() as folder:
+            program = "\n".join(_blocks(page, "python"))
+            done = _finish(["-c", program], folder)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(printed, done.stdout)
+            (commands,) = _blocks(page, "sh")
+            for line in commands.splitlines():
+                python, *words = shlex.split(line)
+                self.assertEqual(python, "python")
+                done = _finish(words, folder)
+                self.assertEqual(done.returncode, 0, f"{line}\n{done.stderr}")
+
+
+if __name__ == "__main__":
+    absltest.main()
