@@ -36,18 +36,12 @@ from benchmarks.peers import process as peers
 
 _EPSILON, _STEP_SIZE = 8 / 255, 2 / 255
 _COMPACT, _WHOLE = "ours", "ours, no compaction"
-_MODELS = {
-    "random": lambda dataset, n: compared.random_case(
-        dataset, n, _EPSILON, 16, 1
-    ),
-    "robust": lambda dataset, n: compared.run_case(
-        "robust", dataset, n, _EPSILON
-    ),
-}
 _PEERS = ("cleverhans", "foolbox", "art", "torchattacks")
 _GOALS = {_COMPACT: ">= 2", _WHOLE: ">= 1.2"}
 
-_ONLY = flags.DEFINE_list("models", list(_MODELS), "classifiers to attack")
+_ONLY = flags.DEFINE_list(
+    "models", ["robust"], f"run folders, among {', '.join(compared.RUNS)}"
+)
 _NAMES = flags.DEFINE_list("peers", list(_PEERS), "whom to compare with")
 _NUM_IMAGES = flags.DEFINE_integer(
     "num_images", 1024, "first test images", lower_bound=1
@@ -176,7 +170,7 @@ def print_case(case: compared.Case, measured: dict[str, dict]) -> None:
 
 
 def main(argv: list[str]) -> None:
-    command.expect_names("models", _ONLY.value, _MODELS)
+    command.expect_names("models", _ONLY.value, compared.RUNS)
     command.expect_names("peers", _NAMES.value, _PEERS)
     about = command.begin(argv, peers.ONEDNN.value)
     logging.set_verbosity(logging.ERROR)
@@ -185,7 +179,8 @@ def main(argv: list[str]) -> None:
     with contextlib.ExitStack() as stack:
         found, absent = peers.opened(stack, _NAMES.value)
         for name in _ONLY.value:
-            case = _MODELS[name](dataset, _NUM_IMAGES.value)
+            images = _NUM_IMAGES.value
+            case = compared.run_case(name, dataset, images, _EPSILON)
             measured, failed = measure(case, found)
             print_case(case, measured)
             results["comparisons"] += comparisons(

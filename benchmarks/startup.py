@@ -58,35 +58,24 @@ def commands() -> list[str]:
 
 def helps(modules: list[str], repeats: int) -> dict[str, dict]:
     """Returns {module: {"seconds": [...], "imports_tensorflow"}}."""
-    rows = {
-        name: {"seconds": [], "imports_tensorflow": _imports_tensorflow(name)}
-        for name in modules
-    }
+    rows = {name: {"seconds": []} for name in modules}
     for _ in range(repeats):
         for name, row in rows.items():
             begin = time.perf_counter()
-            _ran(["-m", name, "--help"])
+            ran = subprocess.run(
+                [sys.executable, "-c", _WATCHED, name, "--help"],
+                cwd=fresh.ROOT,
+                capture_output=True,
+                text=True,
+            )
             row["seconds"].append(time.perf_counter() - begin)
+            # absl ends with 1 after --help.
+            if ran.returncode not in (0, 1) or not ran.stdout:
+                last = (ran.stderr.strip().splitlines() or [""])[-1]
+                raise RuntimeError(f"{name} --help failed: {last}")
+            last = ran.stdout.splitlines()[-1]
+            row["imports_tensorflow"] = last == "TENSORFLOW"
     return rows
-
-
-def _imports_tensorflow(module):
-    output = _ran(["-c", _WATCHED, module, "--help"]).stdout
-    return output.splitlines()[-1] == "TENSORFLOW"
-
-
-def _ran(words):
-    ran = subprocess.run(
-        [sys.executable, *words],
-        cwd=fresh.ROOT,
-        capture_output=True,
-        text=True,
-    )
-    # absl ends with 1 after --help.
-    if ran.returncode not in (0, 1) or not ran.stdout:
-        last = (ran.stderr.strip().splitlines() or [""])[-1]
-        raise RuntimeError(f"{' '.join(words)} failed: {last}")
-    return ran
 
 
 def help_comparisons(rows: dict[str, dict]) -> list[dict]:

@@ -81,7 +81,7 @@ SUITES = (
         ">= 2 x the fastest",
         "benchmarks.attacks",
         (),
-        (*_TINY_ATTACK, "--models=robust", "--repeats=1"),
+        (*_TINY_ATTACK, "--repeats=1"),
     ),
     Suite(
         "autoattack",

@@ -11,10 +11,13 @@ found. Every model is in inference mode.
 
 import functools
 import importlib.metadata
+from collections.abc import Callable
 
 import numpy as np
 
 _BOX = 0.0, 1.0
+# Of images and labels, to adversarial images.
+Attack = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class TensorFlowPeer:
@@ -31,7 +34,7 @@ class TensorFlowPeer:
         self._import()
         self.versions = versions(self.distributions)
 
-    def load(self, weights):
+    def load(self, weights: dict[str, np.ndarray]) -> None:
         depth, width, shape, num_classes = _architecture(weights)
         model = self._models.wide_resnet(shape, num_classes, depth, width)
         for variable in model.variables:
@@ -46,10 +49,10 @@ class TensorFlowPeer:
         # ART says whether it trains, as a Keras model is told.
         self._logits = lambda images, training=False: compiled(images)
 
-    def logits(self, images):
+    def logits(self, images: np.ndarray) -> np.ndarray:
         return self._logits(self._tf.constant(images)).numpy()
 
-    def attack(self, name, **arguments):
+    def attack(self, name: str, **arguments: float) -> Attack:
         return getattr(self, name)(**arguments)
 
 
@@ -63,7 +66,13 @@ class CleverHans(TensorFlowPeer):
 
         self._pgd = projected_gradient_descent.projected_gradient_descent
 
-    def pgd(self, epsilon, step_size, num_steps, random_start):
+    def pgd(
+        self,
+        epsilon: float,
+        step_size: float,
+        num_steps: int,
+        random_start: bool,
+    ) -> Attack:
         def attack(images, labels):
             return self._pgd(
                 self._logits,
@@ -91,7 +100,13 @@ class Foolbox(TensorFlowPeer):
 
         self._foolbox = foolbox
 
-    def pgd(self, epsilon, step_size, num_steps, random_start):
+    def pgd(
+        self,
+        epsilon: float,
+        step_size: float,
+        num_steps: int,
+        random_start: bool,
+    ) -> Attack:
         model = self._foolbox.TensorFlowModel(self._logits, _BOX, "/CPU:0")
         pgd = self._foolbox.attacks.LinfPGD(
             abs_stepsize=step_size, steps=num_steps, random_start=random_start
@@ -138,7 +153,13 @@ class Art(TensorFlowPeer):
             **arguments,
         )
 
-    def pgd(self, epsilon, step_size, num_steps, random_start):
+    def pgd(
+        self,
+        epsilon: float,
+        step_size: float,
+        num_steps: int,
+        random_start: bool,
+    ) -> Attack:
         pgd = self._evasion.ProjectedGradientDescentTensorFlowV2(
             self._classifier(),
             np.inf,
@@ -151,7 +172,7 @@ class Art(TensorFlowPeer):
         )
         return pgd.generate
 
-    def autoattack(self, epsilon):
+    def autoattack(self, epsilon: float) -> Attack:
         attack = self._evasion.AutoAttack(
             self._classifier(), np.inf, epsilon, batch_size=2**20
         )
@@ -178,17 +199,17 @@ class Torchattacks:
         self._models = torch_models
         self.versions = versions(self.distributions)
 
-    def load(self, weights):
+    def load(self, weights: dict[str, np.ndarray]) -> None:
         network = self._models.wide_resnet(weights)
         last = self._torch.channels_last
         self._network = network.to(memory_format=last)
         self._num_classes = weights["logits/bias"].shape[0]
 
-    def logits(self, images):
+    def logits(self, images: np.ndarray) -> np.ndarray:
         with self._torch.no_grad():
             return self._network(self._images(images)).numpy()
 
-    def attack(self, name, **arguments):
+    def attack(self, name: str, **arguments: float) -> Attack:
         attack = getattr(self, name)(**arguments)
 
         def attacked(images, labels):
@@ -203,17 +224,23 @@ class Torchattacks:
         channels_first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         return self._torch.from_numpy(channels_first)
 
-    def pgd(self, epsilon, step_size, num_steps, random_start):
+    def pgd(
+        self,
+        epsilon: float,
+        step_size: float,
+        num_steps: int,
+        random_start: bool,
+    ) -> Callable:
         return self._attacks.PGD(
             self._network, epsilon, step_size, num_steps, random_start
         )
 
-    def apgd_ce(self, epsilon, num_steps):
+    def apgd_ce(self, epsilon: float, num_steps: int) -> Callable:
         return self._attacks.APGD(
             self._network, "Linf", epsilon, num_steps, loss="ce"
         )
 
-    def apgd_t(self, epsilon, num_steps):
+    def apgd_t(self, epsilon: float, num_steps: int) -> Callable:
         return self._attacks.APGDT(
             self._network,
             "Linf",
@@ -222,7 +249,7 @@ class Torchattacks:
             n_classes=min(self._num_classes, 10),
         )
 
-    def fab_t(self, epsilon, num_steps):
+    def fab_t(self, epsilon: float, num_steps: int) -> Callable:
         return self._attacks.FAB(
             self._network,
             "Linf",
@@ -232,7 +259,7 @@ class Torchattacks:
             n_classes=min(self._num_classes, 10),
         )
 
-    def square(self, epsilon, num_steps):
+    def square(self, epsilon: float, num_steps: int) -> Callable:
         return self._attacks.Square(self._network, "Linf", epsilon, num_steps)
 
 
@@ -245,7 +272,7 @@ PEERS = {
 
 
 @functools.cache
-def versions(distributions):
+def versions(distributions: tuple[str, ...]) -> dict[str, str]:
     """Returns {distribution: version}."""
     return {name: importlib.metadata.version(name) for name in distributions}
 

@@ -82,29 +82,6 @@ def run_case(
     return Case(what, classifier, split.images, split.labels, epsilon)
 
 
-def random_case(
-    dataset: "datasets.Dataset",
-    num_images: int,
-    epsilon: float,
-    depth: int,
-    width: int,
-) -> Case:
-    """Returns the Case of a network as it was drawn, right by definition."""
-    import keras
-
-    from atat_tf.models import wide_resnet
-
-    keras.utils.set_random_seed(0)
-    spec = dataset.spec
-    classifier = wide_resnet.wide_resnet(
-        spec.image_shape, spec.num_classes, depth, width
-    )
-    what = f"WRN-{depth}-{width}, random weights"
-    images = dataset.test.take(num_images).images
-    labels = logits(classifier, images).argmax(-1).astype(np.int32)
-    return Case(what, classifier, images, labels, epsilon)
-
-
 def logits(
     classifier: Callable, images: np.ndarray, batch_size: int = 500
 ) -> np.ndarray:

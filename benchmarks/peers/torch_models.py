@@ -1,17 +1,21 @@
 """Our Wide ResNet in PyTorch, from the weights of the Keras model.
 
-{variable path: array} enters, as `atat_tf.models.wide_resnet` names them; a
-`torch.nn.Module` from pixels [b, C, H, W] in [0, 1] to the same logits leaves.
 PyTorch is imported where it is used: it is in the peers' environment alone.
 """
 
 import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 # Of `atat_tf.models.wide_resnet`, which takes Keras' default.
 _EPSILON = 1e-3
 
 
-def wide_resnet(weights):
+def wide_resnet(weights: dict[str, np.ndarray]) -> "torch.nn.Module":
     """Returns the network in inference mode, its weights without gradients.
 
     Args:
@@ -19,7 +23,7 @@ def wide_resnet(weights):
         "features_norm/gamma", "logits/bias" and so on.
 
     Returns:
-      torch.nn.Module, float32 [b, C, H, W] -> [b, k].
+      From pixels in [0, 1], float32 [b, C, H, W], to logits [b, k].
     """
     import torch
 

@@ -8,6 +8,8 @@ image itself on the network in inference mode, then one step of SGD with
 momentum on the network in training mode, without weight decay.
 """
 
+import numpy as np
+
 from benchmarks.peers import attacks as peer_attacks
 
 _MOMENTUM = 0.9
@@ -42,7 +44,13 @@ class CleverHans(_TensorFlowTraining, peer_attacks.CleverHans):
     labels, which saves it the forward pass that would guess them.
     """
 
-    def prepare(self, epsilon, step_size, num_steps, learning_rate):
+    def prepare(
+        self,
+        epsilon: float,
+        step_size: float,
+        num_steps: int,
+        learning_rate: float,
+    ) -> None:
         update = self._update(learning_rate)
 
         def step(images, labels):
@@ -77,7 +85,13 @@ class Art(_TensorFlowTraining, peer_attacks.Art):
 
         self._trainer = trainer
 
-    def prepare(self, epsilon, step_size, num_steps, learning_rate):
+    def prepare(
+        self,
+        epsilon: float,
+        step_size: float,
+        num_steps: int,
+        learning_rate: float,
+    ) -> None:
         update = self._update(learning_rate)
         losses = []
 
@@ -113,17 +127,23 @@ class PlainTorch:
         self._torch, self._models = torch, torch_models
         self.versions = peer_attacks.versions(self.distributions)
 
-    def load(self, weights):
+    def load(self, weights: dict[str, np.ndarray]) -> None:
         network = self._models.wide_resnet(weights).requires_grad_(True)
         last = self._torch.channels_last
         self._network = network.to(memory_format=last)
 
-    def logits(self, images):
+    def logits(self, images: np.ndarray) -> np.ndarray:
         self._network.eval()
         with self._torch.no_grad():
             return self._network(self._images(images)).numpy()
 
-    def prepare(self, epsilon, step_size, num_steps, learning_rate):
+    def prepare(
+        self,
+        epsilon: float,
+        step_size: float,
+        num_steps: int,
+        learning_rate: float,
+    ) -> None:
         torch, network = self._torch, self._network
         cross_entropy = torch.nn.functional.cross_entropy
         optimizer = torch.optim.SGD(
