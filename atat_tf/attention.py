@@ -1,16 +1,21 @@
 """Grad-CAM attention: Equations 1, 2 and 3, and the tape that feeds them.
 
-Activations and their gradients enter, non-negative maps leave. Everything is
-differentiable once more, so a loss on the maps trains the weights.
+Everything is differentiable once more, so a loss on the maps trains the
+weights.
 """
 
 import math
+from collections.abc import Callable, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from atat_tf import losses
+from atat_tf.errors import unknown
 
-def location_map(activations, weights):
+
+def location_map(activations: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """Returns the location map of one class for each example.
 
     Eq. 1: L^c = Σ_k w_k^c A_k.
@@ -25,7 +30,7 @@ def location_map(activations, weights):
     return tf.einsum("bhwc,bc->bhw", activations, weights)
 
 
-def channel_weights(gradients):
+def channel_weights(gradients: tf.Tensor) -> tf.Tensor:
     """Returns the weight of each channel for one class.
 
     Eq. 2: w_k^c = GAP(∂y^c / ∂A_k), GAP being the mean over space.
@@ -39,7 +44,7 @@ def channel_weights(gradients):
     return tf.reduce_mean(gradients, axis=(1, 2))
 
 
-def attention_map(activations, gradients):
+def attention_map(activations: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
     """Returns the attention map for each example.
 
     Eq. 3: ATT^c(x) = ReLU(Σ_k GAP(∂y^c / ∂A_k) A_k(x)); the printed formula
@@ -57,7 +62,44 @@ def attention_map(activations, gradients):
     return tf.nn.relu(location_map(activations, channel_weights(gradients)))
 
 
-def logits_and_attention(tapped, images, labels=None, training=False):
+def class_logit(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Returns y^c, the paper's class score, for each example.
+
+    Args:
+      labels: integers [b], the class c.
+      logits: float [b, k].
+
+    Returns:
+      [b], the dtype of the logits.
+    """
+    return tf.gather(logits, labels, axis=-1, batch_dims=1)
+
+
+def centred_logit(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Returns y^c − mean_j y^j, which a shift of all logits leaves alone.
+
+    One map added to the maps of all classes changes no probability, and so no
+    other loss; it does change the map of y^c, and not that of this score.
+    Arguments and result as for `class_logit`.
+    """
+    return class_logit(labels, logits) - tf.reduce_mean(logits, axis=-1)
+
+
+# {name: (labels, logits) -> the class score of Eq. 2, [b]}
+SCORES = {
+    "logit": class_logit,
+    "centred": centred_logit,
+    "margin": losses.margin,
+}
+
+
+def logits_and_attention(
+    tapped: keras.Model,
+    images: tf.Tensor,
+    labels: tf.Tensor | None = None,
+    training: bool = False,
+    score: str = "logit",
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Returns the logits and the attention maps of the labelled classes.
 
     The class scores are summed, not averaged, before the inner gradient, so
@@ -66,51 +108,101 @@ def logits_and_attention(tapped, images, labels=None, training=False):
     Args:
       tapped: a model from `graphs.with_taps`: images -> {"logits", layer...}.
       images: float32 [b, H, W, C].
-      labels: integers [b], the class c whose score y^c is followed; None for
-        the predicted classes.
+      labels: integers [b], the class c whose score is followed; None for the
+        predicted classes.
       training: whether batch norm uses (and updates) the batch's statistics.
+      score: of SCORES, the score y^c of a class.
 
     Returns:
       logits float [b, k], and {layer: attention map [b, h, w]}.
+
+    Raises:
+      InputError: there is no such score.
     """
-    # Frozen weights are not watched by a tape on their own, so a frozen
-    # model's activations would have no gradient: the images are watched.
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(images)
-        activations = dict(tapped(images, training=training))
-        logits = activations.pop("logits")
-        if labels is None:
-            labels = tf.argmax(logits, axis=-1)
-        scores = tf.gather(logits, labels, axis=-1, batch_dims=1)
-        score = tf.reduce_sum(scores)
-    gradients = tape.gradient(score, activations)
-    maps = {
-        layer: attention_map(activations[layer], gradients[layer])
-        for layer in activations
-    }
+
+    def classes(logits):
+        return [tf.argmax(logits, axis=-1) if labels is None else labels]
+
+    logits, (maps,) = logits_and_attentions(
+        tapped, images, classes, training, score
+    )
     return logits, maps
 
 
-def explanation(tapped, images, labels=None, pooled_head=None):
+def logits_and_attentions(
+    tapped: keras.Model,
+    images: tf.Tensor,
+    classes: Callable[[tf.Tensor], Sequence[tf.Tensor]],
+    training: bool = False,
+    score: str = "logit",
+) -> tuple[tf.Tensor, list[dict[str, tf.Tensor]]]:
+    """Returns the logits and the attention maps of several classes an image.
+
+    One forward pass, and one gradient for each class.
+
+    Args:
+      tapped, images, training, score: as for `logits_and_attention`.
+      classes: logits [b, k] -> labels [b] for each map that is wanted.
+
+    Returns:
+      logits float [b, k], and for each of the classes {layer: [b, h, w]}.
+    """
+    score_of = _score(score)
+    # Frozen weights are not watched by a tape on their own, so a frozen
+    # model's activations would have no gradient: the images are watched.
+    with tf.GradientTape(
+        persistent=True, watch_accessed_variables=False
+    ) as tape:
+        tape.watch(images)
+        activations = dict(tapped(images, training=training))
+        logits = activations.pop("logits")
+        scores = [
+            tf.reduce_sum(score_of(labels, logits))
+            for labels in classes(logits)
+        ]
+    attended = []
+    for of_class in scores:
+        gradients = tape.gradient(of_class, activations)
+        attended.append(
+            {
+                layer: attention_map(activations[layer], gradients[layer])
+                for layer in activations
+            }
+        )
+    return logits, attended
+
+
+def explanation(
+    tapped: keras.Model,
+    images: tf.Tensor,
+    labels: tf.Tensor | None = None,
+    pooled_head: tf.Tensor | None = None,
+    score: str = "logit",
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the logits and the attention map at one layer, for reading.
 
     What figures and served models show. It equals `logits_and_attention` in
     inference mode; where the layer is followed by a mean over space and one
-    dense layer, Eq. 2 has the closed form w_k^c = W_kc / (h · w), and no
-    gradient is taken.
+    dense layer, Eq. 2 has the closed form w_k^c = V_kc / (h · w) with V_kc
+    of `_head_of_score`, and no gradient is taken.
 
     Args:
       tapped: a model from `graphs.with_taps` with one layer.
       images: float32 [b, H, W, C].
       labels: integers [b]; None for the predicted classes.
-      pooled_head: W, float [c, k] from `wide_resnet.pooled_head`, or None where
+      pooled_head: W, float [c, k] from `classifiers.pooled_head`, or None where
         there is no such head.
+      score: of SCORES.
 
     Returns:
       logits float [b, k] and the map of Eq. 3, float [b, h, w], >= 0.
+
+    Raises:
+      InputError: there is no such score.
     """
+    _score(score)
     if pooled_head is None:
-        logits, maps = logits_and_attention(tapped, images, labels)
+        logits, maps = logits_and_attention(tapped, images, labels, score=score)
         (attention,) = maps.values()
         return logits, attention
     outputs = dict(tapped(images, training=False))
@@ -119,12 +211,34 @@ def explanation(tapped, images, labels=None, pooled_head=None):
     if labels is None:
         labels = tf.argmax(logits, axis=-1)
     positions = tf.cast(tf.reduce_prod(activations.shape[1:3]), logits.dtype)
-    weights = tf.gather(tf.transpose(pooled_head), labels) / positions
+    weights = _head_of_score(score, pooled_head, labels, logits) / positions
     weights = tf.cast(weights, activations.dtype)
     return logits, tf.nn.relu(location_map(activations, weights))
 
 
-def scaled_for_reading(maps):
+def _head_of_score(score, head, labels, logits):
+    """Returns the score's gradient to the pooled activations, [b, c].
+
+    W_kc of the class, less the mean over classes where the score is centred,
+    less that of the strongest other class where it is the margin.
+    """
+    head = tf.transpose(head)
+    of_class = tf.gather(head, labels)
+    if score == "centred":
+        return of_class - tf.reduce_mean(head, axis=0)
+    if score == "margin":
+        other = losses.strongest_other(labels, logits)
+        return of_class - tf.gather(head, other)
+    return of_class
+
+
+def _score(name):
+    if name not in SCORES:
+        raise unknown("a class score", name, SCORES)
+    return SCORES[name]
+
+
+def scaled_for_reading(maps: tf.Tensor) -> tf.Tensor:
     """Returns each map divided by its maximum; an empty map stays zero.
 
     Args:
@@ -145,7 +259,9 @@ def _at_least_float32(x):
 SHIFT_NAMES = ("cosine_distance", "l2_distance", "top_decile_mass")
 
 
-def shift_numbers(clean, attacked):
+def shift_numbers(
+    clean: np.ndarray, attacked: np.ndarray
+) -> dict[str, np.ndarray]:
     """Returns the three numbers of each image.
 
     Args:
@@ -153,7 +269,7 @@ def shift_numbers(clean, attacked):
       attacked: float [n, h, w], of the same images attacked.
 
     Returns:
-      {name of NAMES: float64 [n]}.
+      {name of SHIFT_NAMES: float64 [n]}.
     """
     return {
         "cosine_distance": cosine_distance(clean, attacked),
@@ -162,7 +278,7 @@ def shift_numbers(clean, attacked):
     }
 
 
-def cosine_distance(first, second):
+def cosine_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Returns 1 − ⟨u, v⟩ / (‖u‖ ‖v‖) of vectorised maps, for each image.
 
     It does not change when a map is scaled, so maps of different networks
@@ -186,7 +302,7 @@ def cosine_distance(first, second):
     return np.where(both_empty, 0.0, distance.clip(0, 1))
 
 
-def l2_distance(first, second):
+def l2_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Returns ‖v(first) − v(second)‖_2 for each image, Eq. 4 of one layer.
 
     Args:
@@ -199,7 +315,7 @@ def l2_distance(first, second):
     return np.linalg.norm(_vectors(first) - _vectors(second), axis=1)
 
 
-def top_decile_mass(clean, attacked):
+def top_decile_mass(clean: np.ndarray, attacked: np.ndarray) -> np.ndarray:
     """Returns the share of the attacked map inside the clean map's top decile.
 
     The top decile are the ⌈h·w / 10⌉ places where the clean map is largest;

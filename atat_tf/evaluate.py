@@ -24,7 +24,7 @@ _ATTACKS = flags.DEFINE_list(
 _NUM_IMAGES = flags.DEFINE_integer(
     "num_images",
     None,
-    "the first so many test images (default: all; 500 for --checklist)",
+    "the first so many images (default: all; 500 for --checklist)",
 )
 _BN_EVAL = flags.DEFINE_string(
     "bn_eval",
@@ -32,7 +32,15 @@ _BN_EVAL = flags.DEFINE_string(
     "batch-norm statistics: frozen (stored; the protocol to believe) or batch "
     "(of the attacked batch, as the paper's released evaluation had it)",
 )
-_WEIGHTS = flags.DEFINE_string("weights", "best", "best, last or ema")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", None, "best, last or ema (default: the recipe's, mostly best)"
+)
+_SPLIT = flags.DEFINE_string(
+    "split",
+    None,
+    "test, or validation: images kept aside in training (default: the "
+    "recipe's, mostly test)",
+)
 _CHECKLIST = flags.DEFINE_bool(
     "checklist",
     False,
@@ -64,7 +72,7 @@ def main(argv):
             checklist.run_checklist(
                 workdir,
                 _NUM_IMAGES.value,
-                _WEIGHTS.value,
+                _WEIGHTS.value or "best",
                 command_line.dataset(),
                 data_dir,
                 command_line.seed(),
@@ -81,6 +89,7 @@ def main(argv):
             data_dir,
             seed=command_line.seed(),
             save_adversarials=_SAVE_ADVERSARIALS.value,
+            split=_SPLIT.value,
         )
         for workdir in workdirs
     ]
@@ -96,7 +105,7 @@ def _refuse_contradictions(workdirs):
     )
     if not _CHECKLIST.value:
         return
-    for flag in (_ATTACKS, _SAVE_ADVERSARIALS):
+    for flag in (_ATTACKS, _SAVE_ADVERSARIALS, _SPLIT):
         expect(
             flag.value is None,
             f"--checklist without --{flag.name}: it has attacks of its own",

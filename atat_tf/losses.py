@@ -1,34 +1,46 @@
 """Per-example losses: cross-entropy, Equations 4, 5 and 6, and others' own.
 
-Logits and attention maps enter, one number for each example leaves; nothing
-here knows of models, batches on several devices, or weights of a sum.
+All are functions of logits and attention maps; nothing here knows of models,
+batches on several devices, or weights of a sum.
 """
+
+from collections.abc import Mapping
 
 import tensorflow as tf
 
-from atat_tf.errors import InputError
+from atat_tf.errors import InputError, unknown
 
 # Added to the denominator of both ratios, as their authors do: without effect
 # on logits that differ, and 0 / 0 is 0 where all are equal.
 _RATIO_GUARD = 1e-12
 
 
-def cross_entropy(labels, logits):
+def cross_entropy(
+    labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0
+) -> tf.Tensor:
     """Returns L_ce = -log softmax(logits)[label] (§2.2) for each example.
+
+    With smoothing s the label counts 1 − s, and every class s / k more:
+    (1 − s) · L_ce + s · mean_j −log softmax(logits)[j] (Szegedy et al. 2016).
 
     Args:
       labels: integers [b], class indices.
       logits: float [b, k], unnormalised scores.
+      smoothing: s, in [0, 1).
 
     Returns:
       [b], the dtype of the logits, in nats, >= 0.
     """
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(
+    of_label = tf.nn.sparse_softmax_cross_entropy_with_logits(
         labels=labels, logits=logits
     )
+    if not smoothing:
+        return of_label
+    of_all = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
+    return (1.0 - smoothing) * of_label + smoothing * of_all
 
 
-def safe_norm(x, epsilon=1e-12):
+def safe_norm(x: tf.Tensor, epsilon: float = 1e-12) -> tf.Tensor:
     """Returns ‖v(x)‖_2 for each example, with gradient 0 where x is 0.
 
     `tf.norm` has a NaN gradient at zero, and zero occurs: the student starts
@@ -50,7 +62,51 @@ def safe_norm(x, epsilon=1e-12):
     return tf.where(is_zero, tf.zeros_like(squared), root)
 
 
-def attention_distance(first, second):
+def map_norm(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Returns ‖v(first) − v(second)‖_2 for each example: Eq. 4 of a layer.
+
+    Args:
+      first: float [b, h, w], attention maps.
+      second: the same shape.
+
+    Returns:
+      [b], >= 0.
+    """
+    return safe_norm(first - second)
+
+
+def map_rms(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Returns Eq. 4 of a layer as a root mean square over its positions.
+
+    ‖v(first) − v(second)‖_2 / √(h · w): λ1 then means the same whatever the
+    size of the maps. Arguments and result as for `map_norm`.
+    """
+    positions = first.shape[1] * first.shape[2]
+    return safe_norm(first - second) / positions**0.5
+
+
+def map_cosine(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Returns 1 − cos(v(first), v(second)) for each example.
+
+    Where maps look, without how large they are. 1 where one map is empty, 0
+    where both are, with gradient 0: an empty map has no direction. Arguments
+    as for `map_norm`; the result is in [0, 1] for maps >= 0.
+    """
+    products = tf.reduce_sum(first * second, axis=(1, 2))
+    first, second = safe_norm(first), safe_norm(second)
+    cosine = tf.math.divide_no_nan(products, first * second)
+    both_empty = (first == 0) & (second == 0)
+    return tf.where(both_empty, tf.zeros_like(cosine), 1.0 - cosine)
+
+
+MAP_DISTANCES = {"norm": map_norm, "cosine": map_cosine, "rms": map_rms}
+
+
+def attention_distance(
+    first: Mapping[str, tf.Tensor],
+    second: Mapping[str, tf.Tensor],
+    distance: str = "norm",
+) -> tf.Tensor:
     """Returns the distance of two sets of attention maps for each example.
 
     Eq. 4: L_at = Σ_l ‖v(ATT_T^l(x1)) − v(ATT_S^l(x2))‖_2.
@@ -58,23 +114,32 @@ def attention_distance(first, second):
     Args:
       first: {layer: float [b, h, w]}, one entry for each layer l.
       second: the same layers and shapes.
+      distance: of MAP_DISTANCES, what takes the norm's place.
 
     Returns:
       [b], >= 0.
 
     Raises:
-      InputError: the two sets name different layers, or none.
+      InputError: the two sets name different layers, or none, or there is no
+        such distance.
     """
     if not first or set(first) != set(second):
         raise InputError(
             "Expected two non-empty sets of maps over the same layers. "
             f"Received: {sorted(first)} and {sorted(second)}."
         )
-    layers = sorted(first)
-    return tf.add_n([safe_norm(first[k] - second[k]) for k in layers])
+    if distance not in MAP_DISTANCES:
+        raise unknown("a distance of maps", distance, MAP_DISTANCES)
+    of_layer = MAP_DISTANCES[distance]
+    return tf.add_n([of_layer(first[k], second[k]) for k in sorted(first)])
 
 
-def attention_transfer(teacher_clean, student_adversarial, student_clean):
+def attention_transfer(
+    teacher_clean: Mapping[str, tf.Tensor],
+    student_adversarial: Mapping[str, tf.Tensor],
+    student_clean: Mapping[str, tf.Tensor],
+    distance: str = "norm",
+) -> tf.Tensor:
     """Returns the attention-transfer loss for each example.
 
     Eq. 5: L_at = Σ_l ‖v(ATT_T^l(x_ori)) − v(ATT_S^l(x_adv))‖_2
@@ -84,19 +149,25 @@ def attention_transfer(teacher_clean, student_adversarial, student_clean):
       teacher_clean: {layer: float [b, h, w]}, the teacher's maps on x_ori.
       student_adversarial: the student's maps on x_adv.
       student_clean: the student's maps on x_ori.
+      distance: as for `attention_distance`.
 
     Returns:
       [b], >= 0.
     """
     return attention_distance(
-        teacher_clean, student_adversarial
-    ) + attention_distance(teacher_clean, student_clean)
+        teacher_clean, student_adversarial, distance
+    ) + attention_distance(teacher_clean, student_clean, distance)
 
 
-def logit_pairing(clean_logits, adversarial_logits):
+def logit_pairing(
+    clean_logits: tf.Tensor, adversarial_logits: tf.Tensor
+) -> tf.Tensor:
     """Returns the logit-pairing loss for each example.
 
-    Eq. 6: L_lp = ‖p_S(x_ori) − p_S(x_adv)‖_2, where p_S are logits.
+    Eq. 6: L_lp = ‖p_S(x_ori) − p_S(x_adv)‖_2, where p_S are logits. Its
+    gradient has length 1 however small the difference is, so that it does not
+    shrink what moves the logits under attack: it switches off all that gains
+    less in L_ce than λ2 times the difference it makes.
 
     Args:
       clean_logits: float [b, k].
@@ -108,7 +179,18 @@ def logit_pairing(clean_logits, adversarial_logits):
     return safe_norm(clean_logits - adversarial_logits)
 
 
-def kl_divergence(clean_logits, logits):
+def squared_logit_pairing(
+    clean_logits: tf.Tensor, adversarial_logits: tf.Tensor
+) -> tf.Tensor:
+    """Returns ½ · mean_j (z_j(x_ori) − z_j(x_adv))² for each example.
+
+    The pairing of Kannan et al. 2018 as their code has it, and the released
+    code of ATAT. Arguments and result as for `logit_pairing`.
+    """
+    return 0.5 * mean_squared_error(clean_logits, adversarial_logits)
+
+
+def kl_divergence(clean_logits: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Returns KL(p ‖ q) = Σ_j p_j (log p_j − log q_j) for each example.
 
     p is the softmax of the clean logits, q that of the others: what TRADES
@@ -126,7 +208,40 @@ def kl_divergence(clean_logits, logits):
     return tf.reduce_sum(tf.exp(log_p) * difference, axis=-1)
 
 
-def mean_squared_error(first, second):
+PAIRINGS = {
+    "norm": logit_pairing,
+    "mse": squared_logit_pairing,
+    "kl": kl_divergence,
+}
+
+# Of Zi et al. 2021: the share of the clean images in the distillation.
+_CLEAN_SHARE = 1 / 6
+
+
+def robust_distillation(
+    teacher_logits: tf.Tensor,
+    clean_logits: tf.Tensor,
+    adversarial_logits: tf.Tensor,
+) -> tf.Tensor:
+    """Returns the distillation loss of RSLAD (Zi et al. 2021) for each example.
+
+    ⅙ · KL(p_T(x_ori) ‖ p_S(x_ori)) + ⅚ · KL(p_T(x_ori) ‖ p_S(x_adv)): a
+    robust teacher's prediction for the clean image is the target of both.
+
+    Args:
+      teacher_logits: float [b, k], on x_ori.
+      clean_logits: the student's on x_ori.
+      adversarial_logits: the student's on x_adv.
+
+    Returns:
+      [b], >= 0 up to rounding.
+    """
+    clean = kl_divergence(teacher_logits, clean_logits)
+    adversarial = kl_divergence(teacher_logits, adversarial_logits)
+    return _CLEAN_SHARE * clean + (1.0 - _CLEAN_SHARE) * adversarial
+
+
+def mean_squared_error(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     """Returns the mean of (first − second)² for each example.
 
     Args:
@@ -140,7 +255,20 @@ def mean_squared_error(first, second):
     return tf.reduce_mean(squared, axis=list(range(1, squared.shape.rank)))
 
 
-def margin(labels, logits):
+def strongest_other(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Returns argmax_{j≠y} z_j for each example: the class to beat.
+
+    Args:
+      labels: integers [b].
+      logits: float [b, k].
+
+    Returns:
+      int32 [b]; the first of equal ones.
+    """
+    return tf.argmax(_without_label(labels, logits), -1, tf.int32)
+
+
+def margin(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Returns z_y − max_{j≠y} z_j for each example: negative when wrong.
 
     Args:
@@ -150,13 +278,19 @@ def margin(labels, logits):
     Returns:
       [b], the dtype of the logits.
     """
-    is_label = tf.one_hot(labels, tf.shape(logits)[-1], True, False, dtype=bool)
     of_label = tf.gather(logits, labels, axis=-1, batch_dims=1)
-    others = tf.where(is_label, logits.dtype.min, logits)
+    others = _without_label(labels, logits)
     return of_label - tf.reduce_max(others, axis=-1)
 
 
-def targeted_margin(labels, targets, logits):
+def _without_label(labels, logits):
+    is_label = tf.one_hot(labels, tf.shape(logits)[-1], True, False, dtype=bool)
+    return tf.where(is_label, logits.dtype.min, logits)
+
+
+def targeted_margin(
+    labels: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor
+) -> tf.Tensor:
     """Returns z_y − z_t for each example: negative when t beats the label.
 
     Args:
@@ -171,7 +305,7 @@ def targeted_margin(labels, targets, logits):
     return of_label - tf.gather(logits, targets, axis=-1, batch_dims=1)
 
 
-def dlr(labels, logits):
+def dlr(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Returns the difference of logits ratio for each example.
 
     −(z_y − max_{j≠y} z_j) / (z_π1 − z_π3), with π the classes in descending
@@ -190,7 +324,9 @@ def dlr(labels, logits):
     return -margin(labels, logits) / (spread + _RATIO_GUARD)
 
 
-def targeted_dlr(labels, targets, logits):
+def targeted_dlr(
+    labels: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor
+) -> tf.Tensor:
     """Returns the targeted difference of logits ratio for each example.
 
     −(z_y − z_t) / (z_π1 − (z_π3 + z_π4) / 2), with π the classes in

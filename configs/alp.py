@@ -1,6 +1,9 @@
-"""ALP (Kannan et al. 2018): AT plus logit pairing, Eq. 6 with λ2 = 1.
+"""Logit pairing: AT plus Eq. 6 with λ2 = 1, the paper's form of ALP.
 
     python -m atat_tf.train --config=configs/alp.py --workdir=runs/alp
+
+`--config.defense.pairing=mse` is ALP as Kannan et al. 2018 and their code have
+it, half the mean squared difference.
 
 WRN-34-10 on CIFAR-10 or CIFAR-100: not run.
 """
@@ -14,7 +17,14 @@ def get_config():
     config = base.get_config()
     config.unlock()
     config.defense = ml_collections.ConfigDict(
-        {"name": "alp", "logit_weight": 1.0, "clean_weight": 0.5}
+        {
+            "name": "alp",
+            "logit_weight": 1.0,
+            "clean_weight": 0.5,
+            "pairing": "norm",
+            "label_smoothing": 0.0,
+            "logit_schedule": (0.0, 0.0),
+        }
     )
     config.student_start = "random"
     return config.lock()

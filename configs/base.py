@@ -55,6 +55,27 @@ def get_config():
     # The topmost map with spatial extent (§3.2): "features" of a backbone,
     # "deepest" of a saved model.
     config.defense.layers = config_dict.placeholder(tuple)
+    # What the paper has not; the values here are the paper's. docs/results.md
+    # says what each is worth, "Our setting".
+    # The class score that maps explain: "logit" (y^c), "centred" (less the
+    # mean of all logits) or "margin" (less the largest other).
+    config.defense.score = "logit"
+    # Distance of maps: "norm" (Eq. 4), "cosine" (place without size) or "rms"
+    # (over positions, so that λ1 does not depend on the size of the maps).
+    config.defense.map_distance = "norm"
+    # Of clean and adversarial logits: "norm" (Eq. 6), "mse" (half the mean
+    # square, Kannan et al. 2018) or "kl" (as in TRADES).
+    config.defense.pairing = "norm"
+    # Maps of the "true" class, or of "two": the strongest other as well.
+    config.defense.classes = "true"
+    # Weight of KL to the teacher's logits, for a robust --teacher.
+    config.defense.distillation = 0.0
+    # Of the labels in L_ce: 0.1 is what long recipes take.
+    config.defense.label_smoothing = 0.0
+    # (warm-up, decay), shares of the training over which λ rises from 0 and
+    # falls to 0.
+    config.defense.attention_schedule = (0.0, 0.0)
+    config.defense.logit_schedule = (0.0, 0.0)
 
     # §4.1: 7 steps of 2/255 within 8/255, pixels in [0, 1]. Validation, which
     # chooses the best epoch, is under this PGD whatever trains; columns of
@@ -80,14 +101,20 @@ def get_config():
     config.optimizer.learning_rate = config_dict.placeholder(float)
     config.optimizer.momentum = 0.9
     # "piecewise": × decay_factor at each of decay_at (shares of the run);
-    # "cosine": to zero at the end.
+    # "cosine": to zero at the end; "one_cycle": linearly from 0 to
+    # learning_rate over the share peak_at, and linearly to 0 (Wong et al.
+    # 2020), for up to some 30 epochs.
     config.optimizer.schedule = "piecewise"
+    config.optimizer.peak_at = 0.4
     config.optimizer.decay_at = (0.75, 0.9)
     config.optimizer.decay_factor = 0.1
     # ½ · weight_decay · ‖w‖² on kernels, as the released code has it.
     config.optimizer.weight_decay = 2e-4
     # Momentum of an average of the weights over steps; 0 keeps none.
     config.optimizer.ema = 0.0
+    # Batch-norm statistics that go with the averaged weights: the "last" ones,
+    # or "averaged" as the weights are.
+    config.optimizer.ema_statistics = "last"
 
     # What to do when validation accuracy under PGD falls, from one epoch to
     # the next, below guard_share of the best so far: "stop" with an error,
@@ -126,6 +153,10 @@ def get_config():
     # Columns of the table: Table 1's for cifar10, Table 2's for cifar100.
     config.evaluation.attacks = config_dict.placeholder(tuple)
     config.evaluation.batch_size = 100
+    # "best" by validation, "last", or "ema", the average.
+    config.evaluation.weights = "best"
+    # "test", or "validation" while something is being chosen.
+    config.evaluation.split = "test"
 
     return config.lock()
 

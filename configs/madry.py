@@ -15,7 +15,7 @@ def get_config():
     config = base.get_config()
     config.unlock()
     config.defense = ml_collections.ConfigDict(
-        {"name": "at", "clean_weight": 0.0}
+        {"name": "at", "clean_weight": 0.0, "label_smoothing": 0.0}
     )
     config.student_start = "random"
     return config.lock()

@@ -13,6 +13,8 @@ from . import base
 def get_config():
     config = base.get_config()
     config.unlock()
-    config.defense = ml_collections.ConfigDict({"name": "standard"})
+    config.defense = ml_collections.ConfigDict(
+        {"name": "standard", "label_smoothing": 0.0}
+    )
     config.student_start = "random"
     return config.lock()

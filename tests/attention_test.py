@@ -10,6 +10,7 @@ from tf_keras_vis.utils import scores
 
 from atat_tf import attention
 from atat_tf.defenses import atat
+from atat_tf.errors import InputError
 from atat_tf.models import classifiers, graphs
 from tests.support import toys
 
@@ -74,6 +75,47 @@ class EquationsTest(tf.test.TestCase):
         ):
             x = tf.ones([1, 2, 2, 1], given)
             self.assertEqual(attention.attention_map(x, x).dtype, wanted)
+
+
+class ScoresTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        ("logit", 0, 5.0),
+        ("centred", 0, 5.0 - 3.0),
+        ("margin", 0, 5.0 - 6.0),
+        ("margin", 2, 6.0 - 5.0),
+    )
+    def test_hand_numbers(self, name, label, expected):
+        logits = tf.constant([[5.0, -2.0, 6.0]])
+        score = attention.SCORES[name](tf.constant([label]), logits)
+        self.assertAllClose(score, [expected])
+
+    @parameterized.parameters("centred", "margin")
+    def test_one_map_added_to_all_classes_changes_nothing(self, name):
+        """W + v for every class adds v · A to each map of a raw logit."""
+        model = toys.small_classifier()
+        images, labels = toys.random_images(4), toys.random_labels(4)
+        tapped = graphs.with_taps(model, ["features"])
+
+        def maps(score):
+            return attention.logits_and_attention(
+                tapped, images, labels, score=score
+            )[1]["features"]
+
+        before = maps(name), maps("logit")
+        kernel = model.get_layer("logits").kernel
+        kernel.assign_add(tf.ones_like(kernel))
+        self.assertAllClose(maps(name), before[0], 1e-5, 1e-6)
+        self.assertGreater(np.max(np.abs(maps("logit") - before[1])), 1e-2)
+
+    def test_an_unknown_one_is_refused(self):
+        tapped = graphs.with_taps(toys.small_classifier(), ["features"])
+        message = "centred, logit, margin.*'center'"
+        for function in (
+            attention.logits_and_attention,
+            attention.explanation,
+        ):
+            with self.assertRaisesRegex(InputError, message):
+                function(tapped, toys.random_images(1), score="center")
 
 
 class LogitsAndAttentionTest(parameterized.TestCase, tf.test.TestCase):
@@ -232,10 +274,10 @@ class SecondOrderTest(parameterized.TestCase, tf.test.TestCase):
         self.adversarial = self.images + 0.1 * (noise - 0.5)
         self.labels = toys.random_labels(3)
 
-    def _objective(self, names=("features",)):
+    def _objective(self, names=("features",), **fields):
         # The student is in training mode throughout: its moving statistics
         # change from call to call, but the loss does not read them.
-        return atat.ATAT(0.7, 0.3, 0.4, names)(
+        return atat.ATAT(0.7, 0.3, 0.4, names, **fields)(
             graphs.with_taps(self.student, names),
             graphs.with_taps(self.teacher, names),
             self.images,
@@ -243,13 +285,13 @@ class SecondOrderTest(parameterized.TestCase, tf.test.TestCase):
             self.labels,
         )
 
-    def _gradient(self, variable, names=("features",)):
+    def _gradient(self, variable, names=("features",), **fields):
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(self._objective(names).loss)
+            loss = tf.reduce_mean(self._objective(names, **fields).loss)
         self.assertEqual(loss.dtype, tf.float64)
         return tape.gradient(loss, variable.value).numpy()
 
-    def _slope(self, variable, index, names, step=1e-6):
+    def _slope(self, variable, index, names, step=1e-6, **fields):
         """Central difference; the variable is restored afterwards."""
         (middle,) = toys.values([variable])
         losses = []
@@ -257,18 +299,18 @@ class SecondOrderTest(parameterized.TestCase, tf.test.TestCase):
             moved = middle.copy()
             moved[index] += sign * step
             variable.assign(moved)
-            losses.append(np.mean(self._objective(names).loss))
+            losses.append(np.mean(self._objective(names, **fields).loss))
         variable.assign(middle)
         return (losses[0] - losses[1]) / (2 * step)
 
-    def _assert_equals_finite_differences(self, layer, name, names):
+    def _assert_equals_finite_differences(self, layer, name, names, **fields):
         variable = getattr(self.student.get_layer(layer), name)
-        gradient = self._gradient(variable, names)
+        gradient = self._gradient(variable, names, **fields)
         self.assertGreater(np.max(np.abs(gradient)), 1e-3)
         generator = np.random.default_rng(5)
         flat = generator.choice(gradient.size, 4, replace=False)
         for index in zip(*np.unravel_index(flat, gradient.shape), strict=True):
-            slope = self._slope(variable, index, names)
+            slope = self._slope(variable, index, names, **fields)
             self.assertAllClose(gradient[index], slope, 1e-5, 1e-8)
 
     @parameterized.parameters(
@@ -283,6 +325,17 @@ class SecondOrderTest(parameterized.TestCase, tf.test.TestCase):
     )
     def test_equals_finite_differences(self, layer, name):
         self._assert_equals_finite_differences(layer, name, ("features",))
+
+    @parameterized.parameters(
+        {"score": "centred", "map_distance": "cosine", "pairing": "mse"},
+        {"score": "margin", "map_distance": "rms", "pairing": "kl"},
+        {"classes": "two", "distillation": 0.6, "label_smoothing": 0.2},
+    )
+    def test_what_the_paper_has_not_equals_finite_differences(self, **fields):
+        for layer in ("logits", "features_conv", "hidden_conv"):
+            self._assert_equals_finite_differences(
+                layer, "kernel", ("features",), **fields
+            )
 
     @parameterized.parameters(
         ("logits", "kernel"),
@@ -333,15 +386,20 @@ class SecondOrderTest(parameterized.TestCase, tf.test.TestCase):
 class ExplanationTest(tf.test.TestCase, parameterized.TestCase):
     """What is shown and served, against what the training follows."""
 
-    @parameterized.parameters(toys.small_classifier, toys.small_wide_resnet)
-    def test_closed_form_equals_the_tape(self, build):
+    @parameterized.product(
+        build=(toys.small_classifier, toys.small_wide_resnet),
+        score=[*attention.SCORES],
+    )
+    def test_closed_form_equals_the_tape(self, build, score):
         model = build()
         tapped = graphs.with_taps(model, ["features"])
         head = classifiers.pooled_head(model, "features")
         images, labels = toys.random_images(5), toys.random_labels(5)
-        logits, maps = attention.logits_and_attention(tapped, images, labels)
+        logits, maps = attention.logits_and_attention(
+            tapped, images, labels, score=score
+        )
         closed_logits, closed = attention.explanation(
-            tapped, images, labels, head
+            tapped, images, labels, head, score
         )
         self.assertGreater(np.max(maps["features"]), 1e-3)
         self.assertAllClose(closed, maps["features"], 1e-5, 1e-6)

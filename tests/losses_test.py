@@ -1,10 +1,10 @@
-"""Cross-entropy, the safe norm, Eq. 4, 5, 6 and the margin."""
+"""Cross-entropy, the safe norm, Eq. 4 to 6 and their kin, the margin."""
 
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf import losses
+from atat_tf import attention, losses
 from atat_tf.errors import InputError
 
 LAYERS = ("early", "late")
@@ -66,6 +66,22 @@ class CrossEntropyTest(tf.test.TestCase):
         # -log(1) = 0; -log(e^-10000) = 10000, where softmax itself is 0.
         values = losses.cross_entropy(tf.constant([0, 1]), logits)
         self.assertAllClose(values, [0.0, 1e4])
+
+    def test_smoothed_hand_numbers(self):
+        """p = (3/4, 1/4): ¾ · log 4/3 + ¼ · ½ · (log 4/3 + log 4)."""
+        logits = tf.constant([[np.log(3.0), 0.0]], tf.float32)
+        values = losses.cross_entropy(tf.constant([0]), logits, 0.25)
+        expected = 0.75 * np.log(4 / 3) + 0.125 * np.log(16 / 3)
+        self.assertAllClose(values, [expected], 1e-6, 1e-6)
+
+    def test_smoothed_is_least_at_the_smoothed_label(self):
+        """s = 0.4, k = 4: p = (0.7, 0.1, 0.1, 0.1) has gradient zero."""
+        logits = tf.math.log(tf.constant([[0.7, 0.1, 0.1, 0.1]]))
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = losses.cross_entropy(tf.constant([0]), logits, 0.4)
+        gradient = tape.gradient(loss, logits)
+        self.assertAllClose(gradient, np.zeros([1, 4]), atol=1e-6)
 
 
 class SafeNormTest(tf.test.TestCase):
@@ -191,6 +207,69 @@ class AttentionDistanceTest(tf.test.TestCase):
             losses.attention_distance({}, {})
 
 
+class MapDistancesTest(parameterized.TestCase, tf.test.TestCase):
+    """What may take the norm's place in Eq. 4."""
+
+    @parameterized.parameters(
+        # (3, 4) and (6, 8): the same place. (0, 5): cos = 4 / 5.
+        ("norm", [5.0, 10**0.5]),
+        ("rms", [5.0 / 2**0.5, 5**0.5]),
+        ("cosine", [0.0, 0.2]),
+    )
+    def test_hand_numbers(self, name, expected):
+        first = tf.constant([[[3.0, 4.0]], [[3.0, 4.0]]])
+        second = tf.constant([[[6.0, 8.0]], [[0.0, 5.0]]])
+        distance = losses.attention_distance({"a": first}, {"a": second}, name)
+        self.assertAllClose(distance, expected, 1e-6, 1e-6)
+
+    def test_twins_in_numpy(self):
+        first, second = _maps(1)["early"], _maps(2)["early"]
+        # An empty map, and two.
+        first *= tf.constant([1.0, 0, 1, 0])[:, None, None]
+        second *= tf.constant([1.0, 1, 1, 0])[:, None, None]
+        norm = attention.l2_distance(first, second)
+        for name, expected in {
+            "norm": norm,
+            "rms": norm / 30**0.5,
+            "cosine": attention.cosine_distance(first, second),
+        }.items():
+            distance = losses.MAP_DISTANCES[name](first, second)
+            self.assertAllClose(distance, expected, 1e-5, 1e-6)
+
+    def test_cosine_does_not_see_size(self):
+        first, second = _maps(1)["late"], _maps(2)["late"]
+        self.assertAllClose(
+            losses.map_cosine(first, second),
+            losses.map_cosine(100.0 * first, 0.01 * second),
+            1e-5,
+            1e-6,
+        )
+
+    @parameterized.parameters(*losses.MAP_DISTANCES)
+    def test_gradient_equals_finite_differences(self, name):
+        first = tf.constant(np.random.default_rng(1).uniform(size=(2, 3, 2)))
+        second = tf.constant(np.random.default_rng(2).uniform(size=(2, 3, 2)))
+        distance = losses.MAP_DISTANCES[name]
+        analytic, numeric = tf.test.compute_gradient(distance, [first, second])
+        for one, other in zip(analytic, numeric, strict=True):
+            self.assertGreater(np.max(np.abs(one)), 1e-3)
+            self.assertAllClose(one, other, 1e-6, 1e-6)
+
+    @parameterized.parameters(*losses.MAP_DISTANCES)
+    def test_empty_maps_have_finite_gradients(self, name):
+        full, empty = tf.ones([1, 2, 2]), tf.zeros([1, 2, 2])
+        for first, second in ((full, empty), (empty, full), (empty, empty)):
+            with tf.GradientTape() as tape:
+                tape.watch((first, second))
+                distance = losses.MAP_DISTANCES[name](first, second)
+            for gradient in tape.gradient(distance, (first, second)):
+                self.assertTrue(np.all(np.isfinite(gradient)))
+
+    def test_an_unknown_one_is_refused(self):
+        with self.assertRaisesRegex(InputError, "cosine, norm, rms.*'cosin'"):
+            losses.attention_distance(_maps(1), _maps(2), "cosin")
+
+
 class AttentionTransferTest(tf.test.TestCase):
     def test_hand_numbers(self):
         teacher = {"a": tf.constant([[[1.0, 1.0]]])}
@@ -252,6 +331,64 @@ class LogitPairingTest(tf.test.TestCase):
         pairing = losses.logit_pairing(clean, adversarial)
         self.assertAllClose(pairing, expected, 1e-5, 1e-6)
         self.assertAllEqual(pairing, losses.logit_pairing(adversarial, clean))
+
+
+class PairingsTest(parameterized.TestCase, tf.test.TestCase):
+    def test_squared_hand_numbers(self):
+        clean = tf.constant([[1.0, 2.0, 3.0]])
+        adversarial = tf.constant([[0.0, 4.0, 1.0]])
+        # ½ · (1² + 2² + 2²) / 3.
+        pairing = losses.squared_logit_pairing(clean, adversarial)
+        self.assertAllClose(pairing, [1.5], 1e-6, 1e-6)
+
+    @parameterized.parameters(*losses.PAIRINGS)
+    def test_gradient_equals_finite_differences(self, name):
+        clean, adversarial = (
+            tf.constant(np.random.default_rng(seed).normal(size=(2, 4)))
+            for seed in (1, 2)
+        )
+        pairing = losses.PAIRINGS[name]
+        analytic, numeric = tf.test.compute_gradient(
+            pairing, [clean, adversarial]
+        )
+        for one, other in zip(analytic, numeric, strict=True):
+            self.assertGreater(np.max(np.abs(one)), 1e-3)
+            self.assertAllClose(one, other, 1e-6, 1e-6)
+
+    @parameterized.parameters(*losses.PAIRINGS)
+    def test_equal_logits_have_value_and_gradient_zero(self, name):
+        logits = _logits(1)
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            pairing = losses.PAIRINGS[name](tf.identity(_logits(1)), logits)
+        self.assertAllClose(pairing, np.zeros(4), atol=1e-6)
+        gradient = tape.gradient(pairing, logits)
+        self.assertAllClose(gradient, np.zeros(logits.shape), atol=1e-6)
+
+    def test_the_pull_of_the_norm_does_not_fade(self):
+        """Towards equal logits: 1 for Eq. 6, ‖d‖ / k for half the mean."""
+        clean = tf.zeros([3, 4])
+        difference = tf.constant([[1.0], [1e-2], [1e-4]]) * tf.ones([3, 4])
+        for name, expected in (
+            ("norm", [1.0, 1.0, 1.0]),
+            ("mse", [2 / 4, 2e-2 / 4, 2e-4 / 4]),
+        ):
+            with tf.GradientTape() as tape:
+                tape.watch(difference)
+                pairing = losses.PAIRINGS[name](clean, difference)
+            pull = tf.norm(tape.gradient(pairing, difference), axis=-1)
+            self.assertAllClose(pull, expected, 1e-5, 1e-9)
+
+
+class RobustDistillationTest(tf.test.TestCase):
+    def test_hand_numbers(self):
+        """p_T = (¾, ¼), p_S clean the same, adversarial (½, ½)."""
+        teacher = tf.constant([[np.log(3.0), 0.0]], tf.float32)
+        loss = losses.robust_distillation(teacher, teacher, tf.zeros([1, 2]))
+        divergence = 0.75 * np.log(1.5) + 0.25 * np.log(0.5)
+        self.assertAllClose(loss, [5 / 6 * divergence], 1e-6, 1e-6)
+        loss = losses.robust_distillation(teacher, tf.zeros([1, 2]), teacher)
+        self.assertAllClose(loss, [1 / 6 * divergence], 1e-6, 1e-6)
 
 
 class DivergenceTest(tf.test.TestCase):
@@ -344,6 +481,13 @@ class MarginTest(parameterized.TestCase, tf.test.TestCase):
             for label, row in zip(labels, logits.numpy(), strict=True)
         ]
         self.assertAllClose(losses.margin(labels, logits), expected, 1e-6)
+
+
+class StrongestOtherTest(tf.test.TestCase):
+    def test_hand_numbers(self):
+        logits = tf.constant([[5.0, 2.0, 3.0], [5.0, 2.0, 3.0], [-1.0, -9, -9]])
+        others = losses.strongest_other(tf.constant([0, 2, 0]), logits)
+        self.assertAllEqual(others, [2, 0, 1])
 
 
 class TargetedMarginTest(parameterized.TestCase, tf.test.TestCase):

@@ -1,14 +1,13 @@
-"""What a defense returns, and the parts that several defenses share.
+"""What a defense returns, and the parts that several defenses share."""
 
-Logits of clean and adversarial images enter, per-example losses leave.
-"""
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-from typing import NamedTuple
-
+import keras
 import tensorflow as tf
 
 from atat_tf import losses
-from atat_tf.errors import expect
+from atat_tf.errors import expect, unknown
 
 
 class Objective(NamedTuple):
@@ -22,12 +21,18 @@ class Objective(NamedTuple):
     """
 
     loss: tf.Tensor
-    terms: dict
+    terms: Mapping[str, tf.Tensor]
     clean_logits: tf.Tensor | None
     adversarial_logits: tf.Tensor | None
 
 
-def mixture_cross_entropy(weight, labels, clean_logits, adversarial_logits):
+def mixture_cross_entropy(
+    weight: float,
+    labels: tf.Tensor,
+    clean_logits: tf.Tensor,
+    adversarial_logits: tf.Tensor,
+    smoothing: float = 0.0,
+) -> tf.Tensor:
     """Returns w · L_ce(x_ori) + (1 − w) · L_ce(x_adv) for each example.
 
     Args:
@@ -35,13 +40,40 @@ def mixture_cross_entropy(weight, labels, clean_logits, adversarial_logits):
       labels: integers [b].
       clean_logits: float [b, k].
       adversarial_logits: float [b, k].
+      smoothing: of the labels, as for `losses.cross_entropy`.
+
+    Returns:
+      [b], in nats.
     """
-    clean = losses.cross_entropy(labels, clean_logits)
-    adversarial = losses.cross_entropy(labels, adversarial_logits)
+    clean = losses.cross_entropy(labels, clean_logits, smoothing)
+    adversarial = losses.cross_entropy(labels, adversarial_logits, smoothing)
     return weight * clean + (1.0 - weight) * adversarial
 
 
-def mixture_outputs(student, images, adversarial):
+def ramp(
+    progress: tf.Tensor | float, schedule: tuple[float, float]
+) -> tf.Tensor | float:
+    """Returns what a weight of a loss is multiplied by, in [0, 1].
+
+    It rises linearly from 0 over the first share of the training, and falls
+    linearly to 0 over the last: a pure function of the step.
+
+    Args:
+      progress: the share of the training's steps that are done, in [0, 1).
+      schedule: (warm-up, decay), the two shares; (0, 0) is 1 all along.
+    """
+    warm_up, decay = schedule
+    factor = 1.0
+    if warm_up:
+        factor = tf.minimum(factor, progress / warm_up)
+    if decay:
+        factor = tf.minimum(factor, (1.0 - progress) / decay)
+    return factor
+
+
+def mixture_outputs(
+    student: keras.Model, images: tf.Tensor, adversarial: tf.Tensor
+) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
     """Returns the student's outputs on clean and on adversarial images.
 
     One pass in training mode over clean ++ adversarial: batch norm sees both
@@ -64,15 +96,47 @@ def mixture_outputs(student, images, adversarial):
     )
 
 
-def expect_weight(name, value):
+def expect_weight(name: str, value: float) -> None:
     """Raises InputError unless a weight of a loss is >= 0."""
     expect(value >= 0, f"{name} >= 0", **{name: value})
 
 
-def expect_fitting_attack(defense, attack):
-    """Raises InputError where a defense names a loss that its attack must
+def expect_clean_weight(value: float) -> None:
+    """Raises InputError unless a share of clean images is in [0, 1]."""
+    expect(0 <= value <= 1, "clean_weight in [0, 1]", clean_weight=value)
 
-    maximise, as TRADES does, and the attack maximises another.
+
+def expect_smoothing(value: float) -> None:
+    """Raises InputError unless labels can be smoothed by a value."""
+    expect(0 <= value < 1, "label_smoothing in [0, 1)", label_smoothing=value)
+
+
+def expect_schedule(name: str, schedule: tuple[float, float]) -> None:
+    """Raises InputError unless a schedule is one for `ramp`."""
+    expect(
+        len(schedule) == 2
+        and all(share >= 0 for share in schedule)
+        and sum(schedule) <= 1,
+        f"{name} of two shares of the training, (warm-up, decay), that do not "
+        "overlap",
+        **{name: schedule},
+    )
+
+
+def expect_choice(
+    kind: str, name: str, known: Mapping[str, Any] | tuple[str, ...]
+) -> None:
+    """Raises InputError, which lists the known names, for another one."""
+    if name not in known:
+        raise unknown(kind, name, known)
+
+
+def expect_fitting_attack(
+    defense: Callable[..., Objective], attack: Callable[..., tf.Tensor] | None
+) -> None:
+    """Raises InputError unless an attack maximises what a defense needs.
+
+    Some, as TRADES, name a loss that their attack must climb.
     """
     needed = getattr(defense, "attack_loss", None)
     expect(

@@ -74,10 +74,10 @@ class OpenRun:
 
     Attributes:
       config: the run's.
-      dataset: Dataset whose test images are attacked.
+      dataset: Dataset whose images are attacked.
       classifier: keras.Model with the stored weights.
       attacker: Attacker of it.
-      split: datasets.Split, the test images in question.
+      split: datasets.Split, the images in question.
       ledger: Ledger that verdicts are taken from and added to.
       seed: of the attacks' random starts.
     """
@@ -101,12 +101,13 @@ def open_run(
     dataset=None,
     seed=None,
     ledger_path=None,
+    split="test",
 ):
     """Returns the OpenRun of a run folder.
 
     Args:
       workdir: the run folder.
-      num_images: the first so many test images; None for all.
+      num_images: the first so many images; None for all.
       bn_eval: "frozen" or "batch" statistics, see `attacker_lib.Attacker`.
       weights: "best", "last" or "ema".
       dataset_name: another data set with the same classes.
@@ -114,17 +115,20 @@ def open_run(
       dataset: the Dataset, where the caller has read it already.
       seed: of the attacks' random starts; None for the run's.
       ledger_path: the ledger; None for the one in the run folder.
+      split: "test", or "validation" for the images kept aside in training, on
+        which a method can be chosen before the test images are looked at.
 
     Raises:
       InputError: bad arguments, or no run there.
     """
     config = load_config(workdir)
-    _expect_choices(weights, num_images, bn_eval)
+    _expect_choices(weights, num_images, bn_eval, split)
     if dataset is None:
         dataset = _dataset(config, dataset_name, data_dir)
     keras.utils.set_random_seed(config.seed)
     classifier = load_classifier(workdir, dataset.spec, weights)
-    split = dataset.test.take(num_images)
+    images = getattr(dataset, split).take(num_images)
+    expect(len(images), f"{split} images", num_images=len(images))
     seed = config.seed if seed is None else seed
     batch_size = config.evaluation.batch_size
     attacker = attacker_lib.Attacker(classifier, batch_size, bn_eval)
@@ -135,10 +139,11 @@ def open_run(
             dataset.provenance,
             bn_eval,
             seed,
-            [batch_size, len(split)],
+            [batch_size, len(images)],
+            split,
         ),
     )
-    return OpenRun(config, dataset, classifier, attacker, split, book, seed)
+    return OpenRun(config, dataset, classifier, attacker, images, book, seed)
 
 
 def open_beside(run, folder, workdir):
@@ -162,7 +167,7 @@ def open_beside(run, folder, workdir):
     )
 
 
-def ledger_identity(digest, provenance, bn_eval, seed, batch):
+def ledger_identity(digest, provenance, bn_eval, seed, batch, split="test"):
     """Returns what marks the ledger's lines of an evaluation.
 
     Args:
@@ -172,10 +177,11 @@ def ledger_identity(digest, provenance, bn_eval, seed, batch):
       seed: of the random starts.
       batch: [batch size, number of images], which verdicts do not depend on
         with frozen statistics.
+      split: "test" or "validation".
     """
     return {
         "weights": digest,
-        "data": f"{provenance}, test",
+        "data": f"{provenance}, {split}",
         "bn_eval": bn_eval,
         "seed": seed,
         "batch": None if bn_eval == "frozen" else batch,
@@ -187,21 +193,23 @@ def evaluate_run(
     attacks=None,
     num_images=None,
     bn_eval="frozen",
-    weights="best",
+    weights=None,
     dataset_name=None,
     data_dir=None,
     dataset=None,
     seed=None,
     save_adversarials=None,
+    split=None,
 ):
-    """Evaluates a run on test images and writes results.json.
+    """Evaluates a run and writes results.json.
 
     Args:
       workdir: the run folder.
       attacks: names of columns, see `columns.column`; None for the data set's
         own.
-      num_images, bn_eval, weights, dataset_name, data_dir, dataset, seed: as
-        for `open_run`.
+      num_images, bn_eval, dataset_name, data_dir, dataset, seed: as for
+        `open_run`.
+      weights, split: as for `open_run`; None for the config's own.
       save_adversarials: .npz file for the candidates of every attack; nothing
         is then taken from the ledger.
 
@@ -211,8 +219,11 @@ def evaluate_run(
     Raises:
       InputError: bad arguments, or no run there.
     """
-    build.build_columns(load_config(workdir), attacks)
+    config = load_config(workdir)
+    build.build_columns(config, attacks)
     _expect_place(save_adversarials)
+    weights = weights or config.evaluation.weights
+    split = split or config.evaluation.split
     run = open_run(
         workdir,
         num_images,
@@ -222,8 +233,9 @@ def evaluate_run(
         data_dir,
         dataset,
         seed,
+        split=split,
     )
-    config, attacker = run.config, run.attacker
+    attacker = run.attacker
     if attacker.is_frozen:
         gate.expect_passed(attacker, run.split.images)
     classes = run.dataset.spec.num_classes
@@ -251,6 +263,8 @@ def evaluate_run(
             for name in built
         },
     }
+    if split != "test":
+        results["split"] = split
     run_folder.write_json(pathlib.Path(workdir) / run_folder.RESULTS, results)
     return results
 
@@ -338,7 +352,9 @@ def _dataset(config, name, data_dir):
     return other
 
 
-def _expect_choices(weights, num_images, bn_eval):
+def _expect_choices(weights, num_images, bn_eval, split):
+    if split not in run_config.SPLITS:
+        raise unknown("images", split, run_config.SPLITS)
     if weights not in run_folder.WEIGHTS:
         raise unknown("weights", weights, run_folder.WEIGHTS)
     if num_images is not None:

@@ -101,7 +101,8 @@ def _title(all_results):
     first = all_results[0]
     counts = sorted({results["num_images"] for results in all_results})
     images = " and ".join(f"{count:,}" for count in counts)
-    return f"{first['data']}: {images} test images"
+    split = first.get("split", "test")
+    return f"{first['data']}: {images} {split} images"
 
 
 def _footnotes(all_results):

@@ -30,9 +30,15 @@ def validate(config, data_dir=None):
     _validate_accumulation(config)
     _expect_choice(config, "student_start", ("teacher", "random"))
     _expect_choice(config, "precision", ("float32", "mixed_bfloat16"))
-    _expect_choice(config.optimizer, "schedule", ("piecewise", "cosine"))
     _validate_optimizer(config.optimizer)
     _validate_guard(config)
+    _expect_choice(config.evaluation, "split", run_config.SPLITS)
+    _expect_choice(config.evaluation, "weights", run_folder.WEIGHTS)
+    expect(
+        config.evaluation.weights != "ema" or config.optimizer.ema > 0,
+        "optimizer.ema > 0 where the averaged weights are evaluated",
+        ema=config.optimizer.ema,
+    )
     _expect_field(config, "teacher_learning_rate", lambda rate: rate > 0, "> 0")
     attack = build.build_attack(config)
     build.build_validation_attack(config)
@@ -94,6 +100,15 @@ def _validate_accumulation(config):
 
 
 def _validate_optimizer(section):
+    schedules = ("piecewise", "cosine", "one_cycle")
+    _expect_choice(section, "schedule", schedules)
+    _expect_field(section, "peak_at", lambda s: 0 < s < 1, "in (0, 1)")
+    _expect_choice(section, "ema_statistics", ("last", "averaged"))
+    expect(
+        section.ema_statistics == "last" or section.ema > 0,
+        "optimizer.ema > 0 beside averaged batch-norm statistics",
+        ema=section.ema,
+    )
     _expect_field(section, "learning_rate", lambda rate: rate > 0, "> 0")
     for field in ("momentum", "ema"):
         _expect_field(section, field, lambda value: 0 <= value < 1, "in [0, 1)")

@@ -4,6 +4,7 @@ A recipe's ConfigDict enters; it leaves with no field left to the data set.
 What its fields name is made in `build`.
 """
 
+import dataclasses
 import json
 import pathlib
 
@@ -26,6 +27,9 @@ def resolve(config):
     """
     config = config.copy_and_resolve_references()
     config.unlock()
+    config.defense = ml_collections.ConfigDict(
+        _with_defense_defaults(config.defense.to_dict())
+    )
     _resolve_sources(config)
     for path, value in _defaults(config).items():
         *sections, field = path.split(".")
@@ -84,7 +88,25 @@ def from_dict(values):
         )
     defaults = to_dict(base.get_config())
     missing = {f: defaults[f] for f in LATER_FIELDS if f not in values}
-    return ml_collections.ConfigDict(_with_tuples(missing | values)).lock()
+    values = missing | values
+    for section in _GROWN_SECTIONS:
+        if section in values:
+            values[section] = defaults[section] | values[section]
+    if "defense" in values:
+        values["defense"] = _with_defense_defaults(values["defense"])
+    return ml_collections.ConfigDict(_with_tuples(values)).lock()
+
+
+def _with_defense_defaults(section):
+    """Returns a defense's section with every field that its class has.
+
+    A recipe or a run of an earlier version need not name them all.
+    """
+    factory = atat.DEFENSES.get(section.get("name"))
+    if factory is None:
+        return section  # refused where it is built
+    fields = dataclasses.fields(factory)
+    return {f.name: f.default for f in fields} | section
 
 
 def teacher_config(config):
@@ -94,7 +116,9 @@ def teacher_config(config):
     """
     teacher = config.copy_and_resolve_references()
     teacher.unlock()
-    teacher.defense = ml_collections.ConfigDict({"name": "standard"})
+    teacher.defense = ml_collections.ConfigDict(
+        _with_defense_defaults({"name": "standard"})
+    )
     teacher.num_epochs = config.teacher_num_epochs
     teacher.optimizer.learning_rate = config.teacher_learning_rate
     teacher.attack.name = "pgd"
@@ -137,6 +161,10 @@ _REMOVED_FIELDS = {
     "attack_batch_size": 0,
     "remat": False,
 }
+
+
+# Sections that configs of earlier versions have fewer fields in.
+_GROWN_SECTIONS = ("optimizer", "evaluation")
 
 
 def _resolve_sources(config):
@@ -205,6 +233,9 @@ def differences(here, there, prefix=""):
             )
     return lines
 
+
+# The images that an evaluation is on.
+SPLITS = ("test", "validation")
 
 # "stop" ends the training with an error, "rollback" with the best weights.
 GUARDS = ("off", "stop", "rollback")

@@ -57,7 +57,9 @@ class TrainingFiles:
             *trainer.optimizer.variables,
             *(v for metric in trainer.metrics for v in metric.variables),
             trainer.steps_taken,
+            *(average for _, average in trainer.averaged_statistics),
         ]
+        self._averaged_statistics = trainer.averaged_statistics
         self._group = group
 
     def begin(self) -> None:
@@ -109,9 +111,13 @@ class TrainingFiles:
             self._save_weights("best")
         self._save_weights("last")
         if self._config.optimizer.ema:
-            averaged = self._student.trainable_variables
+            weights = self._student.trainable_variables
+            statistics = [pair[0] for pair in self._averaged_statistics]
+            averaged = [*weights, *statistics]
             kept = checkpoints.capture(averaged)
-            self._optimizer.finalize_variable_values(averaged)
+            self._optimizer.finalize_variable_values(weights)
+            for statistic, average in self._averaged_statistics:
+                statistic.assign(average)
             self._save_weights("ema")
             checkpoints.assign(averaged, kept)
 

@@ -39,6 +39,10 @@ class AdversarialTrainer(keras.Model):
       teacher: a model like the student; None where the defense needs none. It
         is frozen, and runs in inference mode.
       seed: in [0, 2**31), the root of every random start.
+      num_steps: calls of `train_step` in the whole training; only a defense
+        whose weights follow a schedule reads it.
+      statistics_momentum: of an average over steps of the batch-norm
+        statistics, to go with averaged weights; 0 keeps none.
 
     Attributes:
       student: functional keras.Model, images -> logits, that is trained: the
@@ -46,6 +50,9 @@ class AdversarialTrainer(keras.Model):
       steps_taken: keras.Variable, int64: calls of `train_step` so far. Random
         starts depend on it. The optimizer's `iterations` stands still while
         gradients are accumulated, and starts would repeat.
+      averaged_statistics: pairs of a batch-norm statistic of the student and
+        its average over steps and replicas, both Keras variables; empty
+        without a momentum.
 
     Raises:
       InputError: an attack or a teacher is missing, the attack maximises
@@ -60,6 +67,8 @@ class AdversarialTrainer(keras.Model):
         attack: Any = None,
         teacher: keras.Model | None = None,
         seed: int = 0,
+        num_steps: int | None = None,
+        statistics_momentum: float = 0.0,
     ):
         super().__init__(name="adversarial_trainer")
         expect(
@@ -73,6 +82,13 @@ class AdversarialTrainer(keras.Model):
             teacher=teacher,
         )
         objective.expect_fitting_attack(defense, attack)
+        scheduled = getattr(defense, "is_scheduled", False)
+        expect(
+            num_steps or not scheduled,
+            "num_steps for a defense whose weights follow a schedule",
+            num_steps=num_steps,
+        )
+        self._num_steps = num_steps if scheduled else None
         self.student = classifiers.logits_model(student)
         self.defense = defense
         self.attack = attack
@@ -99,6 +115,15 @@ class AdversarialTrainer(keras.Model):
         self._accuracies = {"clean": _accuracy("clean")}
         if attack is not None:
             self._accuracies["adversarial"] = _accuracy("adversarial")
+        self._statistics_momentum = statistics_momentum
+        self.averaged_statistics = []
+        if statistics_momentum:
+            self.averaged_statistics = [
+                (statistic, _average_of(statistic))
+                for layer in self.student.layers
+                if isinstance(layer, keras.layers.BatchNormalization)
+                for statistic in (layer.moving_mean, layer.moving_variance)
+            ]
         self.built = True
 
     def _frozen(self, teacher):
@@ -194,7 +219,12 @@ class AdversarialTrainer(keras.Model):
 
         with tf.GradientTape() as tape:
             objective = self.defense(
-                self._student, self._teacher, images, adversarial, labels
+                self._student,
+                self._teacher,
+                images,
+                adversarial,
+                labels,
+                **self._progress(),
             )
             loss = weights * tf.cast(objective.loss, keras.config.floatx())
             # Replicas' gradients are summed: together this is the mean over
@@ -204,6 +234,7 @@ class AdversarialTrainer(keras.Model):
         variables = self.student.trainable_variables
         gradients = tape.gradient(total, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self._average_statistics()
         self.steps_taken.assign_add(1)
 
         return self._measure(
@@ -213,6 +244,21 @@ class AdversarialTrainer(keras.Model):
             clean=objective.clean_logits,
             adversarial=objective.adversarial_logits,
         )
+
+    def _progress(self):
+        """Returns what a defense with a schedule is called with beside all."""
+        if not self._num_steps:
+            return {}
+        done = tf.cast(self.steps_taken, keras.config.floatx())
+        return {"progress": done / self._num_steps}
+
+    def _average_statistics(self):
+        # As Keras averages the weights: the first step's values are the
+        # first average.
+        later = tf.cast(self.steps_taken > 0, keras.config.floatx())
+        keep = self._statistics_momentum * later
+        for statistic, average in self.averaged_statistics:
+            average.assign(keep * average + (1.0 - keep) * statistic)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Returns accuracies, and as `loss` the cross-entropy under attack."""
@@ -328,6 +374,16 @@ def _warn_of_tiny_ball(attack):
             f"of pixels from {low:g} to {high:g}: it is in their unit",
             stacklevel=3,
         )
+
+
+def _average_of(statistic):
+    return keras.Variable(
+        statistic,
+        trainable=False,
+        dtype=statistic.dtype,
+        aggregation="mean",
+        name=f"{statistic.name}_average",
+    )
 
 
 def _accuracy(name):

@@ -5,7 +5,8 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf.defenses import atat
+from atat_tf import losses
+from atat_tf.defenses import atat, compared, objective
 from atat_tf.errors import InputError
 from atat_tf.models import graphs
 from tests.support import toys
@@ -36,13 +37,14 @@ class DefenseTestCase(parameterized.TestCase, tf.test.TestCase):
         )
         self.labels = toys.random_labels(BATCH)
 
-    def _objective(self, defense, images=None, adversarial=None):
+    def _objective(self, defense, images=None, adversarial=None, **progress):
         return defense(
             graphs.with_taps(self.student, defense.layers),
             graphs.with_taps(self.teacher, defense.layers),
             self.images if images is None else images,
             self.adversarial if adversarial is None else adversarial,
             self.labels,
+            **progress,
         )
 
     def _loss_and_gradients(self, defense, **images):
@@ -165,8 +167,81 @@ class ReductionTest(DefenseTestCase):
             atat.AdversarialTraining(clean_weight),
         )
 
+    @parameterized.parameters(*losses.PAIRINGS)
+    def test_atat_without_attention_is_that_pairing(self, pairing):
+        self._assert_same(
+            atat.ATAT(0.0, 0.7, 0.0, pairing=pairing),
+            atat.LogitPairing(0.7, 0.0, pairing),
+        )
+
+    def test_kl_pairing_of_clean_images_is_trades(self):
+        self._assert_same(
+            atat.LogitPairing(6.0, 1.0, "kl"), compared.TRADES(6.0)
+        )
+
+    def test_two_classes_of_which_one_is_the_same_everywhere(self):
+        """Two-class maps are the mean of each class's own Eq. 5."""
+        both = self._objective(atat.ATAT(classes="two"))
+        own = self._objective(atat.ATAT()).terms["attention_transfer"]
+        labels = self.labels
+        self.labels = losses.strongest_other(labels, both.adversarial_logits)
+        other = self._objective(atat.ATAT()).terms["attention_transfer"]
+        self.assertGreater(np.max(np.abs(own - other)), 1e-2)
+        self.assertAllClose(
+            both.terms["attention_transfer"], (own + other) / 2, 1e-5, 1e-6
+        )
+
+    def test_each_field_beyond_the_papers_matters(self):
+        paper = self._objective(atat.ATAT()).loss
+        for fields in (
+            {"score": "centred"},
+            {"score": "margin"},
+            {"map_distance": "cosine"},
+            {"map_distance": "rms"},
+            {"pairing": "mse"},
+            {"pairing": "kl"},
+            {"classes": "two"},
+            {"distillation": 0.5},
+            {"label_smoothing": 0.1},
+            {"attention_schedule": (0.5, 0.0)},
+            {"logit_schedule": (0.5, 0.0)},
+        ):
+            loss = self._objective(atat.ATAT(**fields)).loss
+            self.assertGreater(np.max(np.abs(loss - paper)), 1e-3, fields)
+
+    @parameterized.parameters(
+        # Half way up and at the top, then half way down and all but at 0.
+        (0.1, 0.5),
+        (0.2, 1.0),
+        (0.6, 1.0),
+        (0.8, 0.5),
+    )
+    def test_schedules(self, progress, factor):
+        schedule = (0.2, 0.4)
+        self.assertAllClose(objective.ramp(progress, schedule), factor)
+        self.assertEqual(objective.ramp(progress, (0.0, 0.0)), 1.0)
+        for paper, scheduled in (
+            (
+                atat.ATAT(0.7, 0.3),
+                atat.ATAT(
+                    0.7 / factor,
+                    0.3 / factor,
+                    attention_schedule=schedule,
+                    logit_schedule=schedule,
+                ),
+            ),
+            (
+                atat.LogitPairing(0.3),
+                atat.LogitPairing(0.3 / factor, logit_schedule=schedule),
+            ),
+        ):
+            self.assertTrue(scheduled.is_scheduled)
+            self.assertFalse(paper.is_scheduled)
+            loss = self._objective(scheduled, progress=progress).loss
+            self.assertAllClose(loss, self._objective(paper).loss, 1e-5, 1e-5)
+
     def test_each_weight_matters(self):
-        losses = [
+        values = [
             self._loss_and_gradients(defense)[0].numpy()
             for defense in (
                 atat.ATAT(0.0, 0.0),
@@ -175,8 +250,8 @@ class ReductionTest(DefenseTestCase):
                 atat.ATAT(0.0, 0.0, 0.1),
             )
         ]
-        for i, one in enumerate(losses):
-            for other in losses[:i]:
+        for i, one in enumerate(values):
+            for other in values[:i]:
                 self.assertGreater(np.max(np.abs(one - other)), 1e-3)
 
 
@@ -235,6 +310,41 @@ class TwinTest(DefenseTestCase):
         self.assertAllClose(
             objective.adversarial_logits, adversarial, 1e-5, 1e-5
         )
+
+    def test_distillation_equals_numpy_twin(self):
+        """⅙ and ⅚ of Σ_j p_j (log p_j − log q_j), p the teacher's."""
+        defense = atat.ATAT(distillation=0.5)
+        self.assertIn("distillation", defense.terms)
+        told = self._objective(defense)
+        teacher = self.teacher(self.images, training=False).numpy()
+
+        def divergence(logits):
+            p = np.exp(teacher) / np.exp(teacher).sum(1, keepdims=True)
+            q = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+            return np.sum(p * np.log(p / q), axis=1)
+
+        expected = divergence(told.clean_logits.numpy()) / 6
+        expected += divergence(told.adversarial_logits.numpy()) * 5 / 6
+        self.assertAllClose(told.terms["distillation"], expected, 1e-4, 1e-5)
+        without = self._objective(atat.ATAT()).loss
+        self.assertAllClose(told.loss, without + 0.5 * expected, 1e-4, 1e-5)
+
+    @parameterized.parameters(
+        atat.Standard, atat.AdversarialTraining, atat.LogitPairing, atat.ATAT
+    )
+    def test_label_smoothing_is_the_mean_over_classes(self, defense):
+        """(1 − s) · L_ce + s · mean_j L_ce of class j."""
+        plain, smoothed = (
+            self._objective(defense(label_smoothing=s)).terms["cross_entropy"]
+            for s in (0.0, 0.3)
+        )
+        labels, means = self.labels, []
+        for j in range(toys.NUM_CLASSES):
+            self.labels = tf.fill([BATCH], j)
+            means.append(self._objective(defense()).terms["cross_entropy"])
+        self.labels = labels
+        expected = 0.7 * plain + 0.3 * np.mean(means, axis=0)
+        self.assertAllClose(smoothed, expected, 1e-5, 1e-5)
 
     def test_layers_add_up(self):
         both, hidden, features = (
@@ -314,13 +424,20 @@ class ConstructorTest(parameterized.TestCase, tf.test.TestCase):
         ("at", {"clean_weight": 1.0}, r"\[0, 1\).*clean_weight=1.0"),
         ("at", {"clean_weight": -0.1}, "clean_weight=-0.1"),
         ("alp", {"logit_weight": -1.0}, "logit_weight >= 0.*-1.0"),
-        ("alp", {"clean_weight": 0}, r"\(0, 1\).*clean_weight=0"),
-        ("alp", {"clean_weight": 1}, r"\(0, 1\).*clean_weight=1"),
+        ("alp", {"clean_weight": 1.1}, r"\[0, 1\].*clean_weight=1.1"),
+        ("alp", {"pairing": "l2"}, "kl, mse, norm.*'l2'"),
+        ("alp", {"logit_schedule": (0.5,)}, "logit_schedule.*two shares"),
         ("atat", {"attention_weight": -0.5}, "attention_weight >= 0.*-0.5"),
         ("atat", {"logit_weight": -0.5}, "logit_weight >= 0.*-0.5"),
         ("atat", {"logit_weight": float("nan")}, "logit_weight=nan"),
-        ("atat", {"clean_weight": 0.0}, r"\(0, 1\).*clean_weight=0.0"),
-        ("atat", {"clean_weight": 1.0}, r"\(0, 1\).*clean_weight=1.0"),
+        ("atat", {"clean_weight": -1.0}, r"\[0, 1\].*clean_weight=-1.0"),
+        ("atat", {"score": "logits"}, "centred, logit, margin.*'logits'"),
+        ("atat", {"map_distance": "l2"}, "cosine, norm, rms.*'l2'"),
+        ("atat", {"pairing": "mes"}, "kl, mse, norm.*'mes'"),
+        ("atat", {"classes": "tow"}, "true, two.*'tow'"),
+        ("atat", {"distillation": -1.0}, "distillation >= 0.*-1.0"),
+        ("atat", {"label_smoothing": 1.0}, r"label_smoothing in \[0, 1\)"),
+        ("atat", {"attention_schedule": (0.6, 0.6)}, "do not overlap.*0.6"),
         ("atat", {"layers": ()}, r"at least one.*layers=\(\)"),
     )
     def test_rules(self, name, fields, message):

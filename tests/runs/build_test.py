@@ -13,8 +13,10 @@ from atat_tf.errors import InputError
 from atat_tf.runs import build
 from atat_tf.runs import checks as run_checks
 from atat_tf.runs import config as run_config
+from atat_tf.runs import folder as run_folder
 from atat_tf.training import build as training_build
-from configs import base, small
+from configs import base, ours, small
+from tests.support import runs
 
 # {recipe: its defense}
 _RECIPES = {
@@ -114,6 +116,19 @@ class ResolveTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(config.defense.name, _RECIPES[method])
         self.assertEqual(config.backbone.depth, 10)
 
+    @parameterized.parameters(*ours.DEFENSES)
+    def test_variant_of_our_setting(self, variant):
+        config = run_config.resolve(ours.get_config(variant))
+        run_checks.validate(config)
+        # The test images are for what has been chosen.
+        self.assertEqual(config.evaluation.split, "validation")
+        self.assertEqual(config.num_validation, 5000)
+        named = {**ours.DEFENSES[variant]}
+        named.pop("name")
+        defense = build.build_defense(config)
+        for field, value in named.items():
+            self.assertEqual(getattr(defense, field), value)
+
     def test_small_recipe_of_an_unknown_method(self):
         with self.assertRaisesRegex(ValueError, "Received: 'aat'"):
             small.get_config("aat")
@@ -125,6 +140,20 @@ class ResolveTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(
             build.build_defense(there), build.build_defense(config)
         )
+
+    @parameterized.parameters("standard", "alp", "atat")
+    def test_an_archived_run_is_what_its_recipe_says(self, method):
+        """Fields that it lacks have the values that it was trained with."""
+        folder = runs.ROOT / f"results/small/cifar10/{method}/seed0"
+        values = run_folder.read_json(folder / run_folder.CONFIG)
+        there = run_config.from_dict(values)
+        here = run_config.resolve(small.get_config(method))
+        differing = run_config.differences(
+            run_config.to_dict(here), run_config.to_dict(there)
+        )
+        # What tables set, and nothing else.
+        differing = [d for d in differing if not d.startswith("teacher=")]
+        self.assertEmpty(differing)
 
     def test_the_teachers_config(self):
         config = _config(dataset="digits", defense__layers=("features",))
@@ -155,7 +184,12 @@ class ValidateTest(parameterized.TestCase, tf.test.TestCase):
         ({"attention_panels": -1}, "attention_panels >= 0"),
         ({"student_start": "teachr"}, "Did you mean 'teacher'"),
         ({"precision": "float16"}, "precision among float32, mixed_bfloat16"),
-        ({"optimizer__schedule": "step"}, "schedule among cosine, piecewise"),
+        ({"optimizer__schedule": "step"}, "among cosine, one_cycle, piecewise"),
+        ({"optimizer__peak_at": 1.0}, r"peak_at in \(0, 1\)"),
+        ({"optimizer__ema_statistics": "averaged"}, "ema > 0.*statistics"),
+        ({"evaluation__weights": "ema"}, "ema > 0.*averaged weights"),
+        ({"evaluation__weights": "lsat"}, "Did you mean 'last'"),
+        ({"evaluation__split": "train"}, "split among test, validation"),
         ({"optimizer__learning_rate": 0.0}, "learning_rate > 0"),
         ({"optimizer__momentum": 1.0}, r"momentum in \[0, 1\)"),
         ({"optimizer__ema": 1.5}, r"ema in \[0, 1\)"),
@@ -181,6 +215,7 @@ class ValidateTest(parameterized.TestCase, tf.test.TestCase):
         ({"defense__name": "atta"}, "Did you mean 'atat'"),
         ({"defense__name": "at"}, "a field of AdversarialTraining among clean"),
         ({"defense__attention_weight": -1.0}, "attention_weight >= 0"),
+        ({"defense__score": "centered"}, "Did you mean 'centred'"),
         ({"backbone__name": "wide_resent"}, "Did you mean 'wide_resnet'"),
         ({"backbone__depth": 29}, "6n .* Received: depth=29"),
         ({"backbone__width": 0}, "width >= 1"),
@@ -266,6 +301,15 @@ class BuildTest(tf.test.TestCase):
         schedule = training_build.build_optimizer(config, 10)._learning_rate
         rates = [float(schedule(step)) for step in (0, 10, 20)]
         self.assertAllClose(rates, [0.1, 0.05, 0.0])
+
+    def test_one_cycle_schedule(self):
+        """0 to 0.1 over the first 8 of 20 steps, and back to 0."""
+        config = _config(num_epochs=2, optimizer__schedule="one_cycle")
+        schedule = training_build.build_optimizer(config, 10)._learning_rate
+        rates = [float(schedule(step)) for step in (0, 4, 8, 14, 20, 21)]
+        self.assertAllClose(rates, [0.0, 0.05, 0.1, 0.05, 0.0, 0.0])
+        copy = training_build.OneCycle.from_config(schedule.get_config())
+        self.assertAllClose(copy(tf.constant(14)), 0.05)
 
     def test_classifier_decay_is_the_released_one(self):
         config = _config(dataset="digits")

@@ -28,6 +28,10 @@ TINY = {
 }
 
 
+# Fields of `config` and `command`: averages of weights and statistics.
+AVERAGED = {"optimizer__ema": 0.9, "optimizer__ema_statistics": "averaged"}
+
+
 def config(method="atat", **overrides):
     """Returns a recipe's config made tiny; overrides use __ for a dot."""
     values = importlib.import_module(f"configs.{method}").get_config()

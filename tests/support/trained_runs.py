@@ -8,7 +8,7 @@ from tests.support import runs, shared
 
 def finished():
     """Returns the folder of a run of ATAT with EMA; not to be changed."""
-    config = runs.config(optimizer__ema=0.9)
+    config = runs.config(**runs.AVERAGED)
     return shared.folder(
         "finished", functools.partial(training_run.train_and_evaluate, config)
     )

@@ -207,6 +207,46 @@ class StepTest(parameterized.TestCase, tf.test.TestCase):
             student.trainable_variables[0], 0.75 * seen[0] + 0.25 * seen[1]
         )
 
+    def test_average_of_statistics(self):
+        """After two steps m · s1 + (1 − m) · s2, as that of the weights."""
+        student = toys.small_classifier(1)
+        built = trainer.AdversarialTrainer(
+            student, atat.Standard(), statistics_momentum=0.75
+        )
+        built.compile(keras.optimizers.SGD(0.1))
+        statistics, averages = zip(*built.averaged_statistics, strict=True)
+        self.assertCountEqual(
+            [s.path for s in statistics],
+            [v.path for v in student.non_trainable_variables],
+        )
+        seen = []
+        for _ in range(2):
+            _step(built, self.images, self.labels)
+            seen.append(toys.values(statistics))
+        for average, first, second in zip(averages, *seen, strict=True):
+            self.assertNotAllClose(first, second)
+            self.assertAllClose(average, 0.75 * first + 0.25 * second)
+
+    def test_weights_of_losses_follow_the_step(self):
+        """Warm-up over two of four steps: λ2 is 0, then half, then whole."""
+        seen, pairings = [], []
+        for defense in (
+            atat.LogitPairing(2.0, logit_schedule=(0.5, 0.0)),
+            atat.LogitPairing(0.0),
+        ):
+            built = trainer.AdversarialTrainer(
+                toys.small_classifier(1), defense, _ATTACK, num_steps=4
+            )
+            built.compile(keras.optimizers.SGD(0.0))
+            for _ in range(3):
+                built.reset_metrics()
+                logs = _step(built, self.images, self.labels)
+                seen.append(float(logs["loss"]))
+                pairings.append(float(logs["logit_pairing"]))
+        added = np.array(seen[:3]) - seen[3:]
+        expected = 2.0 * np.array([0.0, 0.5, 1.0]) * pairings[:3]
+        self.assertAllClose(added, expected, 1e-4, 1e-5)
+
 
 class RefusalTest(parameterized.TestCase):
     @parameterized.parameters(
@@ -214,6 +254,12 @@ class RefusalTest(parameterized.TestCase):
         (compared.TRADES(), _ATTACK, None, "kl_divergence for TRADES"),
         (atat.ATAT(), _ATTACK, None, "a teacher for ATAT"),
         (atat.ATAT(layers=("nowhere",)), _ATTACK, 2, "features.*'nowhere'"),
+        (
+            atat.LogitPairing(logit_schedule=(0.5, 0.0)),
+            _ATTACK,
+            None,
+            "num_steps for a defense",
+        ),
     )
     def test_what_is_missing(self, defense, attack, teacher, message):
         student = toys.small_classifier()

@@ -29,7 +29,7 @@ _FLOAT64 = 1e-9
 # by the number of workers, two, would make it about a half.
 _SHORT_STEPS = {
     "sync_batch_norm": True,
-    "optimizer__ema": 0.9,
+    **runs.AVERAGED,
     "optimizer__learning_rate": 1e-3,
     "teacher_learning_rate": 1e-3,
 }
