@@ -12,7 +12,7 @@ are for what has been chosen.
 
 import ml_collections
 
-from configs import base
+from . import base
 
 _FOLDER = "runs/screening"
 
