@@ -40,16 +40,16 @@ from .errors import ServingError, expect
 _DEFAULT = "(default: %(default)s)"
 
 
-def main(words: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Runs the command.
 
     Args:
-      words: of the command line; None for those of the process.
+      argv: of the command line; None for those of the process.
 
     Raises:
       SystemExit: with a sentence, if something went wrong.
     """
-    options = _parser().parse_intermixed_args(words)
+    options = _parser().parse_intermixed_args(argv)
     # File names may hold what the terminal cannot show.
     sys.stdout.reconfigure(errors="backslashreplace")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -146,9 +146,9 @@ def _ask(options):
     label = _label(options, names)
     overlays = printed.overlay_paths(paths, options.overlay)
     with _connected(options) as client:
-        described = client.metadata()
-        signature = client_calls.signature(described, options.signature)
-        image_shape = _image_shape(described, signature)
+        metadata = client.metadata()
+        signature = client_calls.signature(metadata, options.signature)
+        image_shape = _image_shape(metadata, signature)
         size = options.batch_size
         for start in range(0, len(paths), size):
             batch = slice(start, start + size)
@@ -177,24 +177,24 @@ def _connected(options):
     )
 
 
-def _image_paths(words):
+def _image_paths(names):
     """Returns the images that files and folders name, folders sorted."""
-    expect(words, "IMAGE files or folders", "none")
+    expect(names, "IMAGE files or folders", "none")
     paths = []
-    for word in words:
-        path = pathlib.Path(word)
-        found = [path]
+    for name in names:
+        path = pathlib.Path(name)
+        files = [path]
         if path.is_dir():
-            found = [
+            files = [
                 p
                 for p in sorted(path.rglob("*"))
                 if p.suffix.lower() in images.SUFFIXES
                 and p.is_file()
                 and not p.name.startswith(".")
             ]
-            expect(found, "a folder with image files", repr(word))
-        expect(path.exists(), "an image or a folder of them", repr(word))
-        paths += found
+            expect(files, "a folder with image files", repr(name))
+        expect(path.exists(), "an image or a folder of them", repr(name))
+        paths += files
     return paths
 
 
@@ -237,9 +237,9 @@ def _label(options, names):
     return names.index(name)
 
 
-def _image_shape(described, signature):
+def _image_shape(metadata, signature):
     """Returns (H, W, C) of the images that the model takes."""
-    default = described.signatures.get("serving_default", signature)
+    default = metadata.signatures.get("serving_default", signature)
     spec = signature.inputs.get("images", default.inputs.get("images"))
     shape = spec and spec.shape
     expect(

@@ -80,15 +80,15 @@ def metadata(response: protos.GetModelMetadataResponse) -> Metadata:
             for name, info in sorted(infos.items())
         }
 
-    found = protos.SignatureDefMap()
-    response.metadata["signature_def"].Unpack(found)
+    signatures = protos.SignatureDefMap()
+    response.metadata["signature_def"].Unpack(signatures)
     spec = response.model_spec
     return Metadata(
         spec.name,
         spec.version.value,
         {
             name: Signature(specs(one.inputs), specs(one.outputs))
-            for name, one in sorted(found.signature_def.items())
+            for name, one in sorted(signatures.signature_def.items())
             if not name.startswith("__")  # SavedModel's own initializer
         },
     )
@@ -112,13 +112,13 @@ def statuses(
     ]
 
 
-def signature(described: Metadata, name: str) -> Signature:
+def signature(metadata: Metadata, name: str) -> Signature:
     """Returns a model's Signature by its name.
 
     Raises:
       FailedPrecondition: there is none; the code that a server would use.
     """
-    known = described.signatures
+    known = metadata.signatures
     if name not in known:
         near = difflib.get_close_matches(str(name), known, 1, 0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""

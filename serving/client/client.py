@@ -235,19 +235,19 @@ class _Calls:
                 return self._parts(remembered, name, inputs, outputs)
             except ServingError:
                 pass  # the model may have changed: look once more
-        described = await self._fetch_metadata(deadline)
-        return self._parts(described, name, inputs, outputs)
+        metadata = await self._fetch_metadata(deadline)
+        return self._parts(metadata, name, inputs, outputs)
 
-    def _parts(self, described, name, inputs, outputs):
-        signature = client_calls.signature(described, name)
+    def _parts(self, metadata, name, inputs, outputs):
+        signature = client_calls.signature(metadata, name)
         arrays = client_calls.checked_inputs(signature, inputs, outputs)
         return client_calls.parts(signature, arrays, self._max_batch_size)
 
     async def _fetch_metadata(self, deadline):
         request = self._model.request("GetModelMetadata")
         response = await self._attempt("GetModelMetadata", request, deadline)
-        self._metadata = described = client_calls.metadata(response)
-        return described
+        self._metadata = metadata = client_calls.metadata(response)
+        return metadata
 
     def _forget_other(self, version):
         remembered = self._metadata
@@ -290,11 +290,11 @@ class _Calls:
             return response.model_spec.version.value, ""
         request = self._model.request("GetModelStatus")
         response = await self._send("GetModelStatus", request, seconds)
-        found = client_calls.statuses(response)
-        ready = [one.version for one in found if one.state == "AVAILABLE"]
+        versions = client_calls.statuses(response)
+        ready = [one.version for one in versions if one.state == "AVAILABLE"]
         seen = ", ".join(
             f"version {one.version} {one.state} {one.error_message}".strip()
-            for one in found
+            for one in versions
         )
         return (max(ready) if ready else None), seen or "no version"
 
@@ -386,7 +386,7 @@ class Client(_Calls):
 
 
 class AsyncClient(_Calls):
-    """The same for asyncio: what `Client` returns, is awaited here.
+    """The same for asyncio: what the annotations say is returned, is awaited.
 
     It belongs to the event loop of its first call, and may be built before.
     """

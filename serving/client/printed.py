@@ -56,7 +56,7 @@ def results(
       names: of the classes, or None.
       label: class whose attention was asked for; None for the predicted one.
     """
-    found = []
+    objects = []
     for i, path in enumerate(paths):
         number = int(answer["classes"][i])
         result = {
@@ -71,8 +71,8 @@ def results(
         for output in ("attention", "attention_shift"):
             if output in answer:
                 result[output] = _numbers(answer[output][i])
-        found.append(result)
-    return found
+        objects.append(result)
+    return objects
 
 
 def write(

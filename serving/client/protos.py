@@ -24,8 +24,8 @@ def _package_not_run(name: str) -> Iterator[None]:
         yield
         return
     package = types.ModuleType(name)
-    found = importlib.util.find_spec(name)
-    package.__path__ = found.submodule_search_locations
+    spec = importlib.util.find_spec(name)
+    package.__path__ = spec.submodule_search_locations
     sys.modules[name] = package
     try:
         yield
