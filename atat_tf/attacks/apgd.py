@@ -59,32 +59,25 @@ def checkpoints(num_steps):
     return after
 
 
-def targets(num_classes, at_most=9):
-    """Returns the ranks to attack: 1 for the most likely wrong class, 2, ...
-
-    Args:
-      num_classes: k >= 2.
-      at_most: the number of ranks where there are more wrong classes.
-    """
-    return tuple(range(1, min(num_classes - 1, at_most) + 1))
-
-
-def ranked_wrong_class(labels, logits, rank):
+def ranked_wrong_class(
+    labels: tf.Tensor, logits: tf.Tensor, rank: int
+) -> tf.Tensor:
     """Returns the wrong class with the rank-th largest logit.
 
     Args:
       labels: integers [b].
       logits: float [b, k].
-      rank: 1 to k − 1.
+      rank: from 1; beyond k − 1, the last wrong class.
 
     Returns:
       int32 [b].
     """
-    num_classes = tf.shape(logits)[-1]
+    num_classes = logits.shape[-1]
     is_label = tf.one_hot(labels, num_classes, True, False, dtype=bool)
     lowest = tf.constant(-math.inf, logits.dtype)
     wrong = tf.where(is_label, lowest, logits)
-    return tf.math.top_k(wrong, rank).indices[:, rank - 1]
+    ranked = tf.math.top_k(wrong, min(rank, num_classes - 1)).indices
+    return ranked[:, -1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,9 +103,9 @@ class APGD:
       norm: "linf" or "l2".
       num_steps: number of steps, one gradient each, beside that of the start.
       loss: f, one of LOSSES; see `loss_in_force` for few classes.
-      target: None, or the rank of the class to reach, see `targets`; ranked
-        by the logits of the clean image. Needed by "targeted_dlr", possible
-        for "margin".
+      target: None, or the rank of the class to reach: 1 for the most likely
+        wrong class by the logits of the clean image. Needed by "targeted_dlr",
+        possible for "margin".
       bounds: the smallest and the largest pixel value.
       rho: ρ.
       restart: index of the random start, from 0.
@@ -294,7 +287,8 @@ class APGD:
             noise = randomness.uniform_noise(seeds, shape, 1.0)
             noise = _largest_is_1(tf.cast(noise, images.dtype))
         else:
-            noise = _unit(tf.cast(_normal_noise(seeds, shape), images.dtype))
+            noise = randomness.normal_noise(seeds, shape, 1.0)
+            noise = _unit(tf.cast(noise, images.dtype))
         return self._projected(images + self.epsilon * noise, images)
 
     def _projected(self, points, images):
@@ -353,13 +347,3 @@ def _unit(vectors):
     scaled = _largest_is_1(vectors)
     length = _per_image(losses.safe_norm(scaled))
     return tf.math.divide_no_nan(scaled, length)
-
-
-def _normal_noise(seeds, shape):
-    """Returns standard normal noise float32 [b, *shape], a seed a row."""
-    # Philox by name: the default generator differs from device to device.
-    return tf.map_fn(
-        lambda seed: tf.random.stateless_normal(shape, seed, alg="philox"),
-        seeds,
-        fn_output_signature=tf.TensorSpec(shape, tf.float32),
-    )

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf import losses
-from atat_tf.attacks import linf, randomness, stepped
+from atat_tf.attacks import apgd, linf, randomness, stepped
 from atat_tf.errors import expect
 
 # The last steps look between the image and the nearest point found.
@@ -143,7 +143,7 @@ class FAB:
         state = stepped.first_state(lambda _: logits, images, labels, seeds)
         return {
             **state,
-            "target": _ranked(labels, logits, self.target),
+            "target": apgd.ranked_wrong_class(labels, logits, self.target),
             "point": self._first_point(images, seeds),
             # The nearest misclassified point, its distance and its margin.
             "closest": images,
@@ -230,7 +230,7 @@ class FAB:
         share = tf.math.divide_no_nan(
             right_margin, right_margin - state["closest_margin"]
         )
-        share = tf.clip_by_value(share, 0.0, 1.0)
+        share = tf.clip_by_value(_finite(share), 0.0, 1.0)
         share = 1 - (1 - share) * max(0.0, 2 - self.eta)
         aimed = right + share * (distance - right)
         length = aimed[:, None, None, None]
@@ -263,21 +263,12 @@ class FAB:
             "closest_margin": tf.where(closer, margin, state["closest_margin"]),
         }
         # No margin is larger than that of these logits: never taken over.
-        hopeless = logits.dtype.max * tf.one_hot(
-            state["labels"], logits.shape[1], dtype=logits.dtype
+        hopeless = tf.one_hot(
+            state["labels"], logits.shape[1], np.inf, 0.0, dtype=logits.dtype
         )
         is_inside = distance <= self.epsilon
         logits = tf.where(is_inside[:, None], logits, hopeless)
         return stepped.judged(state, points, logits, index)
-
-
-def _ranked(labels, logits, rank):
-    """Returns int32 [b], the class of a rank among the wrong ones."""
-    num_classes = logits.shape[1]
-    is_label = tf.one_hot(labels, num_classes, True, False, dtype=bool)
-    others = tf.where(is_label, logits.dtype.min, logits)
-    _, classes = tf.math.top_k(others, min(rank, num_classes - 1))
-    return classes[:, -1]
 
 
 def _logit(logits, classes):

@@ -71,14 +71,7 @@ class KLAttack(linf.LinfAttack):
 
     def first_point(self, images, seeds):
         """Returns the images with a little normal noise."""
-        shape = images.shape[1:]
-        noise = tf.map_fn(
-            lambda seed: tf.random.stateless_normal(
-                shape, seed, stddev=self.deviation, alg="philox"
-            ),
-            seeds,
-            fn_output_signature=tf.TensorSpec(shape, tf.float32),
-        )
+        noise = randomness.normal_noise(seeds, images.shape[1:], self.deviation)
         return self._projected(images + tf.cast(noise, images.dtype), images)
 
 

@@ -104,6 +104,8 @@ class LinfAttack:
             loss = self.loss_fn(labels, logits)
         # A classifier that does not read its images moves none.
         gradient = tape.gradient(loss, point, unconnected_gradients="zero")
+        # Logits that overflow must not lead out of the numbers.
+        gradient = tf.where(tf.math.is_nan(gradient), 0.0, gradient)
         moved = point + self.step_size * tf.sign(gradient)
         return self._projected(moved, images), logits
 

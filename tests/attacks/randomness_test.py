@@ -1,4 +1,4 @@
-"""Philox for a batch of seeds: TensorFlow's bits, and uniform numbers."""
+"""Seeds, Philox with TensorFlow's bits, and uniform numbers."""
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +21,89 @@ def _tensorflows_words(key, counter, count):
     ).numpy()
 
 
+class SeedsTest(tf.test.TestCase):
+    def test_neighbouring_triples_are_distinct(self):
+        indices = tf.constant([0, 1, 2, 9999, 10000])
+        seeds = set()
+        for seed in (0, 1, 2, 2**31 - 1):
+            for step in (0, 1, 2, 2**32 - 1):
+                values = randomness.example_seeds(seed, step, indices).numpy()
+                seeds.update(map(tuple, values))
+        self.assertLen(seeds, 4 * 4 * 5)
+
+    def test_hand_numbers(self):
+        # 3 · 2³² + 5 = 12884901893.
+        expected = [[12884901893, 7], [12884901893, 8]]
+        indices = tf.constant([7, 8])
+        seeds = randomness.example_seeds(3, 5, indices)
+        self.assertEqual(seeds.dtype, tf.int64)
+        self.assertAllEqual(seeds, expected)
+        compiled = tf.function(randomness.example_seeds)
+        seeds = compiled(tf.constant(3), tf.constant(5, tf.int64), indices)
+        self.assertAllEqual(seeds, expected)
+
+
+class NoiseTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.product(
+        shape=((1,), (7, 5, 1), (8, 8, 3)),
+        magnitude=(1.0, 0.25, 8 / 255),
+        jit_compile=(None, False, True),
+    )
+    def test_uniform_bits_are_those_of_tensorflows_generator(
+        self, shape, magnitude, jit_compile
+    ):
+        draw = np.random.default_rng(0)
+        seeds = draw.integers(-(2**63), 2**63, (9, 2), np.int64)
+        seeds = np.concatenate([seeds, toys.seeds(3, 7), [[0, 0], [-1, -1]]])
+        seeds = tf.constant(seeds, tf.int64)
+        noise = randomness.uniform_noise
+        if jit_compile is not None:
+            noise = tf.function(noise, jit_compile=jit_compile)
+        found = noise(seeds, shape, magnitude).numpy()
+        self.assertEqual(found.dtype, np.float32)
+        expected = [
+            tf.random.stateless_uniform(
+                shape, seed, -magnitude, magnitude, alg="philox"
+            )
+            for seed in seeds
+        ]
+        if jit_compile:
+            # One rounding in the place of two, of numbers up to 2 ε.
+            limit = np.spacing(np.float32(2 * magnitude))
+            self.assertAllClose(found, expected, 0, limit)
+        else:
+            self.assertAllEqual(found, expected)
+
+    def test_normal_noise_is_tensorflows(self):
+        found = randomness.normal_noise(toys.seeds(3), (4, 5, 3), 0.5)
+        for row, seed in zip(found, toys.seeds(3), strict=True):
+            expected = tf.random.stateless_normal(
+                (4, 5, 3), seed, stddev=0.5, alg="philox"
+            )
+            self.assertAllEqual(row, expected)
+
+    def test_noise_of_neighbouring_triples_differs(self):
+        seeds = [
+            randomness.example_seeds(seed, step, tf.range(3))
+            for seed in (0, 1)
+            for step in (0, 1)
+        ]
+        rows = randomness.uniform_noise(tf.concat(seeds, 0), (50,), 1.0)
+        correlations = np.corrcoef(rows) - np.eye(len(rows))
+        # 1 / √50 = 0.14 is the deviation of chance.
+        self.assertLess(np.max(np.abs(correlations)), 0.6)
+
+    def test_noise_has_its_range_and_mean(self):
+        noise = randomness.uniform_noise(toys.seeds(20), (16, 16, 3), 0.25)
+        self.assertAllInRange(noise, -0.25, 0.25)
+        self.assertLess(np.min(noise), -0.249)
+        self.assertGreater(np.max(noise), 0.249)
+        # Deviation of one draw 0.25 / √3 = 0.144; of the mean of 15360
+        # draws 0.0012. Variance 0.25² / 3.
+        self.assertAllClose(np.mean(noise), 0.0, atol=0.006)
+        self.assertAllClose(np.var(noise), 0.25**2 / 3, atol=0.001)
+
+
 class PhiloxTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(
         (0, (0, 0)),
@@ -29,53 +112,39 @@ class PhiloxTest(parameterized.TestCase, tf.test.TestCase):
         (0x299F31D0A4093822, (0x85A308D3243F6A88, 0x0370734413198A2E)),
     )
     def test_bits_are_those_of_tensorflows_generator(self, key, counter):
-        words = [n >> shift & 0xFFFFFFFF for n in counter for shift in (0, 32)]
-        found = randomness.philox(
-            tf.constant([key & 0xFFFFFFFF, key >> 32], tf.uint64),
-            tf.constant(words, tf.uint64),
-        )
+        words = [
+            tf.constant(number >> shift & 0xFFFFFFFF, tf.uint64)
+            for number in (key, *counter)
+            for shift in (0, 32)
+        ]
         self.assertAllEqual(
-            found.numpy().astype(np.uint32), _tensorflows_words(key, counter, 4)
+            tf.stack(randomness.philox(words[:2], words[2:])),
+            _tensorflows_words(key, counter, 4),
         )
 
     def test_known_answer_of_zeros(self):
         # The first known answer of the authors' Random123 for philox4x32-10.
-        found = randomness.philox(
-            tf.zeros([2], tf.uint64), tf.zeros([4], tf.uint64)
-        )
+        zero = tf.zeros([], tf.uint64)
         self.assertAllEqual(
-            found.numpy(), [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+            tf.stack(randomness.philox([zero] * 2, [zero] * 4)),
+            [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8],
         )
 
 
 class RandomWordsTest(parameterized.TestCase, tf.test.TestCase):
-    def test_key_is_the_run_and_counter_block_step_and_image(self):
+    @parameterized.parameters(1, 4, 6)
+    def test_key_is_the_run_and_counter_block_step_and_image(self, count):
         seeds = randomness.example_seeds(3, 5, tf.constant([7, 8]))
-        words = randomness.random_words(seeds, tf.constant(9), 6).numpy()
-        self.assertEqual(words.shape, (2, 6))
+        compiled = tf.function(randomness.random_words)
+        words = compiled(seeds, tf.constant(9), count).numpy()
+        self.assertEqual(words.shape, (2, count))
         for row, image in zip(words, (7, 8), strict=True):
-            for block, found in ((0, row[:4]), (1, row[4:])):
+            for block in range(-(-count // 4)):
+                found = row[4 * block : 4 * block + 4]
                 expected = _tensorflows_words(
                     3 * 2**32 + 5, ((9 << 32) + block, image), 4
                 )
                 self.assertAllEqual(found, expected[: len(found)])
-
-    @parameterized.parameters(1, 4, 5, 96)
-    def test_an_image_has_its_words_in_any_batch(self, count):
-        seeds = toys.seeds(5)
-        many = randomness.random_words(seeds, 3, count)
-        self.assertEqual(many.shape, (5, count))
-        for i in range(5):
-            one = randomness.random_words(seeds[i : i + 1], 3, count)
-            self.assertAllEqual(one[0], many[i])
-
-    def test_compiled_equals_eager_for_a_step_that_is_a_tensor(self):
-        compiled = tf.function(randomness.random_words)
-        for step in (0, 1, 4999):
-            self.assertAllEqual(
-                compiled(toys.seeds(3), tf.constant(step), 5),
-                randomness.random_words(toys.seeds(3), step, 5),
-            )
 
     def test_no_two_of_many_triples_share_words(self):
         rows = [
@@ -89,14 +158,6 @@ class RandomWordsTest(parameterized.TestCase, tf.test.TestCase):
         words = np.concatenate(rows).ravel()
         # 1,920 words: a pair by chance has probability 1920² / 2³³ = 0.04 %.
         self.assertLen(set(words.tolist()), len(words))
-
-    def test_every_bit_is_as_often_set_as_not(self):
-        words = randomness.random_words(toys.seeds(200), 0, 100).numpy()
-        bits = words[..., None] >> np.arange(64, dtype=np.uint64) & 1
-        shares = bits.mean((0, 1))
-        # Deviation of 20,000 coins: 0.0035.
-        self.assertAllClose(shares[:32], np.full(32, 0.5), atol=0.016)
-        self.assertAllEqual(shares[32:], np.zeros(32))
 
     def test_neighbouring_images_steps_and_words_are_not_correlated(self):
         words = np.stack(

@@ -3,15 +3,14 @@
 import math
 
 import numpy as np
-import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 from atat_tf import losses
-from atat_tf.attacks import linf, randomness, square, stepped
+from atat_tf.attacks import randomness, square, stepped
 from atat_tf.attacks.square import Square
 from atat_tf.errors import InputError
-from tests.support import small_network, toys
+from tests.support import toys
 
 NORMS = ("linf", "l2")
 
@@ -279,35 +278,6 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
         self.assertBetween(np.sum(distances < 0.6 * 0.06), 3, 27)
         self.assertGreater(np.sum(distances > 0.06), 3)
 
-    def test_point_never_gets_worse_and_broke_at_is_right(self):
-        _, logits_fn, images, labels = _linear_model((8, 8, 3), 4, 20)
-        for norm, epsilon in (("linf", 0.03), ("l2", 0.5)):
-            attack = Square(epsilon, norm, num_steps=30)
-            state = attack.start(logits_fn, images, labels, toys.seeds(20))
-            for index in range(30):
-                before, state = (
-                    state,
-                    attack.step(logits_fn, state, tf.constant(index)),
-                )
-                margins = losses.margin(labels, logits_fn(state["point"]))
-                self.assertAllClose(margins, state["point_margin"], 1e-4, 1e-4)
-                if index:
-                    self.assertAllLessEqual(
-                        state["point_margin"] - before["point_margin"], 0
-                    )
-                standing = before["broke_at"] == stepped.NEVER
-                newly = standing & (state["margin"] < 0)
-                self.assertAllEqual(
-                    state["broke_at"][newly],
-                    tf.fill([np.sum(newly)], index + 1),
-                )
-                self.assertAllEqual(
-                    state["adversarial"][~standing],
-                    before["adversarial"][~standing],
-                )
-            broken = state["broke_at"].numpy() != stepped.NEVER
-            self.assertBetween(np.sum(broken), 1, 19)
-
 
 def _best_corner_margins(weights, logits_fn, images, labels, epsilon):
     """Returns the least margin of a linear model in ball ∩ box."""
@@ -382,121 +352,12 @@ class EveryNormTest(parameterized.TestCase, tf.test.TestCase):
             self.assertAllClose(away, np.full(8, 0.3), atol=1e-5)
 
     @parameterized.parameters(*NORMS)
-    def test_alone_as_in_a_batch(self, norm):
-        run = toys.steps_of(
-            self._attack(norm), self.logits_fn, toys.IMAGE_SHAPE
-        )
-        together = run(self.images, self.labels, toys.seeds(8))
-        for i in range(8):
-            row = slice(i, i + 1)
-            alone = run(
-                self.images[row], self.labels[row], toys.seeds(1, first=i)
-            )
-            for name in ("adversarial", "point"):
-                self.assertAllClose(alone[name][0], together[name][i], 0, 1e-5)
-            self.assertAllEqual(alone["broke_at"][0], together["broke_at"][i])
-
-    @parameterized.parameters(*NORMS)
-    def test_rows_of_two_batches_put_together_between_steps(self, norm):
-        attack = self._attack(norm)
-        whole = toys.last_state(
-            attack, self.logits_fn, self.images, self.labels
-        )
-        parts = []
-        for part in (slice(5, 8), slice(0, 5)):
-            state = attack.start(
-                self.logits_fn,
-                self.images[part],
-                self.labels[part],
-                toys.seeds(8)[part],
-            )
-            for index in range(7):
-                state = attack.step(self.logits_fn, state, tf.constant(index))
-            parts.append(state)
-        joined = {
-            k: tf.concat([part[k] for part in parts], 0) for k in parts[0]
-        }
-        joined = stepped.advanced(
-            attack, self.logits_fn, joined, tf.constant(7), tf.constant(40)
-        )
-        for name, rows in joined.items():
-            order = [5, 6, 7, 0, 1, 2, 3, 4]
-            atol = 1e-4 if name.endswith("margin") else 1e-5
-            self.assertAllClose(rows, whole[name][order], 1e-5, atol)
-
-    @parameterized.parameters(*NORMS)
-    def test_seed_restart_and_image_give_choices_of_their_own(self, norm):
-        images = tf.fill([2, *toys.IMAGE_SHAPE], 0.5)
-        labels = tf.argmax(self.logits_fn(images), -1, tf.int32)
-        runs = []
-        for seed, restart in ((0, 0), (1, 0), (0, 1), (0, 0)):
-            attack = self._attack(norm, restart=restart)
-            state = attack.start(
-                self.logits_fn, images, labels, toys.seeds(2, seed)
-            )
-            for index in range(3):
-                state = attack.step(self.logits_fn, state, tf.constant(index))
-            runs.append(state["point"].numpy())
-        self.assertAllEqual(runs[0], runs[3])
-        points = [point for run in runs[:3] for point in run]
-        for i, first in enumerate(points):
-            for second in points[:i]:
-                self.assertGreater(np.max(np.abs(first - second)), 0.01)
-
-    @parameterized.parameters(*NORMS)
-    def test_forward_passes_are_one_more_than_steps(self, norm):
-        calls = []
-
-        def logits_fn(images):
-            calls.append(len(images))
-            return self.logits_fn(images)
-
-        attack = self._attack(norm, num_steps=5)
-        state = attack.start(logits_fn, self.images, self.labels, toys.seeds(8))
-        for index in range(attack.num_steps):
-            state = attack.step(logits_fn, state, tf.constant(index))
-        self.assertLen(calls, attack.num_steps + 1)
-
-    @parameterized.product(norm=NORMS, scale=[0.0, 1e-38, 1e35])
-    def test_finite_where_logits_are_flat_or_saturated(self, norm, scale):
-        def logits_fn(images):
-            return scale * self.logits_fn(images)
-
-        labels = tf.argmax(logits_fn(self.images), -1, tf.int32)
-        state = toys.last_state(
-            self._attack(norm), logits_fn, self.images, labels
-        )
-        for name, rows in state.items():
-            self.assertTrue(np.all(np.isfinite(rows)), name)
-        if scale == 0:
-            self.assertAllEqual(state["broke_at"], np.full(8, stepped.NEVER))
-
-    @parameterized.parameters(*NORMS)
     def test_two_classes_and_one_step(self, norm):
         _, logits_fn, images, labels = _linear_model((3, 4, 1), 2, 4)
         state = toys.last_state(
             self._attack(norm, num_steps=1), logits_fn, images, labels
         )
         self.assertGreater(np.min(_norms(state["point"] - images, norm)), 0.01)
-
-
-class RealNetworkTest(tf.test.TestCase):
-    @pytest.mark.long
-    def test_breaks_some_but_no_more_than_pgd(self):
-        network = small_network.classifier()
-        images, labels, seeds = small_network.right_images(network, 20)
-        logits_fn = toys.inference(network)
-        pgd = linf.Steps(
-            linf.pgd(small_network.EPSILON, small_network.EPSILON / 4, 100)
-        )
-        white_box, black_box = (
-            toys.last_state(a, logits_fn, images, labels, seeds)["broke_at"]
-            != stepped.NEVER
-            for a in (pgd, Square(small_network.EPSILON, num_steps=100))
-        )
-        self.assertGreater(len(labels), 8)
-        self.assertGreater(np.sum(black_box), 0)
-        self.assertLessEqual(np.sum(black_box), np.sum(white_box) + 1)
 
 
 class ConstructorTest(parameterized.TestCase, tf.test.TestCase):
