@@ -4,10 +4,24 @@ A batch is a pure function of (seed, step): any step can be reached at once,
 which is how training resumes in the middle of an epoch.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
+from atat_tf.data import datasets
 
-def batches(split, batch_size, seed, first_step, num_steps, flip, parts=None):
+_LARGEST_SHIFT = 4  # pixels, as the literature on CIFAR has it
+
+
+def batches(
+    split: datasets.Split,
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    num_steps: int,
+    flip: bool,
+    parts: Sequence[tuple[int, int]] | None = None,
+) -> tf.data.Dataset:
     """Returns batches of augmented training images from any step on.
 
     Every epoch visits the images in a new order, drops the last partial
@@ -68,22 +82,6 @@ def batches(split, batch_size, seed, first_step, num_steps, flip, parts=None):
     )
 
 
-def shift_and_flip(images, seed, flip, padding=4):
-    """Returns images cropped at random from a zero-padded frame, maybe flipped.
-
-    Args:
-      images: [b, H, W, C], any dtype.
-      seed: int32 [2].
-      flip: whether each is mirrored with probability ½.
-      padding: the largest shift, in pixels.
-
-    Returns:
-      The same shape and dtype.
-    """
-    count = images.shape[0]
-    return _shifted(images, _draws(seed, count, tf.range(count)), flip, padding)
-
-
 def _draws(seed, batch_size, positions):
     """Returns int32 [3, b], the draws of some positions of a global batch."""
     draws = tf.random.stateless_uniform(
@@ -92,7 +90,8 @@ def _draws(seed, batch_size, positions):
     return tf.gather(draws, positions, axis=1)
 
 
-def _shifted(images, draws, flip, padding=4):
+def _shifted(images, draws, flip):
+    padding = _LARGEST_SHIFT
     height, width = images.shape[1:3]
     down, right = draws[0] % (2 * padding + 1), draws[1] % (2 * padding + 1)
     padded = tf.pad(

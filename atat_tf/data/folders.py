@@ -1,8 +1,4 @@
-"""Images of one's own: a folder for each class, JPEG and PNG files inside.
-
-A path enters; class names, a digest of what lies there and three splits of
-uint8 images leave.
-"""
+"""Data sets of a user's own: a folder for each class, image files inside."""
 
 import concurrent.futures
 import dataclasses
@@ -11,8 +7,8 @@ import logging
 import pathlib
 
 import numpy as np
-import tensorflow as tf
 
+from atat_tf.data import images as image_files
 from atat_tf.errors import InputError, expect, unknown
 
 PREFIX = "folder:"
@@ -48,12 +44,12 @@ class Listing:
         return f"folder {self.root.name}, {count} files, {self.digest[:23]}"
 
 
-def is_folder(name):
+def is_folder(name: str) -> bool:
     """Returns whether a data set's name is `folder:PATH`."""
     return name.startswith(PREFIX)
 
 
-def absolute(name):
+def absolute(name: str) -> str:
     """Returns `folder:PATH` with the whole path, other names as they are."""
     if not is_folder(name):
         return name
@@ -61,7 +57,7 @@ def absolute(name):
     return f"{PREFIX}{path.resolve()}"
 
 
-def listing(name):
+def listing(name: str) -> Listing:
     """Returns the Listing of `folder:PATH`.
 
     Either PATH/CLASS/*.jpg, or PATH/train/CLASS/*.jpg, with validation/ and
@@ -80,23 +76,27 @@ def listing(name):
     names = _class_names(roots["train"])
     files = {s: _files(path, names) for s, path in roots.items()}
     digest = hashlib.sha256()
-    for split, found in files.items():
-        for path, _ in found:
+    for split, pairs in files.items():
+        for path, _ in pairs:
             where = path.relative_to(root)
             digest.update(f"{split} {where} {path.stat().st_size}\n".encode())
     return Listing(root, names, files, f"sha256:{digest.hexdigest()}")
 
 
-def splits(found, image_shape, bad_images="stop"):
+def splits(
+    pictures: Listing,
+    image_shape: tuple[int, int, int],
+    bad_images: str = "stop",
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
     """Returns {split: (images, labels)} of a Listing, always with "test".
 
     Where there is no test/, a tenth of each class is held out for it, drawn
     by a fixed seed.
 
     Args:
-      found: Listing.
-      image_shape: (H, W, C), C of 1 or 3, to which every image is resized
-        (bilinear, antialiased), as a server does with a file.
+      pictures: Listing.
+      image_shape: (H, W, C), C of 1 or 3, to which every image is resized,
+        see `images.load`.
       bad_images: "stop" at files that cannot be decoded, or "skip" them.
 
     Returns:
@@ -109,7 +109,7 @@ def splits(found, image_shape, bad_images="stop"):
     """
     if bad_images not in BAD_IMAGES:
         raise unknown("bad_images", bad_images, BAD_IMAGES)
-    files = dict(found.files)
+    files = dict(pictures.files)
     if "test" not in files:
         files["train"], files["test"] = _held_out(files["train"])
     decoded, bad = {}, []
@@ -120,7 +120,7 @@ def splits(found, image_shape, bad_images="stop"):
     if bad:
         _report(bad, bad_images)
     left = set(decoded["train"][1])
-    for label, name in enumerate(found.class_names):
+    for label, name in enumerate(pictures.class_names):
         expect(label in left, "a training image of each class", without=name)
     return decoded, len(bad)
 
@@ -193,11 +193,10 @@ def _decoded(pairs, image_shape):
     def decode(number):
         path = pairs[number][0]
         try:
-            images[number] = _image(path, image_shape)
-        except (tf.errors.OpError, OSError, ValueError) as error:
-            reason = getattr(error, "message", str(error)).split("\n")[0]
+            images[number] = image_files.load(path, image_shape)
+        except InputError as error:
             whole[number] = False
-            bad.append(f"{path} ({reason[:160]})")
+            bad.append(str(error).partition("Received: ")[2].rstrip("."))
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
         list(pool.map(decode, range(len(pairs))))
@@ -205,16 +204,6 @@ def _decoded(pairs, image_shape):
     if not whole.all():
         images = images[whole]
     return images, labels[whole], sorted(bad)
-
-
-def _image(path, image_shape):
-    """Returns uint8 [H, W, C] of a file."""
-    height, width, channels = image_shape
-    pixels = tf.io.decode_image(
-        path.read_bytes(), channels=channels, expand_animations=False
-    )
-    resized = tf.image.resize(pixels, (height, width), antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 
 
 def _report(bad, bad_images):

@@ -1,17 +1,21 @@
-"""Image files, whatever their size and mode, as pixels of one size.
+"""The one reader of image files, and the colours of attention maps.
 
-Paths of files and folders enter; uint8 arrays leave, or one sentence about
-what is wrong with a file.
+Training, figures and the client see the pixels that a served model sees. What
+its signature `decode_predict` can do in TensorFlow's graph therefore decides:
+a rotation that a file only notes (EXIF) is not carried out, alpha is dropped,
+and the whole image is stretched to the model's size.
 """
 
 import base64
 import io
 import math
 import pathlib
+import warnings
+from collections.abc import Iterable
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from atat_tf.errors import InputError, expect
 
@@ -19,69 +23,69 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 # A file that says it holds more pixels is refused before it is decoded.
 MAX_PIXELS = 2**26
-# Smaller pictures have nothing to look at.
-MIN_SIDE = 8
 
 
-def find(places):
+def find(paths: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
     """Returns the image files that paths name, folders in order of names.
 
     Args:
-      places: paths of files, or of folders whose image files are taken.
-
-    Returns:
-      list of pathlib.Path.
+      paths: of files, or of folders whose image files are taken.
 
     Raises:
       InputError: a path does not exist, or a folder has no image.
     """
-    found = []
-    for place in map(pathlib.Path, places):
-        if not place.is_dir():
-            expect(place.is_file(), "an image file or folder", path=str(place))
-            found.append(place)
+    files = []
+    for path in map(pathlib.Path, paths):
+        if not path.is_dir():
+            expect(path.is_file(), "an image file or folder", path=str(path))
+            files.append(path)
             continue
         inside = [
-            path
-            for path in sorted(place.iterdir())
-            if path.suffix.lower() in SUFFIXES and path.is_file()
+            file
+            for file in sorted(path.iterdir())
+            if file.suffix.lower() in SUFFIXES and file.is_file()
         ]
         if not inside:
             raise InputError(
                 f"Expected a folder with images ({', '.join(SUFFIXES)}). "
-                f"Received: {str(place)!r}, which has none."
+                f"Received: {str(path)!r}, which has none."
             )
-        found += inside
-    return found
+        files += inside
+    return files
 
 
-def load(path, image_shape):
+def load(
+    path: str | pathlib.Path, image_shape: tuple[int, int, int]
+) -> np.ndarray:
     """Returns the pixels of an image file, at a model's size.
 
-    Gray becomes RGB and the other way, as the model needs; what is transparent
-    lies over white; of 16-bit samples the high byte is kept; a rotation that
-    the file notes is carried out; of a film the first picture is taken. The
-    middle of the image in the model's aspect ratio is resized, antialiased.
+    Gray and palettes become RGB and the other way, as the model needs; alpha
+    is dropped; of 16-bit samples the high byte is kept; a rotation that the
+    file notes is not carried out; of a film the first picture is taken. The
+    whole image is resized (bilinear, antialiased), whatever its aspect ratio.
 
     Args:
       path: of the file.
       image_shape: (H, W, C), C of 1 or 3.
 
     Returns:
-      uint8 [H, W, C].
+      uint8 [H, W, C]; those of the served `decode_predict` to one level.
 
     Raises:
-      InputError: it cannot be read, is too large or too small.
+      InputError: it cannot be read, or is too large.
     """
     height, width, channels = image_shape
     expect(
         channels in (1, 3), "a model of gray or RGB images", channels=channels
     )
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with (
+            # Pillow's, about what is refused below.
+            warnings.catch_warnings(action="ignore"),
+            Image.open(path, formats=_FORMATS) as image,
+        ):
             size = image.size
-            fits = math.prod(size) <= MAX_PIXELS and min(size) >= MIN_SIDE
-            pixels = _rgb(image) if fits else None
+            pixels = _rgb(image) if math.prod(size) <= MAX_PIXELS else None
     except Exception as error:  # Pillow raises many kinds for broken files
         reason = str(error).split("\n")[0].rstrip(".") or type(error).__name__
         raise InputError(
@@ -90,15 +94,16 @@ def load(path, image_shape):
         ) from error
     if pixels is None:
         raise InputError(
-            f"Expected an image of at least {MIN_SIDE} pixels a side and at "
-            f"most {MAX_PIXELS} in all. Received: {str(path)!r} of "
-            f"{size[0]} x {size[1]}."
+            f"Expected an image of at most {MAX_PIXELS} pixels. "
+            f"Received: {str(path)!r} of {size[0]} x {size[1]}."
         )
     return resized(pixels, height, width, channels)
 
 
-def resized(pixels, height, width, channels=3):
-    """Returns the middle of an image in another size.
+def resized(
+    pixels: np.ndarray, height: int, width: int, channels: int = 3
+) -> np.ndarray:
+    """Returns a whole image in another size: bilinear, antialiased.
 
     Args:
       pixels: uint8 [h, w, 1 or 3].
@@ -110,8 +115,7 @@ def resized(pixels, height, width, channels=3):
     if pixels.shape[-1] == 1:
         pixels = np.repeat(pixels, 3, axis=-1)
     image = Image.fromarray(pixels)
-    if image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
     if channels == 1:
         image = image.convert("L")
     return np.asarray(image).reshape(height, width, channels)
@@ -119,14 +123,9 @@ def resized(pixels, height, width, channels=3):
 
 def _rgb(image):
     """Returns uint8 [h, w, 3] of an opened image."""
-    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         high = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(high[..., np.newaxis], 3, axis=2)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
     return np.asarray(image.convert("RGB"))
 
 
@@ -135,7 +134,7 @@ _COLOURS = "viridis"
 _OPACITY = 0.6  # of a map that lies over an image
 
 
-def coloured(maps):
+def coloured(maps: np.ndarray) -> np.ndarray:
     """Returns the colour of each value.
 
     Args:
@@ -148,7 +147,7 @@ def coloured(maps):
     return np.rint(255 * colours[..., :3]).astype(np.uint8)
 
 
-def overlaid(image, attention):
+def overlaid(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     """Returns an image under its attention map.
 
     Args:
@@ -166,12 +165,12 @@ def overlaid(image, attention):
     return np.rint(mixed).astype(np.uint8)
 
 
-def as_uint8(images):
+def as_uint8(images: np.ndarray) -> np.ndarray:
     """Returns images in [0, 1] as uint8, rounded."""
     return np.rint(255 * np.clip(images, 0.0, 1.0)).astype(np.uint8)
 
 
-def data_uri(pixels):
+def data_uri(pixels: np.ndarray) -> str:
     """Returns "data:image/png;base64,..." of uint8 [H, W, 1 or 3]."""
     if pixels.shape[-1] == 1:
         pixels = pixels[..., 0]

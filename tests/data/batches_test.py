@@ -66,17 +66,16 @@ class BatchesTest(tf.test.TestCase):
             self.assertAllEqual(images.max(axis=(1, 2, 3)), labels)
 
 
-class ShiftAndFlipTest(tf.test.TestCase):
+class AugmentationTest(tf.test.TestCase):
     def test_equals_a_crop_of_the_padded_image(self):
         """NumPy twin: each result is one of the 81 crops, or its mirror."""
-        rng = np.random.default_rng(0)
-        images = rng.integers(1, 256, (32, 6, 6, 3), dtype=np.uint8)
-        result = training_batches.shift_and_flip(
-            images, [1, 2], flip=True
-        ).numpy()
+        draw = np.random.default_rng(0)
+        images = draw.integers(1, 256, (32, 6, 6, 3), dtype=np.uint8)
+        split = datasets.Split(images, np.arange(32, dtype=np.int32))
+        ((result, labels),) = _batches(split, 32, 1, 0, 1, flip=True)
         found = {"plain": 0, "mirrored": 0}
-        for image, shifted in zip(images, result, strict=True):
-            padded = np.pad(image, [(4, 4), (4, 4), (0, 0)])
+        for label, shifted in zip(labels, result, strict=True):
+            padded = np.pad(images[label], [(4, 4), (4, 4), (0, 0)])
             crops = [
                 padded[y : y + 6, x : x + 6] for y in range(9) for x in range(9)
             ]
@@ -92,9 +91,8 @@ class ShiftAndFlipTest(tf.test.TestCase):
         images = np.zeros((2000, 9, 9, 1), np.uint8)
         images[:, 4, 4] = 1  # the centre shows where an image went
         images[:, 4, 5] = 2
-        result = training_batches.shift_and_flip(
-            images, [0, 0], flip=False
-        ).numpy()
+        split = datasets.Split(images, np.zeros(2000, np.int32))
+        ((result, _),) = _batches(split, 2000, 0, 0, 1)
         _, ys, xs, _ = np.nonzero(result == 1)
         self.assertEqual(set(ys), set(range(9)))
         self.assertEqual(set(xs), set(range(9)))

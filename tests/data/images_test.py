@@ -1,128 +1,177 @@
-"""Image files of every mode and size, and the sentences about bad ones."""
+"""The reader of image files, as the served model reads them, and heat maps."""
 
+import base64
+import io
 import pathlib
 import tempfile
 
 import numpy as np
+import tensorflow as tf
 from absl.testing import absltest, parameterized
 from PIL import Image
 
 from atat_tf.data import images as image_files
 from atat_tf.errors import InputError
+from serving.saved_model import signatures
 
 _SHAPE = (8, 8, 3)
 
 
-class ImageFilesTest(parameterized.TestCase):
+def _picture(height=21, width=37, channels=3):
+    """Returns uint8 [h, w, channels]: a smooth picture with some noise."""
+    y, x, c = np.mgrid[:height, :width, :channels]
+    noise = np.random.default_rng(0).normal(0, 12, y.shape)
+    waves = 127 + 100 * np.sin(x / 5 + c) * np.cos(y / 7)
+    return (waves + noise).clip(0, 255).astype(np.uint8)
+
+
+def _turned():
+    image = Image.fromarray(_picture())
+    image.getexif()[0x0112] = 6  # orientation: turned by a quarter
+    return image
+
+
+def _with_transparent_colour():
+    image = Image.fromarray(_picture()).quantize(17)
+    image.info["transparency"] = 3
+    return image
+
+
+def _of_16_bits():
+    levels = _picture(channels=1)[..., 0].astype(np.uint16)
+    return Image.fromarray(levels << 8 | 0xFF)
+
+
+# {file name: the image in it}.
+_KINDS = {
+    "rgb.png": lambda: Image.fromarray(_picture()),
+    "tall.jpg": lambda: Image.fromarray(_picture(53, 9)),
+    "turned.jpg": _turned,
+    "gray.png": lambda: Image.fromarray(_picture()).convert("L"),
+    "gray.jpg": lambda: Image.fromarray(_picture()).convert("L"),
+    "gray_alpha.png": lambda: Image.fromarray(_picture(channels=2), "LA"),
+    "alpha.png": lambda: Image.fromarray(_picture(channels=4)),
+    "palette.png": lambda: Image.fromarray(_picture()).quantize(17),
+    "transparent_colour.png": _with_transparent_colour,
+    "bits.png": lambda: Image.fromarray(_picture()).convert("1"),
+    "deep.png": _of_16_bits,
+    "ink.jpg": lambda: Image.fromarray(_picture()).convert("CMYK"),
+}
+
+
+class LoadTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name)
+        folder = self.enterContext(tempfile.TemporaryDirectory())
+        self.folder = pathlib.Path(folder)
 
     def _saved(self, image, name="a.png", **arguments):
         image.save(self.folder / name, **arguments)
         return self.folder / name
 
-    def test_pixels_of_a_file_of_the_size_are_the_files(self):
-        pixels = np.random.default_rng(0).integers(0, 256, _SHAPE, np.uint8)
+    @parameterized.product(
+        name=list(_KINDS), image_shape=[(21, 37, 3), (16, 16, 3), (30, 9, 1)]
+    )
+    def test_pixels_are_those_of_the_served_model(self, name, image_shape):
+        image = _KINDS[name]()
+        path = self._saved(image, name, exif=image.getexif())
+        here = image_files.load(path, image_shape)
+        self.assertEqual(here.dtype, np.uint8)
+        there = signatures.decoded(tf.constant(path.read_bytes()), image_shape)
+        self.assertGreater(np.ptp(here), 4)
+        # Rounded to bytes twice here, once for each direction of resizing.
+        np.testing.assert_allclose(here, 255 * there.numpy(), 0, 1.6)
+
+    @parameterized.parameters(".png", ".bmp", ".gif", ".webp")
+    def test_every_format_by_hand(self, suffix):
+        # Upper half red, lower half blue: stretched, they stay halves.
+        pixels = np.zeros((16, 40, 3), np.uint8)
+        pixels[:8, :, 0], pixels[8:, :, 2] = 255, 255
+        path = self._saved(
+            Image.fromarray(pixels),
+            f"a{suffix}",
+            **({"lossless": True} if suffix == ".webp" else {}),
+        )
+        loaded = image_files.load(path, (4, 6, 3))
+        np.testing.assert_array_equal(loaded[0], np.tile([255, 0, 0], (6, 1)))
+        np.testing.assert_array_equal(loaded[3], np.tile([0, 0, 255], (6, 1)))
+
+    def test_a_file_of_the_size_is_its_own_pixels(self):
+        pixels = _picture(*_SHAPE)
         path = self._saved(Image.fromarray(pixels))
         np.testing.assert_array_equal(image_files.load(path, _SHAPE), pixels)
 
-    def test_gray_becomes_three_equal_colours_and_rgb_one_gray(self):
-        gray = np.arange(64, dtype=np.uint8).reshape(8, 8)
-        path = self._saved(Image.fromarray(gray))
-        loaded = image_files.load(path, _SHAPE)
-        for channel in range(3):
-            np.testing.assert_array_equal(loaded[..., channel], gray)
-        np.testing.assert_array_equal(
-            image_files.load(path, (8, 8, 1))[..., 0], gray
-        )
+    @parameterized.parameters(
+        ("text.png", b"no image", "whole image file.*'.*text.png' \\("),
+        ("none.png", None, "whole image file.*No such file"),
+        ("torn.png", slice(60), "whole image file.*torn.png"),
+        ("torn.jpg", slice(-40), "whole image file.*torn.jpg"),
+    )
+    def test_refusals(self, name, content, message):
+        path = self.folder / name
+        if isinstance(content, slice):
+            self._saved(Image.fromarray(_picture(64, 64)), name)
+            content = path.read_bytes()[content]
+        if content:
+            path.write_bytes(content)
+        with self.assertRaisesRegex(InputError, message) as caught:
+            image_files.load(path, _SHAPE)
+        self.assertNotIn("\n", str(caught.exception))
 
-    def test_what_is_transparent_lies_over_white(self):
-        # Red at opacity 0, 255 and 51 (a fifth).
-        pixels = np.zeros((8, 8, 4), np.uint8)
-        pixels[..., 0] = 200
-        pixels[:, 2:, 3] = 255
-        pixels[:, 5:, 3] = 51
-        loaded = image_files.load(self._saved(Image.fromarray(pixels)), _SHAPE)
-        np.testing.assert_array_equal(loaded[0, 0], [255, 255, 255])
-        np.testing.assert_array_equal(loaded[0, 3], [200, 0, 0])
-        np.testing.assert_array_equal(loaded[0, 6], [244, 204, 204])
-
-    def test_a_palette_with_a_transparent_colour(self):
-        image = Image.new("P", (8, 8), 1)
-        image.putpalette([255, 0, 0, 0, 0, 255])
-        image.putpixel((0, 0), 0)
-        path = self._saved(image, transparency=0)
-        loaded = image_files.load(path, _SHAPE)
-        np.testing.assert_array_equal(loaded[0, 0], [255, 255, 255])
-        np.testing.assert_array_equal(loaded[0, 1], [0, 0, 255])
-
-    def test_the_high_byte_of_16_bits(self):
-        deep = np.full((8, 8), 0x7F01, np.uint16)
-        loaded = image_files.load(self._saved(Image.fromarray(deep)), _SHAPE)
-        np.testing.assert_array_equal(loaded, np.full(_SHAPE, 0x7F))
-
-    def test_a_noted_rotation_is_carried_out(self):
-        pixels = np.zeros(_SHAPE, np.uint8)
-        pixels[0] = 255  # white above; orientation 6 turns it to the right
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        path = self._saved(Image.fromarray(pixels), exif=exif)
-        loaded = image_files.load(path, _SHAPE)
-        np.testing.assert_array_equal(loaded[:, -1], 255)
-        np.testing.assert_array_equal(loaded[:, :-1], 0)
-
-    def test_the_middle_of_an_oblong_image(self):
-        # 16 × 64: the middle 16 columns, of which pairs become one. The
-        # triangle of weights reaches one column further at both ends.
-        pixels = np.zeros((16, 64, 3), np.uint8)
-        pixels[:, 24:32], pixels[:, 32:40] = 100, 200
-        loaded = image_files.load(self._saved(Image.fromarray(pixels)), _SHAPE)
-        np.testing.assert_array_equal(loaded[:, 1:3], 100)
-        np.testing.assert_array_equal(loaded[:, 5:7], 200)
-
-    @parameterized.parameters((9, 31), (100, 17), (8, 8))
-    def test_odd_sizes(self, width, height):
-        path = self._saved(Image.new("RGB", (width, height), (10, 20, 30)))
-        loaded = image_files.load(path, (12, 10, 3))
-        np.testing.assert_array_equal(
-            loaded, np.broadcast_to([10, 20, 30], (12, 10, 3))
-        )
-
-    def test_refusals(self):
-        (self.folder / "text.png").write_text("no image")
-        whole = self._saved(Image.new("RGB", (64, 64)), "whole.png")
-        torn = self.folder / "torn.png"
-        torn.write_bytes(whole.read_bytes()[:60])
-        small = self._saved(Image.new("RGB", (3, 40)), "small.png")
-        for path, message in (
-            (self.folder / "text.png", "whole image file.*'.*text.png' \\("),
-            (torn, "whole image file.*torn.png"),
-            (small, "at least 8 pixels a side.*of 3 x 40"),
-            (self.folder / "none.png", "whole image file.*No such file"),
-        ):
-            with self.assertRaisesRegex(InputError, message) as caught:
-                image_files.load(path, _SHAPE)
-            self.assertNotIn("\n", str(caught.exception))
+    def test_too_large_and_other_channels_are_refused(self):
+        # One bit a pixel: a small file of 2^26 + 2^13 pixels.
+        path = self._saved(Image.new("1", (2**13 + 1, 2**13)))
+        with self.assertRaisesRegex(InputError, "67108864.*8193 x 8192"):
+            image_files.load(path, _SHAPE)
         with self.assertRaisesRegex(InputError, "gray or RGB.*channels=4"):
-            image_files.load(whole, (8, 8, 4))
+            image_files.load(path, (8, 8, 4))
 
     def test_find_takes_the_images_of_a_folder_in_order(self):
         for name in ("b.png", "a.JPG", "c.txt"):
             (self.folder / name).write_bytes(b"")
-        named = self.folder / "c.txt"
-        found = image_files.find([self.folder, str(named)])
+        files = image_files.find([self.folder, str(self.folder / "c.txt")])
         self.assertEqual(
-            [path.name for path in found], ["a.JPG", "b.png", "c.txt"]
+            [path.name for path in files], ["a.JPG", "b.png", "c.txt"]
         )
-
-    def test_find_refuses_what_is_not_there_and_folders_without_images(self):
         with self.assertRaisesRegex(InputError, "image file or folder.*nope"):
             image_files.find([self.folder / "nope"])
+        (self.folder / "inner").mkdir()
         with self.assertRaisesRegex(InputError, "which has none"):
-            image_files.find([self.folder])
+            image_files.find([self.folder / "inner"])
+
+
+class HeatMapsTest(absltest.TestCase):
+    def test_from_violet_to_yellow_and_ever_lighter(self):
+        colours = image_files.coloured(np.linspace(0, 1, 32)).astype(int)
+        np.testing.assert_array_equal(colours[0], [68, 1, 84])
+        np.testing.assert_array_equal(colours[-1], [253, 231, 37])
+        # ITU-R BT.601: what is left of a colour in grey.
+        grey = colours @ [299, 587, 114]
+        self.assertTrue(np.all(np.diff(grey) > 0))
+
+    def test_a_map_covers_three_fifths(self):
+        image = np.full((4, 4, 3), 100, np.uint8)
+        covered = image_files.overlaid(image, np.ones((2, 2)))
+        expected = np.rint(0.4 * 100 + 0.6 * np.array([253, 231, 37]))
+        np.testing.assert_array_equal(covered[1, 2], expected)
+
+    def test_a_map_keeps_its_place_on_a_gray_image(self):
+        image = np.zeros((8, 8, 1), np.uint8)
+        covered = image_files.overlaid(image, np.array([[0, 1], [0, 0]]))
+        self.assertEqual(covered.shape, (8, 8, 3))
+        brightest = np.argmax(covered[..., 1])
+        row, column = np.unravel_index(brightest, (8, 8))
+        self.assertLess(row, 4)
+        self.assertGreaterEqual(column, 4)
+
+    def test_png_files_hold_the_pixels(self):
+        for channels in (1, 3):
+            pixels = _picture(5, 7, channels)
+            kind, _, text = image_files.data_uri(pixels).partition(",")
+            self.assertEqual(kind, "data:image/png;base64")
+            image = Image.open(io.BytesIO(base64.b64decode(text)))
+            read = np.asarray(image).reshape(pixels.shape)
+            np.testing.assert_array_equal(read, pixels)
 
 
 if __name__ == "__main__":
