@@ -8,6 +8,7 @@ order of projections) it is that of the authors' implementation.
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -34,7 +35,7 @@ _MOST_RESTARTS = 2**10
 _MOST_TARGETS = 2**13
 
 
-def checkpoints(num_steps):
+def checkpoints(num_steps: int) -> list[int]:
     """Returns after how many steps the step size is looked at.
 
     p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j − p_{j−1} − 0.03, 0.06), in
@@ -45,7 +46,7 @@ def checkpoints(num_steps):
       num_steps: >= 1.
 
     Returns:
-      A list of integers in [1, num_steps], ascending.
+      Integers in [1, num_steps], ascending.
     """
     period, decrement, shortest = (
         max(int(part * num_steps), 1) for part in (0.22, 0.03, 0.06)
@@ -135,8 +136,8 @@ class APGD:
             restart=self.restart,
         )
 
-    def loss_in_force(self, num_classes):
-        """Returns the name of the loss that is used for so many classes.
+    def loss_in_force(self, num_classes: int) -> str:
+        """Returns the name of the loss that is used for a number of classes.
 
         The ratios of logits need 3 classes, targeted 4; below that the margin
         is climbed instead, targeted where a target is given.
@@ -152,7 +153,13 @@ class APGD:
         )
         return self.loss if num_classes >= LOSSES[self.loss] else "margin"
 
-    def start(self, logits_fn, images, labels, seeds):
+    def start(
+        self,
+        logits_fn: Callable,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        seeds: tf.Tensor,
+    ) -> stepped.State:
         """Returns the state at the random start, see `stepped`.
 
         The start is drawn from the seeds of `randomness.restart_seeds` number
@@ -189,7 +196,9 @@ class APGD:
             "halved": tf.zeros_like(labels, tf.bool),
         }
 
-    def step(self, logits_fn, state, index):
+    def step(
+        self, logits_fn: Callable, state: stepped.State, index: tf.Tensor
+    ) -> stepped.State:
         """Returns the state after step `index`, see `stepped`."""
         position = self._next_position(state, index)
         logits, loss, gradient = self._ascent(logits_fn, state, position)

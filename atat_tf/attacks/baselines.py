@@ -34,14 +34,22 @@ class Noise:
     passes_a_step: ClassVar = 1
 
     def __post_init__(self):
-        expect(self.epsilon > 0, "epsilon > 0", epsilon=self.epsilon)
+        linf.expect_ball(self.epsilon, self.bounds)
         expect(self.num_steps >= 1, "num_steps >= 1", num_steps=self.num_steps)
 
-    def start(self, logits_fn, images, labels, seeds):
+    def start(
+        self,
+        logits_fn: Callable,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        seeds: tf.Tensor,
+    ) -> stepped.State:
         """Returns the rows before any try."""
         return stepped.first_state(logits_fn, images, labels, seeds)
 
-    def step(self, logits_fn, state, index):
+    def step(
+        self, logits_fn: Callable, state: stepped.State, index: tf.Tensor
+    ) -> stepped.State:
         """Returns the rows after try `index`, int32 [] from 0."""
         images = state["images"]
         words = randomness.random_words(
@@ -81,12 +89,20 @@ class Transfer:
     def __post_init__(self):
         self._ascent()  # which checks what it shares with PGD
 
-    def start(self, logits_fn, images, labels, seeds):
+    def start(
+        self,
+        logits_fn: Callable,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        seeds: tf.Tensor,
+    ) -> stepped.State:
         """Returns the rows before any step."""
         state = stepped.first_state(logits_fn, images, labels, seeds)
         return {**state, "point": self._ascent().first_point(images, seeds)}
 
-    def step(self, logits_fn, state, index):
+    def step(
+        self, logits_fn: Callable, state: stepped.State, index: tf.Tensor
+    ) -> stepped.State:
         """Returns the rows after step `index`, int32 [] from 0."""
         after, _ = self._ascent().next_point(
             self.source, state["point"], state["images"], state["labels"]

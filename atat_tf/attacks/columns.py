@@ -6,6 +6,7 @@ an attack is only run on images that withstood those before it.
 
 import dataclasses
 import re
+from typing import Any
 
 from absl import logging
 
@@ -14,15 +15,19 @@ from atat_tf.errors import InputError, expect, unknown
 
 # AutoAttack's default (Croce & Hein 2020): 9 targets, 100 steps, 5,000 queries.
 _TARGETS = 9
+_AUTOATTACK = ("autoattack", "standard")
 _STANDARD = ("apgd_ce", "apgd_t", "fab_t", "square")
 _TABLES = ("fgsm", "ifgsm20", "pgd7", "pgd10", "pgd20", "pgd20x10")
 
 
-def column(name, epsilon, step_size, num_classes):
+def column(
+    name: str, epsilon: float, step_size: float, num_classes: int
+) -> tuple[Any, ...]:
     """Returns the stepped attacks of a column, in the order they are run.
 
     Args:
-      name: "clean", "standard" (AutoAttack), one of its parts ("apgd_ce",
+      name: "clean", "autoattack" or "standard" (AutoAttack's standard
+        version, under both names), one of its parts ("apgd_ce",
         "apgd_dlr", "apgd_t", "fab_t", "square"), with another number of steps
         as in "apgd_ce20" and in ℓ2 as in "apgd_ce_l2", or a name for
         `linf.from_name`; and with a radius of its own, as "pgd20@4/255".
@@ -41,7 +46,7 @@ def column(name, epsilon, step_size, num_classes):
         epsilon = radii.parsed(radius)
     if base == "clean":
         return ()
-    if base == "standard":
+    if base in _AUTOATTACK:
         parts = (
             column(part, epsilon, step_size, num_classes) for part in _STANDARD
         )
@@ -61,11 +66,11 @@ def column(name, epsilon, step_size, num_classes):
             "an attack (any number of steps, of restarts as in pgd20x10, "
             "another radius as in pgd20@4/255)",
             name,
-            ("clean", "standard", *PARTS, *_TABLES),
+            ("clean", *_AUTOATTACK, *PARTS, *_TABLES),
         ) from error
 
 
-def description(attack):
+def description(attack: Any) -> str:
     """Returns an attack with all of its parameters, as the ledger names it.
 
     Radii and steps are written as shares of 255 where they are such.

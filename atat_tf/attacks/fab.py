@@ -5,6 +5,7 @@ adaptive boundary attack", in the targeted version of AutoAttack.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +19,13 @@ from atat_tf.errors import expect
 SEARCH_STEPS = 3
 
 
-def linf_projection(points, values, gradients, lower, upper):
+def linf_projection(
+    points: tf.Tensor,
+    values: tf.Tensor,
+    gradients: tf.Tensor,
+    lower: tf.Tensor | float,
+    upper: tf.Tensor | float,
+) -> tf.Tensor:
     """Returns the shortest way in ℓ∞ to a plane, inside a box.
 
     The d of least ‖d‖_∞ with v + ⟨g, d⟩ = 0 and lower <= x + d <= upper; where
@@ -137,7 +144,13 @@ class FAB:
         expect(0 < self.beta < 1, "beta in (0, 1)", beta=self.beta)
         expect(self.restart >= 0, "restart >= 0", restart=self.restart)
 
-    def start(self, logits_fn, images, labels, seeds):
+    def start(
+        self,
+        logits_fn: Callable,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        seeds: tf.Tensor,
+    ) -> stepped.State:
         """Returns the rows before any step; one forward pass."""
         logits = logits_fn(images)
         state = stepped.first_state(lambda _: logits, images, labels, seeds)
@@ -155,7 +168,9 @@ class FAB:
             "right_margin": state["margin"],
         }
 
-    def step(self, logits_fn, state, index):
+    def step(
+        self, logits_fn: Callable, state: stepped.State, index: tf.Tensor
+    ) -> stepped.State:
         """Returns the rows after step `index`, int32 [] from 0."""
         return tf.cond(
             index < self.num_steps - SEARCH_STEPS,

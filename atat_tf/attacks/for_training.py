@@ -32,7 +32,7 @@ class NoiseFGSM(linf.LinfAttack):
         super().__post_init__()
         expect(self.noise >= 0, "noise >= 0", noise=self.noise)
 
-    def first_point(self, images, seeds):
+    def first_point(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         """Returns x + η inside `bounds`."""
         noise = randomness.uniform_noise(
             seeds, images.shape[1:], self.noise * self.epsilon
@@ -63,29 +63,35 @@ class KLAttack(linf.LinfAttack):
         expect(self.deviation > 0, "deviation > 0", deviation=self.deviation)
         expect(self.restarts == 1, "restarts=1", restarts=self.restarts)
 
-    def __call__(self, logits_fn, images, labels, seeds):
+    def __call__(
+        self,
+        logits_fn: Callable,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        seeds: tf.Tensor,
+    ) -> tf.Tensor:
         """Returns adversarial images, as `LinfAttack` does."""
         clean_logits = tf.stop_gradient(logits_fn(images))
         # Where PGD has labels its loss has the prediction.
         return super().__call__(logits_fn, images, clean_logits, seeds)
 
-    def first_point(self, images, seeds):
+    def first_point(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         """Returns the images with a little normal noise."""
         noise = randomness.normal_noise(seeds, images.shape[1:], self.deviation)
         return self._projected(images + tf.cast(noise, images.dtype), images)
 
 
-def fgsm_rs(epsilon):
+def fgsm_rs(epsilon: float) -> linf.LinfAttack:
     """Returns FGSM from a uniform start, α = 1.25 ε (Wong et al. 2020)."""
     return linf.LinfAttack(epsilon, 1.25 * epsilon, 1)
 
 
-def n_fgsm(epsilon, noise=2.0):
+def n_fgsm(epsilon: float, noise: float = 2.0) -> NoiseFGSM:
     """Returns N-FGSM, α = ε (de Jorge et al. 2022)."""
     return NoiseFGSM(epsilon, epsilon, 1, noise=noise)
 
 
-def trades(epsilon, step_size, num_steps):
+def trades(epsilon: float, step_size: float, num_steps: int) -> KLAttack:
     """Returns the attack of TRADES (Zhang et al. 2019)."""
     return KLAttack(epsilon, step_size, num_steps)
 

@@ -1,8 +1,4 @@
-"""White-box ℓ∞ attacks: FGSM, I-FGSM and PGD as settings of one compiled loop.
-
-Images, labels and a function from images to logits enter; adversarial images
-inside the ball and the box leave (§2.3).
-"""
+"""White-box ℓ∞ attacks: FGSM, I-FGSM and PGD as settings of one loop (§2.3)."""
 
 import dataclasses
 import inspect
@@ -54,7 +50,13 @@ class LinfAttack:
             restarts=self.restarts,
         )
 
-    def __call__(self, logits_fn, images, labels, seeds):
+    def __call__(
+        self,
+        logits_fn: Callable,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        seeds: tf.Tensor | None,
+    ) -> tf.Tensor:
         """Returns adversarial images; no gradient flows back through them.
 
         Args:
@@ -89,14 +91,22 @@ class LinfAttack:
         )
         return tf.stop_gradient(best)
 
-    def first_point(self, images, seeds):
+    def first_point(
+        self, images: tf.Tensor, seeds: tf.Tensor | None
+    ) -> tf.Tensor:
         """Returns x^0: uniform in the ball, or the images themselves."""
         if not self.random_start:
             return images
         noise = randomness.uniform_noise(seeds, images.shape[1:], self.epsilon)
         return self._projected(images + tf.cast(noise, images.dtype), images)
 
-    def next_point(self, logits_fn, point, images, labels):
+    def next_point(
+        self,
+        logits_fn: Callable,
+        point: tf.Tensor,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns x^{t+1} after `point`, x^t, and the logits at x^t."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(point)
@@ -135,32 +145,40 @@ class LinfAttack:
 class Steps:
     """A LinfAttack as a stepped attack, see `stepped`.
 
-    Every point that the attack comes by is judged, not the last one alone,
-    and of later restarts only what is still needed is run.
+    Every point on the attack's path is judged, not the last one alone, and an
+    image that is broken takes part in no later restart.
 
     Attributes:
-      attack: LinfAttack.
+      attack: whose points are judged.
     """
 
     attack: LinfAttack
 
     @property
-    def epsilon(self):
+    def epsilon(self) -> float:
         return self.attack.epsilon
 
     @property
-    def bounds(self):
+    def bounds(self) -> tuple[float, float]:
         return self.attack.bounds
 
     @property
-    def num_steps(self):
+    def num_steps(self) -> int:
         return self.attack.num_steps * self.attack.restarts
 
-    def start(self, logits_fn, images, labels, seeds):
+    def start(
+        self,
+        logits_fn: Callable,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        seeds: tf.Tensor,
+    ) -> stepped.State:
         state = stepped.first_state(logits_fn, images, labels, seeds)
         return {**state, "point": images}
 
-    def step(self, logits_fn, state, index):
+    def step(
+        self, logits_fn: Callable, state: stepped.State, index: tf.Tensor
+    ) -> stepped.State:
         attack = self.attack
         images, labels = state["images"], state["labels"]
         restart = index // attack.num_steps
@@ -184,19 +202,32 @@ class Steps:
         return {**state, "point": after}
 
 
-def fgsm(epsilon, bounds=(0.0, 1.0)):
+def fgsm(
+    epsilon: float, bounds: tuple[float, float] = (0.0, 1.0)
+) -> LinfAttack:
     """Returns FGSM: one step of ε from the image itself."""
     return LinfAttack(epsilon, epsilon, 1, random_start=False, bounds=bounds)
 
 
-def ifgsm(epsilon, step_size, num_steps, bounds=(0.0, 1.0)):
+def ifgsm(
+    epsilon: float,
+    step_size: float,
+    num_steps: int,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> LinfAttack:
     """Returns I-FGSM: PGD without the random start."""
     return LinfAttack(
         epsilon, step_size, num_steps, random_start=False, bounds=bounds
     )
 
 
-def pgd(epsilon, step_size, num_steps, restarts=1, bounds=(0.0, 1.0)):
+def pgd(
+    epsilon: float,
+    step_size: float,
+    num_steps: int,
+    restarts: int = 1,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> LinfAttack:
     """Returns PGD with uniform random starts; ε in the unit of `bounds`."""
     return LinfAttack(
         epsilon, step_size, num_steps, restarts=restarts, bounds=bounds
@@ -206,16 +237,13 @@ def pgd(epsilon, step_size, num_steps, restarts=1, bounds=(0.0, 1.0)):
 ATTACKS = {"fgsm": fgsm, "ifgsm": ifgsm, "pgd": pgd}
 
 
-def from_name(name, epsilon, step_size):
+def from_name(name: str, epsilon: float, step_size: float) -> LinfAttack:
     """Returns the attack that a table's column names.
 
     Args:
       name: "fgsm", "ifgsm20", "pgd7", or "pgd20x10" (20 steps, 10 restarts).
       epsilon: ε of all of them.
       step_size: α of the iterated ones.
-
-    Returns:
-      A LinfAttack.
 
     Raises:
       InputError: the name is none of these; the known forms are listed.
@@ -239,7 +267,9 @@ def from_name(name, epsilon, step_size):
     )
 
 
-def expect_ball(epsilon, bounds, norm="linf"):
+def expect_ball(
+    epsilon: float, bounds: tuple[float, float], norm: str = "linf"
+) -> None:
     """Raises InputError if an attack cannot have this radius.
 
     Args:

@@ -6,8 +6,9 @@ changes, or driven away from there.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import keras
 import tensorflow as tf
 
 from atat_tf import attention, losses
@@ -17,14 +18,16 @@ from atat_tf.models import graphs
 _CLEAN_MAP = "clean_map/"
 
 
-def logits_and_maps_function(classifier, layers):
+def logits_and_maps_function(
+    classifier: keras.Model, layers: Sequence[str]
+) -> Callable:
     """Returns (images, labels) -> logits [b, k], {layer: map [b, h, w]}.
 
     In inference mode, with the maps of Eq. 3 for the labelled classes. Its
     name tells the layers, as part of an attack's description.
 
     Args:
-      classifier: functional keras.Model, images -> logits.
+      classifier: functional, images -> logits.
       layers: names of layers with a spatial map.
 
     Raises:
@@ -70,7 +73,13 @@ class AttentionAttack:
     def __post_init__(self):
         self._ascent({})  # which checks what it shares with PGD
 
-    def start(self, logits_fn, images, labels, seeds):
+    def start(
+        self,
+        logits_fn: Callable,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        seeds: tf.Tensor,
+    ) -> stepped.State:
         """Returns the rows before any step, the clean maps among them."""
         logits, maps = self.logits_and_maps(images, labels)
         state = stepped.first_state(lambda _: logits, images, labels, seeds)
@@ -78,7 +87,9 @@ class AttentionAttack:
         point = self._ascent({}).first_point(images, seeds)
         return {**state, **clean, "point": point}
 
-    def step(self, logits_fn, state, index):
+    def step(
+        self, logits_fn: Callable, state: stepped.State, index: tf.Tensor
+    ) -> stepped.State:
         """Returns the rows after step `index`, int32 [] from 0."""
         labels, point = state["labels"], state["point"]
         clean_maps = {

@@ -5,7 +5,7 @@ import re
 from atat_tf.errors import expect
 
 
-def parsed(text):
+def parsed(text: str | float) -> float:
     """Returns a radius or step written as "8/255" or "0.031".
 
     Raises:
@@ -20,7 +20,7 @@ def parsed(text):
     return value
 
 
-def written(value):
+def written(value: float) -> str:
     """Returns a radius as text: "8/255" where it is a short share of 255.
 
     Args:

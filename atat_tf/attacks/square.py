@@ -7,6 +7,7 @@ from its seed and the step.
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -61,7 +62,13 @@ class Square:
         expect(0 < self.p_init <= 1, "p_init in (0, 1]", p_init=self.p_init)
         expect(self.restart >= 0, "restart >= 0", restart=self.restart)
 
-    def start(self, logits_fn, images, labels, seeds):
+    def start(
+        self,
+        logits_fn: Callable,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        seeds: tf.Tensor,
+    ) -> stepped.State:
         """Returns the rows before any step; one forward pass."""
         state = stepped.first_state(logits_fn, images, labels, seeds)
         return {
@@ -73,7 +80,9 @@ class Square:
             ),
         }
 
-    def step(self, logits_fn, state, index):
+    def step(
+        self, logits_fn: Callable, state: stepped.State, index: tf.Tensor
+    ) -> stepped.State:
         """Returns the rows after step `index`, int32 [] from 0."""
         images, point = state["images"], state["point"]
         seeds = randomness.restart_seeds(state["seeds"], self.restart)
@@ -180,7 +189,7 @@ class Square:
         size = self.epsilon * _INSIDE * _inverse_root(_squared_norm(delta))
         return tf.clip_by_value(images + size * delta, *self.bounds)
 
-    def sides(self, shape, smallest):
+    def sides(self, shape: Sequence[int], smallest: int) -> list[int]:
         """Returns the side of the squares for every stage of the schedule.
 
         Args:
@@ -226,7 +235,7 @@ def _signs(words):
     return 2 * tf.cast(coins(words), tf.float32) - 1
 
 
-def bump(side):
+def bump(side: int) -> np.ndarray:
     """Returns η, two opposite peaks above each other, of norm 1.
 
     Each half is η(r, s) = Σ_{j=d}^{m} 1 / (j + 1)², where d is the larger of
@@ -254,7 +263,7 @@ def bump(side):
     return both / np.linalg.norm(both)
 
 
-def bumps(sides):
+def bumps(sides: Sequence[int]) -> np.ndarray:
     """Returns float32 [len(sides), n, n], n the largest, zero beyond each."""
     stacked = np.zeros((len(sides), max(sides), max(sides)), np.float32)
     for stage, side in enumerate(sides):
@@ -262,7 +271,9 @@ def bumps(sides):
     return stacked
 
 
-def places(words, side, shape):
+def places(
+    words: tf.Tensor, side: tf.Tensor, shape: Sequence[int]
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns each pixel's place in a square that two words put somewhere.
 
     Args:
@@ -281,7 +292,7 @@ def places(words, side, shape):
     return row[:, :, None], column[:, None, :]
 
 
-def mask(row, column, side):
+def mask(row: tf.Tensor, column: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
     """Returns float32 [b, H, W·C], 1 in the square of `places`, 0 outside."""
     in_rows, in_columns = (
         tf.cast((place >= 0) & (place < side), tf.float32)
@@ -290,7 +301,9 @@ def mask(row, column, side):
     return in_rows * in_columns
 
 
-def pattern(square, turned, row, column):
+def pattern(
+    square: tf.Tensor, turned: tf.Tensor, row: tf.Tensor, column: tf.Tensor
+) -> tf.Tensor:
     """Returns a square of numbers at its place, transposed or not.
 
     Args:
@@ -312,12 +325,12 @@ def pattern(square, turned, row, column):
     )
 
 
-def by_column(by_channel, shape):
+def by_column(by_channel: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     """Returns [b, 1, W·C] from [b, C]."""
     return tf.tile(by_channel, [1, shape[2]])[:, None]
 
 
-def channel_sums(lines, channels):
+def channel_sums(lines: tf.Tensor, channels: int) -> tf.Tensor:
     """Returns [b, 1, W·C], for each channel its sum over [b, H, W·C]."""
     width = lines.shape[2] // channels
     of_columns = tf.reduce_sum(lines, axis=1)

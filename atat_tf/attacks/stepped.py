@@ -12,9 +12,14 @@ step costs another number of passes than two, a gradient's, the attack says so
 in `passes_a_step`.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
 from atat_tf import losses
+
+State = dict[str, tf.Tensor]
 
 # The rows that every state has: the image, its label and seed, the candidate
 # closest to success (lowest margin) with that margin, and the step at which
@@ -23,7 +28,7 @@ ROWS = ("images", "labels", "seeds", "adversarial", "margin", "broke_at")
 NEVER = -1
 
 
-def passes(attack):
+def passes(attack: Any) -> int:
     """Returns what all steps cost for an image, in forward passes, at most.
 
     A backward pass to the images counts as one.
@@ -31,12 +36,17 @@ def passes(attack):
     return attack.num_steps * passes_a_step(attack)
 
 
-def passes_a_step(attack):
+def passes_a_step(attack: Any) -> int:
     """Returns the same for one step."""
     return getattr(attack, "passes_a_step", 2)
 
 
-def first_state(logits_fn, images, labels, seeds):
+def first_state(
+    logits_fn: Callable,
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    seeds: tf.Tensor,
+) -> State:
     """Returns the rows of a state before any step: the image itself.
 
     Args:
@@ -56,7 +66,9 @@ def first_state(logits_fn, images, labels, seeds):
     }
 
 
-def judged(state, candidates, logits, index):
+def judged(
+    state: State, candidates: tf.Tensor, logits: tf.Tensor, index: tf.Tensor
+) -> State:
     """Returns the state with better candidates taken over.
 
     Once an image is broken its candidate stays.
@@ -82,7 +94,13 @@ def judged(state, candidates, logits, index):
     }
 
 
-def advanced(attack, logits_fn, state, first, last):
+def advanced(
+    attack: Any,
+    logits_fn: Callable,
+    state: State,
+    first: tf.Tensor,
+    last: tf.Tensor,
+) -> State:
     """Returns the state after steps `first` to `last` - 1, as one loop.
 
     Args:

@@ -1,12 +1,10 @@
-"""Data sets as uint8 arrays in memory.
-
-A name and a folder enter; fixed train, validation and test splits leave.
-"""
+"""Data sets as uint8 arrays in memory, in fixed splits."""
 
 import dataclasses
 import os
 import socket
 import urllib.parse
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -69,10 +67,10 @@ class Split:
     images: np.ndarray
     labels: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, number):
+    def take(self, number: int | None) -> "Split":
         """Returns the first `number` examples, all where it is None."""
         return Split(self.images[:number], self.labels[:number])
 
@@ -98,7 +96,11 @@ class Dataset:
     test: Split
 
 
-def spec(name, data_dir=None, image_size=None):
+def spec(
+    name: str,
+    data_dir: str | None = None,
+    image_size: int | Sequence[int] | None = None,
+) -> Spec:
     """Returns the Spec of a data set, without reading its images.
 
     Args:
@@ -141,7 +143,7 @@ def _resized(shape, image_size):
     return tuple(shape)
 
 
-def class_names(name, data_dir=None):
+def class_names(name: str, data_dir: str | None = None) -> tuple[str, ...]:
     """Returns the names of the classes, without reading images.
 
     Args:
@@ -149,7 +151,7 @@ def class_names(name, data_dir=None):
       data_dir: as for `spec`.
 
     Returns:
-      A tuple of strings; numbers where the data is not there to tell them.
+      Numbers where the data is not there to tell the names.
 
     Raises:
       InputError: no such set.
@@ -162,13 +164,13 @@ def class_names(name, data_dir=None):
 
 
 def load(
-    name,
-    data_dir=None,
-    split_seed=0,
-    num_validation=None,
-    image_size=0,
-    bad_images="stop",
-):
+    name: str,
+    data_dir: str | None = None,
+    split_seed: int = 0,
+    num_validation: int | None = None,
+    image_size: int | Sequence[int] = 0,
+    bad_images: str = "stop",
+) -> Dataset:
     """Returns a Dataset, downloaded first where it is absent.
 
     Validation images are drawn from the training split by `split_seed`, and
@@ -234,15 +236,17 @@ def load(
 
 def _folder(name, about, bad_images):
     """Returns class names, provenance, train, test and validation or None."""
-    found = image_folders.listing(name)
-    parts, skipped = image_folders.splits(found, about.image_shape, bad_images)
-    provenance = found.provenance
+    listing = image_folders.listing(name)
+    parts, skipped = image_folders.splits(
+        listing, about.image_shape, bad_images
+    )
+    provenance = listing.provenance
     if skipped:
         provenance += f", {skipped} skipped"
     train, test = Split(*parts["train"]), Split(*parts["test"])
     held_out = parts.get("validation")
     validation = None if held_out is None else Split(*held_out)
-    return found.class_names, provenance, train, test, validation
+    return listing.class_names, provenance, train, test, validation
 
 
 def _digits():

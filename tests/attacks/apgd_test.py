@@ -65,14 +65,6 @@ class CheckpointsTest(parameterized.TestCase):
     def test_hand_numbers(self, num_steps, expected):
         self.assertEqual(apgd.checkpoints(num_steps), expected)
 
-    def test_near_the_parts_of_the_paper(self):
-        parts = [0.0, 0.22]
-        while parts[-1] < 1:
-            parts.append(parts[-1] + max(parts[-1] - parts[-2] - 0.03, 0.06))
-        expected = [p for p in parts[1:] if p <= 1]
-        after = np.array(apgd.checkpoints(10_000)) / 10_000
-        np.testing.assert_allclose(after, expected, atol=1e-9)
-
 
 class TargetsTest(parameterized.TestCase, tf.test.TestCase):
     def test_ranked_wrong_class(self):
@@ -142,27 +134,6 @@ class TwinTest(parameterized.TestCase, tf.test.TestCase):
             state = _walk(attack, self.model.logits, self.images, self.labels)
             sizes.append(np.log(state["step_size"]).mean())
         self.assertAllLess(np.diff(sizes), 0.0)
-
-    def test_best_is_where_the_best_loss_and_gradient_are(self):
-        attack = apgd.APGD(0.3, num_steps=20, loss="dlr")
-        state = _walk(attack, self.model.logits, self.images, self.labels)
-        best = state["best"]
-        with tf.GradientTape() as tape:
-            tape.watch(best)
-            loss = losses.dlr(self.labels, self.model.logits(best))
-        self.assertAllClose(loss, state["best_loss"], 1e-9, 1e-9)
-        gradient = tape.gradient(loss, best)
-        self.assertAllClose(gradient, state["best_gradient"], 1e-9, 1e-9)
-
-    def test_candidate_and_best_loss_may_differ(self):
-        # The cross-entropy of five classes is not the margin.
-        attack = apgd.APGD(0.3, num_steps=20)
-        state = _walk(attack, self.model.logits, self.images, self.labels)
-        apart = _distance(state["best"], state["adversarial"], "linf")
-        self.assertGreater(np.sum(apart > 1e-3), 0)
-        logits = self.model.logits(state["adversarial"])
-        margin = losses.margin(self.labels, logits)
-        self.assertAllClose(margin, state["margin"], 1e-9, 1e-9)
 
 
 class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
@@ -327,20 +298,6 @@ class FewClassesTest(parameterized.TestCase, tf.test.TestCase):
         for name in states[0]:
             self.assertAllEqual(states[0][name], states[1][name])
 
-    @parameterized.parameters(*apgd.NORMS)
-    def test_three_classes_have_a_ratio(self, norm):
-        weights = np.random.default_rng(0).normal(size=(8, 8, 3, 3))
-        logits_fn = toys.linear_logits(weights)
-        images = toys.random_images(4)
-        labels = tf.argmax(logits_fn(images), -1, tf.int32)
-        attack = apgd.APGD(0.2, norm, 20, "dlr")
-        state = _walk(attack, logits_fn, images, labels)
-        best = losses.dlr(labels, logits_fn(state["best"]))
-        self.assertAllClose(state["best_loss"], best, 1e-5, 1e-5)
-        self.assertAllGreater(
-            best - losses.dlr(labels, logits_fn(images)), 0.01
-        )
-
     def test_what_the_classes_do_not_allow_is_refused(self):
         images, labels = toys.random_images(2), tf.zeros([2], tf.int32)
         attack = apgd.APGD(EPSILON, loss="margin", target=3)
@@ -358,11 +315,7 @@ class SettingsTest(parameterized.TestCase):
     @parameterized.parameters(
         ({"norm": "l1"}, "a norm among l2, linf"),
         ({"loss": "ce"}, "a loss among cross_entropy, dlr, margin, target"),
-        ({"epsilon": 0.0}, r"epsilon in \(0, 1\]"),
         ({"epsilon": 1.5}, r"epsilon in \(0, 1\]"),
-        ({"epsilon": np.inf, "norm": "l2"}, "epsilon > 0"),
-        ({"bounds": (1.0, 0.0)}, "bounds in ascending order"),
-        ({"num_steps": 0}, "num_steps >= 1"),
         ({"rho": 0.0}, r"rho in \(0, 1\]"),
         ({"rho": 1.5}, r"rho in \(0, 1\]"),
         ({"restart": -1}, r"restart in \[0, 1024\)"),

@@ -25,6 +25,7 @@ class ColumnTest(parameterized.TestCase):
             square.Square(EPSILON),
         )
         self.assertEqual(_column("standard"), expected)
+        self.assertEqual(_column("autoattack"), expected)
         self.assertEqual({a.num_steps for a in expected[:-1]}, {100})
         self.assertEqual(expected[-1].num_steps, 5000)
 

@@ -56,6 +56,7 @@ class ErrorsTest(parameterized.TestCase):
         (["--config", "nope.py"], "Received: --config=nope.py"),
         (["--config=configs/small.py:aat"], "Received: 'aat'"),
         (["--config.num_epochs=many"], "many"),
+        (["--config.attack.epsilon=8/0"], "a radius above 0.*'8/0'"),
         (["--wrokdir=x"], "wrokdir.*Did you mean: workdir"),
         (["--seed=-1"], "seed"),
         (["words"], "flags only.*'words'"),
