@@ -1,11 +1,12 @@
 """The networks of keras.applications as backbones, by "keras:NAME".
 
-An image's shape and a number of classes enter; a network without trained
-weights leaves, with the layers "features" and "logits" of `models`.
+The networks have no trained weights, and the layers "features" and "logits"
+of `wide_resnet`.
 """
 
 import functools
 import inspect
+from collections.abc import Callable
 
 import keras
 from keras import layers
@@ -15,12 +16,12 @@ from atat_tf.errors import InputError, unknown
 PREFIX = "keras:"
 
 
-def is_one(name):
+def is_one(name: str) -> bool:
     """Returns whether a backbone's name is `keras:NAME`."""
     return name.startswith(PREFIX)
 
 
-def factory(name):
+def factory(name: str) -> Callable:
     """Returns the function that builds `keras:NAME`, as those of BACKBONES.
 
     Raises:
@@ -89,7 +90,9 @@ def _network(
     return with_settings(network, l2, synchronized)
 
 
-def with_settings(network, l2, synchronized):
+def with_settings(
+    network: keras.Model, l2: float, synchronized: bool
+) -> keras.Model:
     """Returns the network, with weight decay and batch norm as configured.
 
     Its own regularizers give way: the config has the weight decay.

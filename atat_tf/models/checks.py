@@ -1,8 +1,7 @@
-"""What must hold of classifiers and data before a training starts.
+"""What must hold of classifiers and data before a training starts."""
 
-A student, a teacher, the first examples and the attack's bounds enter;
-nothing leaves, or an InputError that says which of them does not fit.
-"""
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +15,9 @@ _SAMPLE = 2
 _FIRST_IMAGES = 1024
 
 
-def expect_trainable(classifier, bounds=(0.0, 1.0)):
+def expect_trainable(
+    classifier: keras.Model, bounds: tuple[float, float] = (0.0, 1.0)
+) -> None:
     """Raises InputError unless a classifier can be trained against attacks.
 
     It is tried in inference mode on two random images.
@@ -61,7 +62,9 @@ def expect_trainable(classifier, bounds=(0.0, 1.0)):
     )
 
 
-def expect_pair(student, teacher, layers):
+def expect_pair(
+    student: keras.Model, teacher: keras.Model, layers: Sequence[str]
+) -> None:
     """Raises InputError unless a teacher's maps can be a student's target.
 
     Args:
@@ -97,7 +100,12 @@ def expect_pair(student, teacher, layers):
     )
 
 
-def expect_data(x, y, classifier, bounds):
+def expect_data(
+    x: Any,
+    y: Any,
+    classifier: keras.Model,
+    bounds: tuple[float, float],
+) -> None:
     """Raises InputError unless data as `fit` takes it suits a classifier.
 
     Args:
@@ -175,7 +183,7 @@ def _expect_pixels(images, bounds):
 AGREEMENT = 1e-4
 
 
-def not_logits(logits):
+def not_logits(logits: np.ndarray) -> str | None:
     """Returns what is wrong with outputs [n, k] as logits, or None."""
     if logits.ndim != 2 or logits.shape[1] < 2:
         return (
@@ -195,13 +203,13 @@ def not_logits(logits):
     return None
 
 
-def are_probabilities(outputs):
+def are_probabilities(outputs: np.ndarray) -> bool:
     """Returns whether outputs [n, k] look like those of a softmax."""
     inside = np.all((outputs >= 0) & (outputs <= 1))
     return bool(inside and np.allclose(outputs.sum(-1), 1, atol=1e-3))
 
 
-def relative_difference(here, there):
+def relative_difference(here: np.ndarray, there: np.ndarray) -> float:
     """Returns the largest difference over the largest value `there`."""
     scale = np.max(np.abs(there))
     return float(np.max(np.abs(here - there)) / max(scale, 1e-12))

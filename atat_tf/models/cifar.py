@@ -1,8 +1,8 @@
 """VGG, ResNet and DenseNet at CIFAR's size: Fig. 2's architectures, to train.
 
-As in `models`: pixels in [0, 1] enter and are normalised inside, "features"
-is the last map with spatial extent, "logits" the output. Depth is counted as
-a Wide ResNet's, 6n + 4: three groups of n units of two layers.
+As in `wide_resnet`: pixels in [0, 1] are normalised in the first layer,
+"features" is the last map with spatial extent, "logits" the output. Depth is
+counted as a Wide ResNet's, 6n + 4: three groups of n units of two layers.
 """
 
 import keras
@@ -14,13 +14,13 @@ _GROWTH = 12  # channels that each layer of a DenseNet adds, times the width
 
 
 def vgg(
-    image_shape,
-    num_classes,
-    depth=10,
-    width=4,
-    l2=model_layers.L2_KERNEL,
-    synchronized=False,
-):
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    depth: int = 10,
+    width: int = 4,
+    l2: float = model_layers.L2_KERNEL,
+    synchronized: bool = False,
+) -> keras.Model:
     """Returns a VGG (Simonyan & Zisserman 2014) with batch norm.
 
     Plain 3 × 3 convolutions, 2n a group, max pooling between the groups, and a
@@ -53,13 +53,13 @@ def vgg(
 
 
 def resnet(
-    image_shape,
-    num_classes,
-    depth=10,
-    width=1,
-    l2=model_layers.L2_KERNEL,
-    synchronized=False,
-):
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    depth: int = 10,
+    width: int = 1,
+    l2: float = model_layers.L2_KERNEL,
+    synchronized: bool = False,
+) -> keras.Model:
     """Returns a ResNet (He et al. 2016) for CIFAR: activation after the sum.
 
     Args:
@@ -90,13 +90,13 @@ def resnet(
 
 
 def densenet(
-    image_shape,
-    num_classes,
-    depth=10,
-    width=1,
-    l2=model_layers.L2_KERNEL,
-    synchronized=False,
-):
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    depth: int = 10,
+    width: int = 1,
+    l2: float = model_layers.L2_KERNEL,
+    synchronized: bool = False,
+) -> keras.Model:
     """Returns a DenseNet (Huang et al. 2016) without bottlenecks.
 
     Each layer reads all maps of its group so far and adds 12 · width channels;

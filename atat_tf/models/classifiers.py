@@ -1,10 +1,7 @@
-"""What can be asked of any Keras classifier, ours or another's.
-
-Which layer shows its attention, whether Eq. 2 has a closed form there, its
-logits where it ends in softmax, a digest of its weights.
-"""
+"""Questions to any Keras classifier: its attention layer, logits, weights."""
 
 import hashlib
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -14,7 +11,7 @@ from atat_tf.errors import expect
 from atat_tf.models import graphs
 
 
-def attention_layer(classifier, name=None):
+def attention_layer(classifier: keras.Model, name: str | None = None) -> str:
     """Returns the name of the layer whose attention is shown.
 
     Args:
@@ -37,7 +34,7 @@ def attention_layer(classifier, name=None):
     return name
 
 
-def pooled_head(classifier, name):
+def pooled_head(classifier: keras.Model, name: str) -> keras.Variable | None:
     """Returns W of a head "mean over space, then one dense layer", or None.
 
     For such a head the attention at the layer has a closed form, see
@@ -51,17 +48,19 @@ def pooled_head(classifier, name):
       The dense layer's kernel [c, k], or None where the maps of the layer go
       another way to the logits.
     """
-    dense, pooled = _made_by(classifier.outputs[0])
+    graph = graphs.recorded(classifier)
+    dense, pooled = _made_by(graph, graph.outputs[0])
     if not isinstance(dense, layers.Dense) or _ends_in(dense) != "linear":
         return None
-    pool, maps = _made_by(pooled)
+    pool, maps = _made_by(graph, pooled)
     pools = isinstance(pool, layers.GlobalAveragePooling2D)
     if not pools or pool.data_format != "channels_last" or pool.keepdims:
         return None
-    return dense.kernel if _made_by(maps)[0].name == name else None
+    layer, _ = _made_by(graph, maps)
+    return dense.kernel if layer is not None and layer.name == name else None
 
 
-def logits_model(classifier):
+def logits_model(classifier: keras.Model) -> keras.Model:
     """Returns a classifier of the same weights that answers logits.
 
     A last softmax is taken off, exactly: its dense layer is copied without
@@ -96,7 +95,8 @@ def logits_model(classifier):
         "one score a class, [n, classes >= 2]",
         output_shape=outputs.shape,
     )
-    last, before = _made_by(outputs)
+    graph = graphs.recorded(classifier)
+    last, before = _made_by(graph, graph.outputs[0])
     ending = _ends_in(last)
     if ending == "linear":
         return classifier
@@ -113,10 +113,10 @@ def logits_model(classifier):
         linear.set_weights(last.get_weights())
     else:
         logits = before
-    return keras.Model(inputs, logits, name=classifier.name)
+    return keras.Model(graph.input, logits, name=classifier.name)
 
 
-def weights_digest(classifier):
+def weights_digest(classifier: keras.Model) -> str:
     """Returns "sha256:..." of every weight's shape and bytes, in order."""
     digest = hashlib.sha256()
     for weight in classifier.weights:
@@ -126,15 +126,17 @@ def weights_digest(classifier):
     return f"sha256:{digest.hexdigest()}"
 
 
-def _made_by(tensor):
+def _made_by(graph, tensor):
     """Returns the layer that made a tensor and the layer's first input.
 
     Dropout is seen through: in inference mode it is the identity.
     """
-    layer, inputs = graphs.made_by(tensor)
-    if isinstance(layer, layers.Dropout):
-        return _made_by(inputs[0])
-    return layer, inputs[0] if inputs else None
+    call = graph.made_by(tensor)
+    if call is None:
+        return None, None
+    if isinstance(call.layer, layers.Dropout):
+        return _made_by(graph, call.inputs[0])
+    return call.layer, call.inputs[0]
 
 
 def _ends_in(layer):
@@ -147,7 +149,7 @@ def _ends_in(layer):
     return getattr(activation, "__name__", str(activation))
 
 
-def shown_layer(classifier, layers):
+def shown_layer(classifier: keras.Model, layers: Sequence[str]) -> str:
     """Returns the layer whose attention is drawn.
 
     Args:

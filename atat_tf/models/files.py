@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +12,9 @@ from atat_tf.errors import InputError, expect
 from atat_tf.models import classifiers, graphs
 
 
-def load(path, pixel_range=(0.0, 1.0)):
+def load(
+    path: str | pathlib.Path, pixel_range: tuple[float, float] = (0.0, 1.0)
+) -> keras.Model:
     """Returns a saved classifier as a functional one of images in [0, 1].
 
     Args:
@@ -51,7 +54,7 @@ def load(path, pixel_range=(0.0, 1.0)):
     return graphs.functional_model(keras.Model(images, logits))
 
 
-def with_random_weights(classifier):
+def with_random_weights(classifier: keras.Model) -> keras.Model:
     """Returns a new model of the same layers, with weights drawn anew.
 
     Statistics that a Normalization layer was adapted to are kept: they belong
@@ -65,7 +68,7 @@ def with_random_weights(classifier):
     return fresh
 
 
-def digest(path):
+def digest(path: str | pathlib.Path) -> str:
     """Returns "sha256:..." of a file.
 
     Raises:
@@ -77,7 +80,7 @@ def digest(path):
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def expect_classes(classifier, spec):
+def expect_classes(classifier: keras.Model, spec: Any) -> None:
     """Raises InputError unless a classifier fits a data set.
 
     Args:
@@ -99,7 +102,7 @@ def expect_classes(classifier, spec):
     )
 
 
-def image_shape(path):
+def image_shape(path: str | pathlib.Path) -> tuple[int, int, int]:
     """Returns the (H, W, C) that a saved model takes."""
     shape = load(path).inputs[0].shape[1:]
     return tuple(int(size) for size in np.array(shape))

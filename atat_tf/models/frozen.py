@@ -1,12 +1,13 @@
-"""A classifier in inference mode with its weights of now, made cheap to attack.
+"""An inference-only copy of a classifier that is cheap to attack.
 
-A Keras classifier enters; a function from images to the same logits leaves, for
-evaluation and for the attack inside a training step. Batch norm is folded into
-the convolution before it, or is one multiplication and one addition, and its
-gradient no longer sums over the batch for weights that nobody asks about.
+Batch norm is folded into the convolution before it, or is one multiplication
+and one addition, and its gradient no longer sums over the batch for weights
+that nobody asks about. For evaluation, and for the attack in a training step.
 """
 
+import collections
 import inspect
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -22,7 +23,7 @@ _SAMPLE = 4
 _EPSILON = 2.0**-10
 
 
-def logits_function(classifier):
+def logits_function(classifier: keras.Model) -> Callable:
     """Returns images -> logits in inference mode, to be attacked.
 
     Convolutions, batch norms and dense layers keep the weights of now. Where
@@ -36,7 +37,7 @@ def logits_function(classifier):
     )
 
 
-def refreshed(classifier):
+def refreshed(classifier: keras.Model) -> Callable:
     """Returns a function without argument, whose result is images -> logits.
 
     For weights that move: each call has the weights of then, inside a traced
@@ -51,7 +52,7 @@ def refreshed(classifier):
     return lambda: _exact(classifier)
 
 
-def fits(classifier):
+def fits(classifier: keras.Model) -> bool:
     """Returns whether `weights_of_now` is the classifier's own function.
 
     That is so where it is a float32 functional model with one input and
@@ -66,21 +67,20 @@ def fits(classifier):
     )
 
 
-def weights_of_now(classifier):
+def weights_of_now(classifier: keras.Model) -> Callable:
     """Returns images -> logits by the weights at the time of this call.
 
     Args:
       classifier: one that `fits`.
     """
-    replaced = _replacements(classifier)
+    graph = graphs.recorded(classifier)
+    replaced = _replacements(graph)
 
     def frozen(images):
         # A layer may have a name that TensorFlow takes inside a scope only.
         with tf.name_scope("frozen"):
-            (logits,) = keras.tree.flatten(
-                classifier._run_through_graph(
-                    images, lambda layer: _inference(layer, replaced)
-                )
+            (logits,) = graph.run(
+                [images], lambda layer: _inference(layer, replaced)
             )
         return logits
 
@@ -96,7 +96,7 @@ def _exact(classifier):
 
 def _can_be_rebuilt(classifier):
     return (
-        hasattr(classifier, "_run_through_graph")
+        graphs.recorded(classifier) is not None
         and len(classifier.inputs) == len(classifier.outputs) == 1
         and None not in classifier.input_shape[1:]
         and all(layer.compute_dtype == "float32" for layer in classifier.layers)
@@ -127,46 +127,42 @@ def _inference(layer, replaced):
     return call
 
 
-def _replacements(classifier):
+def _replacements(graph):
     """Returns {id of a layer: function of its input}, weights as tensors."""
-    folded = _folded(classifier)
-    norms = {id(norm): id(layer) for layer, norm in folded}
+    folded = _folded(graph)
+    norms = {id(norm) for _, norm in folded}
     scales = {id(layer): _scale_and_shift(norm) for layer, norm in folded}
     replaced = {}
-    for layer in classifier.layers:
+    for call in graph.calls:
+        layer = call.layer
         if id(layer) in norms:
             replaced[id(layer)] = tf.identity
         elif _is_plain_convolution(layer):
             replaced[id(layer)] = _convolution(layer, scales.get(id(layer)))
         elif type(layer) is layers.Dense:
             replaced[id(layer)] = _dense(layer)
-        elif _is_channel_norm(layer):
+        elif _is_channel_norm(call):
             replaced[id(layer)] = _affine(*_scale_and_shift(layer))
     return replaced
 
 
-def _folded(classifier):
+def _folded(graph):
     """Returns [(convolution, norm)] where nothing else reads the former."""
-    readers = {}
-    for layer in classifier.layers:
-        for node in layer._inbound_nodes:
-            for tensor in node.input_tensors:
-                readers.setdefault(id(tensor), set()).add(id(layer))
+    num_calls = collections.Counter(id(call.layer) for call in graph.calls)
+    num_readers = collections.Counter(
+        id(tensor) for call in graph.calls for tensor in call.inputs
+    )
     pairs = []
-    for norm in filter(_is_channel_norm, classifier.layers):
-        tensor, *more = (
-            tensor
-            for node in norm._inbound_nodes
-            for tensor in node.input_tensors
-        )
-        layer, _ = graphs.made_by(tensor)
+    for call in filter(_is_channel_norm, graph.calls):
+        (tensor,) = call.inputs
+        before = graph.made_by(tensor)
         if (
-            not more
-            and _is_plain_convolution(layer)
-            and len(layer._inbound_nodes) == 1
-            and readers[id(tensor)] == {id(norm)}
+            before is not None
+            and _is_plain_convolution(before.layer)
+            and num_calls[id(before.layer)] == num_calls[id(call.layer)] == 1
+            and num_readers[id(tensor)] == 1
         ):
-            pairs.append((layer, norm))
+            pairs.append((before.layer, call.layer))
     return pairs
 
 
@@ -180,11 +176,9 @@ def _is_plain_convolution(layer):
     )
 
 
-def _is_channel_norm(layer):
-    is_norm = isinstance(layer, layers.BatchNormalization)
-    return is_norm and layer.axis in (
-        -1,
-        layer._inbound_nodes[0].outputs[0].ndim - 1,
+def _is_channel_norm(call):
+    return isinstance(call.layer, layers.BatchNormalization) and (
+        call.layer.axis in (-1, len(call.outputs.shape) - 1)
     )
 
 

@@ -1,10 +1,14 @@
-"""Any Keras model as one functional graph over the same weights.
+"""Any Keras model as one graph of layers: walked, tapped, laid open.
 
-A subclassed, sequential or nested model enters; a functional model without
-models inside leaves, so that every layer can be named and tapped.
+Keras calls a model's layers in order for `keras.models.clone_model`; what it
+calls is recorded once for a model, and then read or run again.
 """
 
+import dataclasses
 import functools
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,15 +21,131 @@ from atat_tf.errors import InputError, expect
 DEEPEST = "deepest"
 
 
-def with_taps(classifier, tapped_layers):
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of a layer in a functional model.
+
+    Attributes:
+      layer: a layer, a nested model, or an operation of keras.ops.
+      args, kwargs: of the call, with symbolic tensors.
+      outputs: symbolic tensors, or a structure of them.
+    """
+
+    layer: Any
+    args: tuple
+    kwargs: dict
+    outputs: Any
+
+    @property
+    def inputs(self) -> list[keras.KerasTensor]:
+        """The symbolic tensors among the arguments."""
+        return [
+            value
+            for value in keras.tree.flatten((self.args, self.kwargs))
+            if isinstance(value, keras.KerasTensor)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """The calls of a functional model's layers, from its inputs to its outputs.
+
+    Attributes:
+      inputs, outputs: symbolic tensors.
+      calls: in an order in which they can be run.
+    """
+
+    inputs: list[keras.KerasTensor]
+    calls: list[Call]
+    outputs: list[keras.KerasTensor]
+
+    @property
+    def input(self) -> keras.KerasTensor | list[keras.KerasTensor]:
+        """The inputs as a model of them takes them: one without a list."""
+        return self.inputs[0] if len(self.inputs) == 1 else self.inputs
+
+    def made_by(self, tensor: keras.KerasTensor) -> Call | None:
+        """Returns the call whose output a tensor is, None for an input."""
+        for call in self.calls:
+            if any(tensor is out for out in keras.tree.flatten(call.outputs)):
+                return call
+        return None
+
+    def run(self, inputs: list, layer_fn: Callable) -> list:
+        """Returns the outputs for other inputs, symbolic or not.
+
+        Args:
+          inputs: one tensor for each of `self.inputs`.
+          layer_fn: what is called in the place of a layer: layer -> function.
+        """
+        values = {id(t): v for t, v in zip(self.inputs, inputs, strict=True)}
+
+        def of(structure):
+            return keras.tree.map_structure(
+                lambda value: values.get(id(value), value), structure
+            )
+
+        for call in self.calls:
+            outputs = layer_fn(call.layer)(*of(call.args), **of(call.kwargs))
+            for tensor, value in zip(
+                keras.tree.flatten(call.outputs),
+                keras.tree.flatten(outputs),
+                strict=True,
+            ):
+                values[id(tensor)] = value
+        return [values[id(tensor)] for tensor in self.outputs]
+
+
+_RECORDED = weakref.WeakKeyDictionary()
+
+
+def recorded(model: keras.Model) -> Graph | None:
+    """Returns the graph of a functional or sequential model, None for others.
+
+    It is recorded once for a model, on input tensors of its own.
+    """
+    if model not in _RECORDED:
+        _RECORDED[model] = _recorded(model)
+    return _RECORDED[model]
+
+
+def _recorded(model):
+    calls = []
+
+    def call(layer, *args, **kwargs):
+        outputs = layer(*args, **kwargs)
+        calls.append(Call(layer, args, kwargs, outputs))
+        return outputs
+
+    if getattr(model, "inputs", None) is None:
+        return None
+    if isinstance(model, keras.Sequential):
+        (tensor,) = model.inputs
+        inputs = x = keras.Input(
+            batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name
+        )
+        for layer in model.layers:
+            x = call(layer, x)
+        return Graph([inputs], calls, keras.tree.flatten(x))
+    # A model of the same graph that is not compiled: a loss is not cloned.
+    bare = keras.Model(model.inputs, model.outputs)
+    clone = keras.models.clone_model(
+        bare, clone_function=lambda layer: layer, call_function=call
+    )
+    return Graph(clone.inputs, calls, clone.outputs)
+
+
+def with_taps(
+    classifier: keras.Model, tapped_layers: Iterable[str]
+) -> keras.Model:
     """Returns a model over the same weights that also answers activations.
 
     Args:
-      classifier: functional keras.Model, images -> logits.
+      classifier: functional, images -> logits.
       tapped_layers: names of layers whose output is [b, h, w, c], or DEEPEST.
 
     Returns:
-      keras.Model, images -> {"logits": [b, k], layer: [b, h, w, c], ...}.
+      images -> {"logits": [b, k], layer: [b, h, w, c], ...}.
 
     Raises:
       InputError: a layer does not exist or has no spatial extent; those that
@@ -43,51 +163,36 @@ def with_taps(classifier, tapped_layers):
             )
         else:
             outputs[name] = spatial[name]
+    graph = recorded(classifier)
     return keras.Model(
-        classifier.inputs,
-        {"logits": classifier.outputs[0], **outputs},
+        graph.input,
+        {"logits": graph.outputs[0], **outputs},
         name=f"{classifier.name}_with_taps",
     )
 
 
-def spatial_layers(classifier):
+def spatial_layers(classifier: keras.Model) -> dict[str, keras.KerasTensor]:
     """Returns {layer name: output [b, h, w, c]} where h · w > 1.
 
-    In the order from the images to the logits. A layer's own `output` will
-    not do: that of a loaded Sequential lies on another graph.
+    In the order from the images to the logits, of a functional classifier;
+    layers that the logits do not read are left out.
     """
-    spatial, seen = {}, set()
-    # Depth first, without recursion: some backbones are a thousand layers deep.
-    waiting = [(classifier.outputs[0], False)]
-    while waiting:
-        tensor, is_done = waiting.pop()
-        layer, inputs = made_by(tensor)
-        shape = tensor.shape
-        if is_done:
-            if inputs and len(shape) == 4 and shape[1] * shape[2] > 1:
-                spatial[layer.name] = tensor
-        elif id(tensor) not in seen:
-            seen.add(id(tensor))
-            waiting.append((tensor, True))
-            waiting.extend((earlier, False) for earlier in reversed(inputs))
-    return spatial
+    graph = recorded(classifier)
+    needed = {id(graph.outputs[0])}
+    spatial = []
+    for call in reversed(graph.calls):
+        outputs = keras.tree.flatten(call.outputs)
+        if needed.isdisjoint(map(id, outputs)):
+            continue
+        needed.update(map(id, call.inputs))
+        for tensor in outputs:
+            shape = tensor.shape
+            if len(shape) == 4 and shape[1] * shape[2] > 1:
+                spatial.append((call.layer.name, tensor))
+    return dict(reversed(spatial))
 
 
-def made_by(tensor):
-    """Returns the layer that makes a symbolic tensor, and what it makes it of.
-
-    Args:
-      tensor: an output of a functional model, or met on the way there.
-
-    Returns:
-      The layer and its list of input tensors, empty for the model's inputs.
-    """
-    history = tensor._keras_history
-    node = history.operation._inbound_nodes[history.node_index]
-    return history.operation, list(node.input_tensors)
-
-
-def flops_per_image(classifier):
+def flops_per_image(classifier: keras.Model) -> int:
     """Returns the floating-point operations of one forward pass on one image.
 
     Counts 2 operations for each multiplication with a kernel (convolutions
@@ -107,7 +212,7 @@ _AGREEMENT = 1e-5
 _SAMPLE = 2
 
 
-def functional_model(model):
+def functional_model(model: keras.Model) -> keras.Model:
     """Returns the model as a functional one of the same layers and weights.
 
     A functional model without models inside is returned as it is. Where two
@@ -137,7 +242,7 @@ def functional_model(model):
     return flat
 
 
-def image_shape(model):
+def image_shape(model: keras.Model) -> tuple[int, int, int]:
     """Returns the (H, W, C) of a model's one image input.
 
     Raises:
@@ -155,8 +260,8 @@ def image_shape(model):
 
 def _image_shape(model):
     """Returns (H, W, C) of what a subclassed model was called on."""
-    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
-    shape = tuple(shapes[0]) if shapes and shapes[0] else ()
+    config = model.get_build_config() or {}
+    shape = tuple(config.get("input_shape") or ())
     expect(
         len(shape) == 4,
         "a subclassed model that was called once on images, or "
@@ -168,13 +273,13 @@ def _image_shape(model):
 
 
 def _graph(layer):
-    """Returns the functional model that a layer is, or None."""
+    """Returns a functional model of what a layer is, or None."""
+    if not isinstance(layer, keras.Model) or recorded(layer) is None:
+        return None
     if isinstance(layer, keras.Sequential):
-        return layer._functional
-    is_graph = isinstance(layer, keras.Model) and hasattr(
-        layer, "_run_through_graph"
-    )
-    return layer if is_graph else None
+        graph = recorded(layer)
+        return keras.Model(graph.input, graph.outputs[0], name=layer.name)
+    return layer
 
 
 def _called(model, inputs):
@@ -207,9 +312,9 @@ def _flat(model):
         for tensor in model.inputs
     ]
     try:
-        outputs = model._run_through_graph(inputs, operation_fn=_opened)
-        (output,) = keras.tree.flatten(outputs)
-        opened = keras.Model(inputs, output, name=model.name)
+        (output,) = recorded(model).run(inputs, _opened)
+        one = inputs if len(inputs) > 1 else inputs[0]
+        opened = keras.Model(one, output, name=model.name)
     except ValueError:  # names occur twice, or more outputs than one
         return model
     # A subclassed one brings the models that it calls; some stay closed.
@@ -222,14 +327,17 @@ def _num_models(model):
 
 def _opened(layer):
     """Returns what is called in a layer's place while a graph is laid open."""
-    graph = _graph(layer)
-    if graph is not None:
-        return lambda *args, **_: graph._run_through_graph(
-            args, operation_fn=_opened
-        )
-    if isinstance(layer, keras.Model):
+    if not isinstance(layer, keras.Model):
+        return layer
+    graph = recorded(layer)
+    if graph is None:
         return functools.partial(_call_or_layer, layer)
-    return layer
+
+    def run(*args, **_):
+        outputs = graph.run(keras.tree.flatten(args), _opened)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    return run
 
 
 def _call_or_layer(model, *args, **kwargs):

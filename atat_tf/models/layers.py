@@ -11,7 +11,7 @@ L2_KERNEL = 1e-4
 _BATCH_NORM_MOMENTUM = 0.9
 
 
-def units_per_group(depth, width):
+def units_per_group(depth: int, width: int) -> int:
     """Returns n of a Wide ResNet's depth 6n + 4.
 
     Raises:
@@ -35,7 +35,7 @@ class PerImageStandardization(layers.Layer):
     scaled first.
     """
 
-    def call(self, images):
+    def call(self, images: tf.Tensor) -> tf.Tensor:
         return tf.image.per_image_standardization(255.0 * images)
 
 
@@ -53,9 +53,50 @@ class BatchNormalization(layers.BatchNormalization):
     in float32 leaves few digits where a channel is all but constant.
     """
 
-    def call(self, inputs, training=None, mask=None):
-        if not (training and self.trainable and self._is_fused(inputs, mask)):
+    def call(
+        self,
+        inputs: tf.Tensor,
+        training: bool | None = None,
+        mask: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Returns the normalised inputs, as Keras' layer does."""
+        is_plain = mask is None and not self.renorm
+        if not (training and self.trainable and is_plain):
             return super().call(inputs, training=training, mask=mask)
+        if self._is_fused(inputs):
+            outputs, mean, variance = self._fused(inputs)
+        else:
+            # bfloat16 overflows in the sums.
+            is_double = inputs.dtype == tf.float64
+            inputs = inputs if is_double else tf.cast(inputs, tf.float32)
+            mean, variance = self.statistics(inputs)
+            outputs = keras.ops.batch_normalization(
+                inputs,
+                mean,
+                variance,
+                self.axis,
+                offset=self.beta if self.center else None,
+                scale=self.gamma if self.scale else None,
+                epsilon=self.epsilon,
+            )
+        for moving, value in (
+            (self.moving_mean, mean),
+            (self.moving_variance, variance),
+        ):
+            moving.assign(
+                moving * self.momentum + value * (1.0 - self.momentum)
+            )
+        return tf.cast(outputs, self.compute_dtype)
+
+    def statistics(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns mean and variance [c], over all replicas if synchronized."""
+        channels = self.axis % len(inputs.shape)
+        axes = [axis for axis in range(len(inputs.shape)) if axis != channels]
+        mean = self._mean(inputs, axes)
+        variance = self._mean(tf.square(inputs - mean), axes)
+        return tf.squeeze(mean, axes), tf.squeeze(variance, axes)
+
+    def _fused(self, inputs):
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=tf.cast(inputs, tf.float32),
             scale=self.gamma,
@@ -67,36 +108,18 @@ class BatchNormalization(layers.BatchNormalization):
         )
         # The kernel answers Σ (x − mean)² / (n − 1); Keras keeps the mean.
         count = tf.cast(tf.size(inputs) // tf.size(mean), variance.dtype)
-        variance *= tf.maximum(count - 1, 1) / count
-        for moving, value in (
-            (self.moving_mean, mean),
-            (self.moving_variance, variance),
-        ):
-            moving.assign(
-                moving * self.momentum + value * (1.0 - self.momentum)
-            )
-        return tf.cast(outputs, self.compute_dtype)
+        return outputs, mean, variance * (tf.maximum(count - 1, 1) / count)
 
-    def _is_fused(self, inputs, mask):
+    def _is_fused(self, inputs):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         return (
             len(inputs.shape) == 4
             and self.axis in (-1, 3)
             and inputs.dtype != tf.float64
-            and mask is None
             and self.scale
             and self.center
-            and not self.renorm
             and not (self.synchronized and replicas > 1)
         )
-
-    def _moments(self, inputs, mask):
-        if mask is not None:
-            return super()._moments(inputs, mask)
-        axes = self._reduction_axes
-        mean = self._mean(inputs, axes)
-        variance = self._mean(tf.square(inputs - mean), axes)
-        return tf.squeeze(mean, axes), tf.squeeze(variance, axes)
 
     def _mean(self, values, axes):
         """Returns means with axes kept, over all replicas if synchronized."""
@@ -115,19 +138,19 @@ class BatchNormalization(layers.BatchNormalization):
 class PadChannels(layers.Layer):
     """Zero channels on both sides, up to a number of channels."""
 
-    def __init__(self, channels, **kwargs):
+    def __init__(self, channels: int, **kwargs):
         super().__init__(**kwargs)
         self.channels = channels
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         missing = self.channels - x.shape[-1]
         before = missing // 2
         return tf.pad(x, [[0, 0]] * 3 + [[before, missing - before]])
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (*input_shape[:-1], self.channels)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "channels": self.channels}
 
 
@@ -143,7 +166,14 @@ class Parts:
     def _regularizer(self):
         return keras.regularizers.L2(self._l2) if self._l2 else None
 
-    def convolution(self, x, channels, size, stride, name):
+    def convolution(
+        self,
+        x: keras.KerasTensor,
+        channels: int,
+        size: int,
+        stride: int,
+        name: str,
+    ) -> keras.KerasTensor:
         return layers.Conv2D(
             channels,
             size,
@@ -157,18 +187,26 @@ class Parts:
             name=name,
         )(x)
 
-    def norm(self, x, name):
+    def norm(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         return BatchNormalization(
             momentum=_BATCH_NORM_MOMENTUM,
             synchronized=self._synchronized,
             name=name,
         )(x)
 
-    def norm_activation(self, x, name):
+    def norm_activation(
+        self, x: keras.KerasTensor, name: str
+    ) -> keras.KerasTensor:
         x = self.norm(x, f"{name}_norm")
         return self._activation(name=name, **self._activation_arguments)(x)
 
-    def classifier(self, inputs, features, num_classes, name):
+    def classifier(
+        self,
+        inputs: keras.KerasTensor,
+        features: keras.KerasTensor,
+        num_classes: int,
+        name: str,
+    ) -> keras.Model:
         x = layers.GlobalAveragePooling2D(name="pool")(features)
         # Not the policy's dtype: losses are never in bfloat16.
         logits = layers.Dense(

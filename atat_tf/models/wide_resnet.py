@@ -12,13 +12,13 @@ from atat_tf.models import layers as model_layers
 
 
 def wide_resnet(
-    image_shape,
-    num_classes,
-    depth=34,
-    width=10,
-    l2=model_layers.L2_KERNEL,
-    synchronized=False,
-):
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    depth: int = 34,
+    width: int = 10,
+    l2: float = model_layers.L2_KERNEL,
+    synchronized: bool = False,
+) -> keras.Model:
     """Returns WRN-depth-width (Zagoruyko & Komodakis 2016), pre-activation.
 
     Args:
@@ -68,13 +68,13 @@ def _wide_unit(part, x, channels, stride, name):
 
 
 def madry_wide_resnet(
-    image_shape,
-    num_classes,
-    depth=34,
-    width=10,
-    l2=model_layers.L2_KERNEL,
-    synchronized=False,
-):
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    depth: int = 34,
+    width: int = 10,
+    l2: float = model_layers.L2_KERNEL,
+    synchronized: bool = False,
+) -> keras.Model:
     """Returns the released code's network, after the Madry CIFAR-10 challenge.
 
     It differs from `wide_resnet` in: leaky ReLU 0.1, shortcuts by average

@@ -13,66 +13,19 @@ from keras import layers
 from atat_tf.attacks import linf
 from atat_tf.defenses import atat
 from atat_tf.errors import InputError
-from atat_tf.models import classifiers, graphs
+from atat_tf.models import graphs
 from atat_tf.training import trainer
 from tests.support import toys
+from tests.support.any_model import (
+    NUM_CLASSES,
+    SHAPE,
+    arrays,
+    sequential,
+    subclassed,
+)
 
-_SHAPE, _CLASSES = (10, 8, 3), 4  # not square
 _PGD = linf.pgd(8 / 255, 4 / 255, 2)
 _ANY_LAYER = atat.ATAT(layers=(graphs.DEEPEST,))
-
-
-def _sequential(*ending, seed=1):
-    model = keras.Sequential(
-        [
-            keras.Input(_SHAPE),
-            layers.Conv2D(6, 3, activation="relu", name="low"),
-            layers.BatchNormalization(),
-            layers.Conv2D(6, 3, activation="relu", name="high"),
-            layers.GlobalAveragePooling2D(),
-            *(ending or [layers.Dense(_CLASSES)]),
-        ]
-    )
-    return toys.randomise(model, seed)
-
-
-@keras.saving.register_keras_serializable("tests")
-class Block(keras.Model):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.convolution = layers.Conv2D(6, 3, name="inner")
-        self.norm = layers.BatchNormalization(name="inner_norm")
-
-    def call(self, x):
-        return keras.ops.relu(self.norm(self.convolution(x)))
-
-
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.stem = keras.Sequential(
-            [layers.Conv2D(6, 3, name="stem"), layers.ReLU(name="stem_relu")]
-        )
-        self.block = Block()
-        self.drop = layers.Dropout(0.5)
-        self.head = layers.Dense(_CLASSES, activation="softmax")
-
-    def call(self, images, training=None):
-        x = self.block(self.stem(images), training=training)
-        x = keras.ops.mean(x, axis=(1, 2))
-        return self.head(self.drop(x, training=training))
-
-
-def _subclassed(seed=1):
-    model = Subclassed()
-    model(np.zeros((1, *_SHAPE), np.float32))
-    return toys.randomise(model, seed)
-
-
-def _arrays(count=8, low=0.0, high=1.0):
-    draw = np.random.default_rng(0)
-    images = draw.uniform(low, high, (count, *_SHAPE)).astype(np.float32)
-    return images, (np.arange(count) % _CLASSES).astype(np.int64)
 
 
 def _trainer(student, teacher=None, attack=_PGD, defense=_ANY_LAYER):
@@ -81,98 +34,24 @@ def _trainer(student, teacher=None, attack=_PGD, defense=_ANY_LAYER):
     return built
 
 
-class UnrolledTest(parameterized.TestCase, tf.test.TestCase):
-    def test_a_flat_functional_model_stays(self):
-        model = toys.small_classifier()
-        self.assertIs(graphs.functional_model(model), model)
-
-    def test_subclassed(self):
-        """One graph: nested models are open, the weights are the same."""
-        model = _subclassed()
-        graph = graphs.functional_model(model)
-        names = [layer.name for layer in graph.layers]
-        self.assertContainsSubset({"stem", "stem_relu", "inner"}, names[:5])
-        self.assertIs(
-            graph.get_layer("inner").kernel, model.block.convolution.kernel
-        )
-        images, _ = _arrays()
-        self.assertAllClose(
-            graph(images, training=False), model(images, training=False), 1e-6
-        )
-
-    def test_nested_in_training_mode(self):
-        base = keras.Model(
-            inputs := keras.Input(_SHAPE),
-            layers.BatchNormalization(name="norm")(
-                layers.Conv2D(6, 3, name="maps")(inputs)
-            ),
-            name="base",
-        )
-        outer = keras.Input(_SHAPE)
-        x = base(layers.Rescaling(2.0)(outer), training=False)
-        x = layers.Dense(_CLASSES)(layers.GlobalAveragePooling2D()(x))
-        model = toys.randomise(keras.Model(outer, x))
-        graph = graphs.functional_model(model)
-        self.assertEqual(classifiers.attention_layer(graph), "norm")
-        images, _ = _arrays()
-        for training in (False, True):
-            self.assertAllClose(
-                graph(images, training=training),
-                model(images, training=training),
-                1e-5,
-            )
-
-    def test_a_mode_of_its_own_is_refused(self):
-        class Moody(Subclassed):
-            def call(self, images, training=None):
-                logits = super().call(images, training)
-                return 2.0 * logits if training else logits
-
-        model = Moody()
-        model(np.zeros((1, *_SHAPE), np.float32))
-        with self.assertRaisesRegex(InputError, "if training.*Moody"):
-            graphs.functional_model(model)
-
-    def test_tensorflow_functions_are_refused(self):
-        class Plain(Subclassed):
-            def call(self, images):
-                return super().call(tf.nn.relu(images))
-
-        model = Plain()
-        model(np.zeros((1, *_SHAPE), np.float32))
-        with self.assertRaisesRegex(InputError, "keras.ops.*Plain"):
-            graphs.functional_model(model)
-
-    def test_a_model_never_called_is_refused(self):
-        with self.assertRaisesRegex(InputError, "called once on images"):
-            graphs.functional_model(Subclassed())
-
-    def test_a_softmax_operation_is_taken_off(self):
-        inputs = keras.Input(_SHAPE)
-        x = layers.Dense(_CLASSES)(layers.Flatten()(inputs))
-        model = keras.Model(inputs, keras.ops.softmax(x))
-        logits = classifiers.logits_model(model)
-        images, _ = _arrays()
-        self.assertAllClose(tf.nn.softmax(logits(images)), model(images))
-
-
 class FitTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.named_parameters(
-        ("sequential", _sequential),
+        ("sequential", sequential),
         (
             "softmax",
-            lambda seed: _sequential(
-                layers.Dense(_CLASSES, activation="softmax"), seed=seed
+            lambda seed: sequential(
+                layers.Dense(NUM_CLASSES, activation="softmax"),
+                seed=seed,
             ),
         ),
-        ("subclassed", _subclassed),
+        ("subclassed", subclassed),
     )
     def test_atat(self, build):
         student, teacher = build(seed=1), build(seed=2)
         built = _trainer(student, teacher)
         frozen = toys.values(teacher.variables)
         before = toys.values(built.student.trainable_variables)
-        history = built.fit(*_arrays(), batch_size=4, epochs=1, verbose=0)
+        history = built.fit(*arrays(), batch_size=4, epochs=1, verbose=0)
         self.assertGreater(history.history["attention_transfer"][0], 0)
         for old, new in zip(
             frozen, toys.values(teacher.variables), strict=True
@@ -218,20 +97,20 @@ class BoundsTest(parameterized.TestCase, tf.test.TestCase):
         width = high - low
 
         def build(scaled):
-            inputs = keras.Input(_SHAPE)
+            inputs = keras.Input(SHAPE)
             x = inputs
             if scaled:
                 x = layers.Rescaling(1 / width, -low / width)(x)
             x = layers.Conv2D(6, 3, activation="relu", name="maps")(x)
             x = layers.GlobalAveragePooling2D()(x)
             return toys.randomise(
-                keras.Model(inputs, layers.Dense(_CLASSES)(x))
+                keras.Model(inputs, layers.Dense(NUM_CLASSES)(x))
             )
 
         images = np.random.default_rng(0).integers(
-            0, 256, (8, *_SHAPE), np.uint8
+            0, 256, (8, *SHAPE), np.uint8
         )
-        labels = _arrays()[1]
+        labels = arrays()[1]
         floats = (images / 255 * width + low).astype(np.float32)
         # FGSM: no random start, whose draws scale with rounding.
         runs = (
@@ -250,11 +129,11 @@ class BoundsTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllClose(kernels[1], kernels[2], 1e-4, 1e-5)
 
     def test_pgd_stays_in_ball_and_box_of_its_unit(self):
-        images = tf.constant(_arrays(low=0, high=255)[0])
-        model = _sequential()
+        images = tf.constant(arrays(low=0, high=255)[0])
+        model = sequential()
         attack = linf.pgd(8, 2, 3, bounds=(0, 255))
         adversarial = attack(
-            toys.inference(model), images, _arrays()[1], toys.seeds(8)
+            toys.inference(model), images, arrays()[1], toys.seeds(8)
         ).numpy()
         self.assertLessEqual(np.abs(adversarial - images).max(), 8 + 1e-4)
         self.assertGreater(np.abs(adversarial - images).max(), 7)
@@ -263,7 +142,7 @@ class BoundsTest(parameterized.TestCase, tf.test.TestCase):
     def test_an_epsilon_of_another_unit_is_warned_of(self):
         with self.assertWarnsRegex(UserWarning, "tenth of a gray level"):
             _trainer(
-                _sequential(),
+                sequential(),
                 None,
                 linf.pgd(8 / 255, 2 / 255, 1, bounds=(0, 255)),
                 atat.AdversarialTraining(),
@@ -275,12 +154,10 @@ class BoundsTest(parameterized.TestCase, tf.test.TestCase):
     )
     def test_pixels_of_another_range_are_refused(self, bounds, high, pattern):
         attack = linf.pgd(0.5, 0.5, 1, bounds=bounds)
-        built = _trainer(
-            _sequential(), None, attack, atat.AdversarialTraining()
-        )
-        arrays = _arrays(high=high)
-        data = tf.data.Dataset.from_tensor_slices(arrays).batch(4)
-        for arguments in (arrays, (data,)):
+        built = _trainer(sequential(), None, attack, atat.AdversarialTraining())
+        pairs = arrays(high=high)
+        data = tf.data.Dataset.from_tensor_slices(pairs).batch(4)
+        for arguments in (pairs, (data,)):
             with self.assertRaisesRegex(InputError, pattern):
                 built.fit(*arguments, verbose=0)
 
@@ -288,7 +165,7 @@ class BoundsTest(parameterized.TestCase, tf.test.TestCase):
 class KerasHabitsTest(tf.test.TestCase):
     def test_callbacks_and_what_they_save(self):
         folder = pathlib.Path(tempfile.mkdtemp())
-        built = _trainer(_sequential(seed=1), _sequential(seed=2))
+        built = _trainer(sequential(seed=1), sequential(seed=2))
         rates = keras.callbacks.LearningRateScheduler(lambda e, r: r / (e + 1))
         callbacks = [
             keras.callbacks.ModelCheckpoint(folder / "{epoch}.keras"),
@@ -303,7 +180,7 @@ class KerasHabitsTest(tf.test.TestCase):
             keras.callbacks.ReduceLROnPlateau(),
             rates,
         ]
-        data = tf.data.Dataset.from_tensor_slices(_arrays()).batch(4)
+        data = tf.data.Dataset.from_tensor_slices(arrays()).batch(4)
         history = built.fit(
             data.repeat(),
             steps_per_epoch=2,
@@ -317,8 +194,8 @@ class KerasHabitsTest(tf.test.TestCase):
         self.assertGreater(min(history["val_loss"]), 0.1)
         self.assertNotIn("val_attention_transfer", history)
         saved = keras.saving.load_model(folder / "2.keras", safe_mode=True)
-        images, _ = _arrays()
-        self.assertEqual(saved(images).shape, (8, _CLASSES))
+        images, _ = arrays()
+        self.assertEqual(saved(images).shape, (8, NUM_CLASSES))
         built.load_weights(folder / "best.weights.h5")
         best = np.argmin(history["val_loss"])
         loss = built.evaluate(data, verbose=0, return_dict=True)["loss"]
@@ -326,10 +203,10 @@ class KerasHabitsTest(tf.test.TestCase):
 
     def test_save_export_and_load(self):
         folder = pathlib.Path(tempfile.mkdtemp())
-        built = _trainer(_subclassed(seed=1), _subclassed(seed=2))
+        built = _trainer(subclassed(seed=1), subclassed(seed=2))
         built.save(folder / "student.keras")
         built.export(folder / "student", verbose=False)
-        images, _ = _arrays()
+        images, _ = arrays()
         expected = built.student(images, training=False)
         loaded = keras.saving.load_model(folder / "student.keras")
         self.assertAllClose(loaded(images, training=False), expected, 1e-6)
@@ -337,7 +214,7 @@ class KerasHabitsTest(tf.test.TestCase):
         self.assertAllClose(served.serve(images), expected, 1e-5, 1e-6)
 
     def test_class_weights_are_sample_weights(self):
-        images, labels = _arrays()
+        images, labels = arrays()
         weights = {0: 2.0, 1: 0.0, 2: 1.0, 3: 0.5}
         seen = []
         for given in (
@@ -345,7 +222,7 @@ class KerasHabitsTest(tf.test.TestCase):
             {"sample_weight": np.array([weights[c] for c in labels])},
         ):
             built = _trainer(
-                _sequential(), None, _PGD, atat.AdversarialTraining()
+                sequential(), None, _PGD, atat.AdversarialTraining()
             )
             logs = built.fit(images, labels, verbose=0, shuffle=False, **given)
             seen.append((logs.history["loss"], built.student.get_weights()[0]))
@@ -353,7 +230,7 @@ class KerasHabitsTest(tf.test.TestCase):
         self.assertAllClose(seen[0][1], seen[1][1], 1e-6, 1e-7)
 
     def test_a_loss_in_compile_is_refused(self):
-        built = _trainer(_sequential(), _sequential(seed=2))
+        built = _trainer(sequential(), sequential(seed=2))
         for name in ("loss", "metrics"):
             with self.assertRaisesRegex(InputError, f"no {name} in compile"):
                 built.compile("sgd", **{name: ["mse"]})
@@ -381,19 +258,19 @@ class RefusedTest(parameterized.TestCase, tf.test.TestCase):
         (None, _Probabilities, "after a softmax"),
     )
     def test_before_training_starts(self, first, last, pattern):
-        x = inputs = keras.Input(_SHAPE)
+        x = inputs = keras.Input(SHAPE)
         if first:
             x = first()(x)
         x = layers.Conv2D(4, 3, name="maps")(x)
-        x = layers.Dense(_CLASSES)(layers.GlobalAveragePooling2D()(x))
+        x = layers.Dense(NUM_CLASSES)(layers.GlobalAveragePooling2D()(x))
         if last:
             x = last()(x)
         with self.assertRaisesRegex(InputError, pattern):
             _trainer(keras.Model(inputs, x), None, _PGD, atat.Standard())
 
     def test_labels_that_are_no_classes(self):
-        images, labels = _arrays()
-        built = _trainer(_sequential(), None, None, atat.Standard())
+        images, labels = arrays()
+        built = _trainer(sequential(), None, None, atat.Standard())
         with self.assertRaisesRegex(InputError, "0 to 3.*largest=4"):
             built.fit(images, labels + 1, verbose=0)
         with self.assertRaisesRegex(InputError, "one-hot labels of 4"):
@@ -406,16 +283,16 @@ class RefusedTest(parameterized.TestCase, tf.test.TestCase):
             )
 
     def test_a_teacher_that_is_the_student(self):
-        model = _sequential()
+        model = sequential()
         with self.assertRaisesRegex(InputError, "weights of its own"):
             _trainer(model, model)
 
     def test_a_teacher_of_other_maps(self):
-        inputs = keras.Input(_SHAPE)
+        inputs = keras.Input(SHAPE)
         x = layers.Conv2D(4, 3, strides=2)(inputs)
-        x = layers.Dense(_CLASSES)(layers.GlobalAveragePooling2D()(x))
+        x = layers.Dense(NUM_CLASSES)(layers.GlobalAveragePooling2D()(x))
         with self.assertRaisesRegex(InputError, "one shape at 'deepest'"):
-            _trainer(_sequential(), keras.Model(inputs, x))
+            _trainer(sequential(), keras.Model(inputs, x))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,202 @@
+"""The graph of any Keras model: recorded, tapped, laid open, counted."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+from keras import layers
+
+from atat_tf.errors import InputError
+from atat_tf.models import classifiers, graphs
+from tests.support import toys
+from tests.support.any_model import (
+    NUM_CLASSES,
+    SHAPE,
+    Subclassed,
+    arrays,
+    subclassed,
+)
+
+
+class RecordedTest(parameterized.TestCase, tf.test.TestCase):
+    def _model(self):
+        """Returns a graph of a layer that is called twice, and of keywords."""
+        inputs = keras.Input((6, 6, 3))
+        twice = layers.Conv2D(3, 3, padding="same", name="twice")
+        x = layers.Add(name="sum")([twice(twice(inputs)), inputs])
+        attended = layers.MultiHeadAttention(1, 3, name="attended")
+        flat = layers.Reshape((36, 3))(x)
+        x = layers.Flatten()(attended(flat, value=flat, key=flat))
+        x = layers.Dropout(0.5, name="drop")(x, training=False)
+        return toys.randomise(keras.Model(inputs, layers.Dense(4)(x)))
+
+    def test_runs_again_with_shared_layers_and_keywords(self):
+        model = self._model()
+        graph = graphs.recorded(model)
+        self.assertIs(graphs.recorded(model), graph)
+        names = [call.layer.name for call in graph.calls]
+        self.assertEqual(names.count("twice"), 2)
+        images = toys.random_images(2, (6, 6, 3))
+        (outputs,) = graph.run([images], lambda layer: layer)
+        self.assertAllClose(outputs, model(images), 1e-6)
+        first = {"sum": lambda tensors: tensors[0]}
+        (other,) = graph.run([images], lambda x: first.get(x.name, x))
+        self.assertNotAllClose(other, outputs)
+
+    def test_made_by(self):
+        graph = graphs.recorded(self._model())
+        last = graph.made_by(graph.outputs[0])
+        self.assertIsInstance(last.layer, layers.Dense)
+        self.assertEqual(graph.made_by(last.inputs[0]).layer.name, "drop")
+        self.assertIsNone(graph.made_by(graph.inputs[0]))
+
+    def test_a_compiled_model_with_a_loss_of_its_own(self):
+        model = self._model()
+        model.compile("sgd", loss=lambda y, z: tf.reduce_mean(z))
+        self.assertLen(graphs.recorded(model).outputs, 1)
+
+    def test_a_subclassed_model_has_none(self):
+        self.assertIsNone(graphs.recorded(subclassed()))
+
+
+class WithTapsTest(parameterized.TestCase, tf.test.TestCase):
+    def test_features_are_what_the_pool_receives(self):
+        model = toys.small_wide_resnet()
+        images = toys.random_images(2)
+        outputs = graphs.with_taps(model, ("features",))(images, training=False)
+        head = model.get_layer("logits")
+        pooled = np.mean(outputs["features"], axis=(1, 2))
+        kernel, bias = toys.values([head.kernel, head.bias])
+        self.assertAllClose(
+            outputs["logits"], pooled @ kernel + bias, 1e-5, 1e-5
+        )
+
+    def test_shares_the_weights(self):
+        model = toys.small_classifier()
+        taps = graphs.with_taps(model, ("features",))
+        self.assertLen(taps.weights, len(model.weights))
+        ours = {id(weight) for weight in model.weights}
+        self.assertEqual({id(weight) for weight in taps.weights}, ours)
+        images = toys.random_images(2)
+        before = taps(images, training=False)["logits"]
+        model.get_layer("logits").bias.assign_add(tf.ones(toys.NUM_CLASSES))
+        after = taps(images, training=False)["logits"]
+        self.assertAllClose(after, before + 1.0, 1e-5, 1e-5)
+
+    def test_without_layers_there_are_logits_only(self):
+        taps = graphs.with_taps(toys.small_classifier(), ())
+        outputs = taps(toys.random_images(2), training=False)
+        self.assertEqual(list(outputs), ["logits"])
+
+    @parameterized.parameters("pool", "logits", "images", "feature", "")
+    def test_other_names_list_the_layers_with_maps(self, name):
+        # In the order of the network; "pool" has no spatial extent.
+        known = (
+            "hidden_conv, hidden_norm, hidden, "
+            "features_conv, features_norm, features"
+        )
+        with self.assertRaisesRegex(
+            InputError, rf"spatial map: {known}\. Received: '{name}'"
+        ):
+            graphs.with_taps(toys.small_classifier(), ("features", name))
+
+    def test_a_map_of_one_pixel_is_not_spatial(self):
+        inputs = keras.Input((2, 2, 1))
+        x = layers.Conv2D(3, 1, name="two")(inputs)
+        x = layers.Conv2D(3, 2, name="one")(x)
+        x = layers.Flatten()(x)
+        model = keras.Model(inputs, layers.Dense(2, name="logits")(x))
+        self.assertEqual(list(graphs.spatial_layers(model)), ["two"])
+
+
+class FlopsTest(tf.test.TestCase):
+    def test_hand_numbers(self):
+        inputs = keras.Input((8, 8, 3))
+        x = layers.Conv2D(4, 3, strides=2, padding="same")(inputs)
+        x = layers.BatchNormalization()(x)
+        x = layers.ReLU()(x)
+        x = layers.Conv2D(6, 1, use_bias=False)(x)
+        x = layers.GlobalAveragePooling2D()(x)
+        model = keras.Model(inputs, layers.Dense(5)(x))
+        # 4·4 positions · 3·3·3·4 weights = 1728, 4·4 · 4·6 = 384, and
+        # 6·5 = 30: 2142 products, each with its sum.
+        self.assertEqual(graphs.flops_per_image(model), 2 * 2142)
+
+
+class FunctionalModelTest(parameterized.TestCase, tf.test.TestCase):
+    def test_a_flat_functional_model_stays(self):
+        model = toys.small_classifier()
+        self.assertIs(graphs.functional_model(model), model)
+
+    def test_subclassed(self):
+        """One graph: nested models are open, the weights are the same."""
+        model = subclassed()
+        graph = graphs.functional_model(model)
+        names = [layer.name for layer in graph.layers]
+        self.assertContainsSubset({"stem", "stem_relu", "inner"}, names[:5])
+        self.assertIs(
+            graph.get_layer("inner").kernel, model.block.convolution.kernel
+        )
+        images, _ = arrays()
+        self.assertAllClose(
+            graph(images, training=False), model(images, training=False), 1e-6
+        )
+
+    def test_nested_in_training_mode(self):
+        base = keras.Model(
+            inputs := keras.Input(SHAPE),
+            layers.BatchNormalization(name="norm")(
+                layers.Conv2D(6, 3, name="maps")(inputs)
+            ),
+            name="base",
+        )
+        outer = keras.Input(SHAPE)
+        x = base(layers.Rescaling(2.0)(outer), training=False)
+        x = layers.Dense(NUM_CLASSES)(layers.GlobalAveragePooling2D()(x))
+        model = toys.randomise(keras.Model(outer, x))
+        graph = graphs.functional_model(model)
+        self.assertEqual(classifiers.attention_layer(graph), "norm")
+        images, _ = arrays()
+        for training in (False, True):
+            self.assertAllClose(
+                graph(images, training=training),
+                model(images, training=training),
+                1e-5,
+            )
+
+    def test_a_mode_of_its_own_is_refused(self):
+        class Moody(Subclassed):
+            def call(self, images, training=None):
+                logits = super().call(images, training)
+                return 2.0 * logits if training else logits
+
+        model = Moody()
+        model(np.zeros((1, *SHAPE), np.float32))
+        with self.assertRaisesRegex(InputError, "if training.*Moody"):
+            graphs.functional_model(model)
+
+    def test_tensorflow_functions_are_refused(self):
+        class Plain(Subclassed):
+            def call(self, images):
+                return super().call(tf.nn.relu(images))
+
+        model = Plain()
+        model(np.zeros((1, *SHAPE), np.float32))
+        with self.assertRaisesRegex(InputError, "keras.ops.*Plain"):
+            graphs.functional_model(model)
+
+    def test_a_model_never_called_is_refused(self):
+        with self.assertRaisesRegex(InputError, "called once on images"):
+            graphs.functional_model(Subclassed())
+
+    def test_a_softmax_operation_is_taken_off(self):
+        inputs = keras.Input(SHAPE)
+        x = layers.Dense(NUM_CLASSES)(layers.Flatten()(inputs))
+        model = keras.Model(inputs, keras.ops.softmax(x))
+        logits = classifiers.logits_model(model)
+        images, _ = arrays()
+        self.assertAllClose(tf.nn.softmax(logits(images)), model(images))
+
+
+if __name__ == "__main__":
+    tf.test.main()

@@ -1,0 +1,118 @@
+"""Layers of our own: twins in NumPy, Keras' numbers, second derivatives."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from atat_tf.models import layers as model_layers
+from tests.support import toys
+
+
+class LayersTest(parameterized.TestCase, tf.test.TestCase):
+    def test_per_image_standardisation_equals_numpy_twin(self):
+        images = toys.random_images(4, (6, 5, 3)).numpy()
+        images[1] *= 0.1
+        # Deviation 0.02 on the scale of 0-255: under the floor 1 / √90.
+        images[2] = 0.5 + 1e-4 * (images[2] - 0.5)
+        images[3] = 0.7
+        expected = []
+        for image in 255.0 * images.astype(np.float64):
+            floor = 1.0 / np.sqrt(image.size)
+            expected.append((image - image.mean()) / max(image.std(), floor))
+        self.assertLess(255.0 * images[2].std(), 1.0 / np.sqrt(90))
+        outputs = model_layers.PerImageStandardization()(images)
+        self.assertAllClose(outputs, expected, 1e-3, 1e-3)
+
+    @parameterized.parameters((2, 6, 2), (2, 7, 2), (3, 3, 0), (1, 2, 0))
+    def test_pad_channels(self, channels, padded, before):
+        x = toys.random_images(2, (3, 2, channels)).numpy()
+        layer = model_layers.PadChannels(padded)
+        outputs = layer(x)
+        expected = np.zeros((2, 3, 2, padded), np.float32)
+        expected[..., before : before + channels] = x
+        self.assertAllEqual(outputs, expected)
+        self.assertEqual(layer.compute_output_shape(x.shape), outputs.shape)
+        again = model_layers.PadChannels.from_config(layer.get_config())
+        self.assertEqual(again.channels, padded)
+
+
+class BatchNormalizationTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.named_parameters(
+        ("kernel", {}, 4),
+        ("vectors", {}, 2),
+        ("other_axis", {"axis": 1}, 4),
+        ("no_scale", {"scale": False}, 4),
+        ("no_center", {"center": False}, 4),
+        ("double", {"dtype": "float64"}, 4),
+        ("bfloat16", {"dtype": "mixed_bfloat16"}, 2),
+        ("frozen", {"trainable": False}, 4),
+    )
+    def test_numbers_are_keras_own(self, settings, rank):
+        draw = np.random.default_rng(0)
+        shape = (6, 4, 5, 3)[-rank:]
+        inputs = tf.constant(draw.normal(2, 3, shape).astype(np.float32))
+        if settings.get("dtype") == "float64":
+            inputs = tf.cast(inputs, tf.float64)
+        ours = model_layers.BatchNormalization(**settings)
+        theirs = keras.layers.BatchNormalization(**settings)
+        for training in (True, True, False):
+            expected = theirs(inputs, training=training)
+            outputs = ours(inputs, training=training)
+            self.assertEqual(outputs.dtype, expected.dtype)
+            self.assertAllClose(
+                tf.cast(outputs, tf.float64),
+                tf.cast(expected, tf.float64),
+                1e-5,
+                1e-5,
+            )
+        for mine, other in zip(ours.weights, theirs.weights, strict=True):
+            self.assertAllClose(mine, other, 1e-5, 1e-6)
+
+    def test_kernels_derivatives_are_those_of_the_operations(self):
+        """First and second, of a function that needs both statistics."""
+        images = toys.random_images(6)
+
+        def derivatives(dtype):
+            # The kernel takes float32 alone.
+            layer = model_layers.BatchNormalization(dtype=dtype)
+            layer.build(images.shape)
+            layer.gamma.assign([0.5, -1.2, 2.0])
+            x = tf.cast(images, dtype)
+            with tf.GradientTape() as outer:
+                outer.watch(x)
+                with tf.GradientTape() as inner:
+                    inner.watch(x)
+                    value = tf.reduce_sum(tf.sin(layer(x, training=True)))
+                first = inner.gradient(value, x)
+                squares = tf.reduce_sum(first**2 * tf.cos(x))
+            return first, *outer.gradient(squares, [x, layer.gamma.value])
+
+        for fused, plain in zip(
+            derivatives("float32"), derivatives("float64"), strict=True
+        ):
+            self.assertGreater(np.abs(plain).max(), 0)
+            self.assertAllClose(fused, plain, 1e-4, 1e-4 * np.abs(plain).max())
+
+    def test_second_derivative(self):
+        """Of var(x, 0) in x, by hand.
+
+        var(x, 0) = x²/2 − (x/2)² = x²/4, so the second derivative is ½; with
+        the mean held constant it would be 1.
+        """
+        layer = model_layers.BatchNormalization(axis=-1)
+        layer.build((None, 1))
+        x = tf.constant(3.0)
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                inputs = tf.stack([x, 0.0 * x])[:, None]
+                _, variance = layer.statistics(inputs)
+            slope = inner.gradient(variance, x)
+        self.assertAllClose(slope, 1.5)
+        self.assertAllClose(outer.gradient(slope, x), 0.5)
+
+
+if __name__ == "__main__":
+    tf.test.main()
