@@ -122,7 +122,7 @@ class Square:
         shape = images.shape
         side = self._of_stage(self.sides(shape, 1), index)
         words = random_words(seeds, index, 2 + shape[3])
-        moved = mask(*places(words, side, shape), side)
+        moved = mask(*offsets(words, side, shape), side)
         moved *= by_column(_signs(words[:, 2:]), shape)
         moved = tf.reshape(2 * self.epsilon * moved, tf.shape(images))
         return tf.clip_by_value(point + moved, *self._surface(images))
@@ -159,9 +159,9 @@ class Square:
         sides = self.sides(shape, 3)
         side = self._of_stage(sides, index)
         words = random_words(seeds, index, 5 + shape[3])
-        row, column = places(words, side, shape)
+        row, column = offsets(words, side, shape)
         first = mask(row, column, side)
-        second = mask(*places(words[:, 2:], side, shape), side)
+        second = mask(*offsets(words[:, 2:], side, shape), side)
         bump = self._of_stage(bumps(sides), index)
         bump = pattern(bump, coins(words[:, 4]), row, column)
         bump *= first * by_column(_signs(words[:, 5:]), shape)
@@ -271,10 +271,10 @@ def bumps(sides: Sequence[int]) -> np.ndarray:
     return stacked
 
 
-def places(
+def offsets(
     words: tf.Tensor, side: tf.Tensor, shape: Sequence[int]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns each pixel's place in a square that two words put somewhere.
+    """Returns each pixel's offset from the corner of a random square.
 
     Args:
       words: [b, >= 2].
@@ -293,7 +293,7 @@ def places(
 
 
 def mask(row: tf.Tensor, column: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
-    """Returns float32 [b, H, W·C], 1 in the square of `places`, 0 outside."""
+    """Returns float32 [b, H, W·C], 1 in the square of `offsets`, 0 outside."""
     in_rows, in_columns = (
         tf.cast((place >= 0) & (place < side), tf.float32)
         for place in (row, column)
@@ -309,8 +309,8 @@ def pattern(
     Args:
       square: [n, n].
       turned: bool [b], whether it is transposed.
-      row: int32 [b, H, 1] from `places`.
-      column: int32 [b, 1, W·C] from `places`.
+      row: int32 [b, H, 1] from `offsets`.
+      column: int32 [b, 1, W·C] from `offsets`.
 
     Returns:
       [b, H, W·C]; what is outside the square has no meaning.
