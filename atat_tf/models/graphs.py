@@ -104,6 +104,8 @@ def recorded(model: keras.Model) -> Graph | None:
 
     It is recorded once for a model, on input tensors of its own.
     """
+    if getattr(model, "inputs", None) is None:
+        return None  # subclassed, or a Sequential that is not built yet
     if model not in _RECORDED:
         _RECORDED[model] = _recorded(model)
     return _RECORDED[model]
@@ -117,8 +119,6 @@ def _recorded(model):
         calls.append(Call(layer, args, kwargs, outputs))
         return outputs
 
-    if getattr(model, "inputs", None) is None:
-        return None
     if isinstance(model, keras.Sequential):
         (tensor,) = model.inputs
         inputs = x = keras.Input(
