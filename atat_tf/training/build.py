@@ -94,11 +94,15 @@ def build_trainer(
     return built
 
 
-def build_strategy(num_devices: int | None = None) -> tf.distribute.Strategy:
+def build_strategy(
+    num_devices: int | None = None, accumulates: bool = False
+) -> tf.distribute.Strategy:
     """Returns a strategy over all visible GPUs, or over N logical CPUs.
 
     Args:
       num_devices: how many; None for all GPUs, or the one CPU.
+      accumulates: whether gradients are added up over several steps, which
+        a MirroredStrategy of one device cannot do.
 
     Raises:
       InputError: fewer GPUs than asked for.
@@ -117,8 +121,7 @@ def build_strategy(num_devices: int | None = None) -> tf.distribute.Strategy:
         f"num_devices from 1 to {available}, the {kind}s there are",
         num_devices=num_devices,
     )
-    if count == 1:
-        # A MirroredStrategy of one cannot accumulate gradients.
+    if accumulates and count == 1:
         return tf.distribute.OneDeviceStrategy(f"{kind}:0")
     return tf.distribute.MirroredStrategy(
         [f"{kind}:{number}" for number in range(count)]

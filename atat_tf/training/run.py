@@ -61,7 +61,9 @@ def train_and_evaluate(
             run_checks.expect_same_config(workdir, config)
             if config.teacher:
                 run_checks.expect_fitting_teacher(config)
-        strategy = strategy or training_build.build_strategy(num_devices)
+        strategy = strategy or training_build.build_strategy(
+            num_devices, bool(config.gradient_accumulation_steps)
+        )
         if not tf.config.list_physical_devices("GPU"):
             # A resumed run repeats the killed one to the bit; on GPUs it
             # would cost speed, and no such promise is made.
