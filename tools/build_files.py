@@ -76,13 +76,13 @@ class Tree:
         trees = {file: ast.parse(text, file) for file, text in texts.items()}
         for file, tree in trees.items():
             self._read(file, tree)
-            # Python runs a package's file first, pytest a folder's conftest.
-            for above in pathlib.PurePath(file).parents:
-                conftest, init = f"{above}/conftest.py", f"{above}/__init__.py"
-                if conftest in trees and "_test.py" in file:
-                    self.files[file].add(conftest)
+            for above in map(str, pathlib.PurePath(file).parents):
+                init = f"{above}/__init__.py"
                 code = getattr(trees.get(init), "body", [])
-                if any(not isinstance(node, ast.Expr) for node in code):
+                if "_test.py" in file:  # pytest imports both
+                    both = {init, f"{above}/conftest.py"}
+                    self.files[file] |= both & trees.keys()
+                elif any(not isinstance(node, ast.Expr) for node in code):
                     self.files[file].add(init)  # more than a docstring
         while circle := self._circle():
             self._part(circle)
