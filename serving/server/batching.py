@@ -161,12 +161,17 @@ class Runners:
 
     def _work(self):
         while calls := self._next():
-            late = [call for call in calls if (call.remaining() or 1) < 0]
-            ready = [call for call in calls if call not in late]
-            answers = _answers(ready) if ready else []
-            answers += [(call, None, _late()) for call in late]
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(_settle_all, answers)
+            self._run(calls)
+            # Or the model would be kept, even closed, until there is another.
+            del calls
+
+    def _run(self, calls):
+        late = [call for call in calls if (call.remaining() or 1) < 0]
+        ready = [call for call in calls if call not in late]
+        answers = _answers(ready) if ready else []
+        answers += [(call, None, _late()) for call in late]
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_settle_all, answers)
 
     def _next(self):
         """Waits for calls of one kind and takes as many as run together."""

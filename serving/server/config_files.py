@@ -78,7 +78,15 @@ def _message_classes():
     for name, fields in _MESSAGES.items():
         added = file.message_type.add(name=name)
         for field, (number, kind) in fields.items():
-            _add_field(added, field, number, kind)
+            label, _, kind = kind.rpartition(" ")
+            is_message = kind.startswith(".")
+            added.field.add(
+                name=field,
+                number=number,
+                label=f"LABEL_{label or 'optional'}".upper(),
+                type=f"TYPE_{'message' if is_message else kind}".upper(),
+                type_name=kind if is_message else None,
+            )
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
     pool.AddSerializedFile(file.SerializeToString())
@@ -88,19 +96,6 @@ def _message_classes():
         )
         for name in _MESSAGES
     }
-
-
-def _add_field(added, name, number, kind):
-    field = added.field.add(name=name, number=number)
-    field.label = field.LABEL_OPTIONAL
-    if kind.startswith("repeated "):
-        field.label = field.LABEL_REPEATED
-        kind = kind.removeprefix("repeated ")
-    if kind.startswith("."):
-        field.type = field.TYPE_MESSAGE
-        field.type_name = kind
-    else:
-        field.type = field.Type.Value(f"TYPE_{kind.upper()}")
 
 
 _CLASSES = _message_classes()
@@ -249,32 +244,15 @@ def check_models(config: ModelServerConfig) -> None:
                 f"got base_path()={model.base_path}"
             )
     for model in models:
-        platform = _platform(model)
-        if platform != PLATFORM:
+        # `model_type` is deprecated and says the same.
+        types = {0: "", _MODEL_TYPE_TENSORFLOW: PLATFORM}
+        old = types.get(model.model_type, f"type {model.model_type}")
+        platforms = {model.model_platform, old} - {""}
+        if platforms != {PLATFORM}:
             raise invalid(
-                f"Model {model.name} requests unsupported platform {platform}"
+                f"Model {model.name} requests unsupported platform "
+                f"{' and '.join(sorted(platforms)) or 'none'}"
             )
-
-
-def _platform(model):
-    if not model.model_type:
-        if not model.model_platform:
-            raise invalid(
-                "Illegal setting neither ModelServerConfig::model_type "
-                "(deprecated) nor ModelServerConfig::model_platform."
-            )
-        return model.model_platform
-    if model.model_platform:
-        raise invalid(
-            "Illegal setting both ModelServerConfig::model_type (deprecated) "
-            "and ModelServerConfig::model_platform."
-        )
-    if model.model_type != _MODEL_TYPE_TENSORFLOW:
-        raise invalid(
-            f"ModelServerConfig::model_type choice {model.model_type} not "
-            "supported."
-        )
-    return PLATFORM
 
 
 def batching_options(
@@ -374,22 +352,7 @@ def _read(path, filled, is_secret=False):
 
 
 def _unknown(field, descriptor, full_name):
-    near = difflib.get_close_matches(
-        field, _fields(descriptor, full_name, set()), 1, 0.5
-    )
+    known = descriptor.file.pool.FindMessageTypeByName(full_name)
+    near = difflib.get_close_matches(field, known.fields_by_name, 1, 0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"an unknown field {field!r}.{hint}"
-
-
-def _fields(descriptor, full_name, seen):
-    """Returns a message's field names, looked for below a descriptor."""
-    if descriptor.full_name == full_name:
-        return [field.name for field in descriptor.fields]
-    seen.add(descriptor.full_name)
-    for field in descriptor.fields:
-        below = field.message_type
-        if below is not None and below.full_name not in seen:
-            found = _fields(below, full_name, seen)
-            if found:
-                return found
-    return []

@@ -9,8 +9,71 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 
-_INT32, _INT64 = 2**31, 2**63
-_MIB = 2**20
+# Under each heading a flag with its default, which says its type, and what it
+# is for.
+_TABLE = """
+Which models
+  model_name=default  name of the one model
+  model_base_path=  absolute path of the folder with its numbered versions
+  model_config_file=  ModelServerConfig in text format, for several models,
+      version policies and labels; the two flags above are then ignored
+  model_config_file_poll_wait_seconds=0  between two readings of it; 0: one only
+  saved_model_tags=serve  tags of the graph to load, comma-separated
+
+Where to listen
+  port=8500  gRPC; 0: no gRPC
+  rest_api_port=0  HTTP; 0: no REST
+  grpc_socket_path=  gRPC on a unix socket, too
+  bind=127.0.0.1  address of both ports; 0.0.0.0: reachable from other machines
+      (this server's own flag: the genuine one listens everywhere)
+  ssl_config_file=  SSLConfig in text format: TLS for gRPC; REST stays without
+
+Loading and versions
+  file_system_poll_wait_seconds=1  between two looks for versions; 0: one only
+  max_num_load_retries=5  tries after a failed load
+  load_retry_interval_micros=60000000  pause before one; negative: none
+  num_load_threads=0  loads at once; 0: one
+  allow_version_labels_for_unavailable_models=false  let a new label name a
+      version that is not loaded; labels in the file at the start need it
+  enable_model_warmup=true  run the requests in assets.extra before serving
+  num_request_iterations_for_warmup=0  times that each is run; 0: once
+
+Batching
+  enable_batching=true  run requests together that wait for a free thread
+  batching_parameters_file=  BatchingParameters in text format
+  enable_per_model_batching_parameters=false  read them from
+      batching_params.pbtxt in each version's folder; of the file above only
+      the threads count then
+
+gRPC and REST
+  grpc_channel_arguments=  key=value, comma-separated, as
+      grpc.max_connection_age_ms=2000
+  enable_grpc_healthcheck_service=false  answer grpc.health.v1.Health
+  enable_serialization_as_tensor_content=false  answer with raw bytes, which
+      clients read faster
+  rest_api_timeout_in_ms=30000  longest REST request; 0: no limit
+  rest_api_enable_cors_support=false  let web pages of other origins call
+
+Limits (this server's own flags)
+  max_connections=400  of each protocol; REST closes the idlest for a new one
+  request_arrival_seconds=10  a request must be here so long after it began; as
+      long may a connection to REST be without one
+  grpc_max_request_bytes=67108864  largest message to gRPC
+  rest_api_max_request_bytes=16777216  largest body to REST, packed or not
+  max_waiting_calls=1024  of both protocols that run or wait; more are refused
+  max_waiting_bytes=536870912  that the requests of those calls hold together
+
+TensorFlow's threads
+  tensorflow_session_parallelism=0  both of the next two; 0: as many as CPUs
+  tensorflow_intra_op_parallelism=0  threads in an operation
+  tensorflow_inter_op_parallelism=0  operations at once
+
+Watching and help
+  monitoring_config_file=  MonitoringConfig in text format: Prometheus metrics
+      over REST
+  version=false  print the versions and exit
+  help=false  print this and exit
+"""
 
 
 class FlagError(ValueError):
@@ -80,210 +143,40 @@ def _parser() -> argparse.ArgumentParser:
         add_help=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add = _group(parser, "Which models")
-    add("model_name", str, "default", "name of the one model")
-    add(
-        "model_base_path",
-        str,
-        "",
-        "absolute path of the folder that holds its numbered versions",
-    )
-    add(
-        "model_config_file",
-        str,
-        "",
-        "ModelServerConfig in text format, for several models, version "
-        "policies and labels; the two flags above are then ignored",
-    )
-    add(
-        "model_config_file_poll_wait_seconds",
-        _integer(),
-        0,
-        "read that file again after so many seconds; 0: never",
-    )
-    add(
-        "saved_model_tags",
-        str,
-        "serve",
-        "tags of the graph to load, comma-separated",
-    )
-    add = _group(parser, "Where to listen")
-    add("port", _integer(0, 2**16), 8500, "gRPC; 0: no gRPC")
-    add("rest_api_port", _integer(0, 2**16), 0, "HTTP; 0: no REST")
-    add("grpc_socket_path", str, "", "gRPC on a unix socket, too")
-    add(
-        "bind",
-        str,
-        "127.0.0.1",
-        "address of both ports; 0.0.0.0: reachable from other machines (this "
-        "server's own flag: the genuine one listens everywhere)",
-    )
-    add(
-        "ssl_config_file",
-        str,
-        "",
-        "SSLConfig in text format: TLS for gRPC; REST stays without",
-    )
-    add = _group(parser, "Loading and versions")
-    add(
-        "file_system_poll_wait_seconds",
-        _integer(),
-        1,
-        "look for new versions after so many seconds; 0: only once",
-    )
-    add("max_num_load_retries", _integer(), 5, "tries after a failed load")
-    add(
-        "load_retry_interval_micros",
-        _integer(-_INT64, _INT64),
-        60_000_000,
-        "pause before such a try; negative: none",
-    )
-    add("num_load_threads", _integer(), 0, "loads at once; 0: one")
-    add(
-        "allow_version_labels_for_unavailable_models",
-        _truth,
-        False,
-        "let a new label name a version that is not loaded; labels in the "
-        "file that the server starts with need it",
-    )
-    add(
-        "enable_model_warmup",
-        _truth,
-        True,
-        "run the requests in assets.extra before a version is served",
-    )
-    add(
-        "num_request_iterations_for_warmup",
-        _integer(),
-        0,
-        "times that each is run; 0: once",
-    )
-    add = _group(parser, "Batching")
-    add(
-        "enable_batching",
-        _truth,
-        True,
-        "run requests together that wait for a free thread",
-    )
-    add(
-        "batching_parameters_file", str, "", "BatchingParameters in text format"
-    )
-    add(
-        "enable_per_model_batching_parameters",
-        _truth,
-        False,
-        "read them from batching_params.pbtxt in each version's folder; of "
-        "the file above only the threads count then",
-    )
-    add = _group(parser, "gRPC and REST")
-    add(
-        "grpc_channel_arguments",
-        str,
-        "",
-        "key=value, comma-separated, as grpc.max_connection_age_ms=2000",
-    )
-    add(
-        "enable_grpc_healthcheck_service",
-        _truth,
-        False,
-        "answer grpc.health.v1.Health",
-    )
-    add(
-        "enable_serialization_as_tensor_content",
-        _truth,
-        False,
-        "answer with raw bytes, which clients read faster",
-    )
-    add(
-        "rest_api_timeout_in_ms",
-        _integer(),
-        30_000,
-        "longest REST request; 0: no limit",
-    )
-    add(
-        "rest_api_enable_cors_support",
-        _truth,
-        False,
-        "let web pages of other origins call",
-    )
-    add = _group(parser, "Limits (this server's own flags)")
-    add(
-        "max_connections",
-        _integer(1),
-        400,
-        "connections of each protocol; REST closes the idlest for a new one",
-    )
-    add(
-        "request_arrival_seconds",
-        _integer(1),
-        10,
-        "a request must be here so long after it began; as long may a "
-        "connection be without one",
-    )
-    add(
-        "grpc_max_request_bytes",
-        _integer(1),
-        64 * _MIB,
-        "largest message to gRPC",
-    )
-    add(
-        "rest_api_max_request_bytes",
-        _integer(1),
-        16 * _MIB,
-        "largest body to REST, and what it may unpack to",
-    )
-    add(
-        "max_waiting_calls",
-        _integer(1),
-        1024,
-        "calls of both protocols that run or wait; more are refused",
-    )
-    add(
-        "max_waiting_bytes",
-        _integer(1, _INT64),
-        512 * _MIB,
-        "what the requests of those calls may hold together",
-    )
-    add = _group(parser, "TensorFlow's threads")
-    large = _integer(-_INT64, _INT64)
-    add(
-        "tensorflow_session_parallelism",
-        large,
-        0,
-        "both of the next two; 0: one for each CPU",
-    )
-    add("tensorflow_intra_op_parallelism", large, 0, "threads in an operation")
-    add("tensorflow_inter_op_parallelism", large, 0, "operations at once")
-    add = _group(parser, "Watching and help")
-    add(
-        "monitoring_config_file",
-        str,
-        "",
-        "MonitoringConfig in text format: Prometheus metrics over REST",
-    )
-    add("version", _truth, False, "print the versions and exit")
-    add("help", _truth, False, "print this and exit")
+    for part in _TABLE.strip().split("\n\n"):
+        heading, *lines = part.splitlines()
+        group = parser.add_argument_group(heading.strip())
+        for flag in re.split(r"\n(?=  \w)", "\n".join(lines)):
+            words, text = re.split(r"  +|\n +", flag.strip(), maxsplit=1)
+            name, _, default = words.partition("=")
+            is_truth = default in ("true", "false")
+            kind = _truth if is_truth else _kind(name, default)
+            group.add_argument(
+                f"--{name}",
+                type=kind,
+                default=kind(default),
+                metavar="true|false" if is_truth else "VALUE",
+                help=" ".join(text.split()),
+                **({"nargs": "?", "const": True} if is_truth else {}),
+            )
     return parser
 
 
-def _group(parser: argparse.ArgumentParser, heading: str) -> Callable:
-    group = parser.add_argument_group(heading)
-
-    def add(name, kind, default, text):
-        bare = {"nargs": "?", "const": True} if kind is _truth else {}
-        group.add_argument(
-            f"--{name}",
-            type=kind,
-            default=default,
-            metavar="true|false" if kind is _truth else "VALUE",
-            help=text,
-            **bare,
-        )
-
-    return add
+def _kind(name: str, default: str) -> Callable:
+    if not default.isdecimal():
+        return str
+    if name.endswith("port"):
+        return _integer(0, 2**16)
+    if name.startswith(("max_waiting", "max_conn", "request")) or (
+        name.endswith("request_bytes")
+    ):
+        return _integer(1)
+    is_long = name.endswith(("micros", "parallelism"))
+    limit = 2**63 if is_long else 2**31
+    return _integer(-limit, limit)
 
 
-def _integer(least: int = -_INT32, limit: int = _INT32) -> Callable:
+def _integer(least: int, limit: int = 2**31) -> Callable:
     def read(text):
         # Python alone would take 1_000, blanks and digits of other scripts.
         is_number = re.fullmatch(r"[+-]?[0-9]{1,19}", text)

@@ -27,8 +27,6 @@ from . import inference, threads, waiting_room
 
 HEALTH_NAMES = ("", "PredictionService", "ModelService")
 _MAX_ERROR_CHARACTERS = 1024
-# A larger message is parsed by a thread.
-_SMALL_MESSAGE = 2**18
 # Calls whose message has not come. Beyond the first number the one that began
 # first is ended, if it has had its second; beyond the other the new one.
 _ARRIVING, _MOST_ARRIVING = 256, 4096
@@ -88,12 +86,13 @@ class Services:
         core: inference.Inference,
         room: waiting_room.WaitingRoom,
         arrivals: Arrivals,
+        worker: threads.Worker,
     ):
         self.is_draining = False
         self._core = core
         self._room = room
         self._arrivals = arrivals
-        self._parser = threads.Worker("messages")
+        self._worker = worker
 
     def add_to(self, server: grpc.aio.Server, with_health: bool) -> None:
         """Registers the services."""
@@ -139,10 +138,6 @@ class Services:
             ]
         )
 
-    def close(self) -> None:
-        """Ends the thread that parses large messages."""
-        self._parser.close()
-
     def _handler(
         self,
         kind: type[message.Message],
@@ -150,31 +145,35 @@ class Services:
     ) -> Callable[..., Awaitable[bytes]]:
         async def handle(_, context):
             try:
-                raw = await self._arrivals.message(context)
-                place = self._room.enter(len(raw))
-                try:
-                    parsed = await self._parsed(kind, raw)
-                except BaseException:
-                    place.leave()
-                    raise
-                return await answer(parsed, place, context)
+                return await self._answered(kind, answer, context)
             except StatusError as error:
-                text = error.message
-                if len(text) > _MAX_ERROR_CHARACTERS:
-                    text = text[:_MAX_ERROR_CHARACTERS] + "...TRUNCATED"
-                await context.abort(grpc.StatusCode[error.code], text)
+                code, text = error.code, error.message
+                threads.let_go(error)
             except Exception as error:
                 logging.exception("A call failed in a way that it should not")
-                name = type(error).__name__
-                await context.abort(grpc.StatusCode.INTERNAL, name)
+                code, text = "INTERNAL", type(error).__name__
+            if len(text) > _MAX_ERROR_CHARACTERS:
+                text = text[:_MAX_ERROR_CHARACTERS] + "...TRUNCATED"
+            # Not in the `except`: gRPC keeps what is caught until the garbage
+            # is collected.
+            await context.abort(grpc.StatusCode[code], text)
 
         return handle
 
+    async def _answered(self, kind, answer, context):
+        raw = await self._arrivals.message(context)
+        place = self._room.enter(len(raw))
+        try:
+            parsed = await self._parsed(kind, raw)
+        except BaseException:
+            place.leave()
+            raise
+        return await answer(parsed, place, context)
+
     async def _parsed(self, kind, raw):
         try:
-            if len(raw) < _SMALL_MESSAGE:
-                return kind.FromString(raw)
-            return await self._parser.do(kind.FromString, raw)
+            is_small = len(raw) <= inference.FEW_BYTES
+            return await self._worker.do(is_small, kind.FromString, raw)
         except message.DecodeError:
             raise StatusError(
                 "INTERNAL", "Exception deserializing request!"

@@ -20,11 +20,12 @@ from tensorflow_serving.apis import (
 )
 
 from ..status import StatusError, invalid
-from . import batching, metrics, prediction, waiting_room
+from . import batching, metrics, prediction, threads, waiting_room
 from .versions import manager as model_manager
 
+# The loop itself turns such a message into arrays, in a millisecond or two.
+FEW_BYTES = 2**21
 _SIGNATURE_DEF = "signature_def"
-_BYTES_PER_STRING = 64
 
 
 class Inference:
@@ -34,6 +35,7 @@ class Inference:
         self,
         manager: model_manager.ModelManager,
         runners: batching.Runners,
+        worker: threads.Worker,
         counts: metrics.Metrics,
         as_content: bool = False,
     ):
@@ -42,11 +44,13 @@ class Inference:
         Args:
           manager: of the models.
           runners: that run the calls.
+          worker: that reads large requests.
           counts: of the calls.
           as_content: whether gRPC's answers hold raw bytes.
         """
         self._manager = manager
         self._runners = runners
+        self._worker = worker
         self._metrics = counts
         self._as_content = as_content
 
@@ -75,7 +79,14 @@ class Inference:
                 version = held.enter_context(
                     self._manager.pinned(request.model_spec)
                 )
-                plan = prediction.plan_of(version.servable.signatures, request)
+                size = prediction.size_of(request)
+                place.grow(size)
+                plan = await self._worker.do(
+                    size <= FEW_BYTES,
+                    prediction.plan_of,
+                    version.servable.signatures,
+                    request,
+                )
                 write = functools.partial(
                     prediction.answer,
                     request.model_spec,
@@ -83,13 +94,14 @@ class Inference:
                     plan,
                     as_content=self._as_content,
                 )
-                call = self._call(version, plan, write, place, deadline)
+                call = self._call(version, plan, write, deadline)
                 return await self._run(call, held)
 
     async def predict_json(
         self,
         spec: model_pb2.ModelSpec,
-        plan_of: Callable[[Mapping[str, message.Message]], asyncio.Future],
+        plan_of: Callable[[Mapping[str, message.Message]], prediction.Plan],
+        at_once: bool,
         write: Callable[[Mapping], bytes],
         place: waiting_room.Place,
         deadline: float | None = None,
@@ -98,7 +110,8 @@ class Inference:
 
         Args:
           spec: ModelSpec of the request.
-          plan_of: signatures -> future of the Plan; made outside the loop.
+          plan_of: signatures -> the Plan.
+          at_once: whether that takes so little that the loop calls it.
           write: {alias: array} -> the answer.
           place: the call's; left when the model is free again.
           deadline: a time of time.monotonic(), or None.
@@ -109,16 +122,18 @@ class Inference:
         with contextlib.ExitStack() as held:
             held.callback(place.leave)
             version = held.enter_context(self._manager.pinned(spec))
-            plan = await plan_of(version.servable.signatures)
+            plan = await self._worker.do(
+                at_once, plan_of, version.servable.signatures
+            )
+            place.grow(prediction.size_of_plan(plan))
 
             def finish(outputs):
                 return write(dict(zip(plan.aliases, outputs, strict=True)))
 
-            call = self._call(version, plan, finish, place, deadline)
+            call = self._call(version, plan, finish, deadline)
             return await self._run(call, held)
 
-    def _call(self, version, plan, finish, place, deadline):
-        place.grow(sum(map(_size, plan.feeds.values())))
+    def _call(self, version, plan, finish, deadline):
         call = version.servable.call(plan, finish, deadline)
         run, name = call.run, version.name
 
@@ -135,6 +150,7 @@ class Inference:
         """Returns a call's answer; gives back what it holds when it has run."""
         answer = self._runners.submit(call)
         release = held.pop_all().close
+        answer.add_done_callback(_retrieve)
         answer.add_done_callback(lambda _: release())
         try:
             async with asyncio.timeout(call.remaining()):
@@ -223,9 +239,10 @@ class Inference:
             self._metrics.request(name, api, entrypoint, code, seconds)
 
 
-def _size(array):
-    each = _BYTES_PER_STRING if array.dtype.hasobject else array.itemsize
-    return each * array.size
+def _retrieve(future):
+    """Marks an error as seen, also where its caller has left."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _write_status(proto, code, text):

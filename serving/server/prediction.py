@@ -4,6 +4,7 @@ What is refused, and in which words, is as in TensorFlow Serving.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,9 @@ from tensorflow_serving.apis import model_pb2, predict_pb2
 from .. import tensors
 from ..status import StatusError, invalid
 from .servable import DEFAULT_SIGNATURE
+
+# What a string takes beside its bytes.
+_BYTES_PER_STRING = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +56,22 @@ def plan_of(
         tensors.from_proto,
         request.output_filter,
     )
+
+
+def size_of(request: predict_pb2.PredictRequest) -> int:
+    """Returns how many bytes the arrays of a request will take."""
+    size = 0
+    for proto in request.inputs.values():
+        count = math.prod(dim.size for dim in proto.tensor_shape.dim)
+        size += max(count, 0) * _width(tensors.numpy_type(proto.dtype))
+    # More is refused: so much may be left to be filled in.
+    return min(size, request.ByteSize() + 2**26)
+
+
+def size_of_plan(plan: Plan) -> int:
+    """Returns how many bytes the arrays of a Plan take."""
+    arrays = plan.feeds.values()
+    return sum(array.size * _width(array.dtype) for array in arrays)
 
 
 def plan(
@@ -110,6 +130,10 @@ def answer(
     for alias, output in zip(plan.aliases, outputs, strict=True):
         tensors.to_proto(output, response.outputs[alias], as_content)
     return response.SerializeToString()
+
+
+def _width(dtype):
+    return _BYTES_PER_STRING if dtype.hasobject else dtype.itemsize
 
 
 def _check_number_of_inputs(signature, inputs):

@@ -16,6 +16,7 @@ from . import (
     inference,
     loaded_model,
     metrics,
+    threads,
     waiting_room,
 )
 from . import flags as server_flags
@@ -68,9 +69,11 @@ class Server:
         self._runners = batching.Runners(
             files.runners, asyncio.get_running_loop()
         )
+        self._worker = threads.Worker("large-requests")
         self._core = inference.Inference(
             self._manager,
             self._runners,
+            self._worker,
             self._metrics,
             flags.enable_serialization_as_tensor_content,
         )
@@ -78,8 +81,9 @@ class Server:
             self._core,
             self._room,
             grpc_services.Arrivals(flags.request_arrival_seconds),
+            self._worker,
         )
-        self._grpc = self._rest = self._application = None
+        self._grpc = self._rest = None
         self.port = self.rest_port = None
 
     async def start(self, any_port: bool = False) -> None:
@@ -125,9 +129,7 @@ class Server:
         await asyncio.gather(*stops)
         await self._manager.close(max(0.0, deadline - time.monotonic()))
         self._runners.close()
-        self._services.close()
-        if self._application:
-            self._application.close()
+        self._worker.close()
 
     async def _start_grpc(self, any_port):
         flags = self._flags
@@ -190,9 +192,10 @@ class Server:
 
     async def _start_rest(self, port):
         flags = self._flags
-        self._application = rest_application.Application(
+        application = rest_application.Application(
             self._core,
             self._room,
+            self._worker,
             self._metrics,
             timeout_seconds=flags.rest_api_timeout_in_ms / 1000,
             arrival_seconds=flags.request_arrival_seconds,
@@ -201,7 +204,7 @@ class Server:
             metrics_path=self._files.metrics_path,
         )
         self._rest = http.Listener(
-            self._application,
+            application,
             flags.bind,
             port,
             max_connections=flags.max_connections,

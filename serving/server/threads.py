@@ -7,6 +7,7 @@ call, does not keep the process from ending, as an executor's would.
 import asyncio
 import queue
 import threading
+import traceback
 from collections.abc import Callable
 
 
@@ -20,20 +21,33 @@ def in_thread(function: Callable, *args: object) -> asyncio.Future:
 
 
 class Worker:
-    """One thread that does one thing after the other."""
+    """One thread that does one thing after the other.
+
+    One: neither `json` nor NumPy lets other threads run meanwhile, and what a
+    body becomes for a while can be many times its size.
+    """
 
     def __init__(self, name: str):
         self._queue = queue.SimpleQueue()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def do(self, function: Callable, *args: object) -> asyncio.Future:
-        """Returns the future of a function's result.
+    async def do(
+        self, at_once: bool, function: Callable, *args: object
+    ) -> object:
+        """Returns a function's result.
 
         What nobody waits for any more when its turn comes is not done.
+
+        Args:
+          at_once: whether it takes so little that the loop itself calls it.
+          function: what to call.
+          *args: its arguments.
         """
+        if at_once:
+            return function(*args)
         future = asyncio.get_running_loop().create_future()
         self._queue.put((future, function, args))
-        return future
+        return await future
 
     def close(self) -> None:
         """Ends the thread once all is done."""
@@ -43,6 +57,8 @@ class Worker:
         while (item := self._queue.get()) is not None:
             if not item[0].cancelled():
                 _work(*item)
+            # Or what it was about would be kept until there is another.
+            del item
 
 
 def _work(future, function, args):
@@ -65,3 +81,14 @@ def settle(
         future.set_result(result)
     else:
         future.set_exception(error)
+
+
+def let_go(error: BaseException | None) -> None:
+    """Frees what the frames hold that a caught error has come through.
+
+    A future holds its error, which holds the frame that waited for the future:
+    a request would be kept until the garbage is collected.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

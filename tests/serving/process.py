@@ -84,18 +84,22 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def started(*words, environment=FREEING):
+def started(*words, environment=FREEING, most_files=None):
     """Yields a ServerProcess whose models have loaded.
 
     Args:
       *words: flags that name the models, and others but those of the ports.
       environment: variables, added to the test's own.
+      most_files: that it may open, as by `ulimit -n`.
     """
     with tempfile.TemporaryDirectory() as folder:
         folder, rest_port = pathlib.Path(folder), _free_port()
         command = [sys.executable, "-m", "serving.local_server", "--port=0"]
         command += [f"--grpc_socket_path={folder / 'grpc'}"]
         command += [f"--rest_api_port={rest_port}", *words]
+        if most_files:
+            limit = f'ulimit -n {most_files}; exec "$@"'
+            command = ["bash", "-c", limit, "bash", *command]
         with open(folder / "log", "wb") as log:
             process = subprocess.Popen(
                 command,

@@ -1,6 +1,7 @@
 """The REST interface: answers HTTP calls as TensorFlow Serving does."""
 
 import asyncio
+import functools
 import logging
 import re
 import time
@@ -26,6 +27,8 @@ _TARGET = re.compile(
     re.IGNORECASE,
 )
 _REMOVED = (b":classify", b":regress")
+# The loop itself reads such a body, in a millisecond or two.
+_FEW_BYTES = 2**16
 _CORS = {
     "access-control-allow-origin": "*",
     "access-control-allow-methods": "POST, GET",
@@ -40,6 +43,7 @@ class Application(Starlette):
         self,
         core: object,
         room: waiting_room.WaitingRoom,
+        worker: threads.Worker,
         counts: metrics.Metrics,
         *,
         timeout_seconds: float,
@@ -53,6 +57,7 @@ class Application(Starlette):
         Args:
           core: inference.Inference, which answers.
           room: where calls wait.
+          worker: that reads large bodies.
           counts: of calls.
           timeout_seconds: how long a caller waits; 0 for as long as it takes.
           arrival_seconds: how long a body may take to come.
@@ -69,15 +74,10 @@ class Application(Starlette):
         self._max_bytes = max_bytes
         self._headers = _CORS if enable_cors else {}
         self._metrics_path = metrics_path
-        # One: what JSON becomes for a while can be many times its size.
-        self._reader = threads.Worker("json")
+        self._worker = worker
         # Paths are matched as they came on the wire, which Starlette's routes
         # cannot: a model's name may hold an escaped slash.
         self.router.default = self._respond
-
-    def close(self) -> None:
-        """Ends the thread that reads JSON."""
-        self._reader.close()
 
     async def _respond(self, scope, receive, send):
         request = Request(scope, receive)
@@ -105,6 +105,7 @@ class Application(Starlette):
             return Response(body, 200, headers)
         except StatusError as error:
             status, text = HTTP_STATUS[error.code], error.message
+            threads.let_go(error)
         except ClientDisconnect:
             raise
         except Exception as error:
@@ -172,17 +173,18 @@ class Application(Starlette):
             gone.cancel()
 
     async def _run(self, body, is_gzipped, spec, place, deadline):
-        read = self._reader.do
+        at_once = not is_gzipped and len(body) <= _FEW_BYTES
         try:
-            asked = await read(
-                bodies.document, body, is_gzipped, self._max_bytes
+            asked = await self._worker.do(
+                at_once, bodies.document, body, is_gzipped, self._max_bytes
             )
         except BaseException:
             place.leave()
             raise
         return await self._core.predict_json(
             spec,
-            lambda signatures: read(bodies.plan_of, signatures, asked),
+            functools.partial(bodies.plan_of, asked=asked),
+            at_once,
             bodies.outputs(asked),
             place,
             deadline,

@@ -23,7 +23,7 @@ from ...status import StatusError, invalid
 from .. import prediction
 
 # Lists, objects and values that a body may hold.
-_MAX_CONTAINERS, _MAX_VALUES = 2**20, 2**22
+_MAX_CONTAINERS, _MAX_VALUES = 2**20, 2**21
 _STRING, _BOOL = 7, 10
 _FLOATS = {1: np.float32, 2: np.float64}
 # DataType number -> NumPy type and the range that is let in. As in TensorFlow

@@ -44,32 +44,6 @@ class VersionStatus:
     error_message: str = ""
 
 
-class _Arrivals:
-    """Models of which some version has yet to load or to fail.
-
-    Attributes:
-      pending: their names.
-      failures: {Version or name: (code, message)} of those that will not come.
-    """
-
-    def __init__(self, names: Iterable[str]):
-        self.pending = set(names)
-        self.failures = {}
-
-    def take_note(self, version: Version) -> None:
-        """Strikes out a version's model if that decides about it.
-
-        A version that ends because another one replaces it decides nothing.
-        """
-        has_failed = version.state == END and version.wanted
-        if version.name not in self.pending:
-            return
-        if has_failed or version.state == AVAILABLE:
-            self.pending.remove(version.name)
-        if has_failed:
-            self.failures[version] = version.error
-
-
 class ModelManager:
     """The models of a server and their life cycle.
 
@@ -115,7 +89,6 @@ class ModelManager:
         self._available = {}  # {(name, number): Version}
         self._latest = {}  # {name: the largest available Version}
         self._labels = {}  # {name: {label: number}}
-        self._arrivals = []
         self._config_lock = asyncio.Lock()
         self._changed = asyncio.Event()
         self._closing = self._is_late = False
@@ -215,15 +188,19 @@ class ModelManager:
           StatusError: it is refused; or a model did not load (UNKNOWN), or
             `close` was called (CANCELLED).
         """
-        is_first = self._models is None
-        with self._expected() as arrivals:
-            await self._configure(config, arrivals)
-            await self._until(lambda: not arrivals.pending or self._closing)
-        if arrivals.pending:
+        kind = "servable" if self._models is None else "model"
+        new = await self._configure(config)
+        await self._until(
+            lambda: self._closing or all(map(self._is_decided, new))
+        )
+        if self._closing:
             raise _shutting_down()
-        if arrivals.failures:
-            kind = "servable" if is_first else "model"
-            raise StatusError("UNKNOWN", _failure_text(kind, arrivals.failures))
+        if failures := [text for name in new for text in self._failures(name)]:
+            raise StatusError(
+                "UNKNOWN",
+                f"{len(failures)} {kind}(s) did not become available: "
+                f"{{{''.join(failures)}}}",
+            )
 
     async def poll(self) -> None:
         """Looks once which versions there are and has them served.
@@ -277,8 +254,8 @@ class ModelManager:
 
     # Configurations.
 
-    async def _configure(self, config, arrivals):
-        """Puts a config into effect; the models new in it are then pending."""
+    async def _configure(self, config):
+        """Puts a config into effect; returns the names that are new in it."""
         async with self._config_lock:
             if self._closing:
                 raise _shutting_down()
@@ -286,22 +263,38 @@ class ModelManager:
             _expect_transition(self._models is None, kind)
             config_files.check_models(config)
             if kind is None:
-                return
+                return set()
             # A copy: the caller may change the message afterwards.
             listed = copy.deepcopy(config.model_config_list).config
             models = {model.name: model for model in listed}
             old = self._models or {}
             await in_thread(_expect_base_paths, old, models)
             self._assign_labels(models.values())
-            arrivals.pending.update(models.keys() - old.keys())
             if self._models is None and self._poll_seconds > 0:
                 self._watch(self._keep_polling())
             self._models = models
             for name in old.keys() - models.keys():
                 self._want(name, {})
-                self._abandon(name)
         if self._poll_seconds >= 0:
             await self.poll()
+        return models.keys() - old.keys()
+
+    def _is_decided(self, name):
+        """Returns whether a model has a version, will get none, or has gone."""
+        versions = self._versions.get(name, {}).values()
+        return name not in self._models or any(
+            v.state == AVAILABLE or v.has_failed for v in versions
+        )
+
+    def _failures(self, name):
+        """Returns texts about why a model has no version, empty if it has."""
+        text = "{{{} due to error: {}: {}}}, "
+        if name not in self._models:
+            return [text.format(name, "CANCELLED", "No longer in the config.")]
+        versions = self._versions[name].values()
+        if any(v.state == AVAILABLE for v in versions):
+            return []
+        return [text.format(v, *v.error) for v in versions if v.has_failed]
 
     def _assign_labels(self, models):
         """Replaces all labels, or none of them."""
@@ -320,24 +313,6 @@ class ModelManager:
                     )
         self._labels = labels
 
-    @contextlib.contextmanager
-    def _expected(self):
-        arrivals = _Arrivals(())
-        self._arrivals.append(arrivals)
-        try:
-            yield arrivals
-        finally:
-            self._arrivals.remove(arrivals)
-
-    def _abandon(self, name):
-        """Has nobody wait for a model that is no longer listed."""
-        for arrivals in self._arrivals:
-            if name in arrivals.pending:
-                arrivals.pending.remove(name)
-                error = ("CANCELLED", "No longer in the config.")
-                arrivals.failures[name] = error
-        self._notify()
-
     async def _keep_reading(self, path, read, seconds):
         applied = None
         while True:
@@ -346,7 +321,7 @@ class ModelManager:
                 content = await in_thread(pathlib.Path(path).read_bytes)
                 if content != applied:
                     config = await in_thread(read, path)
-                    await self._configure(config, _Arrivals(()))
+                    await self._configure(config)
                     applied = content
                 self._say(logging.ERROR, path, None)
             except Exception as error:  # the file may hold anything
@@ -495,8 +470,6 @@ class ModelManager:
 
     def _move(self, version, state):
         version.state = state
-        for arrivals in self._arrivals:
-            arrivals.take_note(version)
         self._notify()
 
     def _retire(self, name):
@@ -565,16 +538,6 @@ def _expect_base_paths(old, models):
                 f"Could not find base path {model.base_path} for servable "
                 f"{name}"
             )
-
-
-def _failure_text(kind, failures):
-    """Returns TensorFlow Serving's sentence about what did not load."""
-    parts = []
-    for version, (code, text) in failures.items():
-        parts.append(f"{{{version} due to error: {code}: {text}}}, ")
-    return (
-        f"{len(parts)} {kind}(s) did not become available: {{{''.join(parts)}}}"
-    )
 
 
 def _shutting_down():

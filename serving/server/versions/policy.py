@@ -45,7 +45,12 @@ class Version:
     servable: object = None
     users: int = 0
 
-    def __str__(self):
+    @property
+    def has_failed(self) -> bool:
+        """Whether it is wanted and did not load."""
+        return self.wanted and self.state == END
+
+    def __str__(self) -> str:
         return f"{{name: {self.name} version: {self.number}}}"
 
 

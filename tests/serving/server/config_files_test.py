@@ -248,16 +248,7 @@ class CheckModelsTest(parameterized.TestCase):
             "no_platform",
             "name: 'a' base_path: '/a'",
             "name: 'b' base_path: '/b'",
-            "Illegal setting neither ModelServerConfig::model_type "
-            "(deprecated) nor ModelServerConfig::model_platform.",
-        ),
-        (
-            "both",
-            "name: 'a' base_path: '/a' model_platform: 'tensorflow' "
-            "model_type: TENSORFLOW",
-            "name: 'b' base_path: '/b'",
-            "Illegal setting both ModelServerConfig::model_type (deprecated) "
-            "and ModelServerConfig::model_platform.",
+            "Model a requests unsupported platform none",
         ),
         (
             "other_platform",
@@ -269,7 +260,7 @@ class CheckModelsTest(parameterized.TestCase):
             "other_type",
             "name: 'a' base_path: '/a' model_type: OTHER",
             "name: 'b' base_path: '/b'",
-            "ModelServerConfig::model_type choice 2 not supported.",
+            "Model a requests unsupported platform type 2",
         ),
     )
     def test_refused(self, first, second, message):

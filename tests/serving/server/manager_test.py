@@ -304,9 +304,6 @@ class LookUpTest(ManagerTestCase):
             9,
         )
 
-    def test_names(self):
-        self.assertEqual(set(self.served.model_names()), {"m"})
-
 
 class VersionsTest(ManagerTestCase):
     def test_a_new_version_loads_before_the_old_one_unloads(self):
@@ -347,17 +344,6 @@ class VersionsTest(ManagerTestCase):
             self.assertEqual(self.states(manager)[1], "UNLOADING")
         self.wait_for_states(manager, {1: "END", 2: "AVAILABLE"})
         self.assertEqual(old.closed, 1)
-
-    def test_a_call_that_fails_lets_go_of_the_servable(self):
-        self.publish(1, "one")
-        manager = self.manager()
-        manager.apply(self.config())
-        with self.assertRaisesRegex(KeyError, "a bad call"):
-            with manager.servable(spec()):
-                raise KeyError("a bad call")
-        self.withdraw(1)
-        manager.poll()
-        self.wait_for_states(manager, {1: "END"})
 
     def test_a_bad_version_ends_and_the_old_one_serves_on(self):
         self.publish(1, "one")
@@ -457,32 +443,6 @@ class VersionsTest(ManagerTestCase):
         manager.apply(self.config())
         self.assertEqual(self.states(manager), {4: "AVAILABLE"})
 
-    def test_an_unreadable_base_path_changes_nothing(self):
-        self.publish(1, "one")
-        self.publish(1, "other", model="n")
-        manager = self.manager()
-        manager.apply(self.config("m", "n"))
-        base = self.folder / "m"
-        base.rename(self.folder / "elsewhere")
-        self.publish(2, "newer", model="n")
-        with self.assertLogs(level="ERROR") as logs:
-            manager.poll()
-            manager.poll()
-        self.assertLen([r for r in logs.output if str(base) in r], 1)
-        self.assertEqual(answer(manager), ("one", 1, "m"))
-        self.wait_for_states(manager, {1: "END", 2: "AVAILABLE"}, "n")
-
-    def test_a_servable_that_does_not_close_ends_all_the_same(self):
-        self.publish(1, "one")
-        manager = self.manager()
-        manager.apply(self.config())
-        with manager.servable(spec()) as (servable, _, _):
-            servable.close = lambda: 1 / 0
-        self.publish(2, "two")
-        with self.assertLogs(level="ERROR"):
-            manager.poll()
-            self.wait_for_states(manager, {1: "END", 2: "AVAILABLE"})
-
     def test_what_was_closed_is_not_kept_in_memory(self):
         self.publish(1, "one")
         manager = self.manager()
@@ -491,8 +451,7 @@ class VersionsTest(ManagerTestCase):
         self.publish(2, "two")
         manager.poll()
         self.wait_for_states(manager, {1: "END", 2: "AVAILABLE"})
-        gc.collect()
-        self.assertIsNone(gone())
+        self.wait_for(lambda: gc.collect() >= 0 and gone() is None)
 
     def test_the_poller_finds_versions_and_survives_errors(self):
         self.publish(1, "one")
@@ -557,20 +516,6 @@ class RetryTest(ManagerTestCase):
         self.assertEqual(manager.status("m", 2)[0].error_code, "UNKNOWN")
         self.assertEqual(self.loader.attempts.count(("m", 2)), 1)
 
-    def test_nor_is_one_that_was_withdrawn_while_it_loaded(self):
-        self.publish(1, "one")
-        manager = self.manager(
-            max_num_load_retries=5, load_retry_interval_micros=FOREVER_MICROS
-        )
-        manager.apply(self.config())
-        self.publish(2, "slow no")
-        manager.poll()
-        self.wait_for_states(manager, {1: "AVAILABLE", 2: "LOADING"})
-        self.withdraw(2)
-        manager.poll()
-        self.loader.go.set()
-        self.wait_for_states(manager, {1: "AVAILABLE", 2: "END"})
-
     def test_a_replaced_bad_version_does_not_fail_the_start(self):
         self.publish(1, "no")
         manager = self.manager(
@@ -619,13 +564,6 @@ class ConfigTest(ManagerTestCase):
         manager.poll()
         self.wait_for_states(manager, {1: "AVAILABLE"})
 
-    def test_a_negative_wait_never_looks(self):
-        self.publish(1, "one")
-        manager = self.manager(file_system_poll_wait_seconds=-1)
-        with self.assertRaises(TimeoutError):
-            manager.apply(self.config(), 0.05)
-        self.assertEqual(self.loader.attempts, [])
-
     def test_a_missing_base_path_is_refused(self):
         self.publish(1, "one")
         manager = self.manager()
@@ -662,20 +600,6 @@ class ConfigTest(ManagerTestCase):
         manager.apply(empty)
         self.assertEqual(set(manager.model_names()), set())
         self.wait_for_states(manager, {1: "END"}, "a")
-
-    def test_a_model_listed_anew_while_it_unloads(self):
-        self.publish(1, "one")
-        self.publish(1, "other", "n")
-        manager = self.manager()
-        manager.apply(self.config("m", "n"))
-        with manager.servable(spec()):
-            manager.apply(self.config("n"))
-            self.assertEqual(self.states(manager), {1: "UNLOADING"})
-            waiting = self.in_thread(manager.apply, self.config("m", "n"))
-            self.wait_for(lambda: set(manager.model_names()) == {"m", "n"})
-            self.assertFalse(waiting.done())
-        waiting.result(PATIENCE_SECONDS)
-        self.assertEqual(answer(manager), ("one", 1, "m"))
 
     def test_a_changed_policy_takes_effect(self):
         for number in (1, 2, 3):
@@ -844,16 +768,6 @@ class LabelTest(ManagerTestCase):
         with self.assertRaisesRegex(StatusError, "Unrecognized .* canary"):
             self.label(manager, "canary")
 
-    def test_the_labels_of_a_model_leave_with_it(self):
-        self.publish(1, "one")
-        self.publish(1, "other", model="n")
-        manager = self.manager()
-        manager.apply(self.labelled())
-        manager.apply(self.labelled(stable=1))
-        manager.apply(self.config("n"))
-        with self.assertRaisesRegex(StatusError, "Unrecognized .* stable"):
-            self.label(manager, "stable")
-
     def test_early_labels(self):
         self.publish(1, "one")
         manager = self.manager(allow_version_labels_for_unavailable_models=True)
@@ -928,17 +842,6 @@ class ConfigFileTest(ManagerTestCase):
 
         self.wait_for(is_labelled)
         self.assertEqual(is_labelled(), ("two", 2, "m"))
-
-    def test_an_awaited_model_does_not_stop_the_watch(self):
-        self.write(str(self.config("m")))
-        manager = self.manager()
-        manager.apply(self.read(self.path))
-        manager.watch_config_file(self.path, self.read, 0.01)
-        (self.folder / "empty").mkdir()
-        self.write(str(self.config("m", "empty")))
-        self.wait_for(lambda: set(manager.model_names()) == {"m", "empty"})
-        self.write(str(self.config("m", "n")))
-        self.wait_for(lambda: set(manager.model_names()) == {"m", "n"})
 
 
 class CloseTest(ManagerTestCase):

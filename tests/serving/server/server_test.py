@@ -1,7 +1,6 @@
 """The embedded server, called over gRPC on loopback as its users call it."""
 
 import collections
-import concurrent.futures
 import contextlib
 import json
 import pathlib
@@ -32,7 +31,6 @@ from tensorflow_serving.apis import (
 
 from serving import tensors
 from serving.server import config_files, grpc_services, servable
-from serving.status import StatusError
 from tests.serving import exports as serving_runs
 
 _PAGE = "/monitoring/prometheus/metrics"
@@ -312,15 +310,6 @@ class AnswersTest(_ServerTest):
         request = _predict_request(_numbers([[1]]), spec=spec)
         self.assert_refused(code, text, self.calls.predict, request)
 
-    def test_no_spec(self):
-        calls, refused = self.calls, self.assert_refused
-        for call, request in (
-            (calls.predict, predict_pb2.PredictRequest()),
-            (calls.status, get_model_status_pb2.GetModelStatusRequest()),
-            (calls.metadata, get_model_metadata_pb2.GetModelMetadataRequest()),
-        ):
-            refused("INVALID_ARGUMENT", "Missing ModelSpec", call, request)
-
     @parameterized.named_parameters(
         (
             "extra",
@@ -434,18 +423,6 @@ class AnswersTest(_ServerTest):
         content = answer.outputs["y"].tensor_content
         self.assertEqual(content, _floats([2.5, 3.0]).tobytes())
         self.assertEmpty(answer.outputs["y"].float_val)
-
-    @parameterized.named_parameters(
-        ("all", "float_val: [2, 4, 6, 8]", [[3, 4], [5, 6]]),
-        ("few", "float_val: [2, 4]", [[3, 4], [4, 4]]),
-        ("none", "", [[2, 2], [2, 2]]),
-        ("surplus", "float_val: [2, 4, 6, 8, 10]", [[3, 4], [5, 6]]),
-    )
-    def test_typed_values(self, values, expected):
-        shape = "tensor_shape { dim { size: 2 } dim { size: 2 } }"
-        proto = _proto(f"dtype: DT_FLOAT {shape} {values}")
-        answer = self.predicted({"x": proto})
-        np.testing.assert_array_equal(answer["y"], _floats(expected))
 
     @parameterized.named_parameters(
         ("model", "x", None, "any versions of model x"),
@@ -604,29 +581,6 @@ class LifeCycleTest(_ServerTest):
             _predict_request(_numbers([[2]])),
         )
 
-    def test_refused_reload(self):
-        base = self.folder_of_numbers(1)
-        _, calls = self.started(f"--model_base_path={base}", "--model_name=m")
-        twice = _reload_request(m=base)
-        twice.config.model_config_list.config.append(
-            twice.config.model_config_list.config[0]
-        )
-        self.assert_refused(
-            "INVALID_ARGUMENT",
-            "Illegal to list model m multiple times in config list",
-            calls.reload,
-            twice,
-        )
-        self.assert_refused(
-            "INVALID_ARGUMENT",
-            "Expected model r to have an absolute path or URI; got "
-            "base_path()=rel",
-            calls.reload,
-            _reload_request(r="rel"),
-        )
-        # Nothing has changed.
-        self.assertEqual(_states(calls), [(1, "AVAILABLE")])
-
     def test_reload_waits_as_long_as_the_caller(self):
         base = self.folder_of_numbers(1)
         empty = serving_runs.temporary_folder(self)
@@ -638,48 +592,6 @@ class LifeCycleTest(_ServerTest):
         serving_runs.copy_version(base / "1", late, 4)
         self.assertEqual(waiting.result(_PATIENCE_SECONDS).status.error_code, 0)
         self.assertEqual(_states(calls, "late"), [(4, "AVAILABLE")])
-
-    def test_new_version_replaces_the_old_one_under_load(self):
-        base = self.folder_of_numbers(1)
-        ready = serving_runs.temporary_folder(self)
-        serving_runs.save_numbers(ready / "2", 2)
-        _, calls = self.started(
-            f"--model_base_path={base}",
-            "--model_name=m",
-            "--max_num_load_retries=0",
-        )
-        request, over = _predict_request(_numbers([[0]])), threading.Event()
-        answers = set()
-
-        def call_on():
-            while not over.is_set():
-                response = calls.predict(request, timeout=_PATIENCE_SECONDS)
-                version = response.model_spec.version.value
-                answers.add((version, _outputs(response)["y"].item()))
-
-        with concurrent.futures.ThreadPoolExecutor(8) as threads:
-            callers = [threads.submit(call_on) for _ in range(8)]
-            try:
-                serving_runs.copy_version(ready / "2", base, 2)
-                self.awaited(
-                    lambda: _states(calls) == [(2, "AVAILABLE"), (1, "END")]
-                )
-                bad = serving_runs.copy_version(ready / "2", ready, 3)
-                (bad / "saved_model.pb").write_bytes(b"no model")
-                bad.rename(base / "3")
-                self.awaited(lambda: _states(calls)[0] == (3, "END"))
-            finally:
-                over.set()
-            for caller in callers:
-                caller.result()  # no call has failed
-        # Each answer is of the version that it names.
-        self.assertEqual(answers, {(1, 1), (2, 2)})
-        self.assertEqual(
-            _states(calls), [(3, "END"), (2, "AVAILABLE"), (1, "END")]
-        )
-        (newest, *_) = calls.status(_status_request()).model_version_status
-        self.assertNotEqual(newest.status.error_code, 0)
-        self.assertNotEmpty(newest.status.error_message)
 
     def test_warm_up(self):
         base = self.folder_of_numbers(1, 2, 3)
@@ -722,20 +634,6 @@ class LifeCycleTest(_ServerTest):
         self.assertIn("in TFRecord format.", second.status.error_message)
         self.assertStartsWith(
             third.status.error_message, "Signature input alias: x"
-        )
-
-    def test_version_that_fails_at_the_start(self):
-        base = self.folder_of_numbers(1)
-        (base / "1" / "saved_model.pb").write_bytes(b"no model")
-        with self.assertRaises(StatusError) as raised:
-            self.started(
-                f"--model_base_path={base}",
-                "--model_name=m",
-                "--max_num_load_retries=0",
-            )
-        self.assertStartsWith(
-            raised.exception.message,
-            "1 servable(s) did not become available: {",
         )
 
 
