@@ -60,10 +60,41 @@ class Inference:
         place: waiting_room.Place,
         deadline: float | None = None,
     ) -> bytes:
-        """Returns the serialized PredictResponse.
+        """Returns the serialized PredictResponse; arguments as of `run`."""
+        spec = request.model_spec if request.HasField("model_spec") else None
+        size = prediction.size_of(request)
+
+        def plan_of(signatures):
+            return prediction.plan_of(signatures, request)
+
+        def write(version, plan, outputs):
+            return prediction.answer(
+                spec, version.number, plan, outputs, self._as_content
+            )
+
+        with self.counted(request.model_spec.name, "Predict", "GRPC"):
+            return await self.run(
+                spec, plan_of, size, size <= FEW_BYTES, write, place, deadline
+            )
+
+    async def run(
+        self,
+        spec: model_pb2.ModelSpec | None,
+        plan_of: Callable[[Mapping[str, message.Message]], prediction.Plan],
+        size: int,
+        at_once: bool,
+        write: Callable[..., bytes],
+        place: waiting_room.Place,
+        deadline: float | None = None,
+    ) -> bytes:
+        """Returns the answer to a request.
 
         Args:
-          request: what came.
+          spec: of the request; None if it had none.
+          plan_of: signatures -> the Plan.
+          size: bytes that the Plan takes.
+          at_once: whether making it takes so little that the loop does it.
+          write: (Version, Plan, outputs) -> the answer.
           place: the call's; left when the model is free again.
           deadline: a time of time.monotonic(), or None.
 
@@ -71,67 +102,18 @@ class Inference:
           StatusError: the request does not fit, no such model, or the graph's
             own.
         """
-        with self.counted(request.model_spec.name, "Predict", "GRPC"):
-            with contextlib.ExitStack() as held:
-                held.callback(place.leave)
-                if not request.HasField("model_spec"):
-                    raise invalid("Missing ModelSpec")
-                version = held.enter_context(
-                    self._manager.pinned(request.model_spec)
-                )
-                size = prediction.size_of(request)
-                place.grow(size)
-                plan = await self._worker.do(
-                    size <= FEW_BYTES,
-                    prediction.plan_of,
-                    version.servable.signatures,
-                    request,
-                )
-                write = functools.partial(
-                    prediction.answer,
-                    request.model_spec,
-                    version.number,
-                    plan,
-                    as_content=self._as_content,
-                )
-                call = self._call(version, plan, write, deadline)
-                return await self._run(call, held)
-
-    async def predict_json(
-        self,
-        spec: model_pb2.ModelSpec,
-        plan_of: Callable[[Mapping[str, message.Message]], prediction.Plan],
-        at_once: bool,
-        write: Callable[[Mapping], bytes],
-        place: waiting_room.Place,
-        deadline: float | None = None,
-    ) -> bytes:
-        """Returns what `write` makes of the outputs.
-
-        Args:
-          spec: ModelSpec of the request.
-          plan_of: signatures -> the Plan.
-          at_once: whether that takes so little that the loop calls it.
-          write: {alias: array} -> the answer.
-          place: the call's; left when the model is free again.
-          deadline: a time of time.monotonic(), or None.
-
-        Raises:
-          StatusError: as `predict`.
-        """
         with contextlib.ExitStack() as held:
             held.callback(place.leave)
+            if spec is None:
+                raise invalid("Missing ModelSpec")
+            place.grow(size)
             version = held.enter_context(self._manager.pinned(spec))
             plan = await self._worker.do(
                 at_once, plan_of, version.servable.signatures
             )
-            place.grow(prediction.size_of_plan(plan))
-
-            def finish(outputs):
-                return write(dict(zip(plan.aliases, outputs, strict=True)))
-
+            finish = functools.partial(write, version, plan)
             call = self._call(version, plan, finish, deadline)
-            return await self._run(call, held)
+            return await self._answer(call, held)
 
     def _call(self, version, plan, finish, deadline):
         call = version.servable.call(plan, finish, deadline)
@@ -146,7 +128,7 @@ class Inference:
         call.run = timed
         return call
 
-    async def _run(self, call, held):
+    async def _answer(self, call, held):
         """Returns a call's answer; gives back what it holds when it has run."""
         answer = self._runners.submit(call)
         release = held.pop_all().close

@@ -63,15 +63,11 @@ def size_of(request: predict_pb2.PredictRequest) -> int:
     size = 0
     for proto in request.inputs.values():
         count = math.prod(dim.size for dim in proto.tensor_shape.dim)
-        size += max(count, 0) * _width(tensors.numpy_type(proto.dtype))
+        dtype = tensors.numpy_type(proto.dtype)
+        each = _BYTES_PER_STRING if dtype.hasobject else dtype.itemsize
+        size += max(count, 0) * each
     # More is refused: so much may be left to be filled in.
     return min(size, request.ByteSize() + 2**26)
-
-
-def size_of_plan(plan: Plan) -> int:
-    """Returns how many bytes the arrays of a Plan take."""
-    arrays = plan.feeds.values()
-    return sum(array.size * _width(array.dtype) for array in arrays)
 
 
 def plan(
@@ -130,10 +126,6 @@ def answer(
     for alias, output in zip(plan.aliases, outputs, strict=True):
         tensors.to_proto(output, response.outputs[alias], as_content)
     return response.SerializeToString()
-
-
-def _width(dtype):
-    return _BYTES_PER_STRING if dtype.hasobject else dtype.itemsize
 
 
 def _check_number_of_inputs(signature, inputs):

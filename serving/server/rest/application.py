@@ -181,11 +181,12 @@ class Application(Starlette):
         except BaseException:
             place.leave()
             raise
-        return await self._core.predict_json(
+        return await self._core.run(
             spec,
             functools.partial(bodies.plan_of, asked=asked),
-            at_once,
-            bodies.outputs(asked),
+            2 * asked.size,
+            asked.size <= _FEW_BYTES,
+            bodies.writer(asked),
             place,
             deadline,
         )

@@ -53,12 +53,14 @@ class Document:
       rows: the instances, a list; None if the call came in columns.
       columns: the inputs.
       infinities: how often the word Infinity stands in it.
+      size: bytes of it, unpacked.
     """
 
     signature_name: str
     rows: list | None
     columns: object
     infinities: int
+    size: int
 
 
 def document(body: bytes, is_gzipped: bool, max_bytes: int) -> Document:
@@ -104,7 +106,7 @@ def document(body: bytes, is_gzipped: bool, max_bytes: int) -> Document:
     rows = value.get("instances")
     if "instances" in value and not (isinstance(rows, list) and rows):
         raise invalid("Expecting 'instances' to be a list that is not empty.")
-    return Document(name, rows, value.get("inputs"), infinities)
+    return Document(name, rows, value.get("inputs"), infinities, len(body))
 
 
 def plan_of(
@@ -139,12 +141,20 @@ def plan_of(
     )
 
 
-def outputs(asked: Document) -> Callable[[Mapping[str, np.ndarray]], bytes]:
-    """Returns what writes the outputs in the form that a call came in.
+def writer(asked: Document) -> Callable[..., bytes]:
+    """Returns what writes an answer in the form that its call came in.
 
-    It raises StatusError, INVALID_ARGUMENT, for outputs without a JSON form.
+    A function of (Version, Plan, outputs). It raises StatusError,
+    INVALID_ARGUMENT, for outputs without a JSON form.
     """
-    return _write_columns if asked.rows is None else _write_rows
+
+    def write(_, plan, outputs):
+        arrays = dict(zip(plan.aliases, outputs, strict=True))
+        if asked.rows is None:
+            return _write_columns(arrays)
+        return _write_rows(arrays)
+
+    return write
 
 
 def error(text: str) -> bytes:

@@ -9,6 +9,7 @@ from absl.testing import absltest, parameterized
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
+from serving.server import prediction
 from serving.server.rest import bodies
 from serving.status import StatusError
 
@@ -34,9 +35,14 @@ def _arrays(body, **types):
     return {name.removesuffix(":0"): array for name, array in feeds.items()}
 
 
-def _answer(form, **arrays):
+def _text(form, **arrays):
     asked = bodies.document(json.dumps({form: [0]}).encode(), False, _MAX_BYTES)
-    return json.loads(bodies.outputs(asked)(arrays))
+    plan = prediction.Plan("", {}, tuple(arrays), ())
+    return bodies.writer(asked)(None, plan, arrays.values())
+
+
+def _answer(form, **arrays):
+    return json.loads(_text(form, **arrays))
 
 
 class RequestTest(parameterized.TestCase):
@@ -196,18 +202,16 @@ class AnswerTest(parameterized.TestCase):
         np.testing.assert_array_equal(read, values)
 
     def test_no_numbers(self):
-        asked = bodies.document(b'{"inputs": 0}', False, _MAX_BYTES)
-        text = bodies.outputs(asked)({"y": np.float32([np.nan, -np.inf])})
+        text = _text("inputs", y=np.float32([np.nan, -np.inf]))
         self.assertEqual(text, b'{"outputs": [NaN, -Infinity]}')
 
     def test_strings(self):
         values = np.array([b"a\xff", b'"'], object)
-        answer = bodies.outputs(bodies.document(b'{"inputs": 0}', False, 100))
         self.assertEqual(
-            answer({"y": values}), b'{"outputs": ["a\xff", "\\""]}'
+            _text("inputs", y=values), b'{"outputs": ["a\xff", "\\""]}'
         )
         self.assertEqual(
-            json.loads(answer({"y_bytes": values}))["outputs"],
+            _answer("inputs", y_bytes=values)["outputs"],
             [{"b64": "Yf8="}, {"b64": "Ig=="}],
         )
 

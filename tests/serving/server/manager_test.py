@@ -433,16 +433,6 @@ class VersionsTest(ManagerTestCase):
         self.assertEqual(manager.status("m", 2)[0].error_code, "OK")
         self.assertEqual([s.closed for s in self.loader.servables], [0, 1])
 
-    def test_a_half_copied_folder_and_a_file_are_no_versions(self):
-        self.publish(1, "one")
-        (self.folder / "m" / "2.partial").mkdir()
-        (self.folder / "m" / "7").write_text("a file")
-        (self.folder / "m" / "00000004").mkdir()
-        (self.folder / "m" / "00000004" / "text").write_text("four")
-        manager = self.manager()
-        manager.apply(self.config())
-        self.assertEqual(self.states(manager), {4: "AVAILABLE"})
-
     def test_what_was_closed_is_not_kept_in_memory(self):
         self.publish(1, "one")
         manager = self.manager()
@@ -663,16 +653,6 @@ class ConfigTest(ManagerTestCase):
                 config,
             )
         self.assertEqual(answer(manager), ("one", 1, "m"))
-
-    def test_a_config_that_lists_a_model_twice(self):
-        manager = self.manager()
-        self.publish(1, "one")
-        self.assert_raises(
-            "INVALID_ARGUMENT",
-            "Illegal to list model m multiple times in config list",
-            manager.apply,
-            self.config("m", "m"),
-        )
 
     @parameterized.parameters((0, 1), (1, 1), (2, 2))
     def test_loading_side_by_side(self, num_load_threads, expected):

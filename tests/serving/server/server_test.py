@@ -269,18 +269,6 @@ class AnswersTest(_ServerTest):
         return text if path == _PAGE else json.loads(text)
 
     @parameterized.named_parameters(
-        ("model", "nope", {}, "NOT_FOUND", "Latest(nope)"),
-        ("version", "m", {"version": 99}, "NOT_FOUND", "Specific(m, 99)"),
-    )
-    def test_no_servable(self, name, spec, code, request_text):
-        self.assert_refused(
-            code,
-            f"Servable not found for request: {request_text}",
-            self.calls.predict,
-            _predict_request(_numbers([[1]]), name, spec),
-        )
-
-    @parameterized.named_parameters(
         (
             "label",
             {"version_label": "x"},
@@ -423,18 +411,6 @@ class AnswersTest(_ServerTest):
         content = answer.outputs["y"].tensor_content
         self.assertEqual(content, _floats([2.5, 3.0]).tobytes())
         self.assertEmpty(answer.outputs["y"].float_val)
-
-    @parameterized.named_parameters(
-        ("model", "x", None, "any versions of model x"),
-        ("version", "m", 9, "version 9 of model m"),
-    )
-    def test_refused_status(self, name, version, what):
-        self.assert_refused(
-            "NOT_FOUND",
-            f"Could not find {what}",
-            self.calls.status,
-            _status_request(name, version),
-        )
 
     def test_status(self):
         self.assertEqual(
@@ -722,17 +698,6 @@ class BatchingTest(_ServerTest):
                 answer["y"], [[n / 2 + 2] * 2, [-n / 2 + 2, n / 2 + 2]], 1e-5
             )
 
-    def test_bad_request_in_a_batch_fails_alone(self):
-        good = _predict_request(_numbers([[4], [6]]), "plain")
-        bad = _predict_request({"x": np.ones((2, 1), np.float64)}, "plain")
-        (first, error, last), sizes = self.answers([good, bad, good])
-        for answer in first, last:
-            np.testing.assert_array_equal(answer["y"], [[4], [5]])
-        self.assertEqual(error.code().name, "INVALID_ARGUMENT")
-        self.assertIn("Expects arg[0] to be float", error.details())
-        # One by one, each padded to an allowed size.
-        self.assertEqual(sizes, [4, 4, 4])
-
     def test_a_caller_that_has_left_is_not_run(self):
         kept = _predict_request(_numbers([[4]]), "patient")
         let_go = threading.Event()
@@ -755,15 +720,6 @@ class BatchingTest(_ServerTest):
         nothing = {"x": np.zeros((0, 3), np.float32)}
         answer = self.calls.predict(_predict_request(nothing, "plain"))
         self.assertEqual(_outputs(answer)["y"].shape, (0, 3))
-
-    def test_too_many_rows(self):
-        request = _predict_request({"x": np.ones((9, 1), np.float32)}, "plain")
-        self.assert_refused(
-            "INVALID_ARGUMENT",
-            "Task size 9 is larger than maximum input batch size 8",
-            self.calls.predict,
-            request,
-        )
 
     def test_output_without_rows_runs_alone(self):
         total = {"signature_name": "total"}
