@@ -64,9 +64,10 @@ def main(argv):
     with command_line.quiet_start():
         from atat_tf.evaluation import evaluate_run, printed_table
         from atat_tf.evaluation.checklist import run as checklist
+        from atat_tf.evaluation.run import Run
 
     for workdir in workdirs:
-        _refuse_other_config(evaluate_run.load_config(workdir))
+        _refuse_other_config(Run(workdir).config)
     if _CHECKLIST.value:
         for workdir in workdirs:
             checklist.run_checklist(

@@ -37,17 +37,17 @@ def main(argv: list[str]) -> None:
     with command_line.quiet_start():
         import tensorflow as tf
 
-        from atat_tf.evaluation import evaluate_run
+        from atat_tf.evaluation.run import Run
         from atat_tf.runs import terminal
 
         from . import served_classifier
         from .client import Client, ServingError
 
-    config = evaluate_run.load_config(workdir)
-    dataset = evaluate_run.load_dataset(config, data_dir)
+    run = Run(workdir, data_dir)
+    dataset = run.dataset
     split = dataset.test.take(_NUM_IMAGES.value)
     queries = _QUERIES.value
-    problem = split.images, split.labels, config.attack.epsilon, queries
+    problem = split.images, split.labels, run.config.attack.epsilon, queries
     spec = dataset.spec
     with Client(_SERVER.value, _MODEL_NAME.value) as client:
         served = served_classifier.ServedClassifier(
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
                 )
         except (ServingError, tf.errors.OpError) as error:
             raise InputError((served.error or error).message) from error
-    local = evaluate_run.load_classifier(workdir, spec)
+    local = run.classifier()
     offline = served_classifier.withstands(local, *problem)
     terminal.table(
         f"{dataset.provenance}: {len(split)} test images, Square with "

@@ -30,12 +30,10 @@ def main(argv: list[str]) -> None:
     with command_line.quiet_start():
         from PIL import Image
 
-        from atat_tf.evaluation import evaluate_run
+        from atat_tf.evaluation.run import Run
         from atat_tf.runs import folder as run_folder
 
-    dataset = evaluate_run.load_dataset(
-        evaluate_run.load_config(workdir), data_dir
-    )
+    dataset = Run(workdir, data_dir).dataset
     split = dataset.test.take(_NUM_IMAGES.value)
     folder = run_folder.create(_OUTPUT.value)
     for index, (pixels, label) in enumerate(

@@ -1,13 +1,13 @@
-"""Accuracy under attack, image by image.
+"""Whether a classifier is right on each image after each attack."""
 
-A classifier, a split and attacks enter; whether each image is still right
-after each attack leaves.
-"""
+from collections.abc import Callable, Mapping
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from atat_tf.attacks import randomness
+from atat_tf.data import datasets
 from atat_tf.errors import expect
 from atat_tf.models import frozen
 
@@ -31,12 +31,14 @@ class Evaluator:
       InputError: `batch_norm` is neither.
     """
 
-    def __init__(self, classifier, named_attacks, batch_norm="frozen", seed=0):
-        expect(
-            batch_norm in BATCH_NORM_MODES,
-            "bn_eval of frozen or batch",
-            bn_eval=batch_norm,
-        )
+    def __init__(
+        self,
+        classifier: keras.Model,
+        named_attacks: Mapping[str, Callable | None],
+        batch_norm: str = "frozen",
+        seed: int = 0,
+    ) -> None:
+        expect_batch_norm_mode(batch_norm)
         self.names = tuple(named_attacks)
         self._seed = seed
         self._logits_fn = logits_function(classifier, batch_norm)
@@ -49,14 +51,19 @@ class Evaluator:
             for name, attack in named_attacks.items()
         }
 
-    def correct(self, name, split, batch_size, advance=None, share=(0, 1)):
+    def correct(
+        self,
+        name: str,
+        split: datasets.Split,
+        batch_size: int,
+        share: tuple[int, int] = (0, 1),
+    ) -> np.ndarray:
         """Returns whether each image is classified right after an attack.
 
         Args:
           name: one of the attacks given.
           split: datasets.Split with uint8 images.
           batch_size: images at a time; the last batch may be smaller.
-          advance: called after each batch.
           share: (i, k): of the batches every k-th from the i-th on, where k
             workers divide them.
 
@@ -70,8 +77,6 @@ class Evaluator:
             labels = split.labels[start : start + batch_size]
             indices = np.arange(start, start + len(labels))
             verdicts.append(self._functions[name](images, labels, indices))
-            if advance:
-                advance()
         return np.concatenate([v.numpy() for v in verdicts])
 
     def _compile(self, attack, shape):
@@ -93,7 +98,14 @@ class Evaluator:
         return tf.function(still_correct, signature, jit_compile=on_gpu)
 
 
-def logits_function(classifier, batch_norm="frozen"):
+def expect_batch_norm_mode(name: str) -> None:
+    """Raises InputError unless a name is one of BATCH_NORM_MODES."""
+    expect(name in BATCH_NORM_MODES, "bn_eval of frozen or batch", bn_eval=name)
+
+
+def logits_function(
+    classifier: keras.Model, batch_norm: str = "frozen"
+) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns images -> logits in inference mode, or with batch statistics.
 
     Args:

@@ -1,13 +1,14 @@
-"""Runs stepped attacks over images, as few of them as still stand.
+"""Runs attacks and drops each image from its batch once it is misclassified.
 
-uint8 images and an attack enter; each image's candidate and what a verdict is
-made of leave. Broken images leave the batches, and what is left of several
-batches is put together. A candidate counts once it was checked on its own.
+What is left of several batches is put together. An adversarial example counts
+once it was checked alone, inside ball and box.
 """
 
 import dataclasses
 import time
+from collections.abc import Callable
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -51,7 +52,8 @@ class Outcome:
     seconds: np.ndarray
 
     @property
-    def broken(self):
+    def broken(self) -> np.ndarray:
+        """Whether each image has an adversarial example, bool [n]."""
         return self.broke_at != stepped.NEVER
 
 
@@ -73,12 +75,12 @@ class Attacker:
 
     def __init__(
         self,
-        classifier,
-        batch_size=100,
-        batch_norm="frozen",
-        compact=True,
-        xla=True,
-    ):
+        classifier: keras.Model,
+        batch_size: int = 100,
+        batch_norm: str = "frozen",
+        compact: bool = True,
+        xla: bool = True,
+    ) -> None:
         self.batch_size = batch_size
         self.is_frozen = batch_norm == "frozen"
         self.logits_fn = robustness.logits_function(classifier, batch_norm)
@@ -105,7 +107,7 @@ class Attacker:
         )
 
     @property
-    def group_size(self):
+    def group_size(self) -> int:
         """Images that are attacked side by side."""
         return (
             _SIDE_BY_SIDE * self.batch_size
@@ -113,13 +115,21 @@ class Attacker:
             else self.batch_size
         )
 
-    def logits(self, images):
+    def logits(self, images: np.ndarray) -> np.ndarray:
         """Returns logits float [n, k] of images, uint8 or float in [0, 1]."""
         starts = range(0, len(images), self.batch_size)
         parts = [images[s : s + self.batch_size] for s in starts]
         return np.concatenate([self._logits(part).numpy() for part in parts])
 
-    def run(self, attack, images, labels, indices, seed, advance=None):
+    def run(
+        self,
+        attack,
+        images: np.ndarray,
+        labels: np.ndarray,
+        indices: np.ndarray,
+        seed: int,
+        advance: Callable[[int], None] | None = None,
+    ) -> Outcome:
         """Returns the Outcome of an attack on images.
 
         Args:

@@ -1,10 +1,10 @@
 """What counts of images are worth: spread, intervals, paired tests.
 
-Verdicts and per-image numbers enter; plain floats leave, or None where a
-number is not defined. The tests are SciPy's.
+The tests are SciPy's. A number that is not defined is None.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
@@ -12,7 +12,9 @@ from scipy import stats
 from atat_tf.errors import expect
 
 
-def mean_and_deviation(values):
+def mean_and_deviation(
+    values: Sequence[float],
+) -> tuple[float, float | None]:
     """Returns the mean of some seeds' values and their standard deviation.
 
     s = √(Σ (v − mean)² / (n − 1)); None for one seed, which has no spread.
@@ -25,7 +27,7 @@ def mean_and_deviation(values):
     return float(np.mean(values)), deviation
 
 
-def wilson(successes, count):
+def wilson(successes: float, count: int) -> tuple[float, float]:
     """Returns the Wilson 95 % interval of a share (Wilson 1927).
 
     (p + z²/2n ± z √(p(1 − p)/n + z²/4n²)) / (1 + z²/n), z = 1.96: what images
@@ -55,7 +57,9 @@ def wilson(successes, count):
     return max(low, 0.0), min(high, 1.0)
 
 
-def mcnemar(first, second):
+def mcnemar(
+    first: Sequence[bool], second: Sequence[bool]
+) -> tuple[int, int, float]:
     """Returns the exact McNemar test of two rows on the same images.
 
     Of the b + c images that only one of them withstands, each falls to either
@@ -84,7 +88,9 @@ def mcnemar(first, second):
     return only_first, only_second, float(p)
 
 
-def correlations(values, broken):
+def correlations(
+    values: Sequence[float], broken: Sequence[bool]
+) -> dict[str, float | None]:
     """Returns how a number of each image goes with its being broken.
 
     Args:
@@ -115,7 +121,9 @@ def correlations(values, broken):
     return {**found, "auc": float(ranks / pairs)}
 
 
-def partial_spearman(values, broken, given):
+def partial_spearman(
+    values: Sequence[float], broken: Sequence[bool], given: Sequence[float]
+) -> float | None:
     """Returns ρ of a number and being broken that a third does not explain.
 
     (ρ_vb − ρ_vg ρ_bg) / √((1 − ρ_vg²)(1 − ρ_bg²)) of Spearman's ρ.

@@ -1,4 +1,4 @@
-"""The ledger of a run: one JSON line an image and attack.
+"""The ledger of a run: one JSON line for each image and attack.
 
 Every figure is computed from these lines. They are appended group by group, so
 that a killed evaluation goes on where it was. A packed file beside it, a
@@ -6,26 +6,63 @@ fortieth of its size, is read as if its lines came first.
 """
 
 import contextlib
+import functools
 import json
 import lzma
 import os
 import pathlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
 
 from atat_tf.errors import InputError
 from atat_tf.runs import folder as run_folder
 
 FILE = "ledger.jsonl"
 PACKED = "ledger.jsonl.xz"
+# Stands where lines name their attack, for the images as they are.
+CLEAN = "none"
 # What a verdict depends on besides the attack; lines of others are not read.
 IDENTITY = ("weights", "data", "bn_eval", "seed", "batch")
+_SHARED = {*IDENTITY, "attack", "group"}
 
 
-def is_in(workdir):
+def identity(
+    digest: str,
+    provenance: str,
+    bn_eval: str,
+    seed: int,
+    batch: Sequence[int] | None,
+    split: str = "test",
+) -> dict:
+    """Returns what marks the lines of one evaluation, {name: value}.
+
+    Args:
+      digest: of the weights.
+      provenance: of the data set.
+      bn_eval: "frozen" or "batch".
+      seed: of the random starts.
+      batch: [batch size, number of images], which verdicts do not depend on
+        with frozen statistics.
+      split: "test" or "validation": which images were attacked.
+    """
+    values = (
+        digest,
+        f"{provenance}, {split}",
+        bn_eval,
+        seed,
+        None if bn_eval == "frozen" else batch,
+    )
+    return dict(zip(IDENTITY, values, strict=True))
+
+
+def is_in(workdir: run_folder.Path) -> bool:
     """Returns whether a run folder has a ledger, packed or not."""
     return any((pathlib.Path(workdir) / f).exists() for f in (FILE, PACKED))
 
 
-def pack(workdir, output):
+def pack(workdir: run_folder.Path, output: run_folder.Path) -> int:
     """Writes the lines of a run folder's ledger, packed, into a folder.
 
     The same line is written once; lines cut short by a kill are left out.
@@ -51,28 +88,70 @@ class Ledger:
 
     Args:
       path: the file; neither it nor a packed one beside it need exist.
-      identity: {name: value} of IDENTITY: digest of the weights, provenance of
-        the images, batch-norm mode, seed; "batch" is None where an image's
-        verdict does not depend on its batch.
+      identity: from the function of this name.
 
     Attributes:
       identity: as given.
     """
 
-    def __init__(self, path, identity):
+    def __init__(self, path: run_folder.Path, identity: Mapping) -> None:
         if set(identity) != set(IDENTITY):
             raise ValueError(f"expected {IDENTITY}, received {list(identity)}")
         self._path = pathlib.Path(path)
-        self.identity = identity
-        self._by_attack = {}
-        self._ends_torn = False
-        self._read()
+        self.identity = dict(identity)
+        index = _index(self._path, _stamp(self._path))
+        own = index.get(_key(identity), {})
+        self._by_attack = {attack: dict(known) for attack, known in own.items()}
+        self._ends_torn = _ends_torn(self._path)
 
-    def verdicts(self, attack):
-        """Returns {image's index: line} of an attack, by its description."""
+    def verdicts(self, attack: str) -> dict[int, dict]:
+        """Returns {image's index: line as appended} of an attack.
+
+        Args:
+          attack: description with all parameters.
+        """
         return self._by_attack.setdefault(attack, {})
 
-    def append(self, attack, lines):
+    def deciding(self, attacks: Iterable[str], index: int) -> dict | None:
+        """Returns the line that decides whether an image withstands attacks.
+
+        Args:
+          attacks: descriptions, in the order in which they were run. The clean
+            image comes before them.
+          index: of the image.
+
+        Returns:
+          The line of the first attack that breaks the image, else that of the
+          last attack; None where a line before it is missing.
+        """
+        line = None
+        for attack in (CLEAN, *attacks):
+            line = self.verdicts(attack).get(index)
+            if line is None or line["broken"]:
+                break
+        return line
+
+    def standing(self, attacks: Sequence[str], count: int) -> np.ndarray | None:
+        """Returns which images are classified right under all of some attacks.
+
+        Args:
+          attacks: descriptions, in the order in which they were run.
+          count: n, the first so many images.
+
+        Returns:
+          bool [n]; None where a line that decides is missing.
+        """
+        if self.identity["bn_eval"] == "batch":
+            # A verdict is of a whole batch, so that every image is attacked.
+            everyone = set(range(count))
+            if any(everyone - set(self.verdicts(a)) for a in attacks):
+                return None
+        lines = [self.deciding(attacks, index) for index in range(count)]
+        if None in lines:
+            return None
+        return np.array([not line["broken"] for line in lines], bool)
+
+    def append(self, attack: str, lines: Sequence[dict]) -> None:
         """Writes a group of lines to the disk, whole or not at all.
 
         Args:
@@ -98,29 +177,61 @@ class Ledger:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        self._add(attack, entries)
-
-    def _read(self):
-        open_groups = {}
-        for text in _texts(self._path):
-            self._ends_torn = not text.endswith("\n")
-            line = _parsed(text)
-            if line is None or any(
-                line.get(name) != value for name, value in self.identity.items()
-            ):
-                continue
-            group = (line["attack"], *line["group"])
-            lines = open_groups.setdefault(group, {})
-            lines[line["index"]] = line
-            if len(lines) == line["group"][1]:
-                self._add(line["attack"], open_groups.pop(group).values())
-
-    def _add(self, attack, lines):
         known = self.verdicts(attack)
-        known.update((line["index"], line) for line in lines)
+        known.update((line["index"], dict(line)) for line in lines)
 
 
-def _texts(path):
+def _stamp(path):
+    """Returns what changes whenever the files of a ledger do."""
+    stats = [
+        file.stat() if file.exists() else None
+        for file in (path.with_name(PACKED), path)
+    ]
+    return tuple(stat and (stat.st_mtime_ns, stat.st_size) for stat in stats)
+
+
+# One: a run's tables, report and card are made one run after the other.
+@functools.lru_cache(maxsize=1)
+def _index(path, stamp):
+    """Returns {identity: {attack: {image's index: line}}} of a whole file.
+
+    Args:
+      path: of the ledger.
+      stamp: of its files, so that what is kept is not older than they are.
+    """
+    del stamp
+    index, open_groups = {}, {}
+    for text in _texts(path):
+        line = _parsed(text)
+        if line is None:
+            continue
+        about = _key(line), line["attack"]
+        group = (*about, *line["group"])
+        lines = open_groups.setdefault(group, {})
+        lines[line["index"]] = {
+            sys.intern(name): value
+            for name, value in line.items()
+            if name not in _SHARED
+        }
+        if len(lines) == line["group"][1]:
+            of_identity = index.setdefault(about[0], {})
+            of_identity.setdefault(about[1], {}).update(open_groups.pop(group))
+    return index
+
+
+def _key(identity):
+    return json.dumps([identity.get(name) for name in IDENTITY])
+
+
+def _ends_torn(path):
+    """Returns whether the last line of a plain ledger was cut short."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
+    return False
+
+
+def _texts(path: pathlib.Path) -> Iterator[str]:
     """Yields the lines of a ledger's file, those of the packed one first."""
     packed = path.with_name(PACKED)
     how = {"mode": "rt", "encoding": "utf-8", "errors": "replace"}

@@ -1,8 +1,6 @@
-"""The printed table: ours, and the paper's row below where it has one.
+"""The printed table: our rows, each above the paper's where it has one."""
 
-Dictionaries as results.json holds them enter; a table on the terminal leaves.
-"""
-
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from atat_tf.runs import terminal
@@ -54,7 +52,7 @@ class Table(NamedTuple):
     notes: list[str]
 
 
-def print_table(all_results):
+def print_table(all_results: Sequence[dict]) -> None:
     """Prints results side by side, each above the paper's row if it has one.
 
     Args:
@@ -66,13 +64,10 @@ def print_table(all_results):
         terminal.console().print(note)
 
 
-def table(all_results):
+def table(all_results: Sequence[dict]) -> Table:
     """Returns the Table that `print_table` prints."""
-    columns = []
-    for results in all_results:
-        for name in results["accuracy"]:
-            if name not in columns:
-                columns.append(name)
+    names = (name for results in all_results for name in results["accuracy"])
+    columns = [*dict.fromkeys(names)]
     rows = []
     for results in all_results:
         accuracy = results["accuracy"]
@@ -89,7 +84,7 @@ def table(all_results):
     return Table(_title(all_results), heads, rows, _footnotes(all_results))
 
 
-def paper_row(dataset, method):
+def paper_row(dataset: str, method: str) -> dict[str, float] | None:
     """Returns {column: percent} of the paper's table, or None."""
     table = PAPER.get(dataset, {})
     if method not in table:

@@ -1,14 +1,13 @@
-"""Verdicts over a split: every image, every attack, through the ledger.
+"""Runs the attacks that a ledger lacks, and reads from it who stands."""
 
-An attacker, a split and columns enter; lines are added to the ledger, and
-accuracies leave that were computed from its lines alone.
-"""
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from atat_tf.attacks import columns, stepped
-
-CLEAN = "none"
+from atat_tf.data import datasets
+from atat_tf.evaluation.attacker import Attacker
+from atat_tf.evaluation.ledger import CLEAN, Ledger
 
 
 class Verdicts:
@@ -27,8 +26,14 @@ class Verdicts:
     """
 
     def __init__(
-        self, attacker, split, ledger, seed, advance=None, adversarials=None
-    ):
+        self,
+        attacker: Attacker,
+        split: datasets.Split,
+        ledger: Ledger,
+        seed: int,
+        advance: Callable[[int], None] | None = None,
+        adversarials: dict | None = None,
+    ) -> None:
         self._attacker = attacker
         self._split = split
         self._ledger = ledger
@@ -37,7 +42,7 @@ class Verdicts:
         self._adversarials = adversarials
         self._indices = np.arange(len(split))
 
-    def standing(self, attacks):
+    def standing(self, attacks: Sequence) -> np.ndarray:
         """Returns which images withstand a column, running what is missing.
 
         Args:
@@ -46,15 +51,18 @@ class Verdicts:
         Returns:
           bool [n].
         """
-        stands = self._classified_right()
+        self._classify()
+        run = []
         for attack in attacks:
             # With batch statistics a batch has to stay as it is.
-            whole = not self._attacker.is_frozen
-            entering = self._indices if whole else np.flatnonzero(stands)
-            stands &= ~self._broken(attack, entering)
-        return stands
+            attacked = self._indices
+            if self._attacker.is_frozen:
+                attacked = np.flatnonzero(self._standing(run))
+            self._run(attack, attacked)
+            run.append(columns.description(attack))
+        return self._standing(run)
 
-    def refuted(self, attacks):
+    def refuted(self, attacks: Iterable) -> int:
         """Returns how many candidates of a column did not hold alone."""
         lines = (
             self._ledger.verdicts(columns.description(attack)).values()
@@ -62,28 +70,27 @@ class Verdicts:
         )
         return sum(line["refuted"] for of_one in lines for line in of_one)
 
-    def _classified_right(self):
+    def _standing(self, descriptions):
+        return self._ledger.standing(descriptions, len(self._split))
+
+    def _classify(self):
         known = self._ledger.verdicts(CLEAN)
         missing = [i for i in self._indices if i not in known]
         for group in self._groups(missing):
             logits = self._attacker.logits(self._split.images[group])
             self._ledger.append(CLEAN, self._clean_lines(group, logits))
         self._advance(len(self._split))
-        return np.array([not known[i]["broken"] for i in self._indices], bool)
 
-    def _broken(self, attack, entering):
+    def _run(self, attack, indices):
+        """Runs an attack on those of some images that the ledger lacks."""
         description = columns.description(attack)
-        known = self._ledger.verdicts(description)
         reused = self._adversarials is None
-        missing = [i for i in entering if not (reused and i in known)]
+        known = self._ledger.verdicts(description) if reused else {}
+        missing = [i for i in indices if i not in known]
         needless = len(self._split) - len(missing)
         self._advance(needless * stepped.passes(attack))
         for group in self._groups(missing):
             self._attack(attack, description, group)
-        broken = np.zeros(len(self._split), bool)
-        for i in entering:
-            broken[i] = known[i]["broken"]
-        return broken
 
     def _attack(self, attack, description, group):
         images, labels = self._split.images[group], self._split.labels[group]

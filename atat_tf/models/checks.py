@@ -1,6 +1,6 @@
 """What must hold of classifiers and data before a training starts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ from atat_tf.models import graphs
 _SAMPLE = 2
 # Enough to tell [0, 1] from 0-255; labels are looked at to the last one.
 _FIRST_IMAGES = 1024
+_JUDGED_IMAGES = 32
 
 
 def expect_trainable(
@@ -213,3 +214,56 @@ def relative_difference(here: np.ndarray, there: np.ndarray) -> float:
     """Returns the largest difference over the largest value `there`."""
     scale = np.max(np.abs(there))
     return float(np.max(np.abs(here - there)) / max(scale, 1e-12))
+
+
+def expect_judgeable(
+    logits_fn: Callable[[np.ndarray], np.ndarray], images: np.ndarray
+) -> None:
+    """Raises InputError unless a classifier can be judged image by image.
+
+    Args:
+      logits_fn: uint8 [n, H, W, C] -> logits [n, k].
+      images: uint8 [n, H, W, C], of which some are tried.
+    """
+    sample = images[:_JUDGED_IMAGES]
+    logits = logits_fn(sample)
+    for sentence in (
+        not_logits(logits),
+        not_repeatable(logits_fn, sample, logits),
+        batch_dependent(logits_fn, sample, logits),
+    ):
+        if sentence:
+            raise InputError(sentence)
+
+
+def not_repeatable(
+    logits_fn: Callable[[np.ndarray], np.ndarray],
+    images: np.ndarray,
+    logits: np.ndarray,
+) -> str | None:
+    """Returns what is wrong if the same images get other logits, or None."""
+    difference = relative_difference(logits_fn(images), logits)
+    if difference <= AGREEMENT:
+        return None
+    return (
+        "Expected the same logits for the same images. Received: a relative "
+        f"difference of {difference:.2g}, as of random layers; accuracies "
+        "under attack would be chance."
+    )
+
+
+def batch_dependent(
+    logits_fn: Callable[[np.ndarray], np.ndarray],
+    images: np.ndarray,
+    logits: np.ndarray,
+) -> str | None:
+    """Returns what is wrong if a batch changes an image's logits, or None."""
+    alone = np.concatenate([logits_fn(image[np.newaxis]) for image in images])
+    difference = relative_difference(alone, logits)
+    if difference <= AGREEMENT:
+        return None
+    return (
+        "Expected an image's logits alone to equal those in a batch. Received: "
+        f"a relative difference of {difference:.2g}, as of batch norm in "
+        "training mode (bn_eval=batch evaluates so, and marks it)."
+    )

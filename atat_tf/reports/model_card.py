@@ -11,14 +11,13 @@ import jinja2
 import numpy as np
 
 from atat_tf.attacks import radii
-from atat_tf.evaluation import evaluate_run, intervals
-from atat_tf.evaluation import files as run_files
+from atat_tf.evaluation import intervals
+from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import curves as report_curves
 from atat_tf.reports.page import data as report_data
 from atat_tf.reports.tables import records as table_records
 from atat_tf.reports.tables import text as table_text
 from atat_tf.runs import config as run_config
-from atat_tf.runs import folder as run_folder
 
 FILE = "MODEL_CARD.md"
 _TEMPLATE = "model_card.md.jinja"
@@ -34,9 +33,9 @@ def text(workdir):
     Raises:
       InputError: no run there.
     """
-    config = evaluate_run.load_config(workdir)
+    run = Run(workdir)
     record = table_records.read(workdir, "frozen")
-    counts, evaluated = _measured(workdir, record)
+    counts, evaluated = _measured(run, record)
     source = importlib.resources.files(__package__) / _TEMPLATE
     template = jinja2.Template(
         source.read_text(encoding="utf-8"),
@@ -45,12 +44,12 @@ def text(workdir):
         undefined=jinja2.StrictUndefined,
     )
     return template.render(
-        title=_title(config),
-        facts=_facts(workdir, config, record),
+        title=_title(run.config),
+        facts=_facts(run, record),
         cells=[_cell(column, *of_it) for column, of_it in counts.items()],
         evaluated=evaluated,
         workdir=pathlib.Path(workdir).as_posix(),
-        threat=_threat(config),
+        threat=_threat(run.config),
     )
 
 
@@ -61,10 +60,10 @@ def _title(config):
     )
 
 
-def _facts(workdir, config, record):
+def _facts(run, record):
     """Returns [(what, text)] of the network and its training."""
-    read = run_folder.read_json(pathlib.Path(workdir) / run_folder.CONFIG)
-    rows = run_folder.read_metrics(workdir)
+    config, rows = run.config, run.metrics
+    read = run_config.to_dict(config)
     settings = {
         name: ", ".join(f"{key} = {value}" for key, value in pairs)
         for name in ("defense", "attack", "optimizer")
@@ -93,19 +92,19 @@ def _facts(workdir, config, record):
     return facts
 
 
-def _measured(workdir, record):
+def _measured(run, record):
     """Returns {column: (right, images)} and where that is from.
 
     From the table's record and its ledger, else from results.json.
     """
     if record:
-        standing = table_records.standing(workdir, "frozen")
+        standing = table_records.standing(run.folder, "frozen")
         counts = {c: (int(np.sum(s)), len(s)) for c, s in standing.items()}
         return counts, (
             "Counted from the ledger; frozen batch-norm statistics; commit "
             f"{record['commit']}; {record['hardware']}."
         )
-    found = run_files.results(workdir)
+    found = run.results
     if not found:
         return {}, ""
     count = found["num_images"]

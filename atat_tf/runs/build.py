@@ -1,24 +1,59 @@
-"""From a config to objects; the only file that knows every registry.
-
-A resolved ConfigDict enters; it leaves checked, or as the classifier, attack,
-defense and trainer that it names.
-"""
+"""Makes what a config names; the only file that knows every registry."""
 
 import dataclasses
 import inspect
+import pathlib
+from collections.abc import Iterable, Mapping
 
 import keras
+from ml_collections import ConfigDict
 
 from atat_tf.attacks import columns, for_training, linf
+from atat_tf.data import datasets
 from atat_tf.defenses import atat
 from atat_tf.errors import expect, unknown
 from atat_tf.models import applications, cifar, wide_resnet
 from atat_tf.models import files as model_files
+from atat_tf.runs import config as run_config
+from atat_tf.runs import folder as run_folder
 
 BACKBONES = {**wide_resnet.BACKBONES, **cifar.BACKBONES}
 
 
-def build_classifier(config, spec, model_file=None):
+def load_dataset(
+    config: ConfigDict, data_dir: run_folder.Path | None = None
+) -> datasets.Dataset:
+    """Returns the data set that a config names, with its splits.
+
+    Args:
+      config: resolved.
+      data_dir: of tensorflow-datasets.
+
+    Raises:
+      InputError: it is not there, or its classes are not the config's.
+    """
+    dataset = datasets.load(
+        config.dataset,
+        data_dir,
+        config.split_seed,
+        config.num_validation,
+        run_config.image_size(config),
+        config.bad_images,
+    )
+    trained_on = tuple(config.class_names)
+    expect(
+        not trained_on or dataset.class_names == trained_on,
+        f"the classes that the run was trained on, {trained_on}",
+        class_names=dataset.class_names,
+    )
+    return dataset
+
+
+def build_classifier(
+    config: ConfigDict,
+    spec: datasets.Spec,
+    model_file: pathlib.Path | None = None,
+) -> keras.Model:
     """Returns the backbone for the data set's images and classes.
 
     Under "mixed_bfloat16" the layers compute in bfloat16; weights and logits
@@ -62,7 +97,7 @@ def build_classifier(config, spec, model_file=None):
         keras.config.set_dtype_policy(before)
 
 
-def build_attack(config):
+def build_attack(config: ConfigDict) -> linf.LinfAttack:
     """Returns the training attack that the config's section names.
 
     Raises:
@@ -80,7 +115,7 @@ def build_attack(config):
     return factory(**{f: v for f, v in section.items() if f in fields})
 
 
-def build_validation_attack(config):
+def build_validation_attack(config: ConfigDict) -> linf.LinfAttack:
     """Returns the PGD that validation images, and so the best epoch, meet.
 
     The section's own PGD, by the labels, whatever attack trains: one-step
@@ -95,7 +130,11 @@ def build_validation_attack(config):
     return linf.LinfAttack(**section)
 
 
-def build_columns(config, names=None, num_classes=10):
+def build_columns(
+    config: ConfigDict,
+    names: Iterable[str] | None = None,
+    num_classes: int = 10,
+) -> dict[str, tuple]:
     """Returns {name: stepped attacks} for a table's columns, in order.
 
     Args:
@@ -112,7 +151,7 @@ def build_columns(config, names=None, num_classes=10):
     return {name: columns.column(name, *ball, num_classes) for name in names}
 
 
-def build_defense(config):
+def build_defense(config: ConfigDict):
     """Returns the defense with the weights of its section."""
     section = config.defense.to_dict()
     factory = registered("a defense", atat.DEFENSES, section.pop("name"))
@@ -126,11 +165,11 @@ def build_defense(config):
 def _attack_section(config):
     """Returns the training attack's name and the fields of the PGD."""
     section = config.attack.to_dict()
-    # Runs from before there were several have no name in their config.json.
-    return section.pop("name", "pgd"), section
+    return section.pop("name"), section
 
 
-def registered(kind, registry, name):
+def registered(kind: str, registry: Mapping, name: str):
+    """Returns what a registry has under a name, or raises InputError."""
     if name not in registry:
         raise unknown(kind, name, registry)
     return registry[name]

@@ -2,6 +2,10 @@
 
 import pathlib
 
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from atat_tf.data import datasets
 from atat_tf.data import folders as image_folders
 from atat_tf.defenses import objective
 from atat_tf.errors import InputError, expect, unknown
@@ -12,7 +16,9 @@ from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 
 
-def validate(config, data_dir=None):
+def validate(
+    config: ConfigDict, data_dir: run_folder.Path | None = None
+) -> None:
     """Checks a resolved config, before any long work.
 
     Args:
@@ -139,21 +145,17 @@ _MOVE_NO_WEIGHT = (
 )
 
 
-def expect_same_config(workdir, config):
+def expect_same_config(workdir: pathlib.Path, config: ConfigDict) -> None:
     """Raises InputError if a run folder holds a run of another config.
 
     Args:
       workdir: the run folder; it need not exist.
       config: resolved.
     """
-    path = workdir / run_folder.CONFIG
-    if not path.exists():
+    if not (workdir / run_folder.CONFIG).exists():
         return
     here = run_config.to_dict(config)
-    there = run_config.from_dict(run_folder.read_json(path))
-    there = run_config.to_dict(there)
-    # Runs from before there were several training attacks had PGD.
-    there.setdefault("attack", {}).setdefault("name", "pgd")
+    there = run_config.to_dict(run_config.read(workdir))
     for field in _MOVE_NO_WEIGHT:
         here.pop(field, None)
         there.pop(field, None)
@@ -165,15 +167,13 @@ def expect_same_config(workdir, config):
         )
 
 
-def expect_fitting_teacher(config):
+def expect_fitting_teacher(config: ConfigDict) -> None:
     """Raises InputError if a config's teacher cannot teach its student.
 
     Args:
       config: resolved; `teacher` names a run folder.
     """
-    path = pathlib.Path(config.teacher) / run_folder.CONFIG
-    teacher = run_config.from_dict(run_folder.read_json(path))
-    teacher = run_config.to_dict(teacher)
+    teacher = run_config.to_dict(run_config.read(config.teacher))
     fields = (
         "dataset",
         "backbone",
@@ -197,7 +197,17 @@ def expect_fitting_teacher(config):
         )
 
 
-def expect_a_batch(config, dataset, strategy):
+def expect_weights(which: str) -> None:
+    """Raises InputError unless weights of a run are asked for by their name."""
+    if which not in run_folder.WEIGHTS:
+        raise unknown("weights", which, run_folder.WEIGHTS)
+
+
+def expect_a_batch(
+    config: ConfigDict,
+    dataset: datasets.Dataset,
+    strategy: tf.distribute.Strategy,
+) -> None:
     """Raises InputError if a batch is more than the data or less than devices.
 
     Or if gradients are to be accumulated on several devices, which Keras'
@@ -205,8 +215,8 @@ def expect_a_batch(config, dataset, strategy):
 
     Args:
       config: resolved.
-      dataset: a `datasets.Dataset`.
-      strategy: the tf.distribute.Strategy.
+      dataset: whose training images are counted.
+      strategy: whose devices share a batch.
     """
     smallest = strategy.num_replicas_in_sync
     expect(

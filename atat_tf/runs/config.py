@@ -1,14 +1,13 @@
-"""A run's config: every field filled in, as JSON and back, its teacher's.
+"""A run's config: with every field filled in, as JSON, and its teacher's.
 
-A recipe's ConfigDict enters; it leaves with no field left to the data set.
-What its fields name is made in `build`.
+What the fields name is made in `build`.
 """
 
 import dataclasses
 import json
 import pathlib
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from atat_tf.configs import base
 from atat_tf.data import datasets
@@ -17,9 +16,23 @@ from atat_tf.defenses import atat
 from atat_tf.errors import expect
 from atat_tf.models import applications, graphs
 from atat_tf.models import files as model_files
+from atat_tf.runs import folder as run_folder
+
+# "stop" ends the training with an error, "rollback" with the best weights.
+GUARDS = ("off", "stop", "rollback")
+# The images that an evaluation is on.
+SPLITS = ("test", "validation")
+# Without these a config.json is not one of a run.
+_FIELDS = {"dataset", "backbone", "defense"}
+# What configs of earlier versions have, and what only these values did.
+_REMOVED_FIELDS = {
+    "micro_batch_size": 0,
+    "attack_batch_size": 0,
+    "remat": False,
+}
 
 
-def resolve(config):
+def resolve(config: ConfigDict) -> ConfigDict:
     """Returns a copy in which no field is left to the data set.
 
     Args:
@@ -27,9 +40,6 @@ def resolve(config):
     """
     config = config.copy_and_resolve_references()
     config.unlock()
-    config.defense = ml_collections.ConfigDict(
-        _with_defense_defaults(config.defense.to_dict())
-    )
     _resolve_sources(config)
     for path, value in _defaults(config).items():
         *sections, field = path.split(".")
@@ -66,35 +76,35 @@ def _defaults(config):
     return defaults
 
 
-def to_dict(config):
+def to_dict(config: ConfigDict) -> dict:
     """Returns the config as JSON holds it: dictionaries, lists and scalars."""
     return json.loads(config.to_json())
 
 
-def from_dict(values):
+def from_dict(values: dict) -> ConfigDict:
     """Returns the ConfigDict that `to_dict` came from.
 
-    What a run of an earlier version does not say has its default.
+    A field that a run of an earlier version lacks has its default.
 
     Raises:
       InputError: the run saved memory in a way that there is no more.
     """
-    values = dict(values)
-    for field, off in _REMOVED_FIELDS.items():
-        expect(
-            (value := values.pop(field, off)) == off,
-            f"{field}={off}, as there is gradient_accumulation_steps alone now",
-            **{field: value},
-        )
-    defaults = to_dict(base.get_config())
-    missing = {f: defaults[f] for f in LATER_FIELDS if f not in values}
-    values = missing | values
-    for section in _GROWN_SECTIONS:
-        if section in values:
-            values[section] = defaults[section] | values[section]
-    if "defense" in values:
-        values["defense"] = _with_defense_defaults(values["defense"])
-    return ml_collections.ConfigDict(_with_tuples(values)).lock()
+    merged = to_dict(base.get_config())
+    for name, value in values.items():
+        if name in _REMOVED_FIELDS:
+            expect(
+                value == _REMOVED_FIELDS[name],
+                f"{name}={_REMOVED_FIELDS[name]}, as there is "
+                "gradient_accumulation_steps alone now",
+                **{name: value},
+            )
+            continue
+        if name == "defense":
+            value = _with_defense_defaults(value)
+        elif isinstance(value, dict):
+            value = {**merged.get(name, {}), **value}
+        merged[name] = value
+    return ConfigDict(_with_tuples(merged)).lock()
 
 
 def _with_defense_defaults(section):
@@ -109,16 +119,32 @@ def _with_defense_defaults(section):
     return {f.name: f.default for f in fields} | section
 
 
-def teacher_config(config):
+def read(workdir: run_folder.Path) -> ConfigDict:
+    """Returns the config of a run folder.
+
+    Raises:
+      InputError: no run there.
+    """
+    path = pathlib.Path(workdir) / run_folder.CONFIG
+    values = run_folder.read_json(path)
+    missing = _FIELDS - set(values if isinstance(values, dict) else ())
+    expect(
+        not missing,
+        f"{path.name} with {', '.join(sorted(_FIELDS))}",
+        path=str(path),
+        missing=sorted(missing),
+    )
+    return from_dict(values)
+
+
+def teacher_config(config: ConfigDict) -> ConfigDict:
     """Returns the config that trains the teacher of `config`.
 
     The standard recipe on the same data, backbone and optimizer.
     """
     teacher = config.copy_and_resolve_references()
     teacher.unlock()
-    teacher.defense = ml_collections.ConfigDict(
-        _with_defense_defaults({"name": "standard"})
-    )
+    teacher.defense = ConfigDict(_with_defense_defaults({"name": "standard"}))
     teacher.num_epochs = config.teacher_num_epochs
     teacher.optimizer.learning_rate = config.teacher_learning_rate
     teacher.attack.name = "pgd"
@@ -131,7 +157,7 @@ def teacher_config(config):
     return teacher.lock()
 
 
-def needs_teacher(config):
+def needs_teacher(config: ConfigDict) -> bool:
     """Returns whether the loss or the student's start reads a teacher."""
     from_teacher = config.student_start == "teacher"
     return from_teacher or atat.DEFENSES[config.defense.name].needs_teacher
@@ -141,30 +167,6 @@ def _with_tuples(values):
     if isinstance(values, dict):
         return {name: _with_tuples(value) for name, value in values.items()}
     return tuple(values) if isinstance(values, list) else values
-
-
-# What configs of the first version lack.
-LATER_FIELDS = (
-    "image_shape",
-    "flip",
-    "bad_images",
-    "class_names",
-    "model",
-    "model_digest",
-    "model_range",
-    "gradient_accumulation_steps",
-)
-
-# What configs of earlier versions have, and what only these values did.
-_REMOVED_FIELDS = {
-    "micro_batch_size": 0,
-    "attack_batch_size": 0,
-    "remat": False,
-}
-
-
-# Sections that configs of earlier versions have fewer fields in.
-_GROWN_SECTIONS = ("optimizer", "evaluation")
 
 
 def _resolve_sources(config):
@@ -191,12 +193,14 @@ def _resolve_model(config):
         config.image_shape = model_files.image_shape(config.model)
 
 
-def image_size(config):
+def image_size(config: ConfigDict) -> int | tuple[int, ...] | None:
     """Returns what images are resized to: a number, (H, W, C), or None."""
     return tuple(config.image_shape or ()) or config.image_size
 
 
-def data_spec(config, data_dir=None):
+def data_spec(
+    config: ConfigDict, data_dir: run_folder.Path | None = None
+) -> datasets.Spec:
     """Returns the datasets.Spec of a resolved config.
 
     Of a folder of images the config tells all: it need not be there.
@@ -209,7 +213,7 @@ def data_spec(config, data_dir=None):
     return datasets.spec(config.dataset, data_dir, size)
 
 
-def network_name(config):
+def network_name(config: ConfigDict) -> str:
     """Returns the network that a config names, in a word or two."""
     if config.model:
         return pathlib.Path(config.model).name
@@ -219,7 +223,7 @@ def network_name(config):
     return f"{size.name} {size.depth}-{size.width}"
 
 
-def differences(here, there, prefix=""):
+def differences(here: dict, there: dict, prefix: str = "") -> list[str]:
     """Returns a line for each field that differs between two nested dicts."""
     lines = []
     for name in sorted({*here, *there}):
@@ -232,10 +236,3 @@ def differences(here, there, prefix=""):
                 f"{json.dumps(other)} there"
             )
     return lines
-
-
-# The images that an evaluation is on.
-SPLITS = ("test", "validation")
-
-# "stop" ends the training with an error, "rollback" with the best weights.
-GUARDS = ("off", "stop", "rollback")

@@ -1,12 +1,9 @@
-"""What the person at the terminal sees while long work runs.
-
-On a terminal a bar with rate, time left and figures; elsewhere (a log file) a
-plain line now and then.
-"""
+"""Progress bars and tables on the terminal, plain lines in a log file."""
 
 import contextlib
 import os
 import time
+from collections.abc import Callable, Iterable, Iterator
 
 from rich.console import Console
 from rich.progress import (
@@ -23,20 +20,28 @@ _LINE_EVERY_SECONDS = 60.0
 _FILE_WIDTH = 200
 
 
-def console(quiet=False):
+def console(quiet: bool = False) -> Console:
     """Returns a console that writes to standard output as it is now."""
     return Console(highlight=False, soft_wrap=True, quiet=quiet)
 
 
 @contextlib.contextmanager
-def bar(description, total, images_each=None, done=0, quiet=False):
+def bar(
+    description: str,
+    total: int,
+    images_each: int | None = None,
+    done: int = 0,
+    quiet: bool = False,
+) -> Iterator[Callable[..., None]]:
     """Yields a function to call after each unit of work.
+
+    On a terminal a bar is drawn; in a file a line is printed now and then.
 
     Args:
       description: what is going on.
       total: units of work in all.
-      images_each: images in one unit, for the images/s; None for units that
-        say nothing to a person: their share is shown instead of their number.
+      images_each: images in one unit, for the images/s. None for units that
+        mean nothing to a person: their share is shown, not their number.
       done: units that were done before.
       quiet: whether nothing is shown.
 
@@ -45,63 +50,49 @@ def bar(description, total, images_each=None, done=0, quiet=False):
       figures are shown behind the bar.
     """
     screen = console(quiet)
-    start = time.monotonic()
-    shown = start
-    finished = done
-
-    def state(figures):
-        words = []
-        if images_each is not None:
-            rate = (finished - done) / (time.monotonic() - start)
-            words.append(f"{rate * images_each:.0f} images/s")
-        words += [f"{name} {value:.3f}" for name, value in figures.items()]
-        return "  ".join(words)
-
-    if not screen.is_terminal:
-
-        def advance_quietly(description=description, units=1, **figures):
-            nonlocal finished, shown
-            finished += units
-            now = time.monotonic()
-            if now - shown >= _LINE_EVERY_SECONDS and finished > done:
-                shown = now
-                left = (now - start) / (finished - done) * (total - finished)
-                if images_each is None:
-                    share = f"{finished / total:.0%}"
-                else:
-                    share = f"{finished}/{total}"
-                line = [description, share, f"{duration(left)} left"]
-                screen.print("  ".join([*line, state(figures)]).rstrip())
-
-        yield advance_quietly
-        return
-
-    columns = (
+    counted = (
+        TaskProgressColumn() if images_each is None else MofNCompleteColumn()
+    )
+    progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(20),
-        TaskProgressColumn() if images_each is None else MofNCompleteColumn(),
+        counted,
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[state]}"),
+        console=screen,
+        transient=True,
+        disable=not screen.is_terminal,
     )
-    with Progress(*columns, console=screen, transient=True) as progress:
-        task = progress.add_task(
+    start = shown = time.monotonic()
+    with progress:
+        number = progress.add_task(
             description, total=total, completed=done, state=""
         )
+        (task,) = progress.tasks
 
-        def advance(description=description, units=1, **figures):
-            nonlocal finished
-            finished += units
-            progress.update(
-                task,
-                advance=units,
-                description=description,
-                state=state(figures),
-            )
+        def advance(
+            description: str = description, units: int = 1, **figures: float
+        ) -> None:
+            nonlocal shown
+            now = time.monotonic()
+            progress.update(number, advance=units, description=description)
+            rate = (task.completed - done) / max(now - start, 1e-9)
+            words = [f"{name} {value:.3f}" for name, value in figures.items()]
+            if images_each is not None:
+                words.insert(0, f"{rate * images_each:.0f} images/s")
+            progress.update(number, state="  ".join(words))
+            due = now - shown >= _LINE_EVERY_SECONDS and rate > 0
+            if progress.disable and due:
+                shown = now
+                share = counted.render(task).plain.strip()
+                left = duration((total - task.completed) / rate)
+                line = [description, share, f"{left} left", *words]
+                screen.print("  ".join(line))
 
         yield advance
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """Returns seconds in the unit a person would say: "42 s", "3.5 hours"."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 1.5 * size:
@@ -109,7 +100,9 @@ def duration(seconds):
     return f"{seconds:.0f} s"
 
 
-def table(title, columns, rows):
+def table(
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]
+) -> None:
     """Prints a table; every cell is text."""
     printed = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):

@@ -68,7 +68,7 @@ def train_and_evaluate(
             # A resumed run repeats the killed one to the bit; on GPUs it
             # would cost speed, and no such promise is made.
             tf.config.experimental.enable_op_determinism()
-        dataset = evaluate_run.load_dataset(config, data_dir)
+        dataset = build.load_dataset(config, data_dir)
         trained = _train(config, workdir, dataset, strategy)
     if not cluster.is_chief:
         return None

@@ -63,20 +63,18 @@ class Case:
 
 def load_dataset() -> "datasets.Dataset":
     """Returns CIFAR-10 as the runs in `results` have read it."""
-    from atat_tf.evaluation import evaluate_run
+    from atat_tf.evaluation.run import Run
 
-    config = evaluate_run.load_config(peers.ROOT / RUNS["robust"])
-    return evaluate_run.load_dataset(config, DATA_DIR.value)
+    return Run(peers.ROOT / RUNS["robust"], DATA_DIR.value).dataset
 
 
 def run_case(
     name: str, dataset: "datasets.Dataset", num_images: int, epsilon: float
 ) -> Case:
     """Returns the Case of a run folder on the first test images."""
-    from atat_tf.evaluation import evaluate_run
+    from atat_tf.evaluation.run import Run
 
-    folder = peers.ROOT / RUNS[name]
-    classifier = evaluate_run.load_classifier(folder, dataset.spec)
+    classifier = Run(peers.ROOT / RUNS[name]).classifier()
     split = dataset.test.take(num_images)
     what = f"{name} ({RUNS[name]})"
     return Case(what, classifier, split.images, split.labels, epsilon)

@@ -16,9 +16,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from atat_tf.data import datasets
-from atat_tf.errors import InputError, expect, unknown
-from atat_tf.evaluation import evaluate_run
+from atat_tf.errors import InputError, expect
+from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
 from atat_tf.models import files as model_files
 from atat_tf.runs import config as run_config
@@ -59,18 +58,14 @@ def export_run(
         unknown layer, an output folder that cannot be written or where
         another export is at work, or a full disk.
     """
-    workdir = pathlib.Path(workdir)
-    config = evaluate_run.load_config(workdir)
-    if weights not in run_folder.WEIGHTS:
-        raise unknown("weights", weights, run_folder.WEIGHTS)
-    spec = run_config.data_spec(config, data_dir)
-    names = spec.class_names or datasets.class_names(config.dataset, data_dir)
-    classifier = evaluate_run.load_classifier(workdir, spec, weights)
+    run = Run(workdir, data_dir)
+    config, names = run.config, run.class_names
+    classifier = run.classifier(weights)
     layers = config.defense.get("layers", ())
     served = signatures.ServedClassifier(
         classifier,
         layer or (layers[0] if layers else None),
-        _teacher(workdir, config, spec),
+        _teacher(run),
     )
     card = {
         "dataset": config.dataset,
@@ -81,7 +76,7 @@ def export_run(
         "threat_model": {"norm": "linf", "epsilon": config.attack.epsilon},
         "seed": config.seed,
         "weights": weights,
-        **_measured(workdir, weights),
+        **_measured(run, weights),
     }
     return _export(served, classifier, output, version, card)
 
@@ -118,20 +113,19 @@ def export_model(
     return _export(served, classifier, output, version, card)
 
 
-def _teacher(workdir, config, spec):
+def _teacher(run):
     """Returns the run's teacher, or None where it has none (any more)."""
-    if not run_config.needs_teacher(config):
+    if not run_config.needs_teacher(run.config):
         return None
-    source = run_folder.teacher_folder(workdir, config.teacher)
-    if not run_folder.weights_path(source, "best").exists():
+    teacher = run.teacher
+    if not teacher or not teacher.has_weights():
         return None
-    return evaluate_run.load_classifier(source, spec)
+    return teacher.classifier()
 
 
-def _measured(workdir, weights):
+def _measured(run, weights):
     """Returns what results.json says of these very weights."""
-    path = workdir / run_folder.RESULTS
-    results = run_folder.read_json(path) if path.exists() else {}
+    results = run.results or {}
     if results.get("weights") != weights:
         return {"accuracy": "not run"}
     kept = ("accuracy", "attacks", "data", "num_images", "bn_eval")

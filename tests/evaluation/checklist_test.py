@@ -1,31 +1,26 @@
 """Every point passes for an honest classifier, and fails for a broken one."""
 
-import contextlib
 import dataclasses
 import functools
-import io
 import json
-import pathlib
 import shutil
-import tempfile
-from unittest import mock
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl.testing import absltest, parameterized
 from keras import layers
 
 from atat_tf import losses
 from atat_tf.attacks import linf, randomness
 from atat_tf.data import datasets
-from atat_tf.evaluation import attacker as attacker_lib
 from atat_tf.evaluation import evaluate_run, ledger
+from atat_tf.evaluation.attacker import Attacker
 from atat_tf.evaluation.checklist import attacks as checklist_attacks
 from atat_tf.evaluation.checklist import files as checklist_files
 from atat_tf.evaluation.checklist import points as checklist_points
 from atat_tf.evaluation.checklist import run as checklist
+from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
@@ -116,318 +111,272 @@ def _after(layer):
 
 
 def _open_run(classifier, folder, count=_IMAGES):
+    config = run_config.to_dict(run_config.resolve(runs.config("at")))
+    run_folder.write_json(folder / run_folder.CONFIG, config)
     split = _split(count, seed=5)
     spec = datasets.Spec(_CLASSES, _SHAPE)
     dataset = datasets.Dataset(
         "toy", spec, tuple("abcde"), "made here", split, split, split
     )
-    book = ledger.Ledger(
-        folder / ledger.FILE,
-        evaluate_run.ledger_identity(
-            classifiers.weights_digest(classifier), "", "frozen", 0, None
-        ),
-    )
+    digest = classifiers.weights_digest(classifier)
+    identity = ledger.identity(digest, "", "frozen", 0, None)
     return evaluate_run.OpenRun(
-        run_config.resolve(runs.config("at")),
+        Run(folder),
         dataset,
         classifier,
-        attacker_lib.Attacker(classifier, 100),
+        Attacker(classifier, 100),
         split,
-        book,
+        ledger.Ledger(folder / ledger.FILE, identity),
         0,
     )
 
 
-class BrokenClassifiersTest(parameterized.TestCase):
-    def setUp(self):
-        super().setUp()
-        self.folder = pathlib.Path(
-            self.enter_context(tempfile.TemporaryDirectory())
-        )
-
-    def _points(self, classifier, teacher=None, minimum=_IMAGES):
-        run = _open_run(classifier, self.folder)
-        if teacher:
-            teacher = _open_run(teacher, self.folder)
-        points = checklist.decided_points(
-            run, teacher, self.folder, minimum=minimum
-        )
-        self.assertEqual(
-            [point.name for point in points],
-            [criterion.name for criterion in checklist_points.CRITERIA],
-        )
-        return {point.name: point for point in points}
-
-    def _shorten_sweeps(self):
-        for name, values in (
-            ("STEP_FACTORS", (2.0,)),
-            ("RADIUS_FACTORS", (1.0,)),
-            ("ATTENTION_WEIGHTS", (1.0,)),
-        ):
-            self.enter_context(
-                mock.patch.object(checklist_attacks, name, values)
-            )
-
-    def _failing(self, points):
-        return {n for n, point in points.items() if point.verdict == "FAIL"}
-
-    @pytest.mark.long
-    def test_an_honest_classifier_passes(self):
-        points = self._points(_trained(), _trained(epsilon=0))
-        not_run = {
-            name for name, point in points.items() if point.verdict == "NOT RUN"
-        }
-        # What only the files of a training could tell.
-        self.assertEqual(not_run, {"worst_case", "checkpoint"})
-        # Standard training withstands some of this: images are all noise.
-        self.assertEqual(self._failing(points), {"undefended_twin"})
-        # A killed checklist goes on; a finished one only reads.
-        lines = (self.folder / ledger.FILE).read_bytes()
-        again = self._points(_trained(), _trained(epsilon=0))
-        self.assertEqual(again, points)
-        self.assertEqual((self.folder / ledger.FILE).read_bytes(), lines)
-
-    def test_few_images_decide_no_statistics(self):
-        points = self._points(_trained(), minimum=_IMAGES + 1)
-        decided = {n for n, p in points.items() if p.verdict != "NOT RUN"}
-        self.assertEqual(
-            decided, {"logits", "repeatable", "batch_independence"}
-        )
-        self.assertIn("121 are needed", points["square"].note)
-
-    @parameterized.named_parameters(
-        ("softmax", lambda: _after(layers.Softmax()), "logits"),
-        ("random", lambda: _after(_Random(name="random")), "repeatable"),
-        (
-            "batch_norm_in_training_mode",
-            lambda: _before(_BatchStatistics(name="norm")),
-            "batch_independence",
-        ),
+def _points(folder, classifier, teacher=None, minimum=_IMAGES):
+    points = checklist.decided_points(
+        _open_run(classifier, folder),
+        teacher and _open_run(teacher, folder),
+        minimum=minimum,
     )
-    def test_outputs_that_cannot_be_judged(self, broken, name):
-        points = self._points(broken())
-        self.assertIn(name, self._failing(points))
-        # No number is written down about such a classifier.
-        self.assertEqual(points["noise"].verdict, "NOT RUN")
-        self.assertFalse((self.folder / ledger.FILE).exists())
-
-    def test_a_quantising_input(self):
-        points = self._points(_before(_Quantised(name="quantised")))
-        self.assertEqual(self._failing(points), {"gradients"})
-        self.assertEqual(points["gradients"].figure, 100.0)
-        self.assertEqual(points["steps"].note, "no image has a gradient")
-
-    def test_saturated_logits(self):
-        self._shorten_sweeps()
-        points = self._points(_after(layers.Rescaling(1e4)))
-        failing = self._failing(points)
-        # The margin loss still has the gradient that cross-entropy lost.
-        self.assertContainsSubset({"gradients", "margin_loss"}, failing)
-
-    @pytest.mark.long
-    def test_gradients_that_point_the_wrong_way(self):
-        self._shorten_sweeps()
-        points = self._points(
-            _before(_WrongGradient(name="wrong_gradient")), _trained()
-        )
-        self.assertContainsSubset(
-            {"square", "transfer", "noise", "unbounded"}, self._failing(points)
-        )
-        self.assertEqual(points["gradients"].verdict, "PASS")
+    names = [criterion.name for criterion in checklist_points.CRITERIA]
+    assert [point.name for point in points] == names
+    return {point.name: point for point in points}
 
 
-class _Standing:
-    """Who stands, for a classifier that passes every point."""
-
-    def __init__(self, count=400):
-        self._count = count
-
-    def first(self, share):
-        return np.arange(self._count) < round(share * self._count)
-
-    def groups(self):
-        return {
-            "single_step": {"fgsm": self.first(0.35)},
-            "steps": {"pgd40": self.first(0.295)},
-            "restarts": {"pgd20x10": self.first(0.29)},
-            "step_sizes": {"a": self.first(0.32), "b": self.first(0.29)},
-            "margin_loss": {"margin loss": self.first(0.28)},
-            "radii": {
-                "small": self.first(0.5),
-                "own": self.first(0.3),
-                "large": self.first(0.0),
-            },
-            "unbounded": {"unbounded": self.first(0.0)},
-            "square": {"square1000": self.first(0.275)},
-            "transfer": {"transfer": self.first(0.6)},
-            "noise": {"noise": self.first(0.7)},
-            "attention": {"adapted attacks": self.first(0.29)},
-            "undefended_twin": {"pgd20": self.first(0.0)},
-            "reference": {
-                "clean": self.first(0.8),
-                "pgd20": self.first(0.3),
-                "headline": self.first(0.3),
-                "white box": self.first(0.28),
-            },
-        }
+def _with(points, verdict):
+    return {name for name, p in points.items() if p.verdict == verdict}
 
 
-class PointsTest(parameterized.TestCase):
-    def test_the_error_of_a_share(self):
-        # p = ¾ of 4 images: sqrt(¾ · ¼ / 4).
-        error = checklist_points.share_error([True, True, True, False])
-        self.assertAlmostEqual(error, np.sqrt(3 / 64))
-        self.assertEqual(checklist_points.share_error([False] * 4), 0.0)
+@pytest.fixture(name="short_sweeps")
+def _short_sweeps(monkeypatch):
+    monkeypatch.setattr(checklist_attacks, "STEP_FACTORS", (2.0,))
+    monkeypatch.setattr(checklist_attacks, "RADIUS_FACTORS", (1.0,))
+    monkeypatch.setattr(checklist_attacks, "ATTENTION_WEIGHTS", (1.0,))
 
-    def test_the_error_of_a_paired_difference(self):
-        first = np.array([True, True, True, False])
-        second = np.array([True, False, False, False])
+
+@pytest.mark.long
+def test_an_honest_classifier_passes(tmp_path):
+    points = _points(tmp_path, _trained(), _trained(epsilon=0))
+    # What only the files of a training could tell.
+    assert _with(points, "NOT RUN") == {"worst_case", "checkpoint"}
+    # Standard training withstands some of this: images are all noise.
+    assert _with(points, "FAIL") == {"undefended_twin"}
+    # A killed checklist goes on; a finished one only reads.
+    lines = (tmp_path / ledger.FILE).read_bytes()
+    assert _points(tmp_path, _trained(), _trained(epsilon=0)) == points
+    assert (tmp_path / ledger.FILE).read_bytes() == lines
+
+
+def test_few_images_decide_no_statistics(tmp_path):
+    points = _points(tmp_path, _trained(), minimum=_IMAGES + 1)
+    decided = {*points} - _with(points, "NOT RUN")
+    assert decided == {"logits", "repeatable", "batch_independence"}
+    assert "121 are needed" in points["square"].note
+
+
+@pytest.mark.parametrize(
+    "broken, name",
+    [
+        (lambda: _after(layers.Softmax()), "logits"),
+        (lambda: _after(_Random(name="random")), "repeatable"),
+        (lambda: _before(_BatchStatistics(name="norm")), "batch_independence"),
+    ],
+    ids=["softmax", "random", "batch_norm_in_training_mode"],
+)
+def test_outputs_that_cannot_be_judged(tmp_path, broken, name):
+    points = _points(tmp_path, broken())
+    assert name in _with(points, "FAIL")
+    # No number is written down about such a classifier.
+    assert points["noise"].verdict == "NOT RUN"
+    assert not (tmp_path / ledger.FILE).exists()
+
+
+def test_a_quantising_input(tmp_path):
+    points = _points(tmp_path, _before(_Quantised(name="quantised")))
+    assert _with(points, "FAIL") == {"gradients"}
+    assert points["gradients"].figure == 100.0
+    assert points["steps"].note == "no image has a gradient"
+
+
+def test_saturated_logits(tmp_path, short_sweeps):
+    points = _points(tmp_path, _after(layers.Rescaling(1e4)))
+    # The margin loss still has the gradient that cross-entropy lost.
+    assert {"gradients", "margin_loss"} <= _with(points, "FAIL")
+
+
+@pytest.mark.long
+def test_gradients_that_point_the_wrong_way(tmp_path, short_sweeps):
+    wrong = _before(_WrongGradient(name="wrong_gradient"))
+    points = _points(tmp_path, wrong, _trained())
+    failing = {"square", "transfer", "noise", "unbounded"}
+    assert failing <= _with(points, "FAIL")
+    assert points["gradients"].verdict == "PASS"
+
+
+def _first(share, count=400):
+    return np.arange(count) < round(share * count)
+
+
+def _groups():
+    """Returns who stands, for a classifier that passes every point."""
+    shares = {
+        "single_step": {"fgsm": 0.35},
+        "steps": {"pgd40": 0.295},
+        "restarts": {"pgd20x10": 0.29},
+        "step_sizes": {"a": 0.32, "b": 0.29},
+        "margin_loss": {"margin loss": 0.28},
+        "radii": {"small": 0.5, "own": 0.3, "large": 0.0},
+        "unbounded": {"unbounded": 0.0},
+        "square": {"square1000": 0.275},
+        "transfer": {"transfer": 0.6},
+        "noise": {"noise": 0.7},
+        "attention": {"adapted attacks": 0.29},
+        "undefended_twin": {"pgd20": 0.0},
+        "reference": {
+            "clean": 0.8,
+            "pgd20": 0.3,
+            "headline": 0.3,
+            "white box": 0.28,
+        },
+    }
+    return {
+        group: {column: _first(share) for column, share in of_group.items()}
+        for group, of_group in shares.items()
+    }
+
+
+def test_the_error_of_a_share():
+    # p = ¾ of 4 images: sqrt(¾ · ¼ / 4).
+    error = checklist_points.share_error([True, True, True, False])
+    assert error == pytest.approx(np.sqrt(3 / 64))
+    assert checklist_points.share_error([False] * 4) == 0
+
+
+@pytest.mark.parametrize(
+    "second, variance",
+    [
         # d = (0, 1, 1, 0): mean ½, mean of squares ½, variance ¼, over 4.
-        error = checklist_points.difference_error(first, second)
-        self.assertAlmostEqual(error, np.sqrt(0.25 / 4))
-        # b = c = 1: the difference is 0, its error is not. sqrt(2/4 / 4)
-        other = np.array([True, True, False, True])
-        error = checklist_points.difference_error(first, other)
-        self.assertAlmostEqual(error, np.sqrt(0.5 / 4))
-        self.assertEqual(checklist_points.difference_error(first, first), 0.0)
+        ([True, False, False, False], 0.25 / 4),
+        # b = c = 1: the difference is 0, its error is not. 2/4 over 4.
+        ([True, True, False, True], 0.5 / 4),
+        ([True, True, True, False], 0.0),
+    ],
+)
+def test_the_error_of_a_paired_difference(second, variance):
+    first = np.array([True, True, True, False])
+    error = checklist_points.difference_error(first, second)
+    assert error == pytest.approx(np.sqrt(variance))
 
-    @parameterized.parameters((0.0299, "PASS"), (0.0301, "FAIL"))
-    def test_a_threshold_is_widened_by_two_deviations(self, figure, verdict):
-        # The threshold of "steps" is 1 point; 1 + 2 · 1 = 3.
-        point = checklist_points.compared("steps", figure, 0.01, "")
-        self.assertEqual(point.verdict, verdict)
-        self.assertAlmostEqual(point.allowance, 2.0)
-        self.assertAlmostEqual(point.figure, 100 * figure)
 
-    def test_all_pass(self):
-        points = checklist_points.from_standing(_Standing().groups(), {})
-        for name, point in points.items():
-            self.assertEqual(point.verdict, "PASS", f"{name}: {point}")
-        self.assertAlmostEqual(points["single_step"].figure, -5.0)
-        # The worse of the two step sizes.
-        self.assertAlmostEqual(points["step_sizes"].figure, 1.0)
-        # From one of 80, 50, 30 and 0 % to the next, the least fall is 20.
-        self.assertAlmostEqual(points["radii"].figure, -20.0)
+@pytest.mark.parametrize(
+    "figure, verdict", [(0.0299, "PASS"), (0.0301, "FAIL")]
+)
+def test_a_threshold_is_widened_by_two_deviations(figure, verdict):
+    # The threshold of "steps" is 1 point; 1 + 2 · 1 = 3.
+    point = checklist_points.compared("steps", figure, 0.01, "")
+    assert point.verdict == verdict
+    assert point.allowance == pytest.approx(2.0)
+    assert point.figure == pytest.approx(100 * figure)
 
-    @parameterized.parameters(
+
+def test_all_pass():
+    points = checklist_points.from_standing(_groups(), {})
+    assert _with(points, "PASS") == {*points}
+    assert points["single_step"].figure == pytest.approx(-5.0)
+    # The worse of the two step sizes.
+    assert points["step_sizes"].figure == pytest.approx(1.0)
+    # From one of 80, 50, 30 and 0 % to the next, the least fall is 20.
+    assert points["radii"].figure == pytest.approx(-20.0)
+
+
+@pytest.mark.parametrize(
+    "group, column, share",
+    [
         ("single_step", "fgsm", 0.28),
         ("steps", "pgd40", 0.25),
         ("restarts", "pgd20x10", 0.25),
         ("step_sizes", "a", 0.25),
         ("margin_loss", "margin loss", 0.2),
         ("radii", "own", 0.55),
-        ("unbounded", "unbounded", 0.01),
+        # 1 % would be within two deviations of 0 % by its own error.
+        ("unbounded", "unbounded", 0.05),
         ("square", "square1000", 0.25),
         ("transfer", "transfer", 0.28),
         ("noise", "noise", 0.28),
         ("attention", "adapted attacks", 0.25),
         ("undefended_twin", "pgd20", 0.1),
-    )
-    def test_one_fails(self, group, column, share):
-        standing = _Standing()
-        groups = standing.groups()
-        groups[group][column] = standing.first(share)
-        if group == "unbounded":
-            # 1 % is within two deviations of 0 % only by its own error.
-            groups[group][column] = standing.first(0.05)
-        points = checklist_points.from_standing(groups, {})
-        failing = [n for n, p in points.items() if p.verdict == "FAIL"]
-        self.assertEqual(failing, [group])
-
-    def test_what_is_absent_is_not_run(self):
-        groups = _Standing().groups()
-        del groups["transfer"]
-        points = checklist_points.from_standing(
-            groups, {"transfer": "no teacher"}
-        )
-        self.assertEqual(points["transfer"].verdict, "NOT RUN")
-        self.assertEqual(points["transfer"].note, "no teacher")
+    ],
+)
+def test_one_fails(group, column, share):
+    groups = _groups()
+    groups[group][column] = _first(share)
+    points = checklist_points.from_standing(groups, {})
+    assert _with(points, "FAIL") == {group}
 
 
-class RunFolderTest(absltest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        folder = cls.enterClassContext(tempfile.TemporaryDirectory())
-        cls.workdir = pathlib.Path(folder) / "run"
-        shutil.copytree(trained_runs.finished(), cls.workdir)
-        evaluate_run.evaluate_run(cls.workdir, ["clean", "fgsm", "pgd2"])
-        cls.opened = evaluate_run.open_run(cls.workdir, 50)
+def test_what_is_absent_is_not_run():
+    groups = _groups()
+    del groups["transfer"]
+    absent = {"transfer": "no teacher"}
+    point = checklist_points.from_standing(groups, absent)["transfer"]
+    assert (point.verdict, point.note) == ("NOT RUN", "no teacher")
 
-    def test_the_files_points_pass_and_are_written(self):
-        screen = io.StringIO()
-        with contextlib.redirect_stdout(screen):
-            points = checklist.run_checklist(self.workdir, 50)
-        decided = {p.name: p for p in points if p.verdict != "NOT RUN"}
-        self.assertEqual(
-            set(decided),
-            {
-                "logits",
-                "repeatable",
-                "batch_independence",
-                "worst_case",
-                "checkpoint",
-            },
-        )
-        for point in decided.values():
-            self.assertEqual(point.verdict, "PASS", point)
-        written = json.loads((self.workdir / checklist.FILE).read_text())
-        self.assertEqual(written["num_images"], 50)
-        self.assertEqual(
-            written["points"], [dataclasses.asdict(point) for point in points]
-        )
-        self.assertIn("50 images; at least 200 are needed", screen.getvalue())
 
-    def test_weights_that_validation_did_not_choose(self):
-        path = self.workdir / "metrics.jsonl"
-        kept = path.read_text()
-        self.addCleanup(path.write_text, kept)
-        rows = [json.loads(line) for line in kept.splitlines()]
-        for row in rows:
-            row["validation_pgd_accuracy"] += 0.01
-        run_folder.write_metrics(self.workdir, rows)
-        point = checklist_files.checkpoint_point(
-            self.opened, self.workdir, "best"
-        )
-        self.assertEqual(point.verdict, "FAIL")
-        self.assertAlmostEqual(point.figure, 1.0)
+@pytest.fixture(name="opened", scope="module")
+def _opened(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checked") / "run"
+    shutil.copytree(trained_runs.finished(), folder)
+    evaluate_run.evaluate_run(folder, ["clean", "fgsm", "pgd2"])
+    return evaluate_run.open_run(folder, 50)
+
+
+def test_the_files_points_pass_and_are_written(opened, capsys):
+    points = checklist.run_checklist(opened.run.folder, 50)
+    decided = {p.name: p.verdict for p in points if p.verdict != "NOT RUN"}
+    names = ("logits", "repeatable", "batch_independence")
+    names += ("worst_case", "checkpoint")
+    assert decided == dict.fromkeys(names, "PASS")
+    written = opened.run.checklist
+    assert written["num_images"] == 50
+    assert written["points"] == [dataclasses.asdict(point) for point in points]
+    assert "50 images; at least 200 are needed" in capsys.readouterr().out
+
+
+def test_weights_that_validation_did_not_choose(opened):
+    path = opened.run.folder / run_folder.METRICS
+    kept, rows = path.read_text(), opened.run.metrics
+    for row in rows:
+        row["validation_pgd_accuracy"] += 0.01
+    run_folder.write_metrics(opened.run.folder, rows)
+    point = checklist_files.checkpoint_point(opened, "best")
+    assert point.verdict == "FAIL"
+    assert point.figure == pytest.approx(1.0)
+    path.unlink()
+    point = checklist_files.checkpoint_point(opened, "best")
+    assert point.verdict == "NOT RUN"
+    path.write_text(kept)
+
+
+@pytest.mark.parametrize(
+    "changed, verdict, note",
+    [
+        ({"worst_case": 2.0}, "FAIL", "the ledger's lines give"),
+        ({"worst_case": None}, "FAIL", "gives no worst case"),
+        ({"bn_eval": "batch"}, "FAIL", "batch statistics"),
+        ({"seed": 1}, "NOT RUN", "lacks lines"),
+        ({"weights_digest": "other"}, "NOT RUN", "other weights"),
+        (None, "NOT RUN", "no results.json"),
+    ],
+)
+def test_a_worst_case_that_the_ledger_does_not_give(
+    opened, changed, verdict, note
+):
+    path = opened.run.folder / run_folder.RESULTS
+    kept = path.read_text()
+    if changed is None:
         path.unlink()
-        point = checklist_files.checkpoint_point(
-            self.opened, self.workdir, "best"
-        )
-        self.assertEqual(point.verdict, "NOT RUN")
-
-    def test_a_reported_worst_case_that_the_ledger_does_not_give(self):
-        path = self.workdir / "results.json"
-        kept = path.read_text()
-        self.addCleanup(path.write_text, kept)
-        results = json.loads(kept)
-        raised = results["worst_case"] + 0.01
-        for changed, verdict, note in (
-            ({"worst_case": raised}, "FAIL", "the ledger's lines give"),
-            ({"worst_case": None}, "FAIL", "gives no worst case"),
-            ({"bn_eval": "batch"}, "FAIL", "batch statistics"),
-            ({"seed": 1}, "NOT RUN", "lacks lines"),
-            ({"weights_digest": "other"}, "NOT RUN", "other weights"),
-        ):
-            path.write_text(json.dumps({**results, **changed}))
-            point = checklist_files.worst_case_point(self.opened, self.workdir)
-            self.assertEqual(point.verdict, verdict)
-            self.assertIn(note, point.note)
-        path.unlink()
-        point = checklist_files.worst_case_point(self.opened, self.workdir)
-        self.assertEqual(point.verdict, "NOT RUN")
-
-    def test_the_teacher_is_found(self):
-        run = self.opened
-        teacher = checklist.teacher_of(run, self.workdir)
-        self.assertEqual(teacher.config.defense.name, "standard")
-        self.assertLen(teacher.split, 50)
-        self.assertNotEqual(
-            teacher.ledger.identity["weights"], run.ledger.identity["weights"]
-        )
-        self.assertIsNone(checklist.teacher_of(run, self.workdir / "teacher"))
-
-
-if __name__ == "__main__":
-    absltest.main()
+    else:
+        path.write_text(json.dumps({**json.loads(kept), **changed}))
+    point = checklist_files.worst_case_point(opened)
+    path.write_text(kept)
+    assert point.verdict == verdict
+    assert note in point.note

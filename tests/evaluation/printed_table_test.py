@@ -1,9 +1,6 @@
 """The printed table: rows, the paper's beside them, footnotes."""
 
-import contextlib
-import io
-
-from absl.testing import absltest
+import pytest
 
 from atat_tf.evaluation import printed_table
 
@@ -19,44 +16,35 @@ def _results(method, dataset="cifar10", bn_eval="frozen", **accuracy):
     }
 
 
-class TableTest(absltest.TestCase):
-    def _printed(self, all_results):
-        screen = io.StringIO()
-        with contextlib.redirect_stdout(screen):
-            printed_table.print_table(all_results)
-        return screen.getvalue()
-
-    def test_the_papers_row_stands_below(self):
-        text = self._printed([_results("atat", clean=0.5, pgd20=0.25)])
-        self.assertRegex(text, r"ATAT +│ +50\.00 +│ +25\.00")
-        self.assertRegex(text, r"the paper's.*│ +91\.89 +│ +63\.81")
-        self.assertIn("10,000 test images", text)
-
-    def test_no_paper_row_for_digits(self):
-        text = self._printed([_results("atat", "digits", clean=0.5)])
-        self.assertNotIn("paper", text)
-
-    def test_what_was_not_run_says_so(self):
-        rows = [_results("at", clean=0.5), _results("atat", pgd20=0.25)]
-        self.assertRegex(self._printed(rows), r"AT +│ +50\.00 +│ not run")
-
-    def test_footnotes(self):
-        text = self._printed(
-            [_results("at", bn_eval="batch", fgsm=0.2, pgd20=0.4)]
-        )
-        self.assertIn("not a claim of robustness", text)
-        self.assertIn("masked gradients", text)
-
-    def test_the_papers_tables(self):
-        """Corners of Tables 1 and 2."""
-        self.assertEqual(
-            printed_table.paper_row("cifar10", "alp")["pgd7"], 52.32
-        )
-        self.assertEqual(
-            printed_table.paper_row("cifar100", "atat")["pgd20"], 28.72
-        )
-        self.assertIsNone(printed_table.paper_row("digits", "atat"))
+def test_rows_columns_and_the_papers_row():
+    table = printed_table.table(
+        [
+            _results("atat", clean=0.5, pgd20=0.25),
+            _results("at", "digits", clean=0.75),
+        ]
+    )
+    assert "10,000 test images" in table.title
+    assert table.columns == ["accuracy, %", "clean", "pgd20"]
+    ours, paper, other = table.rows
+    assert ours == ["ATAT", "50.00", "25.00"]
+    assert "paper" in paper[0] and paper[1:] == ["91.89", "63.81"]
+    # Digits are not in the paper.
+    assert other == ["AT", "75.00", "not run"]
+    assert not table.notes
 
 
-if __name__ == "__main__":
-    absltest.main()
+def test_what_is_printed(capsys):
+    printed_table.print_table(
+        [_results("at", bn_eval="batch", fgsm=0.2, pgd20=0.4)]
+    )
+    text = capsys.readouterr().out
+    for words in ("20.00", "not a claim of robustness", "masked gradients"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    "dataset, method, column, percent",
+    [("cifar10", "alp", "pgd7", 52.32), ("cifar100", "atat", "pgd20", 28.72)],
+)
+def test_corners_of_the_papers_tables(dataset, method, column, percent):
+    assert printed_table.paper_row(dataset, method)[column] == percent

@@ -1,11 +1,9 @@
 """From a split to accuracies, through the ledger; kills repeat nothing."""
 
 import json
-import pathlib
-import tempfile
 
 import numpy as np
-from absl.testing import absltest
+import pytest
 
 from atat_tf.attacks import columns, linf, stepped
 from atat_tf.data import datasets
@@ -16,13 +14,7 @@ from tests.support import toys
 _EPSILON = 1 / 255
 _WEAK = linf.Steps(linf.fgsm(_EPSILON / 2))
 _STRONG = linf.Steps(linf.pgd(_EPSILON, 0.3 / 255, 6))
-_IDENTITY = {
-    "weights": "w",
-    "data": "d",
-    "bn_eval": "frozen",
-    "seed": 0,
-    "batch": None,
-}
+_IDENTITY = ledger.identity("w", "d", "frozen", 0, None)
 
 
 class _Counting(attacker_lib.Attacker):
@@ -35,96 +27,98 @@ class _Counting(attacker_lib.Attacker):
         return super().run(attack, images, *args)
 
 
-class VerdictsTest(absltest.TestCase):
-    def setUp(self):
-        super().setUp()
-        folder = self.enter_context(tempfile.TemporaryDirectory())
-        self.path = pathlib.Path(folder) / ledger.FILE
+class _Problem:
+    """Seventy images, ten of which are misclassified, and a ledger's file."""
+
+    def __init__(self, path):
+        self.path = path
         classifier = toys.small_wide_resnet()
         images = np.random.default_rng(0).integers(
             0, 256, (70, *toys.IMAGE_SHAPE), np.uint8
         )
         logits = classifier(images / np.float32(255), training=False).numpy()
         labels = logits.argmax(-1).astype(np.int32)
-        labels[::7] = (labels[::7] + 1) % toys.NUM_CLASSES  # ten are wrong
+        labels[::7] = (labels[::7] + 1) % toys.NUM_CLASSES
         self.split = datasets.Split(images, labels)
         self.attacker = _Counting(classifier, 4)
 
-    def _verdicts(self, **kwargs):
-        book = ledger.Ledger(self.path, _IDENTITY)
-        return verdicts.Verdicts(self.attacker, self.split, book, 0, **kwargs)
+    def lines(self):
+        return ledger.Ledger(self.path, _IDENTITY)
 
-    def test_misclassified_images_never_enter(self):
-        stands = self._verdicts().standing([_WEAK])
-        self.assertEqual(self.attacker.attacked, 60)
-        self.assertFalse(np.any(stands[::7]))
-        clean = self._verdicts().standing([])
-        np.testing.assert_array_equal(clean, np.arange(70) % 7 > 0)
-
-    def test_broken_images_do_not_meet_the_next_attack(self):
-        judge = self._verdicts()
-        weak = judge.standing([_WEAK])
-        both = judge.standing([_WEAK, _STRONG])
-        self.assertEqual(self.attacker.attacked, 60 + weak.sum())
-        self.assertTrue(np.all(weak[both]))
-        self.assertLess(both.sum(), weak.sum())
-        known = ledger.Ledger(self.path, _IDENTITY).verdicts(
-            columns.description(_STRONG)
+    def standing(self, *attacks, **kwargs):
+        judge = verdicts.Verdicts(
+            self.attacker, self.split, self.lines(), 0, **kwargs
         )
-        self.assertEqual(set(known), set(np.flatnonzero(weak)))
-
-    def test_nothing_is_run_twice(self):
-        first = self._verdicts().standing([_WEAK, _STRONG])
-        attacked, content = self.attacker.attacked, self.path.read_bytes()
-        np.testing.assert_array_equal(
-            self._verdicts().standing([_WEAK, _STRONG]), first
-        )
-        self.assertEqual(self.attacker.attacked, attacked)
-        self.assertEqual(self.path.read_bytes(), content)
-
-    def test_a_killed_evaluation_ends_with_the_same_lines(self):
-        def lines():
-            kept = [
-                json.loads(t) for t in self.path.read_text().splitlines() if t
-            ]
-            for line in kept:
-                del line["seconds"]  # wall time is never the same
-            return {(x["attack"], x["index"]): x for x in kept if "margin" in x}
-
-        whole = self._verdicts().standing([_WEAK, _STRONG])
-        content, expected = self.path.read_bytes(), lines()
-        # Inside the last group, and inside the first attack's.
-        for length in (len(content) - 10, len(content) // 2):
-            cut = content[:length]
-            self.path.write_bytes(cut)
-            np.testing.assert_array_equal(
-                self._verdicts().standing([_WEAK, _STRONG]), whole
-            )
-            text = self.path.read_text().replace("\n\n", "\n")
-            torn = text.split("\n")[cut.count(b"\n")]
-            self.path.write_text(text.replace(torn + "\n", "", 1))
-            self.assertEqual(lines(), expected)
-
-    def test_adversarials_are_kept_when_asked_for(self):
-        self._verdicts().standing([_STRONG])
-        kept = {}
-        stands = self._verdicts(adversarials=kept).standing([_STRONG])
-        images = kept[columns.description(_STRONG)]
-        self.assertLen(images, 60)
-        logits = self.attacker.logits(np.array(list(images.values())))
-        labels = self.split.labels[list(images)]
-        np.testing.assert_array_equal(
-            logits.argmax(-1) == labels, stands[list(images)]
-        )
-
-    def test_progress_ends_at_all_passes(self):
-        """Done, not needed since broken, or known before: all are counted."""
-        passes = 1 + stepped.passes(_WEAK) + stepped.passes(_STRONG)
-        for _ in range(2):
-            counts = []
-            self._verdicts(advance=counts.append).standing([_WEAK, _STRONG])
-            self.assertEqual(sum(counts), passes * 70)
+        return judge.standing(attacks)
 
 
-if __name__ == "__main__":
-    absltest.main()
+@pytest.fixture(name="problem")
+def _problem(tmp_path):
+    return _Problem(tmp_path / ledger.FILE)
+
+
+def test_images_leave_once_they_are_misclassified(problem):
+    clean = problem.standing()
+    np.testing.assert_array_equal(clean, np.arange(70) % 7 > 0)
+    weak = problem.standing(_WEAK)
+    assert problem.attacker.attacked == 60
+    assert not np.any(weak[::7])
+    both = problem.standing(_WEAK, _STRONG)
+    assert problem.attacker.attacked == 60 + weak.sum()
+    assert np.all(weak[both]) and both.sum() < weak.sum()
+    met = problem.lines().verdicts(columns.description(_STRONG))
+    assert set(met) == set(np.flatnonzero(weak))
+
+
+def test_nothing_is_run_twice(problem):
+    first = problem.standing(_WEAK, _STRONG)
+    attacked, content = problem.attacker.attacked, problem.path.read_bytes()
+    again = problem.standing(_WEAK, _STRONG)
+    np.testing.assert_array_equal(again, first)
+    assert problem.attacker.attacked == attacked
+    assert problem.path.read_bytes() == content
+
+
+def test_a_killed_evaluation_ends_with_the_same_lines(problem):
+    def lines():
+        kept = [
+            json.loads(t) for t in problem.path.read_text().splitlines() if t
+        ]
+        for line in kept:
+            del line["seconds"]  # wall time is never the same
+        return {(x["attack"], x["index"]): x for x in kept if "margin" in x}
+
+    whole = problem.standing(_WEAK, _STRONG)
+    content, expected = problem.path.read_bytes(), lines()
+    # Inside the last group, and inside the first attack's.
+    for length in (len(content) - 10, len(content) // 2):
+        cut = content[:length]
+        problem.path.write_bytes(cut)
+        again = problem.standing(_WEAK, _STRONG)
+        np.testing.assert_array_equal(again, whole)
+        text = problem.path.read_text().replace("\n\n", "\n")
+        torn = text.split("\n")[cut.count(b"\n")]
+        problem.path.write_text(text.replace(torn + "\n", "", 1))
+        assert lines() == expected
+
+
+def test_adversarials_are_kept_when_asked_for(problem):
+    problem.standing(_STRONG)
+    kept = {}
+    stands = problem.standing(_STRONG, adversarials=kept)
+    images = kept[columns.description(_STRONG)]
+    assert len(images) == 60
+    logits = problem.attacker.logits(np.array(list(images.values())))
+    labels = problem.split.labels[list(images)]
+    np.testing.assert_array_equal(
+        logits.argmax(-1) == labels, stands[list(images)]
+    )
+
+
+def test_progress_ends_at_all_passes(problem):
+    """Done, not needed since broken, or known before: all are counted."""
+    passes = 1 + stepped.passes(_WEAK) + stepped.passes(_STRONG)
+    for _ in range(2):
+        counts = []
+        problem.standing(_WEAK, _STRONG, advance=counts.append)
+        assert sum(counts) == passes * 70

@@ -19,7 +19,7 @@ if hasattr(os, "sched_getaffinity"):
 import atat_tf
 from absl import flags
 count = 0
-for module in pkgutil.walk_packages(atat_tf.__path__, "atat_tf."):
+for module in pkgutil.walk_packages(atat_tf.__path__[:1], "atat_tf."):
     importlib.import_module(module.name)
     count += 1
     if module.name.count(".") == 1:  # commands share names of flags

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from absl.testing import absltest
 
-from atat_tf.evaluation import evaluate_run
+from atat_tf.evaluation.run import Run
 from serving.client import client as grpc_client
 from tests.serving import exports as serving_runs
 
@@ -18,8 +18,8 @@ class AccuracyTest(absltest.TestCase):
     def test_on_the_whole_test_set(self):
         if not _DATA.is_dir():
             self.skipTest("there is no CIFAR-10 beside the project")
-        config = evaluate_run.load_config(serving_runs.RUN)
-        dataset = evaluate_run.load_dataset(config, str(_DATA))
+        run = Run(serving_runs.RUN, str(_DATA))
+        dataset = run.dataset
         images = dataset.test.images.astype(np.float32) / 255.0
         with serving_runs.serving() as server:
             with grpc_client.Client(
@@ -33,9 +33,7 @@ class AccuracyTest(absltest.TestCase):
         self.assertAlmostEqual(
             np.mean(correct), results["accuracy"]["clean"], delta=0.0005
         )
-        classifier = evaluate_run.load_classifier(
-            serving_runs.RUN, dataset.spec
-        )
+        classifier = run.classifier()
         logits = classifier.predict(images, batch_size=500, verbose=0)
         np.testing.assert_allclose(answer["logits"], logits, 1e-4, 1e-4)
         np.testing.assert_array_equal(answer["classes"], logits.argmax(-1))

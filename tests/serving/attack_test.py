@@ -6,7 +6,7 @@ from absl.testing import absltest
 
 from atat_tf.data import datasets
 from atat_tf.evaluation import attacker as attacker_lib
-from atat_tf.evaluation import evaluate_run
+from atat_tf.evaluation.run import Run
 from serving import served_classifier
 from serving.client import Client, Unavailable
 from tests.serving import exports as serving_runs
@@ -18,7 +18,7 @@ _QUERIES = 40
 class AttackTest(absltest.TestCase):
     def test_served_verdicts_are_the_offline_ones(self):
         spec = datasets.SPECS["cifar10"]
-        local = evaluate_run.load_classifier(serving_runs.RUN, spec)
+        local = Run(serving_runs.RUN).classifier()
         images = np.random.default_rng(0).integers(
             0, 256, (12, 32, 32, 3), np.uint8
         )

@@ -17,9 +17,8 @@ from keras import layers
 from PIL import Image
 
 from atat_tf import attention, losses
-from atat_tf.data import datasets
 from atat_tf.errors import InputError
-from atat_tf.evaluation import evaluate_run
+from atat_tf.evaluation.run import Run
 from atat_tf.models import graphs
 from atat_tf.runs import folder as run_folder
 from serving import export
@@ -41,8 +40,7 @@ def loaded():
 @pytest.fixture(scope="module")
 def student():
     """The run's own network."""
-    spec = datasets.SPECS["cifar10"]
-    return evaluate_run.load_classifier(serving_runs.RUN, spec)
+    return Run(serving_runs.RUN).classifier()
 
 
 def _answer(loaded, signature_name, **inputs):
@@ -131,8 +129,7 @@ def test_explain_follows_the_class_that_is_named(loaded, student):
 
 
 def test_monitor_measures_eq_4_against_the_teacher(loaded, student):
-    spec = datasets.SPECS["cifar10"]
-    teacher = evaluate_run.load_classifier(serving_runs.TEACHER, spec)
+    teacher = Run(serving_runs.TEACHER).classifier()
     answer = _answer(loaded, "monitor", images=_IMAGES)
     distance = losses.attention_distance(
         _attention(teacher, answer["classes"]),

@@ -6,8 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf.attacks import randomness
-from atat_tf.data import datasets
-from atat_tf.evaluation import evaluate_run
+from atat_tf.evaluation.run import Run
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _RUN = _ROOT / "results/small/cifar10/at/seed0"
@@ -17,7 +16,7 @@ EPSILON = 8 / 255
 
 def classifier():
     """Returns WRN-10-1 trained on CIFAR-10, with the run's best weights."""
-    return evaluate_run.load_classifier(_RUN, datasets.spec("cifar10"))
+    return Run(_RUN).classifier()
 
 
 def right_images(network, count):

@@ -13,6 +13,7 @@ from keras import layers
 from atat_tf.data import datasets
 from atat_tf.errors import InputError
 from atat_tf.evaluation import evaluate_run
+from atat_tf.evaluation.run import Run
 from atat_tf.models import applications, graphs
 from atat_tf.models import files as model_files
 from atat_tf.runs import build
@@ -87,9 +88,8 @@ class HardenTest(tf.test.TestCase):
         self.assertEqual(
             again["accuracy"]["clean"], results["accuracy"]["clean"]
         )
-        spec = run_config.data_spec(evaluate_run.load_config(workdir))
-        teacher = evaluate_run.load_classifier(workdir / "teacher", spec)
-        student = evaluate_run.load_classifier(workdir, spec)
+        student = Run(workdir).classifier()
+        teacher = Run(workdir).teacher.classifier()
         images = toys.random_images(4, _SHAPE)
         # The teacher is the file's model: its logits, of pixels in [0, 1].
         self.assertAllClose(

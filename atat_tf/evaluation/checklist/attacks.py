@@ -1,13 +1,13 @@
-"""What the checklist runs: the attacks behind each of its points.
+"""What the checklist runs: the attacks behind each of its points."""
 
-A run and its teacher enter; groups of columns leave, as `evaluate_run.standing`
-runs them.
-"""
+from collections.abc import Iterable
+
+import tensorflow as tf
 
 from atat_tf import losses
 from atat_tf.attacks import baselines, columns, linf, on_attention
 from atat_tf.errors import InputError
-from atat_tf.evaluation import evaluate_run
+from atat_tf.evaluation.evaluate_run import OpenRun, in_threat_model
 from atat_tf.models import classifiers
 from atat_tf.runs import build
 
@@ -25,17 +25,21 @@ ATTENTION_WEIGHTS = (-10.0, -1.0, -0.1, 0.1, 1.0, 10.0)
 NO_TEACHER = "the run has no teacher"
 
 
-def negative_margin(labels, logits):
+def negative_margin(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Returns max_{j≠y} z_j − z_y, [b]: the margin loss of Carlini & Wagner."""
     return -losses.margin(labels, logits)
 
 
-def groups(run, teacher=None, reported=()):
+def groups(
+    opened: OpenRun,
+    teacher: OpenRun | None = None,
+    reported: Iterable[str] = (),
+) -> tuple[dict[str, dict], dict[str, str]]:
     """Returns the columns of each point, and why points have none.
 
     Args:
-      run: evaluation.OpenRun.
-      teacher: OpenRun of the undefended twin, or None.
+      opened: the run.
+      teacher: its undefended twin, or None.
       reported: names of the columns whose worst case is the run's headline;
         where these are no attacks, PGD-20 stands for them.
 
@@ -43,14 +47,14 @@ def groups(run, teacher=None, reported=()):
       {group: {column: stepped attacks}}, as `checklist_points.from_standing`
       reads them, and {group: why there is none}.
     """
-    ball = run.config.attack.epsilon, run.config.attack.step_size
-    classes = run.dataset.spec.num_classes
+    ball = opened.config.attack.epsilon, opened.config.attack.step_size
+    classes = opened.dataset.spec.num_classes
     pgd = columns.column(f"pgd{STEPS}", *ball, classes)
     built = _variants(*ball)
-    headline = _headline(run, reported) or pgd
+    headline = _headline(opened, reported) or pgd
     absent = {}
     try:
-        adapted = _adapted(run)
+        adapted = _adapted(opened)
         built["attention"] = {"adapted attacks": headline + adapted}
     except InputError as error:
         adapted, absent["attention"] = (), str(error)
@@ -112,33 +116,33 @@ def _variants(epsilon, step_size):
     }
 
 
-def _headline(run, reported):
+def _headline(opened, reported):
     """Returns the attacks of the reported columns inside the threat model."""
     if not reported:
         return ()
-    classes = run.dataset.spec.num_classes
-    built = build.build_columns(run.config, reported, classes)
+    classes = opened.dataset.spec.num_classes
+    built = build.build_columns(opened.config, reported, classes)
     within = (
         attack
         for column in built.values()
-        if evaluate_run.in_threat_model(run.config, column)
+        if in_threat_model(opened.config, column)
         for attack in column
     )
     return tuple(dict.fromkeys(within))
 
 
-def _adapted(run):
+def _adapted(opened):
     """Returns the attacks on the attention, one a weight.
 
     Raises:
       InputError: the classifier has no layer with a spatial map.
     """
     # Where the defense trains attention, otherwise where it would be shown.
-    layers = tuple(run.config.defense.get("layers", ()))
+    layers = tuple(opened.config.defense.get("layers", ()))
     if not layers:
-        layers = (classifiers.attention_layer(run.classifier),)
-    maps = on_attention.logits_and_maps_function(run.classifier, layers)
-    ball = run.config.attack.epsilon, run.config.attack.step_size
+        layers = (classifiers.attention_layer(opened.classifier),)
+    maps = on_attention.logits_and_maps_function(opened.classifier, layers)
+    ball = opened.config.attack.epsilon, opened.config.attack.step_size
     return tuple(
         on_attention.AttentionAttack(*ball, STEPS, weight, maps)
         for weight in ATTENTION_WEIGHTS

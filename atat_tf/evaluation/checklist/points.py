@@ -1,11 +1,11 @@
 """The points of the checklist: what is compared, with which threshold, why.
 
-Who stands after which attack enters; PASS, FAIL or NOT RUN leaves, each with
-its figure. Nothing here runs a classifier.
+Nothing here runs a classifier.
 """
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -195,7 +195,7 @@ class Point:
     reason: str
 
 
-def held(name, wrong, note):
+def held(name: str, wrong: str | None, note: str) -> Point:
     """Returns the Point of a criterion without a figure.
 
     Args:
@@ -206,12 +206,12 @@ def held(name, wrong, note):
     return _point(name, FAIL if wrong else PASS, note=wrong or note)
 
 
-def not_run(name, why):
+def not_run(name: str, why: str) -> Point:
     """Returns the Point of a criterion that was not decided."""
     return _point(name, NOT_RUN, note=why)
 
 
-def compared(name, figure, error, note):
+def compared(name: str, figure: float, error: float, note: str) -> Point:
     """Returns the Point of a figure: PASS up to the widened threshold.
 
     PASS where figure <= threshold + DEVIATIONS · error.
@@ -229,7 +229,7 @@ def compared(name, figure, error, note):
     return _point(name, verdict, figure, allowance, note)
 
 
-def share_error(flags):
+def share_error(flags: np.ndarray) -> float:
     """Returns the standard deviation of a share of n images.
 
     sqrt(p (1 − p) / n) with p the share, of a binomial distribution.
@@ -241,7 +241,7 @@ def share_error(flags):
     return float(np.sqrt(share * (1 - share) / len(flags)))
 
 
-def difference_error(first, second):
+def difference_error(first: np.ndarray, second: np.ndarray) -> float:
     """Returns the standard deviation of a difference of shares of n images.
 
     The images are the same, so the difference is paired: with d_i in
@@ -257,7 +257,9 @@ def difference_error(first, second):
     return float(np.sqrt(max(0.0, variance) / len(differences)))
 
 
-def from_standing(stands, absent):
+def from_standing(
+    stands: Mapping[str, Mapping[str, np.ndarray]], absent: Mapping[str, str]
+) -> dict[str, Point]:
     """Returns the points that compare who stands, {name: Point}.
 
     Args:

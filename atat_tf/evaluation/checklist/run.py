@@ -12,26 +12,28 @@ run's ledger: a killed checklist goes on where it was. `checklist.json` holds
 """
 
 import dataclasses
-import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
 
 from atat_tf import losses
 from atat_tf.attacks import columns, linf, randomness
-from atat_tf.evaluation import evaluate_run, gate
+from atat_tf.evaluation import evaluate_run
 from atat_tf.evaluation.checklist import attacks as checklist_attacks
 from atat_tf.evaluation.checklist import files as checklist_files
 from atat_tf.evaluation.checklist.points import (
     CRITERIA,
     DEVIATIONS,
     FAIL,
+    Point,
     compared,
     from_standing,
     held,
     not_run,
     share_error,
 )
+from atat_tf.evaluation.evaluate_run import OpenRun
 from atat_tf.models import checks
 from atat_tf.runs import folder as run_folder
 from atat_tf.runs import terminal
@@ -43,13 +45,13 @@ _GATE_IMAGES = 32
 
 
 def run_checklist(
-    workdir,
-    num_images=None,
-    weights="best",
-    dataset_name=None,
-    data_dir=None,
-    seed=None,
-):
+    workdir: run_folder.Path,
+    num_images: int | None = None,
+    weights: str = "best",
+    dataset_name: str | None = None,
+    data_dir: run_folder.Path | None = None,
+    seed: int | None = None,
+) -> list[Point]:
     """Decides every point for a run, prints the table, writes checklist.json.
 
     Args:
@@ -63,8 +65,7 @@ def run_checklist(
     Raises:
       InputError: bad arguments, or no run there.
     """
-    workdir = pathlib.Path(workdir)
-    run = evaluate_run.open_run(
+    opened = evaluate_run.open_run(
         workdir,
         NUM_IMAGES if num_images is None else num_images,
         weights=weights,
@@ -72,73 +73,69 @@ def run_checklist(
         data_dir=data_dir,
         seed=seed,
     )
-    teacher = teacher_of(run, workdir)
-    points = decided_points(run, teacher, workdir, weights)
+    teacher = evaluate_run.open_teacher(opened)
+    points = decided_points(opened, teacher, weights)
     run_folder.write_json(
-        workdir / FILE,
+        opened.run.folder / FILE,
         {
-            "dataset": run.dataset.name,
-            "data": run.dataset.provenance,
-            "method": run.config.defense.name,
-            "num_images": len(run.split),
+            "dataset": opened.dataset.name,
+            "data": opened.dataset.provenance,
+            "method": opened.config.defense.name,
+            "num_images": len(opened.split),
             "minimum_images": MINIMUM_IMAGES,
             "deviations": DEVIATIONS,
             "weights": weights,
-            "weights_digest": run.ledger.identity["weights"],
-            "seed": run.seed,
+            "weights_digest": opened.ledger.identity["weights"],
+            "seed": opened.seed,
             "commit": run_folder.commit(),
             "points": [dataclasses.asdict(point) for point in points],
         },
     )
-    title = f"{workdir}: {len(run.split):,} test images of {run.dataset.name}"
+    title = (
+        f"{workdir}: {len(opened.split):,} test images of {opened.dataset.name}"
+    )
     print_table(title, points)
     return points
 
 
-def teacher_of(run, workdir):
-    """Returns the OpenRun of the run's teacher, or None where it has none."""
-    folder = run_folder.teacher_folder(workdir, run.config.teacher)
-    return evaluate_run.open_beside(run, folder, workdir)
-
-
 def decided_points(
-    run, teacher, workdir, weights="best", minimum=MINIMUM_IMAGES
-):
+    opened: OpenRun,
+    teacher: OpenRun | None,
+    weights: str = "best",
+    minimum: int = MINIMUM_IMAGES,
+) -> list[Point]:
     """Returns the Point of every criterion, in the order of CRITERIA.
 
     Args:
-      run: evaluation.OpenRun with frozen statistics.
-      teacher: OpenRun of the undefended twin, or None.
-      workdir: the run folder, for its files.
+      opened: the run, with frozen statistics.
+      teacher: the undefended twin, or None.
       weights: which weights the run has.
       minimum: images below which nothing that needs statistics is decided.
     """
-    points = _gate_points(run)
+    points = _gate_points(opened)
     broken = [name for name, point in points.items() if point.verdict == FAIL]
-    few = f"{len(run.split)} images; at least {minimum} are needed"
-    if len(run.split) < minimum:
+    few = f"{len(opened.split)} images; at least {minimum} are needed"
+    if len(opened.split) < minimum:
         points["gradients"] = not_run("gradients", few)
         obstacle = few
     else:
-        points["gradients"] = _gradients(run)
+        points["gradients"] = _gradients(opened)
         obstacle = None
         if points["gradients"].figure == 100:
             obstacle = "no image has a gradient"
     if broken:
         obstacle = f"no verdict counts while {broken[0]} fails"
     if not obstacle:
-        points |= _attacked_points(run, teacher, workdir)
-    points["worst_case"] = checklist_files.worst_case_point(run, workdir)
-    points["checkpoint"] = checklist_files.checkpoint_point(
-        run, workdir, weights
-    )
+        points |= _attacked_points(opened, teacher)
+    points["worst_case"] = checklist_files.worst_case_point(opened)
+    points["checkpoint"] = checklist_files.checkpoint_point(opened, weights)
     return [
         points.get(criterion.name) or not_run(criterion.name, obstacle)
         for criterion in CRITERIA
     ]
 
 
-def print_table(title, points):
+def print_table(title: str, points: Iterable[Point]) -> None:
     """Prints the points with figure, threshold and verdict, then the notes."""
     rows = []
     for point in points:
@@ -153,9 +150,9 @@ def print_table(title, points):
         terminal.console().print(f"{point.compared}: {point.note}")
 
 
-def _gate_points(run):
-    sample = run.split.images[:_GATE_IMAGES]
-    logits = run.attacker.logits(sample)
+def _gate_points(opened):
+    sample = opened.split.images[:_GATE_IMAGES]
+    logits = opened.attacker.logits(sample)
     agreement = f"to {checks.AGREEMENT:g} relative, on {len(sample)} images"
     return {
         "logits": held(
@@ -166,69 +163,72 @@ def _gate_points(run):
         ),
         "repeatable": held(
             "repeatable",
-            gate.not_repeatable(run.attacker, sample, logits),
+            checks.not_repeatable(opened.attacker.logits, sample, logits),
             agreement,
         ),
         "batch_independence": held(
             "batch_independence",
-            gate.batch_dependent(run.attacker, sample, logits),
+            checks.batch_dependent(opened.attacker.logits, sample, logits),
             agreement,
         ),
     }
 
 
-def _gradients(run):
+def _gradients(opened):
     """Returns the Point of the share of images without a usable gradient."""
-    dead = dead_gradients(run)
+    dead = dead_gradients(opened)
     note = f"{dead.sum()} of {len(dead)} images, there or at a random start"
     return compared("gradients", np.mean(dead), share_error(dead), note)
 
 
-def dead_gradients(run):
+def dead_gradients(opened: OpenRun) -> np.ndarray:
     """Returns which images' cross-entropy has no usable gradient.
 
     At the image itself or at a uniform random start in the ball it is zero in
     every pixel, or somewhere not finite.
 
     Args:
-      run: evaluation.OpenRun.
+      opened: the run.
 
     Returns:
       bool [n].
     """
-    epsilon = run.config.attack.epsilon
+    epsilon = opened.config.attack.epsilon
 
     @tf.function(reduce_retracing=True)
     def dead(images, labels, indices):
         images = tf.cast(images, tf.float32) / 255.0
-        seeds = randomness.example_seeds(run.seed, 0, indices)
+        seeds = randomness.example_seeds(opened.seed, 0, indices)
         start = linf.pgd(epsilon, epsilon, 1).first_point(images, seeds)
-        return _is_dead(run, images, labels) | _is_dead(run, start, labels)
+        return _is_dead(opened, images, labels) | _is_dead(
+            opened, start, labels
+        )
 
     parts = []
-    for first in range(0, len(run.split), run.attacker.batch_size):
-        part = slice(first, first + run.attacker.batch_size)
-        images, labels = run.split.images[part], run.split.labels[part]
+    for first in range(0, len(opened.split), opened.attacker.batch_size):
+        part = slice(first, first + opened.attacker.batch_size)
+        images, labels = opened.split.images[part], opened.split.labels[part]
         indices = np.arange(first, first + len(labels))
         parts.append(dead(images, labels, indices).numpy())
     return np.concatenate(parts)
 
 
-def _is_dead(run, images, labels):
+def _is_dead(opened, images, labels):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
-        loss = losses.cross_entropy(labels, run.attacker.logits_fn(images))
+        loss = losses.cross_entropy(labels, opened.attacker.logits_fn(images))
     gradient = tape.gradient(loss, images, unconnected_gradients="zero")
     total = tf.reduce_sum(tf.abs(gradient), axis=(1, 2, 3))
     return (total == 0) | ~tf.math.is_finite(total)
 
 
-def _attacked_points(run, teacher, workdir):
+def _attacked_points(opened, teacher):
     """Returns the points that are decided by attacks, {name: Point}."""
+    results = opened.run.results or {}
     groups, absent = checklist_attacks.groups(
-        run, teacher, checklist_files.results(workdir).get("accuracy", ())
+        opened, teacher, results.get("accuracy", ())
     )
-    stands = _standing(run, groups, "checking")
+    stands = _standing(opened, groups, "checking")
     if teacher:
         reference = groups["reference"]
         twin = {"pgd20": reference["pgd20"]}
@@ -238,24 +238,24 @@ def _attacked_points(run, teacher, workdir):
     else:
         absent["undefended_twin"] = checklist_attacks.NO_TEACHER
     points = from_standing(stands, absent)
-    return {**points, "candidates": _candidates(run, groups)}
+    return {**points, "candidates": _candidates(opened, groups)}
 
 
-def _standing(run, groups, doing):
+def _standing(opened, groups, doing):
     """Returns {group: {column: bool [n]}} for {group: {column: attacks}}."""
     flat = {
         f"{group}: {column}": built
         for group, of_group in groups.items()
         for column, built in of_group.items()
     }
-    stands, _ = evaluate_run.standing(run, flat, doing)
+    stands, _ = evaluate_run.standing(opened, flat, doing)
     return {
         group: {column: stands[f"{group}: {column}"] for column in of_group}
         for group, of_group in groups.items()
     }
 
 
-def _candidates(run, groups):
+def _candidates(opened, groups):
     """Returns the Point of candidates that were refuted when alone."""
     descriptions = {
         columns.description(attack)
@@ -267,7 +267,7 @@ def _candidates(run, groups):
         [
             line["refuted"]
             for description in sorted(descriptions)
-            for line in run.ledger.verdicts(description).values()
+            for line in opened.ledger.verdicts(description).values()
             if line["broken"] or line["refuted"]
         ],
         bool,

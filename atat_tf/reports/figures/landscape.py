@@ -10,9 +10,10 @@ from atat_tf import losses
 from atat_tf.attacks import columns, linf, radii, randomness
 from atat_tf.errors import expect
 from atat_tf.evaluation import accuracy as robustness
-from atat_tf.evaluation import evaluate_run, gate
-from atat_tf.evaluation.verdicts import CLEAN
+from atat_tf.evaluation import evaluate_run
+from atat_tf.evaluation.ledger import CLEAN
 from atat_tf.evaluation.views import Scene
+from atat_tf.models import checks
 from atat_tf.reports.figures import drawing
 
 
@@ -230,13 +231,16 @@ def curve(workdir, num_steps=100, **arguments):
     """
     expect(num_steps >= 1, "num_steps >= 1", num_steps=num_steps)
     run = evaluate_run.open_run(workdir, **arguments)
-    gate.expect_passed(run.attacker, run.split.images)
+    checks.expect_judgeable(run.attacker.logits, run.split.images)
     attack = linf.Steps(linf.pgd(EPSILON, STEP_SIZE, num_steps))
     evaluate_run.standing(run, {f"pgd{num_steps}": (attack,)}, "attacking")
     clean = run.ledger.verdicts(CLEAN)
-    attacked = run.ledger.verdicts(columns.description(attack))
     survived = [
-        _survived(clean[i], attacked.get(i), num_steps)
+        _survived(
+            clean[i],
+            run.ledger.deciding([columns.description(attack)], i),
+            num_steps,
+        )
         for i in range(len(run.split))
     ]
     return accuracies(survived, num_steps), run

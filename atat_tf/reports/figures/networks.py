@@ -12,9 +12,9 @@ import pathlib
 import keras
 import ml_collections
 
-from atat_tf.data import datasets
 from atat_tf.errors import InputError, expect, unknown
-from atat_tf.evaluation import evaluate_run, printed_table
+from atat_tf.evaluation import printed_table
+from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
 from atat_tf.runs import folder as run_folder
 
@@ -113,14 +113,13 @@ def with_raw(workdirs):
       InputError: there is no Standard run.
     """
     expect(workdirs, "at least one run folder", workdirs=workdirs)
-    configs = {name: evaluate_run.load_config(name) for name in workdirs}
-    for name, config in configs.items():
-        if config.defense.name == "standard":
+    runs = {name: Run(name) for name in workdirs}
+    for name, run in runs.items():
+        if run.config.defense.name == "standard":
             return [name, *(other for other in workdirs if other != name)]
-    for name, config in configs.items():
-        teacher = run_folder.teacher_folder(name, config.teacher)
-        if (teacher / run_folder.CONFIG).exists():
-            return [str(teacher), *workdirs]
+    for run in runs.values():
+        if run.teacher:
+            return [str(run.teacher.folder), *workdirs]
     raise InputError(
         "Expected a Standard run among the run folders, or the teacher of one "
         f"of them, as the raw network. Received: {', '.join(workdirs)}."
@@ -157,17 +156,16 @@ def caption(command, sources, seed):
 
 
 def _run(workdir, weights, layer, data_dir):
-    config = evaluate_run.load_config(workdir)
-    spec = datasets.spec(config.dataset, data_dir, config.image_size)
-    classifier = evaluate_run.load_classifier(workdir, spec, weights)
+    run = Run(workdir, data_dir)
+    classifier = run.classifier(weights)
     return Source(
-        _title(config),
+        _title(run.config),
         classifier,
         classifiers.attention_layer(classifier, layer),
-        tuple(datasets.class_names(config.dataset, data_dir)),
+        run.class_names,
         "",
         f"{workdir} {weights} {_digest(classifier)}",
-        config,
+        run.config,
     )
 
 

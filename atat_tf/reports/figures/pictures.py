@@ -11,7 +11,7 @@ import numpy as np
 from atat_tf.data import datasets
 from atat_tf.data import images as image_files
 from atat_tf.errors import expect
-from atat_tf.evaluation import evaluate_run
+from atat_tf.runs import build
 
 _BATCH = 100
 
@@ -136,4 +136,4 @@ def load_dataset(source, name=None, data_dir=None):
         "--images, --dataset or a run folder to take images from",
         model=source.title,
     )
-    return evaluate_run.load_dataset(source.config, data_dir)
+    return build.load_dataset(source.config, data_dir)

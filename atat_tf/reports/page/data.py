@@ -9,7 +9,8 @@ import shlex
 
 import numpy as np
 
-from atat_tf.evaluation import printed_table, verdicts
+from atat_tf.evaluation import printed_table
+from atat_tf.evaluation.ledger import CLEAN
 from atat_tf.runs import folder as run_folder
 
 STANDS, BROKEN, WRONG, NOT_RUN = "stands", "broken", "wrong", "not run"
@@ -119,21 +120,15 @@ def verdict(lines, attacks, index):
       attacks: descriptions of a column's attacks, in order; () for "clean".
       index: of the test image.
     """
-    clean = lines.verdicts(verdicts.CLEAN).get(index)
-    if clean is None:
+    line = lines.deciding(attacks, index)
+    if line is None:
         return Verdict(NOT_RUN)
-    if clean["broken"]:
-        return Verdict(WRONG, prediction=clean["prediction"])
-    for attack in attacks:
-        line = lines.verdicts(attack).get(index)
-        if line is None:
-            return Verdict(NOT_RUN)
-        if line["broken"]:
-            # Ledgers of older versions do not have the attacked class.
-            return Verdict(
-                BROKEN, line["step"], line.get("attacked_prediction")
-            )
-    return Verdict(STANDS, prediction=clean["label"])
+    if not line["broken"]:
+        return Verdict(STANDS, prediction=line["label"])
+    if lines.verdicts(CLEAN)[index]["broken"]:
+        return Verdict(WRONG, prediction=line["prediction"])
+    # Ledgers of older versions do not have the attacked class.
+    return Verdict(BROKEN, line["step"], line.get("attacked_prediction"))
 
 
 def attacked_columns(found):
@@ -164,7 +159,7 @@ def confusion(lines, found, column, num_classes):
       int [k, k], rows are true classes; None where the ledger lacks a class.
     """
     counts = np.zeros((num_classes, num_classes), int)
-    labels = lines.verdicts(verdicts.CLEAN)
+    labels = lines.verdicts(CLEAN)
     for index in range(found["num_images"]):
         on = verdict(lines, found["attacks"][column], index)
         if on.prediction is None:

@@ -12,11 +12,12 @@ import numpy as np
 from atat_tf import __version__
 from atat_tf.data import datasets
 from atat_tf.errors import expect
-from atat_tf.evaluation import evaluate_run, ledger, printed_table
-from atat_tf.evaluation import files as run_files
+from atat_tf.evaluation import evaluate_run, printed_table
+from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import curves as report_curves
 from atat_tf.reports.page import data as report_data
 from atat_tf.reports.page import pictures as report_pictures
+from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 
 _TEMPLATE = "page.html.jinja"
@@ -36,14 +37,11 @@ def page(workdir, data_dir=None, num_images=64):
       InputError: bad arguments, no run there, or no data.
     """
     expect(num_images >= 0, "num_images >= 0", num_images=num_images)
-    config = run_files.config(workdir)
-    found = run_files.results(workdir)
-    pictures = None
-    if num_images:
-        pictures = _Pictures(workdir, config, found, data_dir, num_images)
+    run = Run(workdir, data_dir)
+    pictures = _Pictures(run, num_images) if num_images else None
     values = {
-        **_facts(workdir, config, found, data_dir),
-        **_verdicts(workdir, found, pictures, data_dir),
+        **_facts(run),
+        **_verdicts(run, pictures),
         "pictures": pictures,
         "num_images": num_images,
     }
@@ -63,17 +61,16 @@ def rendered(values):
     return template.render(values)
 
 
-def _facts(workdir, config, found, data_dir):
+def _facts(run):
     """Returns what the files say without the ledger."""
-    rows = run_files.epochs(workdir)
-    teacher = run_folder.teacher_folder(workdir, config.get("teacher"))
-    has_teacher = (teacher / run_folder.CONFIG).exists()
-    teacher_found = run_files.results(teacher) if has_teacher else None
+    rows, found, teacher = run.metrics, run.results, run.teacher
+    config = run_config.to_dict(run.config)
+    teacher_found = teacher.results if teacher else None
     method = config["defense"]["name"]
     return {
         "version": __version__,
         "commit": run_folder.commit(),
-        "workdir": str(workdir),
+        "workdir": str(run.folder),
         "method": printed_table.METHODS.get(method, method),
         "dataset": config["dataset"],
         "config": report_data.flat(config),
@@ -84,16 +81,16 @@ def _facts(workdir, config, found, data_dir):
         "table": report_data.table([teacher_found, found]),
         "made": report_data.made((("Teacher", teacher_found), (None, found))),
         "found": found,
-        "teacher": str(teacher) if has_teacher else None,
+        "teacher": str(teacher.folder) if teacher else None,
         "teacher_found": teacher_found,
-        "checklist": run_files.checked(workdir),
-        "commands": report_data.commands(workdir, config, data_dir),
+        "checklist": run.checklist,
+        "commands": report_data.commands(run.folder, config, run.data_dir),
     }
 
 
-def _verdicts(workdir, found, pictures, data_dir):
+def _verdicts(run, pictures):
     """Returns the columns, each shown image's verdicts, and the confusion."""
-    book = run_files.book(workdir, found)
+    book, found = run.ledger, run.results
     is_stale = bool(book and pictures and not pictures.has_weights_of(found))
     if is_stale:
         book = None
@@ -108,13 +105,13 @@ def _verdicts(workdir, found, pictures, data_dir):
     column = report_data.strongest_column(found) if book else None
     confusion = None
     if column:
-        names = datasets.class_names(found["dataset"], data_dir)
+        names = datasets.class_names(found["dataset"], run.data_dir)
         counts = report_data.confusion(book, found, column, len(names))
         if counts is not None:
             confusion = report_data.confusion_table(counts, names)
     return {
         "is_stale": is_stale,
-        "has_ledger": ledger.is_in(workdir),
+        "has_ledger": run.has_ledger,
         "columns": columns,
         "verdicts": verdicts,
         "confused_under": column,
@@ -133,26 +130,25 @@ class _Pictures:
       shifts: [(whose, mean shift, images)] of the student and the teacher.
     """
 
-    def __init__(self, workdir, config, found, data_dir, num_images):
-        found = found or {}
-        run = evaluate_run.open_run(
-            workdir,
+    def __init__(self, run, num_images):
+        found = run.results or {}
+        opened = evaluate_run.open_run(
+            run.folder,
             num_images,
             weights=found.get("weights", "best"),
             dataset_name=found.get("dataset"),
-            data_dir=data_dir,
+            data_dir=run.data_dir,
             seed=found.get("seed"),
         )
-        self._digest = run.ledger.identity["weights"]
-        self.class_names = run.dataset.class_names
+        self._digest = opened.ledger.identity["weights"]
+        self.class_names = opened.dataset.class_names
         self.column, attack = report_pictures.shown_attack(
             run.config, list(found.get("accuracy", ())), len(self.class_names)
         )
         self.attack = report_pictures.description(attack)
-        shown = report_pictures.shown(run, attack)
+        shown = report_pictures.shown(opened, attack)
         uris = report_pictures.uris(shown)
-        teacher = run_folder.teacher_folder(workdir, config.get("teacher"))
-        twin = evaluate_run.open_beside(run, teacher, workdir)
+        twin = evaluate_run.open_teacher(opened)
         twin_uris, self.shifts = None, []
         if twin:
             twin_shown = report_pictures.shown(twin, attack)
@@ -161,7 +157,7 @@ class _Pictures:
         self.shifts.append(_shift("this run", shown))
         self.images = [
             self._image(i, shown, uris[i], twin_uris and twin_uris[i])
-            for i in range(len(run.split))
+            for i in range(len(opened.split))
         ]
         right = [image for image in self.images if image["is_right"]]
         self.attention = right[:_ATTENTION_ROWS]

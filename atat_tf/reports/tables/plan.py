@@ -12,10 +12,10 @@ import ml_collections
 
 from atat_tf.data import datasets
 from atat_tf.errors import InputError, expect
-from atat_tf.evaluation import evaluate_run
 from atat_tf.reports.tables import catalogue
 from atat_tf.reports.tables import records as table_records
 from atat_tf.reports.tables import shift as shift_measurement
+from atat_tf.runs import build as run_build
 from atat_tf.runs import checks as run_checks
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
@@ -203,7 +203,7 @@ def recipe(scale, row):
 
 def _dataset(config, data_dir):
     try:
-        return evaluate_run.load_dataset(config, data_dir)
+        return run_build.load_dataset(config, data_dir)
     except InputError as error:
         raise NoData(str(error)) from error
 

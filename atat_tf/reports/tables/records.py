@@ -7,9 +7,7 @@ then read from the ledger alone, without the network.
 
 import pathlib
 
-import numpy as np
-
-from atat_tf.evaluation import ledger, verdicts
+from atat_tf.evaluation import ledger
 from atat_tf.runs import folder as run_folder
 
 
@@ -84,13 +82,11 @@ def standing(workdir, bn_eval):
     """
     record = read(workdir, bn_eval)
     path = pathlib.Path(workdir) / ledger.FILE
-    found, books = {}, {}
+    found = {}
     for part in record["parts"] if record else ():
-        key = repr(part["identity"])
-        if key not in books:
-            books[key] = ledger.Ledger(path, part["identity"])
+        lines = ledger.Ledger(path, part["identity"])
         for column, attacks in part["columns"].items():
-            stands = _standing(books[key], attacks, part)
+            stands = lines.standing(attacks, part["num_images"])
             if stands is not None:
                 found[column] = stands
     return found
@@ -100,23 +96,6 @@ def lines(workdir, part, attack):
     """Returns {image's index: line} of one attack of a record's part."""
     path = pathlib.Path(workdir) / ledger.FILE
     return ledger.Ledger(path, part["identity"]).verdicts(attack)
-
-
-def _standing(book, attacks, part):
-    stands = np.ones(part["num_images"], bool)
-    whole = part["identity"]["bn_eval"] == "batch"
-    for attack in (verdicts.CLEAN, *attacks):
-        known = book.verdicts(attack)
-        # With frozen statistics an attack is run on what is left alone.
-        is_first = attack == verdicts.CLEAN
-        everyone = np.arange(len(stands))
-        entering = everyone if whole or is_first else np.flatnonzero(stands)
-        for index in entering:
-            line = known.get(int(index))
-            if line is None:
-                return None
-            stands[index] &= not line["broken"]
-    return stands
 
 
 def _path(workdir, bn_eval):

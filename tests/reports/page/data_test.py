@@ -8,10 +8,11 @@ import tempfile
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from atat_tf.evaluation import evaluate_run, ledger
-from atat_tf.evaluation import files as run_files
+from atat_tf.evaluation import ledger
+from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import curves as report_curves
 from atat_tf.reports.page import data as report_data
+from atat_tf.runs import folder as run_folder
 
 _FOUND = {
     "dataset": "cifar10",
@@ -52,7 +53,7 @@ class LedgerTest(parameterized.TestCase):
         folder = self.enter_context(tempfile.TemporaryDirectory())
         self.workdir = pathlib.Path(folder)
         digest, data = _FOUND["weights_digest"], _FOUND["data"]
-        identity = evaluate_run.ledger_identity(digest, data, "frozen", 0, None)
+        identity = ledger.identity(digest, data, "frozen", 0, None)
         book = ledger.Ledger(self.workdir / ledger.FILE, identity)
         predictions = (0, 1, 2, 0, 2)
         book.append(
@@ -79,7 +80,15 @@ class LedgerTest(parameterized.TestCase):
                 _line(3, 0, 0, False),
             ],
         )
-        self.book = run_files.book(self.workdir, _FOUND)
+        run_folder.write_json(
+            self.workdir / run_folder.CONFIG,
+            {"dataset": "cifar10", "backbone": {}, "defense": {}},
+        )
+        self.book = self._ledger(_FOUND)
+
+    def _ledger(self, results):
+        run_folder.write_json(self.workdir / run_folder.RESULTS, results)
+        return Run(self.workdir).ledger
 
     @parameterized.parameters(
         ("clean", 1, "stands", None, 1),
@@ -114,7 +123,7 @@ class LedgerTest(parameterized.TestCase):
         for line in lines:
             del line["attacked_prediction"]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        book = run_files.book(self.workdir, _FOUND)
+        book = self._ledger(_FOUND)
         on = report_data.verdict(book, ["A"], 1)
         self.assertEqual(on, report_data.Verdict("broken", 3, None))
         self.assertIsNone(report_data.confusion(book, _FOUND, "fgsm", 3))
@@ -127,15 +136,14 @@ class LedgerTest(parameterized.TestCase):
         ({"commit": "def"}, "broken"),
     )
     def test_lines_of_another_evaluation_are_not_read(self, changes, word):
-        book = run_files.book(self.workdir, {**_FOUND, **changes})
+        book = self._ledger({**_FOUND, **changes})
         self.assertEqual(report_data.verdict(book, ["A"], 1).word, word)
 
     def test_no_ledger(self):
-        elsewhere = self.workdir / "none"
-        self.assertIsNone(run_files.book(elsewhere, _FOUND))
-        self.assertIsNone(run_files.book(self.workdir, None))
         older = {k: v for k, v in _FOUND.items() if k != "weights_digest"}
-        self.assertIsNone(run_files.book(self.workdir, older))
+        self.assertIsNone(self._ledger(older))
+        (self.workdir / ledger.FILE).unlink()
+        self.assertIsNone(self._ledger(_FOUND))
 
 
 class ColumnsTest(absltest.TestCase):

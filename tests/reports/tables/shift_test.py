@@ -28,7 +28,7 @@ class MeasureTest(tf.test.TestCase):
         run_folder.write_json(
             cls.workdir / "config.json", run_config.to_dict(config)
         )
-        cls.dataset = evaluate_run.load_dataset(config)
+        cls.dataset = build.load_dataset(config)
         classifier = build.build_classifier(config, cls.dataset.spec)
         run_folder.save_weights(cls.workdir, "best", classifier)
         cls.record = shift_measurement.measure(
