@@ -1,18 +1,17 @@
-"""Where networks look, on clean images and along an attack.
-
-A network, pictures and an attack enter; images, predictions and attention
-maps leave, as arrays.
-"""
+"""Where networks look, on clean images and on attacked ones."""
 
 import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from atat_tf import attention
-from atat_tf.attacks import randomness
+from atat_tf.attacks import linf, randomness
 from atat_tf.evaluation import accuracy as robustness
-from atat_tf.models import graphs
+from atat_tf.models import classifiers, graphs
 
 # Whose class score an attention map explains: the true class, as Eq. 3 has
 # it, or the class that is predicted on the image at hand.
@@ -34,6 +33,116 @@ class View:
     maps: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Attended:
+    """What a network makes of n images before and after an attack."""
+
+    clean: View
+    attacked: View
+
+    @property
+    def shift(self) -> np.ndarray:
+        """1 − cosine of the two maps of each image, float64 [n]."""
+        return attention.cosine_distance(self.clean.maps, self.attacked.maps)
+
+
+class Viewer:
+    """Attacks images and looks where a classifier looks; traced once.
+
+    It reads the classifier's weights at each call.
+
+    Args:
+      classifier: functional keras.Model, float32 [b, H, W, C] in [0, 1] ->
+        logits.
+      layer: whose map is looked at.
+      seed: of the random starts; image i has the start (seed, 0, i).
+      batch_size: images at a time.
+      logits_fn: what is attacked; None for the classifier in inference mode.
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        layer: str,
+        seed: int = 0,
+        batch_size: int = 100,
+        logits_fn: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    ) -> None:
+        self._seed, self._batch_size = seed, batch_size
+        self._logits_fn = logits_fn or robustness.logits_function(classifier)
+        self._options = {
+            "reduce_retracing": True,
+            "jit_compile": bool(tf.config.list_physical_devices("GPU")),
+        }
+        self._look = tf.function(
+            functools.partial(
+                attention.explanation,
+                graphs.with_taps(classifier, [layer]),
+                pooled_head=classifiers.pooled_head(classifier, layer),
+            ),
+            **self._options,
+        )
+        self._attacks = {}
+
+    def view(
+        self, images: np.ndarray, labels: np.ndarray | None = None
+    ) -> View:
+        """Returns the View of images.
+
+        Args:
+          images: float32 [n, H, W, C] in [0, 1].
+          labels: int32 [n], the classes that are followed; None for those
+            predicted.
+        """
+        if labels is None:
+            looked = self._in_batches(self._look, images)
+        else:
+            looked = self._in_batches(self._look, images, labels)
+        logits, maps = looked
+        return View(np.asarray(images), np.argmax(logits, -1), maps)
+
+    def attended(
+        self,
+        attack: linf.LinfAttack,
+        images: np.ndarray,
+        labels: np.ndarray,
+        indices: np.ndarray | None = None,
+    ) -> Attended:
+        """Returns the views of images and of where an attack on them ends.
+
+        Args:
+          attack: LinfAttack; the end counts, whether or not it fools.
+          images: float32 [n, H, W, C] in [0, 1].
+          labels: int32 [n], true classes, which are followed too.
+          indices: int [n], positions in the data set; None for 0, 1, ...
+        """
+        indices = np.arange(len(images)) if indices is None else indices
+        if attack not in self._attacks:
+            self._attacks[attack] = tf.function(
+                lambda images, labels, indices: attack(
+                    self._logits_fn,
+                    images,
+                    labels,
+                    randomness.example_seeds(self._seed, 0, indices),
+                ),
+                **self._options,
+            )
+        (adversarial,) = self._in_batches(
+            self._attacks[attack], images, labels, indices
+        )
+        return Attended(
+            self.view(images, labels), self.view(adversarial, labels)
+        )
+
+    def _in_batches(self, function, *arrays):
+        parts = []
+        for first in range(0, max(1, len(arrays[0])), self._batch_size):
+            part = slice(first, first + self._batch_size)
+            found = function(*(tf.constant(array[part]) for array in arrays))
+            parts.append(found if isinstance(found, tuple) else (found,))
+        return [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]
+
+
 class Scene:
     """A network and the pictures it is shown.
 
@@ -50,30 +159,28 @@ class Scene:
         none of the network's, its predictions.
     """
 
-    def __init__(self, source, shown, seed=0, followed="label"):
+    def __init__(
+        self, source, shown: Sequence, seed: int = 0, followed: str = "label"
+    ) -> None:
         self.source, self.pictures = source, shown
         pixels = [picture.at(source.image_shape) for picture in shown]
         self.images = np.stack(pixels) / np.float32(255)
-        self._tapped = graphs.with_taps(source.classifier, [source.layer])
+        self._viewer = Viewer(source.classifier, source.layer)
         self._followed = followed
         self._seeds = randomness.example_seeds(
             seed, 0, [picture.index for picture in shown]
         )
         self.labels = self._labels()
 
-    def view(self, images=None):
+    def view(self, images: np.ndarray | None = None) -> View:
         """Returns the View of images, of the clean ones where it is None."""
         images = self.images if images is None else images
-        logits, maps = attention.logits_and_attention(
-            self._tapped,
-            tf.constant(images),
-            self.labels if self._followed == "label" else None,
-        )
-        (maps,) = maps.values()
-        predictions = np.argmax(logits, -1)
-        return View(np.asarray(images), predictions, maps.numpy())
+        labels = self.labels if self._followed == "label" else None
+        return self._viewer.view(images, labels)
 
-    def attacked(self, attack, rounds):
+    def attacked(
+        self, attack: linf.LinfAttack, rounds: Iterable[int]
+    ) -> dict[int, np.ndarray]:
         """Returns the images after some numbers of steps of one attack.
 
         Args:
@@ -98,7 +205,7 @@ class Scene:
             found[step] = point.numpy()
         return {number: found[number] for number in rounds}
 
-    def class_name(self, number):
+    def class_name(self, number: int) -> str:
         """Returns the name of a class of the network."""
         return self.source.class_names[number]
 

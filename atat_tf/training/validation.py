@@ -1,20 +1,18 @@
 """What an epoch's weights do on the validation split."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import keras
 import ml_collections
 import numpy as np
-import tensorflow as tf
 
 from atat_tf import attention
-from atat_tf.attacks import randomness
 from atat_tf.data import datasets
 from atat_tf.data import images as image_files
 from atat_tf.defenses import atat
 from atat_tf.evaluation import accuracy as robustness
-from atat_tf.models import classifiers, graphs
+from atat_tf.evaluation.views import Viewer
+from atat_tf.models import classifiers
 from atat_tf.runs import build
 from atat_tf.training import workers
 
@@ -93,22 +91,6 @@ _READABLE_SIDE = 96  # pixels of an enlarged image, at least
 _GAP = 4  # pixels between the tiles of a panel
 
 
-@dataclasses.dataclass(frozen=True)
-class Attended:
-    """What a classifier looks at, clean and attacked.
-
-    Attributes:
-      adversarial: float32 [n, H, W, C] in [0, 1].
-      clean_maps, adversarial_maps: float32 [n, h, w], Eq. 3.
-      shift: float64 [n], see `attention.cosine_distance`.
-    """
-
-    adversarial: np.ndarray
-    clean_maps: np.ndarray
-    adversarial_maps: np.ndarray
-    shift: np.ndarray
-
-
 class AttentionPanels:
     """Looks at the same images again and again; it is traced once.
 
@@ -123,48 +105,28 @@ class AttentionPanels:
 
     def __init__(self, student, attack, layers, split, seed):
         layer = classifiers.shown_layer(student, layers)
-        tapped = graphs.with_taps(student, [layer])
-        self._split = split
-
-        def attended():
-            labels = tf.constant(split.labels)
-            images = tf.cast(split.images, tf.float32) / 255.0
-            seeds = randomness.example_seeds(seed, 0, tf.range(len(split)))
-            adversarial = attack(
-                lambda points: student(points, training=False),
-                images,
-                labels,
-                seeds,
-            )
-            maps = [
-                attention.logits_and_attention(tapped, at, labels)[1][layer]
-                for at in (images, adversarial)
-            ]
-            return adversarial, *maps
-
-        on_gpu = bool(tf.config.list_physical_devices("GPU"))
-        self._attended = tf.function(attended, jit_compile=on_gpu)
+        self._viewer = Viewer(student, layer, seed, len(split))
+        self._attack, self._split = attack, split
 
     def attended(self):
         """Returns the Attended of the student's weights as they are now."""
-        adversarial, *maps = (part.numpy() for part in self._attended())
-        shift = attention.cosine_distance(*maps)
-        return Attended(adversarial, *maps, shift)
+        images = self._split.images / np.float32(255)
+        return self._viewer.attended(self._attack, images, self._split.labels)
 
     def picture(self, attended):
         """Returns a row an image: clean, its map, attacked, its map.
 
         Args:
-          attended: Attended.
+          attended: from `attended`.
 
         Returns:
           uint8 [height, width, 3].
         """
         images = self._split.images
-        adversarial = image_files.as_uint8(attended.adversarial)
-        maps = (attended.clean_maps, attended.adversarial_maps)
+        adversarial = image_files.as_uint8(attended.attacked.images)
         clean_heat, adversarial_heat = (
-            attention.scaled_for_reading(of_one).numpy() for of_one in maps
+            attention.scaled_for_reading(view.maps).numpy()
+            for view in (attended.clean, attended.attacked)
         )
         rows = [
             _beside(

@@ -37,11 +37,11 @@ class PanelsTest(tf.test.TestCase):
             tf.constant(split.labels),
             toys.seeds(4, 7),
         )
-        self.assertAllClose(seen.adversarial, expected, atol=1e-5)
+        self.assertAllClose(seen.attacked.images, expected, atol=1e-5)
         tapped = graphs.with_taps(student, ["features"])
         for points, maps in (
-            (images, seen.clean_maps),
-            (tf.constant(seen.adversarial), seen.adversarial_maps),
+            (images, seen.clean.maps),
+            (tf.constant(seen.attacked.images), seen.attacked.maps),
         ):
             _, expected = attention.logits_and_attention(
                 tapped, points, split.labels
@@ -54,13 +54,13 @@ class PanelsTest(tf.test.TestCase):
         panels = validation.AttentionPanels(student, _PGD, (), _split(), 0)
         first = panels.attended()
         before = toys.values(student.variables)
-        self.assertAllEqual(first.clean_maps, panels.attended().clean_maps)
+        self.assertAllEqual(first.clean.maps, panels.attended().clean.maps)
         for old, new in zip(
             before, toys.values(student.variables), strict=True
         ):
             self.assertAllEqual(old, new)
         toys.randomise(student, seed=1)
-        self.assertNotAllClose(first.clean_maps, panels.attended().clean_maps)
+        self.assertNotAllClose(first.clean.maps, panels.attended().clean.maps)
 
     def test_the_picture_has_clean_map_attacked_map(self):
         split = _split(2)
@@ -77,9 +77,9 @@ class PanelsTest(tf.test.TestCase):
             for i in range(4)
         ]
         self.assertAllEqual(tiles[0], split.images[1])
-        adversarial = image_files.as_uint8(seen.adversarial[1])
+        adversarial = image_files.as_uint8(seen.attacked.images[1])
         self.assertAllEqual(tiles[2], adversarial)
-        heat = seen.clean_maps[1] / max(seen.clean_maps[1].max(), 1e-9)
+        heat = seen.clean.maps[1] / max(seen.clean.maps[1].max(), 1e-9)
         self.assertAllClose(
             tiles[1], image_files.overlaid(split.images[1], heat), atol=1
         )

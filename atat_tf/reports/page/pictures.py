@@ -7,13 +7,13 @@ show in words, leave.
 import dataclasses
 
 import numpy as np
-import tensorflow as tf
 
 from atat_tf import attention
-from atat_tf.attacks import columns, linf, randomness
+from atat_tf.attacks import columns, linf
 from atat_tf.data import images as image_files
 from atat_tf.evaluation import evaluate_run
-from atat_tf.models import classifiers, graphs
+from atat_tf.evaluation.views import Viewer
+from atat_tf.models import classifiers
 from atat_tf.runs import build
 
 _DEFAULT_COLUMN = "pgd20"
@@ -72,25 +72,23 @@ def shown(run, attack):
       attack: LinfAttack; each image is where it ends, whoever is fooled.
     """
     images, labels = run.split.images, run.split.labels
-    adversarial = _attacked(run, attack)
-    classifier = run.classifier
     layers = build.build_defense(run.config).layers
-    layer = classifiers.shown_layer(classifier, layers)
-    look = _looking(classifier, layer)
-    pixels = images / np.float32(255)
-    logits, clean = look(pixels, labels, run.attacker.batch_size)
-    attacked_logits, attacked = look(
-        adversarial, labels, run.attacker.batch_size
+    viewer = Viewer(
+        run.classifier,
+        classifiers.shown_layer(run.classifier, layers),
+        run.seed,
+        run.attacker.batch_size,
     )
+    seen = viewer.attended(attack, images / np.float32(255), labels)
     return Shown(
         images,
-        image_files.as_uint8(adversarial),
+        image_files.as_uint8(seen.attacked.images),
         labels,
-        logits.argmax(-1),
-        attacked_logits.argmax(-1),
-        clean,
-        attacked,
-        attention.cosine_distance(clean, attacked),
+        seen.clean.predictions,
+        seen.attacked.predictions,
+        seen.clean.maps,
+        seen.attacked.maps,
+        seen.shift,
     )
 
 
@@ -119,45 +117,3 @@ def uris(shown_images):
 def description(attack):
     """Returns an attack with its parameters, as the ledger names it."""
     return columns.description(attack)
-
-
-def _attacked(run, attack):
-    """Returns where the attack ends on each image, float32 [n, H, W, C]."""
-    end = tf.function(
-        lambda images, labels, indices: attack(
-            run.attacker.logits_fn,
-            tf.cast(images, tf.float32) / 255.0,
-            labels,
-            randomness.example_seeds(run.seed, 0, indices),
-        ),
-        reduce_retracing=True,
-    )
-    parts = []
-    for first in range(0, len(run.split), run.attacker.batch_size):
-        part = slice(first, first + run.attacker.batch_size)
-        images, labels = run.split.images[part], run.split.labels[part]
-        indices = np.arange(first, first + len(labels))
-        parts.append(end(*map(tf.constant, (images, labels, indices))).numpy())
-    return np.concatenate(parts)
-
-
-def _looking(classifier, layer):
-    """Returns a function of (images, labels, batch size): logits and maps."""
-    tapped = graphs.with_taps(classifier, [layer])
-    head = classifiers.pooled_head(classifier, layer)
-    look = tf.function(
-        lambda images, labels: attention.explanation(
-            tapped, images, labels, head
-        ),
-        reduce_retracing=True,
-    )
-
-    def in_batches(images, labels, size):
-        parts = []
-        for first in range(0, len(images), size):
-            part = slice(first, first + size)
-            looked = look(tf.constant(images[part]), tf.constant(labels[part]))
-            parts.append([piece.numpy() for piece in looked])
-        return [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]
-
-    return in_batches

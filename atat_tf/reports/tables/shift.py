@@ -10,10 +10,11 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from atat_tf import attention, losses
-from atat_tf.attacks import columns, randomness
+from atat_tf import losses
+from atat_tf.attacks import columns
 from atat_tf.evaluation import evaluate_run
-from atat_tf.models import frozen, graphs
+from atat_tf.evaluation.views import Viewer
+from atat_tf.models import frozen
 from atat_tf.runs import build
 from atat_tf.runs import folder as run_folder
 
@@ -85,30 +86,16 @@ def is_current(record, num_images):
 
 
 def _distances(run, attack, indices):
-    tapped = graphs.with_taps(run.classifier, [LAYER])
-    logits_fn = frozen.logits_function(run.classifier)
-
-    @tf.function(reduce_retracing=True)
-    def maps(images, labels, indices):
-        seeds = randomness.example_seeds(run.seed, 0, indices)
-        adversarial = attack(logits_fn, images, labels, seeds)
-        return [
-            attention.logits_and_attention(tapped, either, labels)[1]
-            for either in (images, adversarial)
-        ]
-
-    raw, shape = [], []
-    batch_size = run.config.evaluation.batch_size
-    for start in range(0, len(indices), batch_size):
-        group = indices[start : start + batch_size]
-        images = run.split.images[group].astype(np.float32) / np.float32(255)
-        before, after = maps(
-            tf.constant(images),
-            tf.constant(run.split.labels[group]),
-            tf.constant(group),
-        )
-        raw += losses.attention_distance(before, after).numpy().tolist()
-        shape += attention.cosine_distance(
-            before[LAYER].numpy(), after[LAYER].numpy()
-        ).tolist()
-    return raw, shape
+    viewer = Viewer(
+        run.classifier,
+        LAYER,
+        run.seed,
+        run.attacker.batch_size,
+        frozen.logits_function(run.classifier),  # as the ledger's attack
+    )
+    images = run.split.images[indices] / np.float32(255)
+    seen = viewer.attended(attack, images, run.split.labels[indices], indices)
+    views = seen.clean, seen.attacked
+    maps = ({LAYER: tf.constant(view.maps)} for view in views)
+    raw = losses.attention_distance(*maps).numpy()
+    return raw.tolist(), seen.shift.tolist()

@@ -1,0 +1,67 @@
+"""Where a network looks, before and after an attack."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from atat_tf import attention
+from atat_tf.attacks import linf
+from atat_tf.evaluation.views import Viewer
+from atat_tf.models import graphs
+from tests.support import toys
+
+_PGD = linf.pgd(8 / 255, 4 / 255, 3)
+
+
+@pytest.mark.parametrize("layer", ["features", "hidden"])  # with, without head
+def test_views_are_grad_cam_of_clean_and_attacked_images(layer):
+    classifier = toys.small_classifier()
+    images, labels = toys.random_images(5).numpy(), toys.random_labels(5)
+    # The second batch is smaller.
+    viewer = Viewer(classifier, layer, seed=7, batch_size=3)
+    seen = viewer.attended(_PGD, images, labels.numpy())
+    expected = _PGD(
+        toys.inference(classifier), images, labels, toys.seeds(5, 7)
+    )
+    np.testing.assert_allclose(seen.attacked.images, expected, atol=1e-5)
+    np.testing.assert_array_equal(seen.clean.images, images)
+    tapped = graphs.with_taps(classifier, [layer])
+    for view in (seen.clean, seen.attacked):
+        points = tf.constant(view.images)
+        logits, maps = attention.logits_and_attention(tapped, points, labels)
+        np.testing.assert_array_equal(view.predictions, np.argmax(logits, -1))
+        np.testing.assert_allclose(view.maps, maps[layer], atol=1e-5)
+    distance = attention.cosine_distance(seen.clean.maps, seen.attacked.maps)
+    np.testing.assert_array_equal(seen.shift, distance)
+    assert seen.shift.max() > 0
+
+
+def test_without_labels_the_prediction_is_followed():
+    classifier = toys.small_classifier()
+    viewer, images = (
+        Viewer(classifier, "features"),
+        toys.random_images(3).numpy(),
+    )
+    free = viewer.view(images)
+    followed = viewer.view(images, free.predictions.astype(np.int32))
+    np.testing.assert_allclose(free.maps, followed.maps)
+
+
+def test_an_image_starts_where_its_index_says():
+    images, labels = (
+        toys.random_images(2).numpy(),
+        toys.random_labels(2).numpy(),
+    )
+    viewer = Viewer(toys.small_classifier(), "features")
+    both = viewer.attended(_PGD, images, labels, np.array([4, 9]))
+    alone = viewer.attended(_PGD, images[1:], labels[1:], np.array([9]))
+    ends = both.attacked.images[1:], alone.attacked.images
+    np.testing.assert_allclose(*ends, atol=1e-6)
+
+
+def test_weights_of_now_are_looked_at():
+    classifier, images = toys.small_classifier(), toys.random_images(2).numpy()
+    viewer = Viewer(classifier, "features")
+    before = viewer.view(images).maps
+    toys.randomise(classifier, seed=1)
+    assert not np.allclose(before, viewer.view(images).maps)
