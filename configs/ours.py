@@ -44,7 +44,11 @@ DEFENSES = {
     "standard": {"name": "standard", "label_smoothing": 0.0},
     "control_at": _AT,
     "control_at_random": _AT,
-    "control_trades": {"name": "trades", "robust_weight": 6.0},
+    "control_trades": {
+        "name": "trades",
+        "robust_weight": 6.0,
+        "label_smoothing": 0.0,
+    },
     "control_kl": _KL,
     "as_written": _AS_WRITTEN,
     "adversarial_only": _ADVERSARIAL_ONLY,

@@ -23,6 +23,7 @@ def get_config():
             "margin": 0.03,
             "clean_weight": 0.0,
             "layers": ("features",),
+            "label_smoothing": 0.0,
         }
     )
     config.student_start = "random"

@@ -16,7 +16,7 @@ def get_config():
     config = base.get_config()
     config.unlock()
     config.defense = ml_collections.ConfigDict(
-        {"name": "trades", "robust_weight": 6.0}
+        {"name": "trades", "robust_weight": 6.0, "label_smoothing": 0.0}
     )
     config.attack.name = "trades"
     config.student_start = "random"

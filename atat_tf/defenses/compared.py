@@ -1,17 +1,18 @@
 """The defenses that ATAT is compared with by its tables and by its readers.
 
-TLA (Mao et al. 2019) and TRADES (Zhang et al. 2019), called as everything in
-`defenses` is.
+TLA (Mao et al. 2019) and TRADES (Zhang et al. 2019), called as those of `atat`.
 """
 
 import dataclasses
 from typing import ClassVar
 
+import keras
 import tensorflow as tf
 
 from atat_tf import losses
 from atat_tf.defenses.objective import (
     Objective,
+    expect_smoothing,
     expect_weight,
     mixture_cross_entropy,
     mixture_outputs,
@@ -37,6 +38,7 @@ class TLA:
       clean_weight: w, in [0, 1): the share of clean images in L_ce. Mao et
         al. take adversarial ones only, w = 0.
       layers: the name of the one layer whose map is pooled.
+      label_smoothing: as for `losses.cross_entropy`.
     """
 
     triplet_weight: float = 2.0
@@ -44,6 +46,7 @@ class TLA:
     margin: float = 0.03
     clean_weight: float = 0.0
     layers: tuple[str, ...] = ("features",)
+    label_smoothing: float = 0.0
 
     terms: ClassVar = ("cross_entropy", "triplet", "embedding_norm")
     needs_attack: ClassVar = True
@@ -56,8 +59,16 @@ class TLA:
         expect(0 <= margin <= 1, "margin in [0, 1]", margin=margin)
         expect(0 <= clean < 1, "clean_weight in [0, 1)", clean_weight=clean)
         expect(len(self.layers) == 1, "one layer", layers=self.layers)
+        expect_smoothing(self.label_smoothing)
 
-    def __call__(self, student, teacher, images, adversarial, labels):
+    def __call__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model | None,
+        images: tf.Tensor,
+        adversarial: tf.Tensor,
+        labels: tf.Tensor,
+    ) -> Objective:
         """Returns the Objective; `teacher` is not read."""
         clean, attacked = mixture_outputs(student, images, adversarial)
         (layer,) = self.layers
@@ -66,7 +77,11 @@ class TLA:
         )
         terms = {
             "cross_entropy": mixture_cross_entropy(
-                self.clean_weight, labels, clean["logits"], attacked["logits"]
+                self.clean_weight,
+                labels,
+                clean["logits"],
+                attacked["logits"],
+                self.label_smoothing,
             ),
             "triplet": triplet,
             "embedding_norm": norm,
@@ -90,9 +105,11 @@ class TRADES:
 
     Attributes:
       robust_weight: β, >= 0.
+      label_smoothing: as for `losses.cross_entropy`.
     """
 
     robust_weight: float = 6.0
+    label_smoothing: float = 0.0
 
     terms: ClassVar = ("cross_entropy", "kl_divergence")
     needs_attack: ClassVar = True
@@ -103,12 +120,22 @@ class TRADES:
 
     def __post_init__(self):
         expect_weight("robust_weight", self.robust_weight)
+        expect_smoothing(self.label_smoothing)
 
-    def __call__(self, student, teacher, images, adversarial, labels):
+    def __call__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model | None,
+        images: tf.Tensor,
+        adversarial: tf.Tensor,
+        labels: tf.Tensor,
+    ) -> Objective:
         """Returns the Objective; `teacher` is not read."""
         clean, attacked = mixture_outputs(student, images, adversarial)
         terms = {
-            "cross_entropy": losses.cross_entropy(labels, clean["logits"]),
+            "cross_entropy": losses.cross_entropy(
+                labels, clean["logits"], self.label_smoothing
+            ),
             "kl_divergence": losses.kl_divergence(
                 clean["logits"], attacked["logits"]
             ),
@@ -126,7 +153,7 @@ def _pooled(activations):
     return tf.reduce_mean(activations, axis=(1, 2))
 
 
-def cosine_distances(first, second):
+def cosine_distances(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     """Returns D(u, v) = 1 − |u · v| / (‖u‖ ‖v‖) for every pair of rows.
 
     Args:
@@ -140,7 +167,7 @@ def cosine_distances(first, second):
     return 1.0 - tf.abs(cosines)
 
 
-def positives(labels):
+def positives(labels: tf.Tensor) -> tf.Tensor:
     """Returns for each image another one of its class: the next in the batch.
 
     Counted on from the image, and from the start again after the end. Batches
@@ -161,7 +188,9 @@ def positives(labels):
     return tf.argmin(tf.where(same, ahead, count), 1, tf.int32)
 
 
-def negatives(labels, distances):
+def negatives(
+    labels: tf.Tensor, distances: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns for each anchor the nearest image of another class.
 
     Args:
@@ -178,7 +207,9 @@ def negatives(labels, distances):
     return nearest, tf.reduce_any(other, axis=1)
 
 
-def triplet_terms(labels, anchors, clean, margin):
+def triplet_terms(
+    labels: tf.Tensor, anchors: tf.Tensor, clean: tf.Tensor, margin: float
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the triplet loss and the norms' sum for each anchor.
 
     L_trip = max(D(h_a, h_p) − D(h_a, h_n) + α, 0) and

@@ -8,6 +8,7 @@ weights (the recipes say so) and the teacher is in inference mode.
 import dataclasses
 from typing import ClassVar
 
+import keras
 import tensorflow as tf
 
 from atat_tf import attention, losses
@@ -36,7 +37,14 @@ class ReleasedCIFAR10:
     needs_teacher: ClassVar = True
     layers: ClassVar = ()
 
-    def __call__(self, student, teacher, images, adversarial, labels):
+    def __call__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model,
+        images: tf.Tensor,
+        adversarial: tf.Tensor,
+        labels: tf.Tensor,
+    ) -> Objective:
         """Returns the Objective; arguments as for `atat.ATAT`."""
         target = tf.stop_gradient(teacher(images, training=False)["logits"])
         clean, attacked = mixture_outputs(student, images, adversarial)
@@ -75,7 +83,14 @@ class ReleasedCIFAR100:
     needs_attack: ClassVar = True
     needs_teacher: ClassVar = True
 
-    def __call__(self, student, teacher, images, adversarial, labels):
+    def __call__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model,
+        images: tf.Tensor,
+        adversarial: tf.Tensor,
+        labels: tf.Tensor,
+    ) -> Objective:
         """Returns the Objective; arguments as for `atat.ATAT`."""
         _, target = _released_maps(teacher, images, labels, training=False)
         target = tf.nest.map_structure(tf.stop_gradient, target)

@@ -95,10 +95,16 @@ class Run:
     def results(self) -> dict | None:
         """What `evaluate` wrote last, or None.
 
+        None too where that is of validation images: who reads results here
+        speaks of test images.
+
         Raises:
           InputError: results.json is not what `evaluate` writes.
         """
-        return self.read(run_folder.RESULTS, _RESULTS_FIELDS)
+        results = self.read(run_folder.RESULTS, _RESULTS_FIELDS)
+        if results and results.get("split", "test") != "test":
+            return None
+        return results
 
     @property
     def checklist(self) -> dict | None:
@@ -128,7 +134,6 @@ class Run:
             results["bn_eval"],
             results["seed"],
             [results["batch_size"], results["num_images"]],
-            results.get("split", "test"),
         )
         return ledgers.Ledger(self.folder / ledgers.FILE, identity)
 

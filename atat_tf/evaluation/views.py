@@ -58,6 +58,7 @@ class Viewer:
       seed: of the random starts; image i has the start (seed, 0, i).
       batch_size: images at a time.
       logits_fn: what is attacked; None for the classifier in inference mode.
+      score: of `attention.SCORES`, the class score that maps explain.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Viewer:
         seed: int = 0,
         batch_size: int = 100,
         logits_fn: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        score: str = "logit",
     ) -> None:
         self._seed, self._batch_size = seed, batch_size
         self._logits_fn = logits_fn or robustness.logits_function(classifier)
@@ -79,6 +81,7 @@ class Viewer:
                 attention.explanation,
                 graphs.with_taps(classifier, [layer]),
                 pooled_head=classifiers.pooled_head(classifier, layer),
+                score=score,
             ),
             **self._options,
         )
@@ -165,7 +168,9 @@ class Scene:
         self.source, self.pictures = source, shown
         pixels = [picture.at(source.image_shape) for picture in shown]
         self.images = np.stack(pixels) / np.float32(255)
-        self._viewer = Viewer(source.classifier, source.layer)
+        self._viewer = Viewer(
+            source.classifier, source.layer, score=source.score
+        )
         self._followed = followed
         self._seeds = randomness.example_seeds(
             seed, 0, [picture.index for picture in shown]

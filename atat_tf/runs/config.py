@@ -157,6 +157,15 @@ def teacher_config(config: ConfigDict) -> ConfigDict:
     return teacher.lock()
 
 
+def score(config: ConfigDict) -> str:
+    """Returns the class score that a run's attention maps explain.
+
+    A name of `attention.SCORES`: the one that it was trained with, or the
+    paper's where its defense knows nothing of maps.
+    """
+    return config.defense.get("score", "logit")
+
+
 def needs_teacher(config: ConfigDict) -> bool:
     """Returns whether the loss or the student's start reads a teacher."""
     from_teacher = config.student_start == "teacher"

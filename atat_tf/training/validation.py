@@ -14,6 +14,7 @@ from atat_tf.evaluation import accuracy as robustness
 from atat_tf.evaluation.views import Viewer
 from atat_tf.models import classifiers
 from atat_tf.runs import build
+from atat_tf.runs import config as run_config
 from atat_tf.training import workers
 
 
@@ -84,6 +85,7 @@ def _panels(config, student, validation):
         build.build_defense(config).layers,
         split,
         config.seed,
+        run_config.score(config),
     )
 
 
@@ -101,11 +103,12 @@ class AttentionPanels:
         there is none, the last layer with a spatial map.
       split: datasets.Split of at least one image, uint8.
       seed: of the random starts; image i has the start (seed, 0, i).
+      score: of `attention.SCORES`.
     """
 
-    def __init__(self, student, attack, layers, split, seed):
+    def __init__(self, student, attack, layers, split, seed, score="logit"):
         layer = classifiers.shown_layer(student, layers)
-        self._viewer = Viewer(student, layer, seed, len(split))
+        self._viewer = Viewer(student, layer, seed, len(split), score=score)
         self._attack, self._split = attack, split
 
     def attended(self):

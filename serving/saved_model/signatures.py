@@ -29,6 +29,7 @@ class ServedClassifier(tf.Module):
 
     Attributes:
       layer: name of the layer whose attention is answered.
+      score: of `attention.SCORES`, the class score that attention explains.
       closed_form: whether that attention needs no gradient.
       image_shape: (H, W, C).
       num_classes: k.
@@ -40,6 +41,7 @@ class ServedClassifier(tf.Module):
         classifier: keras.Model,
         layer: str | None = None,
         teacher: keras.Model | None = None,
+        score: str = "logit",
     ):
         """Takes what is to be served.
 
@@ -49,14 +51,19 @@ class ServedClassifier(tf.Module):
           layer: where attention is read; None for the last map with spatial
             extent.
           teacher: a model of the same layers, for `monitor`; or None.
+          score: of `attention.SCORES`.
 
         Raises:
-          InputError: the layer does not exist or has no spatial extent.
+          InputError: the layer does not exist or has no spatial extent, or
+            there is no such score.
         """
         super().__init__(name="served_classifier")
         self.layer = classifiers.attention_layer(classifier, layer)
-        self._student = _Explained(classifier, self.layer)
-        self._teacher = _Explained(teacher, self.layer) if teacher else None
+        self.score = score
+        self._student = _Explained(classifier, self.layer, score)
+        self._teacher = None
+        if teacher:
+            self._teacher = _Explained(teacher, self.layer, score)
         explained = [e for e in (self._student, self._teacher) if e]
         self._saved = [v for e in explained for v in e.variables()]
         self.closed_form = self._student.head is not None
@@ -274,13 +281,16 @@ class _Explained:
     leave the ones that the signatures read without a value.
     """
 
-    def __init__(self, classifier, layer):
+    def __init__(self, classifier, layer, score):
         self._classifier = classifier
+        self._score = score
         self._tapped = graphs.with_taps(classifier, [layer])
         self.head = classifiers.pooled_head(classifier, layer)
 
     def __call__(self, images, labels=None):
-        return attention.explanation(self._tapped, images, labels, self.head)
+        return attention.explanation(
+            self._tapped, images, labels, self.head, self._score
+        )
 
     def logits(self, images):
         return self._classifier(images, training=False)

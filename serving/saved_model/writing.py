@@ -66,6 +66,7 @@ def export_run(
         classifier,
         layer or (layers[0] if layers else None),
         _teacher(run),
+        run_config.score(config),
     )
     card = {
         "dataset": config.dataset,
@@ -175,6 +176,7 @@ def _written(served, classifier, folder, card):
         "image_shape": list(served.image_shape),
         "pixels": "float32 in [0, 1]",
         "attention_layer": served.layer,
+        "attention_score": served.score,
         "attention_method": "closed form" if served.closed_form else "gradient",
         "weights_digest": classifiers.weights_digest(classifier),
         "exported_at_commit": run_folder.commit(),

@@ -330,7 +330,12 @@ class TwinTest(DefenseTestCase):
         self.assertAllClose(told.loss, without + 0.5 * expected, 1e-4, 1e-5)
 
     @parameterized.parameters(
-        atat.Standard, atat.AdversarialTraining, atat.LogitPairing, atat.ATAT
+        atat.Standard,
+        atat.AdversarialTraining,
+        atat.LogitPairing,
+        atat.ATAT,
+        compared.TLA,
+        compared.TRADES,
     )
     def test_label_smoothing_is_the_mean_over_classes(self, defense):
         """(1 − s) · L_ce + s · mean_j L_ce of class j."""

@@ -42,6 +42,23 @@ def test_choices_are_recorded(run):
     assert "restarts=2" in attack and "epsilon=8/255" in attack
 
 
+def test_images_kept_aside_can_choose(run):
+    """No reader of test accuracies takes these for them."""
+    results = evaluate_run.evaluate_run(
+        run.folder, ["clean"], 50, split="validation"
+    )
+    assert results["split"] == "validation"
+    assert run.results is None
+    opened = evaluate_run.open_run(run.folder, 50, split="validation")
+    np.testing.assert_array_equal(
+        opened.split.images, run.dataset.validation.images[:50]
+    )
+    on_test = evaluate_run.open_run(run.folder, 50)
+    assert opened.ledger.identity != on_test.ledger.identity
+    evaluate_run.evaluate_run(run.folder, ["clean"], 50)
+    assert run.results is not None
+
+
 def test_adversarial_images_are_kept(run, tmp_path):
     names, path = ["square2", "fgsm"], tmp_path / "adversarials.npz"
     for _ in range(2):
@@ -74,6 +91,7 @@ def test_adversarial_images_are_kept(run, tmp_path):
         ({"weights": "ema"}, "ema.weights.h5. Received: .*best, last"),
         ({"num_images": 0}, "num_images >= 1"),
         ({"bn_eval": "train"}, "frozen or batch"),
+        ({"split": "train"}, "images among test, validation"),
         ({"attacks": ["fgms"]}, "Did you mean 'fgsm'"),
         ({"dataset_name": "cifar1O"}, "Received: 'cifar1O'"),
         ({"save_adversarials": "/nowhere/a.npz"}, "an .npz file in an exist"),

@@ -22,7 +22,7 @@ from atat_tf.evaluation.run import Run
 from atat_tf.models import graphs
 from atat_tf.runs import folder as run_folder
 from serving import export
-from serving.saved_model import writing
+from serving.saved_model import signatures, writing
 from serving.server import servable
 from serving.status import StatusError
 from tests.serving import exports as serving_runs
@@ -126,6 +126,18 @@ def test_explain_follows_the_class_that_is_named(loaded, student):
     raw = _attention(student, labels)["features"]
     np.testing.assert_allclose(answer["attention_raw"], raw, 1e-5, 1e-5)
     assert set(answer) == {"logits", "attention", "attention_raw"}
+
+
+@pytest.mark.parametrize("score", attention.SCORES)
+def test_maps_explain_the_score_that_was_trained(score):
+    model = toys.small_classifier()
+    served = signatures.ServedClassifier(model, "features", score=score)
+    images, labels = toys.random_images(4), tf.constant([0, 1, 2, 3], tf.int64)
+    _, maps = attention.logits_and_attention(
+        graphs.with_taps(model, ["features"]), images, labels, score=score
+    )
+    answer = served.explain(images, labels)["attention_raw"]
+    np.testing.assert_allclose(answer, maps["features"], 1e-5, 1e-6)
 
 
 def test_monitor_measures_eq_4_against_the_teacher(loaded, student):
@@ -238,6 +250,7 @@ def test_the_card_says_what_is_served():
     assert card["weights_digest"].startswith("sha256:")
     assert card["attention_layer"] == "features"
     assert card["attention_method"] == "closed form"
+    assert card["attention_score"] == "logit"
     assert "monitor" in card["signatures"]
 
 

@@ -23,11 +23,12 @@ def _split(count=4):
     return datasets.Split(images, labels)
 
 
-class PanelsTest(tf.test.TestCase):
-    def test_what_is_attended_is_grad_cam_of_the_attacked_images(self):
+class PanelsTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters("logit", "centred")
+    def test_what_is_attended_is_grad_cam_of_the_attacked_images(self, score):
         student, split = toys.small_wide_resnet(), _split()
         panels = validation.AttentionPanels(
-            student, _PGD, ("features",), split, 7
+            student, _PGD, ("features",), split, 7, score
         )
         seen = panels.attended()
         images = tf.constant(split.images / np.float32(255))
@@ -44,7 +45,7 @@ class PanelsTest(tf.test.TestCase):
             (tf.constant(seen.attacked.images), seen.attacked.maps),
         ):
             _, expected = attention.logits_and_attention(
-                tapped, points, split.labels
+                tapped, points, split.labels, score=score
             )
             self.assertAllClose(maps, expected["features"], atol=1e-5)
         self.assertGreater(np.max(seen.shift), 0)

@@ -16,6 +16,7 @@ from atat_tf.errors import InputError, expect, unknown
 from atat_tf.evaluation import printed_table
 from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
+from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 
 # Module of keras.applications, and the layer where the last is not the one
@@ -59,6 +60,11 @@ class Source:
     @property
     def image_shape(self):
         return tuple(self.classifier.input_shape[1:])
+
+    @property
+    def score(self) -> str:
+        """The class score that its maps explain, of `attention.SCORES`."""
+        return run_config.score(self.config) if self.config else "logit"
 
 
 def load(name, weights=None, layer=None, data_dir=None):

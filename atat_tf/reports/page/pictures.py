@@ -15,6 +15,7 @@ from atat_tf.evaluation import evaluate_run
 from atat_tf.evaluation.views import Viewer
 from atat_tf.models import classifiers
 from atat_tf.runs import build
+from atat_tf.runs import config as run_config
 
 _DEFAULT_COLUMN = "pgd20"
 
@@ -78,6 +79,7 @@ def shown(run, attack):
         classifiers.shown_layer(run.classifier, layers),
         run.seed,
         run.attacker.batch_size,
+        score=run_config.score(run.config),
     )
     seen = viewer.attended(attack, images / np.float32(255), labels)
     return Shown(
