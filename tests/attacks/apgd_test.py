@@ -36,17 +36,6 @@ def _walk(attack, logits_fn, images, labels):
     )
 
 
-def _two_class_pixels(slopes, bias=0.0):
-    """Returns logits (0, slopes · pixels + bias)."""
-    weights = np.zeros((1, len(slopes), 1, 2), np.float32)
-    weights[0, :, 0, 1] = slopes
-    return toys.linear_logits(weights, tf.constant([0.0, bias]))
-
-
-def _pixels(*rows):
-    return tf.constant(rows, tf.float32)[:, None, :, None]
-
-
 def _distance(points, images, norm):
     moved = np.reshape(points - images, [len(images), -1]).astype(np.float64)
     return np.linalg.norm(moved, np.inf if norm == "linf" else 2, axis=1)
@@ -81,7 +70,7 @@ class TargetsTest(parameterized.TestCase, tf.test.TestCase):
         weights[0, :, 0, 1] = [4.0, 0.0]
         weights[0, :, 0, 2] = [0.0, 4.0]
         logits_fn = toys.linear_logits(weights)
-        images = _pixels(*[[0.5, 0.51]] * 8)
+        images = toys.pixels(*[[0.5, 0.51]] * 8)
         labels = tf.zeros([8], tf.int32)
         for rank, target in ((1, 2), (2, 1)):
             attack = apgd.APGD(EPSILON, num_steps=9, loss="margin", target=rank)
@@ -139,13 +128,15 @@ class TwinTest(parameterized.TestCase, tf.test.TestCase):
 class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters("cross_entropy", "margin")
     def test_linf_reaches_the_corner(self, loss):
-        logits_fn = _two_class_pixels([2.0, -1.0, 0.5, -3.0], -4.0)
-        images = _pixels([0.5, 0.5, 0.9375, 0.0625], [0.5, 0.5, 0.0, 1.0])
+        logits_fn = toys.two_class_pixels([2.0, -1.0, 0.5, -3.0], -4.0)
+        images = toys.pixels([0.5, 0.5, 0.9375, 0.0625], [0.5, 0.5, 0.0, 1.0])
         attack = apgd.APGD(EPSILON, num_steps=20, loss=loss)
         state = _walk(attack, logits_fn, images, tf.constant([0, 0]))
         # 0.5 + ε, 0.5 − ε, then 0.9375 + ε stops at 1, 0.0625 − ε at 0;
         # below, 0 + ε and 1 − ε.
-        corner = _pixels([0.625, 0.375, 1.0, 0.0], [0.625, 0.375, 0.125, 0.875])
+        corner = toys.pixels(
+            [0.625, 0.375, 1.0, 0.0], [0.625, 0.375, 0.125, 0.875]
+        )
         self.assertAllClose(state["best"], corner, 0, 1e-6)
         # Never broken, so that the candidate is the corner too. Its margin:
         # 4 − (1.25 − 0.375 + 0.5 − 0) and 4 − (1.25 − 0.375 + 0.0625 −
@@ -156,13 +147,13 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
 
     @parameterized.parameters("cross_entropy", "margin")
     def test_l2_reaches_the_end_of_the_radius(self, loss):
-        logits_fn = _two_class_pixels([3.0, -4.0], -4.0)
+        logits_fn = toys.two_class_pixels([3.0, -4.0], -4.0)
         attack = apgd.APGD(0.25, "l2", 50, loss)
-        images = _pixels([0.5, 0.5])
+        images = toys.pixels([0.5, 0.5])
         state = _walk(attack, logits_fn, images, tf.constant([0]))
         # 0.25 along (3, −4) / 5, where the margin has fallen by 0.25 · 5:
         # 4 − (1.5 − 2) − 1.25.
-        self.assertAllClose(state["best"], _pixels([0.65, 0.3]), 0, 1e-3)
+        self.assertAllClose(state["best"], toys.pixels([0.65, 0.3]), 0, 1e-3)
         self.assertAllClose(state["margin"], [3.25], 0, 1e-4)
 
     def test_l2_goes_along_the_wall_of_the_box(self):
@@ -171,11 +162,11 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
         attack = apgd.APGD(0.25, "l2", 50)
         state = _walk(
             attack,
-            _two_class_pixels([3.0, -4.0], -4.0),
-            _pixels([0.5, 0.0]),
+            toys.two_class_pixels([3.0, -4.0], -4.0),
+            toys.pixels([0.5, 0.0]),
             tf.constant([0]),
         )
-        self.assertAllClose(state["best"], _pixels([0.75, 0.0]), 0, 1e-3)
+        self.assertAllClose(state["best"], toys.pixels([0.75, 0.0]), 0, 1e-3)
 
     def test_the_target_is_reached(self):
         weights = np.random.default_rng(0).normal(size=(2, 2, 1, 6))
@@ -248,7 +239,7 @@ class BrokeAtTest(tf.test.TestCase):
             # 0.625 is the end of the ball.
             (0.7, np.full(16, stepped.NEVER)),
         ):
-            logits_fn = _two_class_pixels([8.0], -8.0 * threshold)
+            logits_fn = toys.two_class_pixels([8.0], -8.0 * threshold)
             state = _walk(attack, logits_fn, images, labels)
             self.assertAllEqual(state["broke_at"], expected)
             margin = losses.margin(labels, logits_fn(state["adversarial"]))

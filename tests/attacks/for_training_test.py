@@ -12,17 +12,6 @@ from tests.support import toys
 EPSILON = 0.125
 
 
-def _two_class_pixels(slopes):
-    """Returns logits (0, slopes · pixels)."""
-    weights = np.zeros((1, len(slopes), 1, 2), np.float32)
-    weights[0, :, 0, 1] = slopes
-    return toys.linear_logits(weights)
-
-
-def _pixels(*rows):
-    return tf.constant(rows, tf.float32)[:, None, :, None]
-
-
 class OneStepTest(parameterized.TestCase, tf.test.TestCase):
     images = toys.random_images(4)
     labels = toys.random_labels(4)
@@ -157,9 +146,9 @@ class KLAttackTest(parameterized.TestCase, tf.test.TestCase):
 
         def logits_fn(images):
             calls.append(1)
-            return _two_class_pixels([1.0, -1.0])(images)
+            return toys.two_class_pixels([1.0, -1.0])(images)
 
-        images = _pixels([0.5, 0.5])
+        images = toys.pixels([0.5, 0.5])
         tf.function(self.attack)(
             logits_fn, images, tf.constant([0]), toys.seeds(1)
         )

@@ -13,18 +13,6 @@ EPSILON = 0.125
 # One small attack of each registered kind, so that a new entry is tested.
 
 
-def _two_class_pixels(slopes):
-    """Returns logits (0, slopes · pixels): for label 0 the loss climbs
-    along the slopes, for label 1 against them."""
-    weights = np.zeros((1, len(slopes), 1, 2), np.float32)
-    weights[0, :, 0, 1] = slopes
-    return toys.linear_logits(weights)
-
-
-def _pixels(*rows):
-    return tf.constant(rows, tf.float32)[:, None, :, None]
-
-
 class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
     """On a linear model the worst point is a corner of ball ∩ box."""
 
@@ -37,36 +25,41 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
         linf.pgd(EPSILON, 0.03, 9, restarts=2),
     )
     def test_lands_on_the_exact_corner(self, attack):
-        logits_fn = _two_class_pixels([2.0, -1.0, 0.5, -3.0])
-        images = _pixels([0.5, 0.5, 0.9375, 0.0625], [0.5, 0.5, 0.0, 1.0])
+        logits_fn = toys.two_class_pixels([2.0, -1.0, 0.5, -3.0])
+        images = toys.pixels([0.5, 0.5, 0.9375, 0.0625], [0.5, 0.5, 0.0, 1.0])
         labels = tf.constant([0, 1])
         adversarial = attack(logits_fn, images, labels, toys.seeds(2))
         # First: 0.5 + ε, 0.5 − ε, then 0.9375 + ε stops at 1, 0.0625 − ε at
         # 0. Second, against the slopes: 0.5 − ε, 0.5 + ε, 0 and 1 stay.
-        expected = _pixels([0.625, 0.375, 1.0, 0.0], [0.375, 0.625, 0.0, 1.0])
+        expected = toys.pixels(
+            [0.625, 0.375, 1.0, 0.0], [0.375, 0.625, 0.0, 1.0]
+        )
         self.assertAllEqual(adversarial, expected)
 
     def test_steps_add_up(self):
-        logits_fn = _two_class_pixels([2.0, -1.0])
+        logits_fn = toys.two_class_pixels([2.0, -1.0])
         attack = linf.ifgsm(0.5, 0.0625, 3)
         adversarial = attack(
-            logits_fn, _pixels([0.25, 0.25]), tf.constant([0]), toys.seeds(1)
+            logits_fn,
+            toys.pixels([0.25, 0.25]),
+            tf.constant([0]),
+            toys.seeds(1),
         )
         # 3 · 0.0625 = 0.1875 away, far from the ball's edge at 0.5.
-        self.assertAllEqual(adversarial, _pixels([0.4375, 0.0625]))
+        self.assertAllEqual(adversarial, toys.pixels([0.4375, 0.0625]))
 
     def test_bounds_replace_the_unit_box(self):
         attack = linf.LinfAttack(
             0.5, 0.5, 1, random_start=False, bounds=(-1.0, 2.0)
         )
         adversarial = attack(
-            _two_class_pixels([1.0, -1.0]),
-            _pixels([1.75, 0.0]),
+            toys.two_class_pixels([1.0, -1.0]),
+            toys.pixels([1.75, 0.0]),
             tf.constant([0]),
             toys.seeds(1),
         )
         # 1.75 + 0.5 stops at 2; 0 − 0.5 is still above −1.
-        self.assertAllEqual(adversarial, _pixels([2.0, -0.5]))
+        self.assertAllEqual(adversarial, toys.pixels([2.0, -0.5]))
 
     def test_the_loss_function_is_climbed(self):
         # Minus the cross-entropy: the corner opposite to FGSM's.
@@ -78,12 +71,12 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
             loss_fn=lambda *given: -losses.cross_entropy(*given),
         )
         adversarial = attack(
-            _two_class_pixels([2.0, -1.0]),
-            _pixels([0.5, 0.5]),
+            toys.two_class_pixels([2.0, -1.0]),
+            toys.pixels([0.5, 0.5]),
             tf.constant([0]),
             toys.seeds(1),
         )
-        self.assertAllEqual(adversarial, _pixels([0.375, 0.625]))
+        self.assertAllEqual(adversarial, toys.pixels([0.375, 0.625]))
 
     def test_random_start_survives_a_zero_gradient(self):
         images, labels = toys.random_images(3), toys.random_labels(3)

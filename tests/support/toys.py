@@ -38,6 +38,21 @@ def linear_logits(weights, bias=0.0):
     return lambda images: tf.tensordot(images, weights, 3) + bias
 
 
+def two_class_pixels(slopes, bias=0.0):
+    """Returns the logits (0, slopes · pixels + bias) of images [b, 1, n, 1].
+
+    For label 0 the loss climbs along the slopes, for label 1 against them.
+    """
+    weights = np.zeros((1, len(slopes), 1, 2), np.float32)
+    weights[0, :, 0, 1] = slopes
+    return linear_logits(weights, tf.constant([0.0, bias]))
+
+
+def pixels(*rows):
+    """Returns images [b, 1, n, 1] of rows of n pixels."""
+    return tf.constant(rows, tf.float32)[:, None, :, None]
+
+
 def randomise(model, seed=0):
     """Fills every weight, moving statistics too, so that none is trivial."""
     generator = np.random.default_rng(seed)
