@@ -143,10 +143,11 @@ class AdversarialTrainer(keras.Model):
 
         On CPUs XLA runs convolutions inside a loop many times slower than the
         plain graph does. An optimizer with `gradient_accumulation_steps`
-        works on one device: Keras' own cannot accumulate over several.
+        works on one device, outside of a mirrored strategy.
 
         Raises:
-          InputError: a loss or metrics, which are the defense's.
+          InputError: a loss or metrics, which are the defense's, or gradient
+            accumulation in a mirrored strategy.
         """
         for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
             expect(
@@ -157,6 +158,18 @@ class AdversarialTrainer(keras.Model):
         if jit_compile is None:
             jit_compile = bool(tf.config.list_physical_devices("GPU"))
         super().compile(optimizer, jit_compile=jit_compile, **kwargs)
+        mirrored = isinstance(
+            tf.distribute.get_strategy(),
+            tf.distribute.MirroredStrategy
+            | tf.distribute.MultiWorkerMirroredStrategy,
+        )
+        # Keras' optimizers would fail in the first step, in other words.
+        expect(
+            not (mirrored and self.optimizer.gradient_accumulation_steps),
+            "no gradient_accumulation_steps in a mirrored strategy (one device "
+            "has tf.distribute.OneDeviceStrategy)",
+            steps=self.optimizer.gradient_accumulation_steps,
+        )
         # Variables born inside a replica's traced step are not initialised.
         self.optimizer.build(self.student.trainable_variables)
 

@@ -86,6 +86,13 @@ class AccumulationTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(int(built.optimizer.iterations), 0)
         self.assertEqual(int(built.steps_taken), 2)
 
+    def test_a_mirrored_strategy_is_refused(self):
+        with (
+            tf.distribute.MirroredStrategy(["CPU:0"]).scope(),
+            self.assertRaisesRegex(InputError, "in a mirrored strategy"),
+        ):
+            _compiled(atat.Standard(), None, 2)
+
 
 class ConfigTest(parameterized.TestCase):
     @parameterized.parameters(
