@@ -120,42 +120,40 @@ def main(argv):
     path = figure_files.stem(_OUTPUT.value or f"runs/figures/{_FIGURE.value}")
     if _FIGURE.value == "ablation":
         names = networks.with_raw(names)
-    sources = networks.load_all(names, _WEIGHTS.value, _LAYER.value, data_dir)
+    models = networks.load_all(names, _WEIGHTS.value, _LAYER.value, data_dir)
     expect(
-        _FIGURE.value != "methods" or len(sources) == 1,
+        _FIGURE.value != "methods" or len(models) == 1,
         "one network for --figure=methods",
         models=names,
     )
-    sources, shown, data = _pictures(sources, indices, data_dir)
-    figure, rows = _drawn(sources, shown, data, rounds)
+    models, shown, data = _pictures(models, indices, data_dir)
+    figure, rows = _drawn(models, shown, data, rounds)
     for file in figure_files.save(
         figure, path, command_line.command(), rows, _DPI.value
     ):
         print(file)
 
 
-def _pictures(sources, indices, data_dir):
-    """Returns the sources, the pictures, and a text on where they came from."""
+def _pictures(models, indices, data_dir):
+    """Returns the models, the pictures, and what data the pictures are of."""
     from atat_tf.reports.figures import networks, pictures
 
     if _IMAGES.value:
         if indices:
             raise InputError("Expected --images or --indices. Received: both.")
-        found = pictures.from_files(_IMAGES.value)[: _NUM_IMAGES.value]
-        return sources, found, ""
-    dataset = pictures.load_dataset(
-        sources[0], command_line.dataset(), data_dir
-    )
-    sources = networks.with_classes(sources, dataset)
+        shown = pictures.from_files(_IMAGES.value)[: _NUM_IMAGES.value]
+        return models, shown, ""
+    dataset = pictures.load_dataset(models[0], command_line.dataset(), data_dir)
+    models = networks.with_classes(models, dataset)
     if indices:
-        found = pictures.from_test(dataset, indices)
+        shown = pictures.from_test(dataset, indices)
     else:
-        asked = sources[:1] if _FIGURE.value == "ablation" else sources
-        found = pictures.first_right(asked, dataset, _NUM_IMAGES.value)
-    return sources, found, dataset.provenance
+        asked = models[:1] if _FIGURE.value == "ablation" else models
+        shown = pictures.first_right(asked, dataset, _NUM_IMAGES.value)
+    return models, shown, dataset.provenance
 
 
-def _drawn(sources, shown, data, rounds):
+def _drawn(models, shown, data, rounds):
     from atat_tf.reports.figures import attention as attention_figures
     from atat_tf.reports.figures import methods as method_figures
     from atat_tf.reports.figures import networks
@@ -168,17 +166,17 @@ def _drawn(sources, shown, data, rounds):
         seed=seed,
         followed=_FOLLOWED.value,
         data=data,
-        caption=networks.caption(command_line.command(), sources, seed),
+        caption=networks.caption(command_line.command(), models, seed),
     )
     if _FIGURE.value == "shift":
-        return attention_figures.shift(sources, shown, setting)
+        return attention_figures.shift(models, shown, setting)
     if _FIGURE.value == "rounds":
-        return attention_figures.rounds(sources, shown, setting, rounds)
+        return attention_figures.rounds(models, shown, setting, rounds)
     if _FIGURE.value == "ablation":
         return attention_figures.ablation(
-            sources, shown, setting, _CRAFTED.value
+            models, shown, setting, _CRAFTED.value
         )
-    return method_figures.methods(sources[0], shown, setting, _METHODS.value)
+    return method_figures.methods(models[0], shown, setting, _METHODS.value)
 
 
 if __name__ == "__main__":

@@ -80,26 +80,24 @@ def main(argv):
     path = figure_files.stem(_OUTPUT.value or f"runs/figures/{_FIGURE.value}")
     if _FIGURE.value == "surface":
         workdirs = networks.with_raw(workdirs)
-    sources = networks.load_all(workdirs, _WEIGHTS.value, data_dir=data_dir)
+    models = networks.load_all(workdirs, _WEIGHTS.value, data_dir=data_dir)
     seed = command_line.seed() or 0
-    caption = networks.caption(command_line.command(), sources, seed)
+    caption = networks.caption(command_line.command(), models, seed)
     if _FIGURE.value == "surface":
-        figure, rows = _surface(sources, indices, seed, caption, data_dir)
+        figure, rows = _surface(models, indices, seed, caption, data_dir)
     else:
-        figure, rows = _steps(sources, workdirs, caption, data_dir)
+        figure, rows = _steps(models, workdirs, caption, data_dir)
     for file in figure_files.save(
         figure, path, command_line.command(), rows, _DPI.value
     ):
         print(file)
 
 
-def _surface(sources, indices, seed, caption, data_dir):
+def _surface(models, indices, seed, caption, data_dir):
     from atat_tf.reports.figures import landscape as landscape_figures
     from atat_tf.reports.figures import pictures
 
-    dataset = pictures.load_dataset(
-        sources[0], command_line.dataset(), data_dir
-    )
+    dataset = pictures.load_dataset(models[0], command_line.dataset(), data_dir)
     if "JPEG" in dataset.provenance:
         print(
             "warning: the JPEG copy of CIFAR-10 has another order; its images "
@@ -107,7 +105,7 @@ def _surface(sources, indices, seed, caption, data_dir):
             file=sys.stderr,
         )
     return landscape_figures.surface(
-        sources,
+        models,
         pictures.from_test(dataset, indices),
         _EPSILON.value,
         _EXTENT.value,
@@ -117,10 +115,10 @@ def _surface(sources, indices, seed, caption, data_dir):
     )
 
 
-def _steps(sources, workdirs, caption, data_dir):
+def _steps(models, workdirs, caption, data_dir):
     from atat_tf.reports.figures import landscape as landscape_figures
 
-    titles = [source.title for source in sources]
+    titles = [source.title for source in models]
     return landscape_figures.steps(
         dict(zip(titles, workdirs, strict=True)),
         _NUM_STEPS.value,

@@ -129,9 +129,9 @@ def _rgb(image):
     return np.asarray(image.convert("RGB"))
 
 
-# Even in lightness, also in grey and to the colour-blind.
-_COLOURS = "viridis"
-_OPACITY = 0.6  # of a map that lies over an image
+# Of attention maps: lighter is more, also in print and to the colour-blind.
+COLOURS = matplotlib.colormaps["viridis"]
+OPACITY = 0.65  # of a map that lies over an image
 
 
 def coloured(maps: np.ndarray) -> np.ndarray:
@@ -143,26 +143,29 @@ def coloured(maps: np.ndarray) -> np.ndarray:
     Returns:
       uint8 [..., 3].
     """
-    colours = matplotlib.colormaps[_COLOURS](np.asarray(maps))
-    return np.rint(255 * colours[..., :3]).astype(np.uint8)
+    return as_uint8(COLOURS(np.asarray(maps))[..., :3])
 
 
 def overlaid(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
-    """Returns an image under its attention map.
+    """Returns an image in gray under its attention map in colours.
 
     Args:
       image: uint8 [H, W, 1 or 3].
-      attention: float [h, w] in [0, 1]; enlarged to the image, bilinearly.
+      attention: float [h, w], >= 0; divided by its maximum, where that is not
+        0, and enlarged to the image, bilinearly.
 
     Returns:
       uint8 [H, W, 3].
     """
     height, width = image.shape[:2]
-    small = Image.fromarray(np.asarray(attention, np.float32))
-    enlarged = small.resize((width, height), Image.Resampling.BILINEAR)
+    rgb = Image.fromarray(np.broadcast_to(image, (height, width, 3)))
+    gray = np.asarray(rgb.convert("L"))[..., np.newaxis]
+    shares = np.asarray(attention, np.float32) / (np.max(attention) or 1)
+    enlarged = Image.fromarray(shares).resize(
+        (width, height), Image.Resampling.BILINEAR
+    )
     heat = coloured(np.clip(enlarged, 0.0, 1.0))
-    mixed = (1 - _OPACITY) * image + _OPACITY * heat
-    return np.rint(mixed).astype(np.uint8)
+    return np.rint((1 - OPACITY) * gray + OPACITY * heat).astype(np.uint8)
 
 
 def as_uint8(images: np.ndarray) -> np.ndarray:

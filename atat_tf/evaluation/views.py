@@ -150,26 +150,26 @@ class Scene:
     """A network and the pictures it is shown.
 
     Args:
-      source: Source, see `networks`.
-      shown: list of Picture, see `pictures`.
+      network: see `reports.figures.networks`.
+      shown: pictures, see `reports.figures.pictures`.
       seed: of the random starts.
       followed: one of FOLLOWED.
 
     Attributes:
-      source, pictures: as given.
+      network, pictures: as given.
       images: float32 [n, H, W, C], clean.
       labels: int32 [n], the pictures' classes; where they are not known, or
         none of the network's, its predictions.
     """
 
     def __init__(
-        self, source, shown: Sequence, seed: int = 0, followed: str = "label"
+        self, network, shown: Sequence, seed: int = 0, followed: str = "label"
     ) -> None:
-        self.source, self.pictures = source, shown
-        pixels = [picture.at(source.image_shape) for picture in shown]
+        self.network, self.pictures = network, shown
+        pixels = [picture.at(network.image_shape) for picture in shown]
         self.images = np.stack(pixels) / np.float32(255)
         self._viewer = Viewer(
-            source.classifier, source.layer, score=source.score
+            network.classifier, network.layer, score=network.score
         )
         self._followed = followed
         self._seeds = randomness.example_seeds(
@@ -196,7 +196,7 @@ class Scene:
         Returns:
           {number: float32 [n, H, W, C]}.
         """
-        logits_fn = robustness.logits_function(self.source.classifier)
+        logits_fn = robustness.logits_function(self.network.classifier)
         images = tf.constant(self.images)
 
         @tf.function
@@ -212,12 +212,12 @@ class Scene:
 
     def class_name(self, number: int) -> str:
         """Returns the name of a class of the network."""
-        return self.source.class_names[number]
+        return self.network.class_names[number]
 
     def _labels(self):
-        logits = self.source.classifier(self.images, training=False)
+        logits = self.network.classifier(self.images, training=False)
         predicted = np.argmax(logits, -1)
-        names = list(self.source.class_names)
+        names = list(self.network.class_names)
         return np.array(
             [
                 names.index(picture.class_name)

@@ -149,11 +149,23 @@ class HeatMapsTest(absltest.TestCase):
         grey = colours @ [299, 587, 114]
         self.assertTrue(np.all(np.diff(grey) > 0))
 
-    def test_a_map_covers_three_fifths(self):
-        image = np.full((4, 4, 3), 100, np.uint8)
-        covered = image_files.overlaid(image, np.ones((2, 2)))
-        expected = np.rint(0.4 * 100 + 0.6 * np.array([253, 231, 37]))
-        np.testing.assert_array_equal(covered[1, 2], expected)
+    def test_a_map_covers_the_grey_of_the_image(self):
+        # The grey of [200, 100, 0] is 0.299 · 200 + 0.587 · 100 = 118.5.
+        image = np.full((4, 4, 3), [200, 100, 0], np.uint8)
+        for highest in (1.0, 3.0):  # a map is divided by its maximum
+            covered = image_files.overlaid(image, np.full((2, 2), highest))
+            expected = 0.35 * 118.5 + 0.65 * np.array([253, 231, 37])
+            np.testing.assert_allclose(covered[1, 2], expected, atol=1)
+        empty = image_files.overlaid(np.zeros_like(image), np.zeros((2, 2)))
+        lowest = np.rint(0.65 * np.array([68, 1, 84]))
+        np.testing.assert_array_equal(empty[1, 2], lowest)
+
+    def test_a_map_is_enlarged_bilinearly_between_its_centres(self):
+        image = np.zeros((1, 4, 3), np.uint8)
+        covered = image_files.overlaid(image, np.array([[0.0, 8.0]]))
+        # Centres of two cells among four: −0.25, 0.25, 0.75, 1.25.
+        shares = image_files.coloured(np.array([0, 0.25, 0.75, 1]))
+        np.testing.assert_allclose(covered[0], 0.65 * shares, atol=1)
 
     def test_a_map_keeps_its_place_on_a_gray_image(self):
         image = np.zeros((8, 8, 1), np.uint8)

@@ -1,17 +1,20 @@
-"""The figures of attention: 1, 2, 3, 5 and 6 of the paper.
-
-Networks and pictures enter; a Figure and the rows of its numbers leave.
-"""
+"""Draws the paper's figures of attention: Fig. 1, 2, 3, 5 and 6."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from atat_tf import attention
 from atat_tf.attacks import linf, radii
+from atat_tf.data import images as image_files
 from atat_tf.errors import expect, unknown
-from atat_tf.evaluation.views import Scene
+from atat_tf.evaluation.views import Scene, View
 from atat_tf.reports.figures import drawing
+from atat_tf.reports.figures.networks import Network
+from atat_tf.reports.figures.pictures import Picture
 
 CRAFTED = ("each", "raw")
 
@@ -37,50 +40,59 @@ class Setting:
     caption: str = ""
 
     @property
-    def attack(self):
+    def attack(self) -> linf.LinfAttack:
         return linf.pgd(self.epsilon, self.step_size, self.num_steps)
 
     @property
-    def attack_name(self):
+    def attack_name(self) -> str:
         return f"PGD({self.num_steps}), ε = {radii.written(self.epsilon)}"
 
-    def scene(self, source, pictures):
-        return Scene(source, pictures, self.seed, self.followed)
+    def scene(self, network: Network, pictures: Sequence[Picture]) -> Scene:
+        return Scene(network, pictures, self.seed, self.followed)
 
 
-def shift(sources, pictures, setting):
+def shift(
+    networks: Sequence[Network],
+    pictures: Sequence[Picture],
+    setting: Setting,
+) -> tuple[Figure, list[dict[str, Any]]]:
     """Returns attention before and after an attack, over networks (Fig. 1, 2).
 
     Args:
-      sources: Sources, side by side.
-      pictures: Pictures, one below the other.
-      setting: Setting.
+      networks: side by side.
+      pictures: one below the other.
+      setting: what all figures share.
 
     Returns:
       Figure, and a dictionary of numbers for each network and picture.
     """
     lines = [[plain(picture)] for picture in pictures]
     titles, numbers, steps = ["image"], [], setting.num_steps
-    for source in sources:
-        scene = setting.scene(source, pictures)
+    for network in networks:
+        scene = setting.scene(network, pictures)
         clean = scene.view()
         attacked = scene.view(scene.attacked(setting.attack, [steps])[steps])
         rows = distance_numbers(scene, clean, attacked)
         for i, line in enumerate(lines):
             line.append(attended(scene, clean, i))
             line.append(attended(scene, attacked, i, shift_text(rows[i])))
-        titles += [f"{source.title}: clean", f"{source.title}: attacked"]
+        titles += [f"{network.title}: clean", f"{network.title}: attacked"]
         numbers += rows
     title = f"Attention before and after {setting.attack_name}. {setting.data}"
     figure = drawing.picture_grid(lines, titles, title, setting.caption)
     return figure, numbers
 
 
-def rounds(sources, pictures, setting, numbers_of_steps=(0, 2, 8, 16)):
+def rounds(
+    networks: Sequence[Network],
+    pictures: Sequence[Picture],
+    setting: Setting,
+    numbers_of_steps: Sequence[int] = (0, 2, 8, 16),
+) -> tuple[Figure, list[dict[str, Any]]]:
     """Returns attention after more and more steps of one attack (Fig. 3).
 
     Args:
-      sources, pictures, setting: as for `shift`; num_steps is not read.
+      networks, pictures, setting: as for `shift`; num_steps is not read.
       numbers_of_steps: ascending, >= 0.
 
     Returns:
@@ -92,8 +104,8 @@ def rounds(sources, pictures, setting, numbers_of_steps=(0, 2, 8, 16)):
         rounds=numbers_of_steps,
     )
     lines, row_titles, numbers = [], [], []
-    for source in sources:
-        scene = setting.scene(source, pictures)
+    for network in networks:
+        scene = setting.scene(network, pictures)
         images = scene.attacked(setting.attack, numbers_of_steps)
         clean = scene.view()
         begun = [[plain(picture)] for picture in pictures]
@@ -104,7 +116,7 @@ def rounds(sources, pictures, setting, numbers_of_steps=(0, 2, 8, 16)):
                 line.append(attended(scene, view, i, shift_text(rows[i])))
             numbers += [{"rounds": number, **row} for row in rows]
         lines += begun
-        row_titles += [source.title] * len(pictures)
+        row_titles += [network.title] * len(pictures)
     title = (
         f"Attention after rounds of PGD, ε = {radii.written(setting.epsilon)}, "
         f"step {radii.written(setting.step_size)}. {setting.data}"
@@ -116,11 +128,16 @@ def rounds(sources, pictures, setting, numbers_of_steps=(0, 2, 8, 16)):
     return figure, numbers
 
 
-def ablation(sources, pictures, setting, crafted="each"):
+def ablation(
+    networks: Sequence[Network],
+    pictures: Sequence[Picture],
+    setting: Setting,
+    crafted: str = "each",
+) -> tuple[Figure, list[dict[str, Any]]]:
     """Returns attention of raw and defended networks, attacked (Fig. 5, 6).
 
     Args:
-      sources: Sources, the raw network first.
+      networks: side by side, the raw one first.
       pictures, setting: as for `shift`.
       crafted: "each": every network is attacked itself (white box); "raw": all
         see the images that fool the raw one, an easier test.
@@ -131,7 +148,7 @@ def ablation(sources, pictures, setting, crafted="each"):
     """
     if crafted not in CRAFTED:
         raise unknown("--crafted", crafted, CRAFTED)
-    scenes = [setting.scene(source, pictures) for source in sources]
+    scenes = [setting.scene(network, pictures) for network in networks]
     attacked = _attacked_views(scenes, setting, crafted)
     wrong = [
         view.predictions != scene.labels
@@ -146,8 +163,8 @@ def ablation(sources, pictures, setting, crafted="each"):
             word = "rectified" if rectified[i] else ""
             line.append(attended(scene, view, i, word))
             numbers.append({**rows[i], "rectified": bool(rectified[i])})
-        titles.append(f"{scene.source.title}, {rectified.sum()} rectified")
-    titles[1] = f"{sources[0].title} (raw)"
+        titles.append(f"{scene.network.title}, {rectified.sum()} rectified")
+    titles[1] = f"{networks[0].title} (raw)"
     against = {"each": "on each network itself", "raw": "on the raw network"}
     title = (
         f"Attention under {setting.attack_name}, crafted {against[crafted]}. "
@@ -158,15 +175,12 @@ def ablation(sources, pictures, setting, crafted="each"):
 
 
 def _attacked_views(scenes, setting, crafted):
-    """Returns the View of each network: of what is crafted on it, or on the
-
-    first.
-    """
+    """Returns each network's View of what is crafted on it, or on the first."""
     expect(
         crafted == "each"
-        or len({scene.source.image_shape for scene in scenes}) == 1,
+        or len({scene.network.image_shape for scene in scenes}) == 1,
         "networks of one image size with --crafted=raw",
-        sizes=[scene.source.image_shape for scene in scenes],
+        sizes=[scene.network.image_shape for scene in scenes],
     )
     steps, views = setting.num_steps, []
     for scene in scenes:
@@ -176,13 +190,15 @@ def _attacked_views(scenes, setting, crafted):
     return views
 
 
-def distance_numbers(scene, clean, attacked):
+def distance_numbers(
+    scene: Scene, clean: View, attacked: View
+) -> list[dict[str, Any]]:
     """Returns a dictionary of numbers for each picture."""
     shifts = attention.shift_numbers(clean.maps, attacked.maps)
     distances = np.abs(attacked.images - clean.images)
     return [
         {
-            "model": scene.source.title,
+            "model": scene.network.title,
             "image": picture.name,
             "label": scene.class_name(scene.labels[i]),
             "clean_prediction": scene.class_name(clean.predictions[i]),
@@ -194,23 +210,23 @@ def distance_numbers(scene, clean, attacked):
     ]
 
 
-def shift_text(row):
-    """Returns the distance in a dictionary from `numbers`, as text."""
+def shift_text(row: dict[str, Any]) -> str:
+    """Returns the distance in a row of `distance_numbers`, as text."""
     return distance_text(row["cosine_distance"])
 
 
-def distance_text(value):
+def distance_text(value: float | None) -> str:
     """Returns 1 − cos as text; "" for None."""
     return "" if value is None else f"1 − cos = {value:.2f}"
 
 
-def verdict(scene, view, i):
+def verdict(scene: Scene, view: View, i: int) -> str:
     """Returns the predicted class of a picture and whether it is right."""
     right = view.predictions[i] == scene.labels[i]
     return f"{scene.class_name(view.predictions[i])} {'✓' if right else '✗'}"
 
 
-def plain(picture):
+def plain(picture: Picture) -> drawing.Panel:
     """Returns the Panel of a picture itself."""
     text = picture.name
     if picture.class_name:
@@ -218,14 +234,14 @@ def plain(picture):
     return drawing.Panel(picture.preview(), text=text)
 
 
-def attended(scene, view, i, more=""):
+def attended(scene: Scene, view: View, i: int, more: str = "") -> drawing.Panel:
     """Returns the Panel of a picture under its map, with the prediction."""
     words = [verdict(scene, view, i), more]
     if not view.maps[i].any():
         words.append("the map is empty")
     return drawing.Panel(
-        view.images[i],
+        image_files.as_uint8(view.images[i]),
         view.maps[i],
         "\n".join(word for word in words if word),
-        scene.source.watermark,
+        scene.network.watermark,
     )

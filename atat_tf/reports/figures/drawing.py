@@ -1,26 +1,30 @@
-"""Drawings of attention, loss surfaces and accuracy curves.
-
-Arrays and texts enter, `matplotlib.figure.Figure` leaves: nothing is read,
-written or kept between calls. Maps are viridis: lighter is more, also in
-print and to the colour-blind.
-"""
+"""Draws attention, loss surfaces and accuracy curves with Matplotlib."""
 
 import dataclasses
 import math
 import textwrap
+from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib import cm, colors, patheffects, ticker
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-COLOURS = matplotlib.colormaps["viridis"]
-OPACITY = 0.65  # of the attention map that lies over an image
+from atat_tf.data import images as image_files
+
 _ENLARGED_SIDE = 192  # pixels of an image under a map, at least
 # Okabe & Ito's colours, told apart by every kind of sight.
-_LINES = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
-_DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 3)))
+LINE_STYLES = tuple(
+    {"color": color, "linestyle": dashes}
+    for color, dashes in (
+        ("#000000", "-"),
+        ("#0072B2", "--"),
+        ("#D55E00", "-."),
+        ("#009E73", ":"),
+        ("#CC79A7", (0, (5, 1))),
+        ("#E69F00", (0, (1, 3))),
+    )
+)
 _CAPTION = {"fontsize": 6, "family": "monospace", "linespacing": 1.3}
 # Characters an inch: 20 on paper, fewer on coarse grids, where each of them is
 # rounded up to whole pixels.
@@ -33,23 +37,29 @@ class Panel:
     """One picture of a grid.
 
     Attributes:
-      image: [H, W, 1 or 3], uint8 or float in [0, 1]; None for an empty place.
+      image: uint8 [H, W, 1 or 3].
       attention: float [h, w], >= 0, drawn over the image; None for none.
       text: below the picture.
       watermark: across it.
     """
 
-    image: np.ndarray | None
+    image: np.ndarray
     attention: np.ndarray | None = None
     text: str = ""
     watermark: str = ""
 
 
-def picture_grid(rows, column_titles, title, caption, row_titles=None):
+def picture_grid(
+    rows: Sequence[Sequence[Panel]],
+    column_titles: Sequence[str],
+    title: str,
+    caption: str,
+    row_titles: Sequence[str] | None = None,
+) -> Figure:
     """Returns a grid of images, some under attention maps.
 
     Args:
-      rows: lists of Panel, as many in each as there are columns.
+      rows: of as many panels as there are columns.
       column_titles: a text a column.
       title: of the whole.
       caption: small text at the foot: the command, data, seed.
@@ -72,7 +82,7 @@ def picture_grid(rows, column_titles, title, caption, row_titles=None):
         axes[row, 0].set_ylabel(textwrap.fill(text, 20), fontsize=8)
     if any(panel.attention is not None for row in rows for panel in row):
         bar = figure.colorbar(
-            cm.ScalarMappable(colors.Normalize(0, 1), COLOURS),
+            cm.ScalarMappable(colors.Normalize(0, 1), image_files.COLOURS),
             ax=axes,
             aspect=30,
             shrink=0.7,
@@ -83,60 +93,20 @@ def picture_grid(rows, column_titles, title, caption, row_titles=None):
     return figure
 
 
-def overlay(image, attention):
-    """Returns an image in gray under its attention map in colours.
-
-    Args:
-      image: [H, W, 1 or 3], uint8 or float in [0, 1].
-      attention: float [h, w], >= 0; it is divided by its maximum.
-
-    Returns:
-      float [s · H, s · W, 3] in [0, 1], with a whole number s.
-    """
-    pixels = as_rgb(image)
-    times = math.ceil(_ENLARGED_SIDE / max(pixels.shape[:2]))
-    pixels = pixels.repeat(times, 0).repeat(times, 1)
-    # ITU-R BT.601
-    gray = (pixels @ np.array([0.299, 0.587, 0.114]))[..., np.newaxis]
-    heat = COLOURS(enlarged(scaled(attention), *pixels.shape[:2]))[..., :3]
-    return (1 - OPACITY) * gray + OPACITY * heat
-
-
-def as_rgb(image):
-    """Returns float [H, W, 3] in [0, 1] of an image of either kind."""
-    image = np.asarray(image)
-    scale = 255 if image.dtype == np.uint8 else 1
-    return np.broadcast_to(image / scale, (*image.shape[:2], 3))
-
-
-def scaled(attention):
-    """Returns a map divided by its maximum; an empty map stays zero."""
-    attention = np.asarray(attention, np.float64)
-    maximum = attention.max()
-    return attention / maximum if maximum > 0 else attention
-
-
-def enlarged(values, height, width):
-    """Returns values [h, w] at another size, bilinear between their centres."""
-    for axis, size in enumerate((height, width)):
-        count = values.shape[axis]
-        centres = (np.arange(size) + 0.5) * count / size - 0.5
-        values = np.apply_along_axis(
-            lambda line, at=centres: np.interp(at, np.arange(len(line)), line),
-            axis,
-            values,
-        )
-    return values
-
-
-def loss_surfaces(surfaces, positions, titles, title, caption):
+def loss_surfaces(
+    surfaces: np.ndarray | Sequence[Sequence[np.ndarray]],
+    positions: np.ndarray,
+    titles: tuple[Sequence[str], Sequence[str]],
+    title: str,
+    caption: str,
+) -> Figure:
     """Returns each loss surface in three dimensions and as contours.
 
     Args:
       surfaces: float [models, images, n, n], losses; the last axis is the
         sign-gradient's direction. Of an image all models have one z-axis.
       positions: float [n], along both directions, in units of ε.
-      titles: two lists of texts: of the models and of the images.
+      titles: of the models and of the images.
       title, caption: as for `picture_grid`.
 
     Returns:
@@ -153,11 +123,10 @@ def loss_surfaces(surfaces, positions, titles, title, caption):
         for model in range(models):
             text = f"{titles[0][model]}, {titles[1][image]}"
             values = surfaces[model, image]
-            place = grid[model, 2 * image]
-            _draw_surface(figure, place, positions, values, limits, text)
-            place = grid[model, 2 * image + 1]
+            cells = grid[model, 2 * image], grid[model, 2 * image + 1]
+            _draw_surface(figure, cells[0], positions, values, limits, text)
             flat.append(
-                _draw_contours(figure, place, positions, values, limits)
+                _draw_contours(figure, cells[1], positions, values, limits)
             )
         bar = figure.colorbar(
             flat[0][1],
@@ -171,7 +140,9 @@ def loss_surfaces(surfaces, positions, titles, title, caption):
     return figure
 
 
-def accuracy_curves(curves, zoom, title, caption):
+def accuracy_curves(
+    curves: Mapping[str, np.ndarray], zoom: int, title: str, caption: str
+) -> Figure:
     """Returns accuracy against attack steps: all of them, and the first few.
 
     Args:
@@ -190,8 +161,7 @@ def accuracy_curves(curves, zoom, title, caption):
             axes.plot(
                 np.arange(1, len(shares) + 1),
                 100 * shares,
-                color=_LINES[number % len(_LINES)],
-                linestyle=_DASHES[number % len(_DASHES)],
+                **LINE_STYLES[number % len(LINE_STYLES)],
                 marker="o" if last else None,
                 markersize=3,
                 label=name,
@@ -224,13 +194,13 @@ def _figure(width, height, title, caption):
 def _draw_panel(axes, panel):
     axes.set_xticks([])
     axes.set_yticks([])
-    if panel.image is None:
-        axes.set_frame_on(False)
-        return
-    if panel.attention is None:
-        axes.imshow(as_rgb(panel.image))
-    else:
-        axes.imshow(overlay(panel.image, panel.attention))
+    pixels = panel.image
+    if panel.attention is not None:
+        # Of a small image the map would have steps.
+        times = math.ceil(_ENLARGED_SIDE / max(pixels.shape[:2]))
+        pixels = pixels.repeat(times, 0).repeat(times, 1)
+        pixels = image_files.overlaid(pixels, panel.attention)
+    axes.imshow(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
     axes.set_xlabel(panel.text, fontsize=8)
     if panel.watermark:
         text = axes.text(
@@ -245,12 +215,12 @@ def _draw_panel(axes, panel):
         text.set_path_effects([patheffects.withStroke(linewidth=2)])
 
 
-def _draw_surface(figure, place, positions, values, limits, text):
-    axes = figure.add_subplot(place, projection="3d")
+def _draw_surface(figure, cell, positions, values, limits, text):
+    axes = figure.add_subplot(cell, projection="3d")
     first, second = np.meshgrid(positions, positions)
     axes.plot_surface(
         *(first, second, values),
-        cmap=COLOURS,
+        cmap=image_files.COLOURS,
         vmin=limits[0],
         vmax=limits[1],
         rcount=len(positions),
@@ -268,12 +238,12 @@ def _draw_surface(figure, place, positions, values, limits, text):
     axes.set_box_aspect(None, zoom=0.95)
 
 
-def _draw_contours(figure, place, positions, values, limits):
-    axes = figure.add_subplot(place)
+def _draw_contours(figure, cell, positions, values, limits):
+    axes = figure.add_subplot(cell)
     high = limits[1] if limits[1] > limits[0] else limits[0] + 1
     levels = np.linspace(limits[0], high, 21)
     filled = axes.contourf(
-        positions, positions, values, levels=levels, cmap=COLOURS
+        positions, positions, values, levels=levels, cmap=image_files.COLOURS
     )
     axes.contour(
         *(positions, positions, values),

@@ -1,12 +1,15 @@
-"""A figure as files: PNG, SVG and the numbers behind it as CSV.
+"""Writes a figure as PNG and SVG, and the numbers behind it as CSV.
 
-Each says inside itself which command made it.
+Each file says inside itself which command made it.
 """
 
 import csv
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
+from matplotlib.figure import Figure
 
 from atat_tf.errors import InputError
 from atat_tf.runs import folder as run_folder
@@ -14,7 +17,7 @@ from atat_tf.runs import folder as run_folder
 SUFFIXES = (".png", ".svg", ".csv")
 
 
-def stem(output):
+def stem(output: str | pathlib.Path) -> pathlib.Path:
     """Returns the path without suffix under which a figure is written.
 
     Its folder is made.
@@ -37,11 +40,17 @@ def stem(output):
     return path
 
 
-def save(figure, path, command, rows, dpi=150):
+def save(
+    figure: Figure,
+    path: pathlib.Path,
+    command: str,
+    rows: Sequence[Mapping[str, Any]],
+    dpi: int = 150,
+) -> list[pathlib.Path]:
     """Writes a figure as PNG and SVG, and its numbers as CSV, each whole.
 
     Args:
-      figure: matplotlib Figure.
+      figure: to write.
       path: from `stem`.
       command: what made it; in the metadata of both pictures, and the first
         line of the numbers, after a #.

@@ -1,10 +1,12 @@
-"""The loss around images and accuracy against steps: Fig. 7 and 8.
+"""Draws the loss around images, and accuracy against steps: Fig. 7 and 8."""
 
-Networks and pictures enter; a Figure and the rows of its numbers leave.
-"""
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from atat_tf import losses
 from atat_tf.attacks import columns, linf, radii, randomness
@@ -15,14 +17,29 @@ from atat_tf.evaluation.ledger import CLEAN
 from atat_tf.evaluation.views import Scene
 from atat_tf.models import checks
 from atat_tf.reports.figures import drawing
+from atat_tf.reports.figures.networks import Network
+from atat_tf.reports.figures.pictures import Picture
+
+# §4.3: the ball and the step are fixed, the number of steps varies.
+EPSILON = 8 / 255
+STEP_SIZE = 2 / 255
+_BATCH = 256  # points of a surface at a time
 
 
-def surface(sources, pictures, epsilon, extent, resolution, seed, texts):
+def surface(
+    networks: Sequence[Network],
+    pictures: Sequence[Picture],
+    epsilon: float,
+    extent: float,
+    resolution: int,
+    seed: int,
+    texts: tuple[str, str],
+) -> tuple[Figure, list[dict[str, Any]]]:
     """Returns loss surfaces of networks around pictures (Fig. 7).
 
     Args:
-      sources: Sources, one below the other; the raw one first.
-      pictures: Pictures, side by side.
+      networks: one below the other; the raw one first.
+      pictures: side by side.
       epsilon: ε, the unit of both axes.
       extent: how far both axes go, in units of ε.
       resolution: points along an axis, odd.
@@ -41,19 +58,18 @@ def surface(sources, pictures, epsilon, extent, resolution, seed, texts):
         "an odd resolution >= 3",
         resolution=resolution,
     )
-    places = positions(extent, resolution)
+    grid = positions(extent, resolution)
     surfaces, rows = [], []
-    for source in sources:
-        scene = Scene(source, pictures)
-        found = _surfaces(scene, places, epsilon, seed)
-        surfaces.append(found)
-        rows += _rows(scene, places, found)
+    for network in networks:
+        scene = Scene(network, pictures)
+        surfaces.append(_surfaces(scene, grid, epsilon, seed))
+        rows += _rows(scene, grid, surfaces[-1])
     data, caption = texts
     figure = drawing.loss_surfaces(
         surfaces,
-        places,
+        grid,
         (
-            [source.title for source in sources],
+            [network.title for network in networks],
             [f"{picture.name} ({picture.class_name})" for picture in pictures],
         ),
         f"Loss in the plane of two directions, ε = {radii.written(epsilon)}. "
@@ -63,7 +79,14 @@ def surface(sources, pictures, epsilon, extent, resolution, seed, texts):
     return figure, rows
 
 
-def steps(workdirs, num_steps, zoom, num_images, caption, **arguments):
+def steps(
+    workdirs: Mapping[str, str | pathlib.Path],
+    num_steps: int,
+    zoom: int,
+    num_images: int | None,
+    caption: str,
+    **arguments: Any,
+) -> tuple[Figure, list[dict[str, Any]]]:
     """Returns accuracy against PGD steps of several runs (Fig. 8).
 
     Args:
@@ -99,42 +122,39 @@ def steps(workdirs, num_steps, zoom, num_images, caption, **arguments):
     return figure, rows
 
 
-def _surfaces(scene, places, epsilon, seed):
+def _surfaces(scene, grid, epsilon, seed):
     """Returns a network's surfaces, one for each picture."""
-    logits_fn = robustness.logits_function(scene.source.classifier)
-    found = []
+    logits_fn = robustness.logits_function(scene.network.classifier)
+    surfaces = []
     for i, picture in enumerate(scene.pictures):
         image, label = scene.images[i], scene.labels[i]
         directions = (
             sign_gradient(logits_fn, image, label),
             rademacher(image.shape, seed, picture.index),
         )
-        found.append(
-            loss_surface(logits_fn, image, label, directions, places, epsilon)
+        surfaces.append(
+            loss_surface(logits_fn, image, label, directions, grid, epsilon)
         )
-    return found
+    return surfaces
 
 
-def _rows(scene, places, found):
+def _rows(scene, grid, surfaces):
     return [
         {
-            "model": scene.source.title,
+            "model": scene.network.title,
             "image": picture.name,
-            "sign_gradient": float(places[a]),
-            "rademacher": float(places[r]),
+            "sign_gradient": float(grid[a]),
+            "rademacher": float(grid[r]),
             "cross_entropy": float(values[r, a]),
         }
-        for picture, values in zip(scene.pictures, found, strict=True)
-        for r in range(len(places))
-        for a in range(len(places))
+        for picture, values in zip(scene.pictures, surfaces, strict=True)
+        for r in range(len(grid))
+        for a in range(len(grid))
     ]
 
 
-_BATCH = 256
-
-
-def positions(extent, resolution):
-    """Returns the grid's places along a direction, in units of ε.
+def positions(extent: float, resolution: int) -> np.ndarray:
+    """Returns the grid's points along a direction, in units of ε.
 
     Args:
       extent: the largest, > 0.
@@ -146,7 +166,9 @@ def positions(extent, resolution):
     return np.linspace(-extent, extent, resolution)
 
 
-def sign_gradient(logits_fn, image, label):
+def sign_gradient(
+    logits_fn: Callable[[tf.Tensor], tf.Tensor], image: np.ndarray, label: int
+) -> np.ndarray:
     """Returns d_a = sgn(∇_x L(f(x), y)), float32 [H, W, C]."""
     images = tf.constant(image[None], tf.float32)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -155,7 +177,7 @@ def sign_gradient(logits_fn, image, label):
     return tf.sign(tape.gradient(loss, images))[0].numpy()
 
 
-def rademacher(shape, seed, index):
+def rademacher(shape: Sequence[int], seed: int, index: int) -> np.ndarray:
     """Returns d_r of ±1, each with probability ½, float32 of a shape.
 
     Args:
@@ -169,7 +191,14 @@ def rademacher(shape, seed, index):
     return np.where(noise < 0, -1, 1).astype(np.float32)
 
 
-def loss_surface(logits_fn, image, label, directions, places, epsilon):
+def loss_surface(
+    logits_fn: Callable[[tf.Tensor], tf.Tensor],
+    image: np.ndarray,
+    label: int,
+    directions: tuple[np.ndarray, np.ndarray],
+    grid: np.ndarray,
+    epsilon: float,
+) -> np.ndarray:
     """Returns L(f(clip(x + ε (a d_a + r d_r))), y) over the grid.
 
     What leaves [0, 1] is clipped: beyond there are no images.
@@ -179,7 +208,7 @@ def loss_surface(logits_fn, image, label, directions, places, epsilon):
       image: x, float32 [H, W, C] in [0, 1].
       label: y.
       directions: d_a and d_r, float32 [H, W, C] each.
-      places: float [n], the values of a and of r, in units of ε.
+      grid: float [n], the values of a and of r, in units of ε.
       epsilon: ε.
 
     Returns:
@@ -192,26 +221,19 @@ def loss_surface(logits_fn, image, label, directions, places, epsilon):
         return losses.cross_entropy(labels, logits_fn(images))
 
     along, across = (epsilon * d.astype(np.float32) for d in directions)
-    steps = np.asarray(places, np.float32)
-    r, a = (grid.reshape(-1, 1, 1, 1) for grid in _grid(steps))
-    found = []
+    factors = np.meshgrid(*[np.asarray(grid, np.float32)] * 2, indexing="ij")
+    r, a = (factor.reshape(-1, 1, 1, 1) for factor in factors)
+    parts = []
     for first in range(0, len(a), _BATCH):
         part = slice(first, first + _BATCH)
         moved = image + a[part] * along + r[part] * across
-        found.append(values(np.clip(moved, 0, 1, dtype=np.float32)).numpy())
-    return np.concatenate(found).reshape(len(steps), len(steps))
+        parts.append(values(np.clip(moved, 0, 1, dtype=np.float32)).numpy())
+    return np.concatenate(parts).reshape(len(grid), len(grid))
 
 
-def _grid(steps):
-    return np.meshgrid(steps, steps, indexing="ij")
-
-
-# §4.3: the ball and the step are fixed, the number of steps varies.
-EPSILON = 8 / 255
-STEP_SIZE = 2 / 255
-
-
-def curve(workdir, num_steps=100, **arguments):
+def curve(
+    workdir: str | pathlib.Path, num_steps: int = 100, **arguments: Any
+) -> tuple[np.ndarray, evaluate_run.OpenRun]:
     """Returns the accuracy of a run after each number of PGD steps.
 
     Verdicts are taken from the run's ledger, and what is missing is run and
@@ -246,7 +268,7 @@ def curve(workdir, num_steps=100, **arguments):
     return accuracies(survived, num_steps), run
 
 
-def accuracies(survived, num_steps):
+def accuracies(survived: Sequence[int], num_steps: int) -> np.ndarray:
     """Returns the share of images that stand after 0, 1, ..., n steps.
 
     Args:

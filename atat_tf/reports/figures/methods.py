@@ -1,13 +1,14 @@
-"""Our attention beside that of other methods, as tf-keras-vis has them.
-
-A network and pictures enter; a Figure and the rows of its numbers leave.
-"""
+"""Draws our attention beside that of other methods, from tf-keras-vis."""
 
 import contextlib
 import io
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
+import keras
 import numpy as np
+from matplotlib.figure import Figure
 from tf_keras_vis import (
     gradcam,
     gradcam_plus_plus,
@@ -18,18 +19,26 @@ from tf_keras_vis import (
 from tf_keras_vis.utils import scores
 
 from atat_tf import attention
+from atat_tf.data import images as image_files
 from atat_tf.errors import unknown
 from atat_tf.reports.figures import attention as attention_figures
 from atat_tf.reports.figures import drawing
+from atat_tf.reports.figures.networks import Network
+from atat_tf.reports.figures.pictures import Picture
 
 
-def methods(source, pictures, setting, names):
+def methods(
+    network: Network,
+    pictures: Sequence[Picture],
+    setting: attention_figures.Setting,
+    names: Sequence[str],
+) -> tuple[Figure, list[dict[str, Any]]]:
     """Returns our attention beside other methods', clean and attacked.
 
     Args:
-      source: Source.
-      pictures, setting: as for `shift`.
-      names: keys of `method_figures.METHODS`.
+      network: that is looked at.
+      pictures, setting: as for `attention.shift`.
+      names: keys of METHODS.
 
     Returns:
       Figure, and a dictionary for each picture, clean and attacked: 1 − cos of
@@ -37,7 +46,7 @@ def methods(source, pictures, setting, names):
       the largest difference of the maps as they are, over our largest value.
     """
     expect_known(names)
-    scene, steps = setting.scene(source, pictures), setting.num_steps
+    scene, steps = setting.scene(network, pictures), setting.num_steps
     attacked = scene.attacked(setting.attack, [steps])[steps]
     lines, numbers, row_titles = [], [], []
     for state, images in (("clean", scene.images), ("attacked", attacked)):
@@ -49,7 +58,7 @@ def methods(source, pictures, setting, names):
     figure = drawing.picture_grid(
         lines,
         ["image", "ours (Eq. 3)", *labels],
-        f"{source.title}, layer {source.layer!r}, {setting.attack_name}. "
+        f"{network.title}, layer {network.layer!r}, {setting.attack_name}. "
         f"{setting.data}",
         setting.caption,
         row_titles,
@@ -59,23 +68,21 @@ def methods(source, pictures, setting, names):
 
 def _by_methods(scene, images, names, followed):
     """Returns lines of Panels and dictionaries of numbers, one a picture."""
-    view, source = scene.view(images), scene.source
+    view, network = scene.view(images), scene.network
     labels = scene.labels if followed == "label" else view.predictions
     maps = {
         name: attention_map(
-            name, source.classifier, source.layer, images, labels
+            name, network.classifier, network.layer, images, labels
         )
         for name in names
     }
     lines, rows = [], []
     for i, picture in enumerate(scene.pictures):
-        ours, mark = view.maps[i], source.watermark
-        line = [
-            drawing.Panel(
-                images[i], text=attention_figures.verdict(scene, view, i)
-            )
-        ]
-        line.append(drawing.Panel(images[i], ours, watermark=mark))
+        ours, mark = view.maps[i], network.watermark
+        pixels = image_files.as_uint8(images[i])
+        text = attention_figures.verdict(scene, view, i)
+        line = [drawing.Panel(pixels, text=text)]
+        line.append(drawing.Panel(pixels, ours, watermark=mark))
         row = {"image": picture.name}
         for name in names:
             theirs = maps[name][i]
@@ -83,7 +90,7 @@ def _by_methods(scene, images, names, followed):
             text = attention_figures.distance_text(
                 row.get(f"{name}_cosine_distance")
             )
-            line.append(drawing.Panel(images[i], theirs, text, mark))
+            line.append(drawing.Panel(pixels, theirs, text, mark))
         lines.append(line)
         rows.append(row)
     return lines, rows
@@ -116,19 +123,25 @@ _CLASSES = {
 }
 
 
-def expect_known(methods):
+def expect_known(methods: Sequence[str]) -> None:
     """Raises InputError unless all names are those of methods."""
     for name in methods:
         if name not in METHODS:
             raise unknown("a method", name, METHODS)
 
 
-def attention_map(method, classifier, layer, images, labels):
+def attention_map(
+    method: str,
+    classifier: keras.Model,
+    layer: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+) -> np.ndarray:
     """Returns a method's map of the labelled classes.
 
     Args:
       method: a key of METHODS.
-      classifier: functional keras.Model, images -> logits.
+      classifier: functional, images -> logits.
       layer: the name of a layer with a spatial map; "saliency" reads none.
       images: float32 [b, H, W, C].
       labels: integers [b].

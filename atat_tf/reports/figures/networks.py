@@ -1,17 +1,19 @@
-"""Networks to draw: from run folders, .keras files or keras.applications.
+"""Loads networks to draw: run folders, .keras files or keras.applications.
 
-Names and paths enter; classifiers of pixels in [0, 1] leave, each with the
-layer whose attention is shown and the names of its classes.
+Each is a classifier of pixels in [0, 1], with the layer whose attention is
+shown and the names of its classes.
 """
 
 import contextlib
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
 
 import keras
 import ml_collections
 
+from atat_tf.data import datasets
 from atat_tf.errors import InputError, expect, unknown
 from atat_tf.evaluation import printed_table
 from atat_tf.evaluation.run import Run
@@ -36,7 +38,7 @@ _IMAGENET_CLASSES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Network:
     """A network that is drawn.
 
     Attributes:
@@ -58,7 +60,7 @@ class Source:
     config: ml_collections.ConfigDict | None = None
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int, int, int]:
         return tuple(self.classifier.input_shape[1:])
 
     @property
@@ -67,8 +69,13 @@ class Source:
         return run_config.score(self.config) if self.config else "logit"
 
 
-def load(name, weights=None, layer=None, data_dir=None):
-    """Returns the Source that a name stands for.
+def load(
+    name: str,
+    weights: str | None = None,
+    layer: str | None = None,
+    data_dir: str | None = None,
+) -> Network:
+    """Returns the Network that a name stands for.
 
     Args:
       name: a run folder, a .keras file, or one of APPLICATIONS.
@@ -92,23 +99,28 @@ def load(name, weights=None, layer=None, data_dir=None):
     return _run(name, weights if of_run else "best", layer, data_dir)
 
 
-def load_all(names, weights=None, layer=None, data_dir=None):
-    """Returns the Sources of names, no two with the same title."""
+def load_all(
+    names: Sequence[str],
+    weights: str | None = None,
+    layer: str | None = None,
+    data_dir: str | None = None,
+) -> list[Network]:
+    """Returns the networks of names, no two with the same title."""
     expect(names, "at least one network (--workdir or --models)", models=names)
     if not APPLICATIONS.keys() & set(names) and weights is not None:
         if weights not in run_folder.WEIGHTS:
             raise unknown("weights", weights, run_folder.WEIGHTS)
-    sources = [load(name, weights, layer, data_dir) for name in names]
-    titles = [source.title for source in sources]
+    networks = [load(name, weights, layer, data_dir) for name in names]
+    titles = [network.title for network in networks]
     return [
-        dataclasses.replace(source, title=f"{source.title} ({name})")
-        if titles.count(source.title) > 1
-        else source
-        for source, name in zip(sources, names, strict=True)
+        dataclasses.replace(network, title=f"{network.title} ({name})")
+        if titles.count(network.title) > 1
+        else network
+        for network, name in zip(networks, names, strict=True)
     ]
 
 
-def with_raw(workdirs):
+def with_raw(workdirs: Sequence[str]) -> list[str]:
     """Returns run folders with the undefended (Standard) one first.
 
     Args:
@@ -132,39 +144,41 @@ def with_raw(workdirs):
     )
 
 
-def with_classes(sources, dataset):
-    """Returns sources; those that only number their classes have the data's.
+def with_classes(
+    networks: Sequence[Network], dataset: datasets.Dataset
+) -> list[Network]:
+    """Returns networks; those that only number their classes get the data's.
 
     Args:
-      sources: Sources.
-      dataset: Dataset; its names are taken where their number is the same.
+      networks: any.
+      dataset: its names are taken where their number is the same.
     """
     names = tuple(dataset.class_names)
     return [
-        dataclasses.replace(source, class_names=names)
-        if source.class_names == _numbers(len(names))
-        else source
-        for source in sources
+        dataclasses.replace(network, class_names=names)
+        if network.class_names == _numbers(len(names))
+        else network
+        for network in networks
     ]
 
 
-def caption(command, sources, seed):
+def caption(command: str, networks: Sequence[Network], seed: int) -> str:
     """Returns the small text at a figure's foot: what it was made of.
 
     Args:
       command: the command line.
-      sources: Sources.
+      networks: those that are drawn.
       seed: of what was drawn at random.
     """
     lines = [command]
-    lines += [f"{source.title}: {source.origin}" for source in sources]
+    lines += [f"{network.title}: {network.origin}" for network in networks]
     return "\n".join([*lines, f"seed {seed}, commit {run_folder.commit()}"])
 
 
 def _run(workdir, weights, layer, data_dir):
     run = Run(workdir, data_dir)
     classifier = run.classifier(weights)
-    return Source(
+    return Network(
         _title(run.config),
         classifier,
         classifiers.attention_layer(classifier, layer),
@@ -197,7 +211,7 @@ def _from_file(path, layer):
             f"{type(error).__name__}: {reason}."
         ) from error
     classifier = classifiers.logits_model(loaded)
-    return Source(
+    return Network(
         path.stem,
         classifier,
         classifiers.attention_layer(classifier, layer),
@@ -208,7 +222,7 @@ def _from_file(path, layer):
 
 
 def _application(name, weights, layer):
-    """Returns the Source of a network of keras.applications."""
+    """Returns the Network of a network of keras.applications."""
     weights = weights or "imagenet"
     module_name, usual = APPLICATIONS[name]
     module = getattr(keras.applications, module_name)
@@ -230,7 +244,7 @@ def _application(name, weights, layer):
         ) from error
     # One input, not a list of one, at which Keras would warn each time.
     classifier = keras.Model(inputs, classifier.outputs[0], name=name)
-    return Source(
+    return Network(
         name,
         classifier,
         classifiers.attention_layer(classifier, layer or usual),

@@ -1,16 +1,15 @@
-"""Images to draw: test images of a data set, image files, folders of them.
-
-Paths or positions enter; pixels at the size that a network takes leave.
-"""
+"""Finds images to draw: test images of a data set, image files, folders."""
 
 import dataclasses
 import pathlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from atat_tf.data import datasets
 from atat_tf.data import images as image_files
 from atat_tf.errors import expect
+from atat_tf.reports.figures.networks import Network
 from atat_tf.runs import build
 
 _BATCH = 100
@@ -34,24 +33,26 @@ class Picture:
     pixels: np.ndarray | None = None
     path: pathlib.Path | None = None
 
-    def at(self, image_shape):
+    def at(self, image_shape: Sequence[int]) -> np.ndarray:
         """Returns the picture as uint8 [H, W, C] of a network's size."""
         if self.path is not None:
             return image_files.load(self.path, image_shape)
         return image_files.resized(self.pixels, *image_shape)
 
-    def preview(self):
+    def preview(self) -> np.ndarray:
         """Returns the picture as uint8 [H, W, 3], files at 224 pixels."""
         if self.path is not None:
             return self.at((224, 224, 3))
         return self.pixels
 
 
-def from_test(dataset, indices):
+def from_test(
+    dataset: datasets.Dataset, indices: Iterable[int]
+) -> list[Picture]:
     """Returns Pictures of test images.
 
     Args:
-      dataset: Dataset.
+      dataset: whose test split it is.
       indices: positions in the test split.
 
     Raises:
@@ -76,53 +77,59 @@ def from_test(dataset, indices):
     ]
 
 
-def from_files(places):
+def from_files(paths: Iterable[str | pathlib.Path]) -> list[Picture]:
     """Returns Pictures of image files and of the files in folders."""
     return [
         Picture(path.name, number, None, path=path)
-        for number, path in enumerate(image_files.find(places))
+        for number, path in enumerate(image_files.find(paths))
     ]
 
 
-def first_right(sources, dataset, count):
+def first_right(
+    networks: Sequence[Network], dataset: datasets.Dataset, count: int
+) -> list[Picture]:
     """Returns the first test images that all networks classify right.
 
     Args:
-      sources: Sources; those of other classes or sizes than the data set's
-        are not asked.
-      dataset: Dataset.
+      networks: those of other classes or sizes than the data set's are not
+        asked.
+      dataset: whose test split it is.
       count: how many.
 
     Raises:
       InputError: there is no such image.
     """
-    found = []
+    indices = []
     shape = tuple(dataset.spec.image_shape)
     asked = [
-        source
-        for source in sources
-        if source.class_names == tuple(dataset.class_names)
-        and source.image_shape == shape
+        network
+        for network in networks
+        if network.class_names == tuple(dataset.class_names)
+        and network.image_shape == shape
     ]
     for first in range(0, len(dataset.test), _BATCH):
         images = dataset.test.images[first : first + _BATCH] / np.float32(255)
         right = np.ones(len(images), bool)
-        for source in asked:
-            logits = source.classifier(images, training=False)
+        for network in asked:
+            logits = network.classifier(images, training=False)
             labels = dataset.test.labels[first : first + _BATCH]
             right &= np.argmax(logits, -1) == labels
-        found += (first + np.flatnonzero(right)).tolist()
-        if len(found) >= count:
+        indices += (first + np.flatnonzero(right)).tolist()
+        if len(indices) >= count:
             break
-    expect(found, "a test image that all networks classify right", found=found)
-    return from_test(dataset, found[:count])
+    expect(
+        indices, "a test image that all networks classify right", found=indices
+    )
+    return from_test(dataset, indices[:count])
 
 
-def load_dataset(source, name=None, data_dir=None):
+def load_dataset(
+    network: Network, name: str | None = None, data_dir: str | None = None
+) -> datasets.Dataset:
     """Returns the Dataset whose test images are shown.
 
     Args:
-      source: Source; its run's data set is taken where `name` is None.
+      network: its run's data set is taken where `name` is None.
       name: a data set.
       data_dir: of tensorflow-datasets.
 
@@ -132,8 +139,8 @@ def load_dataset(source, name=None, data_dir=None):
     if name is not None:
         return datasets.load(name, data_dir)
     expect(
-        source.config is not None,
+        network.config is not None,
         "--images, --dataset or a run folder to take images from",
-        model=source.title,
+        model=network.title,
     )
-    return build.load_dataset(source.config, data_dir)
+    return build.load_dataset(network.config, data_dir)

@@ -5,11 +5,12 @@ import tensorflow as tf
 
 from atat_tf import attention
 from atat_tf.attacks import linf, randomness
+from atat_tf.data import images as image_files
 from atat_tf.errors import InputError
 from atat_tf.models import graphs
 from atat_tf.reports.figures import attention as attention_figures
-from atat_tf.reports.figures import drawing, networks, pictures
 from atat_tf.reports.figures import methods as method_figures
+from atat_tf.reports.figures import networks, pictures
 from tests.support import toys
 
 _NAMES = ("ant", "bee", "cat", "dog", "eel")
@@ -18,9 +19,9 @@ _SETTING = attention_figures.Setting(
 )
 
 
-def _source(seed=0, title="AT", watermark=""):
+def _network(seed=0, title="AT", watermark=""):
     classifier = toys.small_classifier(seed)
-    return networks.Source(
+    return networks.Network(
         title, classifier, "features", _NAMES, watermark, "toy"
     )
 
@@ -33,59 +34,65 @@ def _pictures(labels=("ant", "cat")):
     ]
 
 
-def _drawn(figure):
-    return [
-        axes.images[0].get_array().data for axes in figure.axes if axes.images
-    ]
-
-
 class AttentionFiguresTest(tf.test.TestCase):
     def setUp(self):
         super().setUp()
-        self.source, self.shown = _source(), _pictures()
+        self.network, self.shown = _network(), _pictures()
         pixels = np.stack([picture.pixels for picture in self.shown])
         self.images = pixels / np.float32(255)
         self.labels = np.array([0, 2], np.int32)
 
-    def _maps(self, images, source=None, labels=None):
-        tapped = graphs.with_taps(
-            (source or self.source).classifier, ["features"]
-        )
-        labels = self.labels if labels is None else labels
+    def _maps(self, images, network):
+        """Returns predictions and Eq. 3's maps of the labels."""
+        tapped = graphs.with_taps(network.classifier, ["features"])
         logits, maps = attention.logits_and_attention(
-            tapped, tf.constant(images), labels
+            tapped, tf.constant(images), self.labels
         )
         return np.argmax(logits, -1), maps["features"].numpy()
 
-    def _attacked(self, num_steps, source=None, epsilon=0.1):
-        attack = linf.pgd(epsilon, 0.03, num_steps)
-        classifier = (source or self.source).classifier
-        return attack(
-            toys.inference(classifier),
+    def _attacked(self, num_steps, network):
+        return linf.pgd(0.1, 0.03, num_steps)(
+            toys.inference(network.classifier),
             tf.constant(self.images),
             self.labels,
             randomness.example_seeds(5, 0, [7, 8]),
         ).numpy()
 
+    def _assert_draws(self, figure, columns):
+        """Asserts that the figure has each picture, and below maps of these.
+
+        Args:
+          figure: of pictures, one below the other, and a column for each of
+          columns: (images, network).
+        """
+        drawn = iter([axes.images[0] for axes in figure.axes if axes.images])
+        maps = [self._maps(*column)[1] for column in columns]
+        for i, picture in enumerate(self.shown):
+            self.assertAllEqual(next(drawn).get_array(), picture.pixels)
+            for (images, _), of_column in zip(columns, maps, strict=True):
+                pixels = image_files.as_uint8(images[i])
+                large = pixels.repeat(24, 0).repeat(24, 1)  # of 192 pixels
+                # One of 255, and the rounding of attacked pixels.
+                self.assertAllClose(
+                    next(drawn).get_array().astype(int),
+                    image_files.overlaid(large, of_column[i]),
+                    atol=2,
+                )
+
     def test_shift_draws_clean_and_attacked_maps_of_each_network(self):
-        other = _source(1, "ATAT", "untrained")
+        other = _network(1, "ATAT", "untrained")
         figure, rows = attention_figures.shift(
-            [self.source, other], self.shown, _SETTING
+            [self.network, other], self.shown, _SETTING
         )
-        drawn = _drawn(figure)[:10]
-        for i in range(2):
-            self.assertAllClose(drawn[5 * i], self.images[i], atol=1e-6)
-            for k, source in enumerate((self.source, other)):
-                attacked = self._attacked(3, source)
-                for column, images in ((1, self.images), (2, attacked)):
-                    _, maps = self._maps(images, source)
-                    expected = drawing.overlay(images[i], maps[i])
-                    there = drawn[5 * i + 2 * k + column]
-                    self.assertAllClose(there, expected, atol=1e-3)
-        marks = [text for axes in figure.axes for text in axes.texts]
-        self.assertLen(marks, 4)
-        _, clean = self._maps(self.images)
-        predicted, moved = self._maps(self._attacked(3))
+        columns = [
+            (images, network)
+            for network in (self.network, other)
+            for images in (self.images, self._attacked(3, network))
+        ]
+        self._assert_draws(figure, columns)
+        self.assertLen([t for axes in figure.axes for t in axes.texts], 4)
+        _, clean = self._maps(*columns[0])
+        predicted, moved = self._maps(*columns[1])
         expected = attention.shift_numbers(clean, moved)
         self.assertLen(rows, 4)
         for i, row in enumerate(rows[:2]):
@@ -99,24 +106,17 @@ class AttentionFiguresTest(tf.test.TestCase):
 
     def test_unknown_labels_are_the_predictions(self):
         shown = _pictures((None, "zebra"))
-        _, rows = attention_figures.shift([self.source], shown, _SETTING)
+        _, rows = attention_figures.shift([self.network], shown, _SETTING)
         for row in rows:
             self.assertEqual(row["label"], row["clean_prediction"])
 
     def test_rounds_are_those_of_one_attack(self):
         figure, rows = attention_figures.rounds(
-            [self.source], self.shown, _SETTING, [0, 1, 4]
+            [self.network], self.shown, _SETTING, [0, 1, 4]
         )
-        drawn = _drawn(figure)
-        for column, steps in enumerate((0, 1, 4)):
-            images = self._attacked(steps) if steps else self.images
-            _, maps = self._maps(images)
-            for i in range(2):
-                self.assertAllClose(
-                    drawn[4 * i + 1 + column],
-                    drawing.overlay(images[i], maps[i]),
-                    atol=1e-3,
-                )
+        points = [self._attacked(steps, self.network) for steps in (1, 4)]
+        columns = [(at, self.network) for at in (self.images, *points)]
+        self._assert_draws(figure, columns)
         self.assertEqual([row["rounds"] for row in rows], [0, 0, 1, 1, 4, 4])
         for row in rows[:2]:
             self.assertAllClose(row["cosine_distance"], 0, atol=1e-6)
@@ -125,13 +125,13 @@ class AttentionFiguresTest(tf.test.TestCase):
     def test_ablation_says_which_predictions_are_rectified(self):
         # A network whose logits its bias decides is never moved; the other's
         # labels are what it predicts, so that the attack alone makes it wrong.
-        raw = _source(0, "Standard")
+        raw = _network(0, "Standard")
         logits = raw.classifier(self.images, training=False)
         bias = raw.classifier.get_layer("logits").bias
         bias.assign_sub(tf.reduce_mean(logits, axis=0))
         labels, _ = self._maps(self.images, raw)
         shown = _pictures([_NAMES[label] for label in labels])
-        fixed = _source(0, "ATAT")
+        fixed = _network(0, "ATAT")
         head = fixed.classifier.get_layer("logits")
         head.kernel.assign(0 * head.kernel)
         head.bias.assign(10 * tf.one_hot(labels[0], 5))
@@ -149,43 +149,37 @@ class AttentionFiguresTest(tf.test.TestCase):
             self.assertTrue(of_fixed[0]["rectified"])
 
     def test_ablation_on_the_raw_networks_images(self):
-        other = _source(1, "ATAT")
+        other = _network(1, "ATAT")
         figure, _ = attention_figures.ablation(
-            [self.source, other], self.shown, _SETTING, "raw"
+            [self.network, other], self.shown, _SETTING, "raw"
         )
-        images = self._attacked(3)  # of the first network
-        _, maps = self._maps(images, other)
-        # To one step of the colour map.
-        self.assertAllClose(
-            _drawn(figure)[2], drawing.overlay(images[0], maps[0]), atol=4e-3
-        )
-        with self.assertRaisesRegex(InputError, "--crafted among each, raw"):
-            attention_figures.ablation([other], self.shown, _SETTING, "rwa")
-
-    def test_rounds_refused(self):
-        with self.assertRaisesRegex(InputError, "--rounds as numbers"):
-            attention_figures.rounds([self.source], self.shown, _SETTING, [])
+        images = self._attacked(3, self.network)
+        self._assert_draws(figure, [(images, self.network), (images, other)])
 
     def test_methods_beside_ours(self):
-        names = ["gradcam", "saliency"]
         figure, rows = method_figures.methods(
-            self.source, self.shown, _SETTING, names
+            self.network, self.shown, _SETTING, ["gradcam", "saliency"]
         )
         self.assertLen(rows, 4)
         for row in rows:
             self.assertLess(row["gradcam_difference"], 1e-4)
             self.assertLess(row["gradcam_cosine_distance"], 1e-6)
             self.assertNotIn("saliency_cosine_distance", row)
-        _, maps = self._maps(self.images)
-        drawn = _drawn(figure)
-        expected = drawing.overlay(self.images[0], maps[0])
-        self.assertAllClose(drawn[1], expected, atol=1e-5)
-        self.assertAllClose(drawn[2], expected, atol=1e-3)
+        ours, theirs = (
+            axes.images[0].get_array().astype(int) for axes in figure.axes[1:3]
+        )
+        self.assertAllClose(ours, theirs, atol=1)
 
-    def test_unknown_method(self):
+    def test_refusals(self):
+        for message, figure, arguments in (
+            ("among each, raw", attention_figures.ablation, ["rwa"]),
+            ("--rounds as numbers", attention_figures.rounds, [[]]),
+        ):
+            with self.assertRaisesRegex(InputError, message):
+                figure([self.network], self.shown, _SETTING, *arguments)
         with self.assertRaisesRegex(InputError, "Did you mean 'scorecam'"):
             method_figures.methods(
-                self.source, self.shown, _SETTING, ["scorcam"]
+                self.network, self.shown, _SETTING, ["scorcam"]
             )
 
 

@@ -1,54 +1,59 @@
-"""The commands that draw, in processes of their own."""
+"""The commands that draw: their files, refusals, and the page about them."""
 
 import csv
 import pathlib
 import re
 import subprocess
 import sys
-import tempfile
 
 import pytest
+import tensorflow as tf
 from absl.testing import absltest, parameterized
 from PIL import Image
 
-from tests.support import untrained_runs
+from tests.support import commands, untrained_runs
 
 _ROOT = pathlib.Path(__file__).parents[3]
 INSPECT, LANDSCAPE = "atat_tf.inspect_attention", "atat_tf.landscape"
 
 
-def _run(*words):
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr.strip()
-
-
-class FigureCommandsTest(parameterized.TestCase):
+class FigureCommandsTest(parameterized.TestCase, tf.test.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(folder.cleanup)
-        cls.folder = pathlib.Path(folder.name)
-        cls.run_folder = str(untrained_runs.write(cls.folder / "run"))
+        cls.folder = pathlib.Path(cls.get_temp_dir(cls()))
+        cls.run_folder = untrained_runs.write(cls.folder / "run")
         untrained_runs.write(cls.folder / "run/teacher", "standard", 1)
+        Image.new("LA", (40, 20), (90, 128)).save(cls.folder / "gray.png")
 
-    def _assert_draws(self, module, figure, count, *words):
+    @parameterized.parameters(
+        (INSPECT, "shift", 2, "--indices=3,1 --epsilon=4/255 --num_steps=2"),
+        (LANDSCAPE, "steps", 4, "--num_steps=3 --num_images=20"),
+    )
+    def test_draws(self, *arguments):
+        self._assert_draws(*arguments)
+
+    @parameterized.parameters(
+        (INSPECT, "rounds", 2, "--rounds=0,1 --epsilon=16/255 --num_images=1"),
+        (INSPECT, "ablation", 4, "--num_steps=2 --num_images=2"),
+        (INSPECT, "methods", 2, "--images={}/gray.png --num_steps=2"),
+        (LANDSCAPE, "surface", 18, "--indices=2 --resolution=3"),
+    )
+    @pytest.mark.long
+    def test_draws_the_others(self, *arguments):
+        self._assert_draws(*arguments)
+
+    def _assert_draws(self, module, figure, count, words):
         stem = self.folder / figure / "drawn"
-        status, output, errors = _run(
+        status, output = commands.run(
             module,
             f"--figure={figure}",
             f"--workdir={self.run_folder}",
             f"--output={stem}",
-            *words,
+            *words.format(self.folder).split(),
         )
-        self.assertEqual(status, 0, errors)
+        self.assertEqual(status, 0, output)
+        self.assertNotIn("warning", output)  # digits have one order
         files = [f"{stem}{suffix}" for suffix in (".png", ".svg", ".csv")]
         self.assertEqual(output.splitlines()[-3:], files)
         with Image.open(files[0]) as image:
@@ -57,43 +62,8 @@ class FigureCommandsTest(parameterized.TestCase):
         first, *lines = pathlib.Path(files[2]).read_text().splitlines()
         self.assertIn(f"--figure={figure}", first)
         self.assertLen(list(csv.DictReader(lines)), count)
-        return errors
 
-    def test_shift(self):
-        self._assert_draws(
-            *(INSPECT, "shift", 2, "--indices=3,1", "--epsilon=4/255"),
-            "--num_steps=2",
-        )
-
-    @pytest.mark.long
-    def test_steps(self):
-        self._assert_draws(
-            LANDSCAPE, "steps", 4, "--num_steps=3", "--num_images=20"
-        )
-
-    @pytest.mark.long
-    def test_rounds(self):
-        words = "--rounds=0,1", "--epsilon=16/255", "--num_images=1"
-        self._assert_draws(INSPECT, "rounds", 2, *words)
-
-    @pytest.mark.long
-    def test_ablation(self):
-        words = "--num_steps=2", "--num_images=2"
-        self._assert_draws(INSPECT, "ablation", 4, *words)
-
-    @pytest.mark.long
-    def test_methods_on_files(self):
-        Image.new("LA", (40, 20), (90, 128)).save(self.folder / "gray.png")
-        words = f"--images={self.folder}/gray.png", "--num_steps=2"
-        self._assert_draws(INSPECT, "methods", 2, *words)
-
-    @pytest.mark.long
-    def test_surface(self):
-        words = "--indices=2", "--resolution=3"
-        errors = self._assert_draws(LANDSCAPE, "surface", 18, *words)
-        self.assertNotIn("warning", errors)  # digits have one order
-
-    @parameterized.parameters("inspect_attention", "landscape")
+    @parameterized.parameters("inspect_attention", "landscape", "report")
     def test_help_does_not_load_tensorflow(self, name):
         program = (
             f"import sys; from atat_tf import {name}; "
@@ -116,10 +86,10 @@ class FigureCommandsTest(parameterized.TestCase):
         ((LANDSCAPE,), "--workdir=RUN_FOLDER"),
     )
     def test_errors_are_one_sentence(self, words, pattern):
-        status, output, errors = _run(*words)
-        self.assertEqual(status, 1, output + errors)
-        self.assertRegex(errors, "^error: .*" + pattern)
-        self.assertLen(errors.splitlines(), 1)
+        status, output = commands.run(*words)
+        self.assertEqual(status, 1, output)
+        self.assertRegex(output, "^error: .*" + pattern)
+        self.assertLen(output.splitlines(), 1)
 
 
 class PageTest(absltest.TestCase):
@@ -130,18 +100,18 @@ class PageTest(absltest.TestCase):
         self.page = (_ROOT / "docs" / "figures.md").read_text()
 
     def test_pictures_are_of_the_commands_beside_them(self):
-        commands = re.findall(r"(?m)^python -m atat_tf.*$", self.page)
+        lines = re.findall(r"(?m)^python -m atat_tf.*$", self.page)
         shown = re.findall(r"\]\((figures/\w+\.png)\)", self.page)
-        self.assertLen(shown, len(commands))
-        for command, name in zip(commands, shown, strict=True):
+        self.assertLen(shown, len(lines))
+        for line, name in zip(lines, shown, strict=True):
             path = _ROOT / "docs" / name
             self.assertLess(path.stat().st_size, 200_000, name)
             with Image.open(path) as image:
-                self.assertEqual(image.info["Description"], command)
+                self.assertEqual(image.info["Description"], line)
 
     def test_flags_exist(self):
         modules = INSPECT, LANDSCAPE, "atat_tf.train", "atat_tf.evaluate"
-        texts = "".join(_run(module, "--help")[1] for module in modules)
+        texts = "".join(commands.run(name, "--help")[1] for name in modules)
         named = set(re.findall(r"--([a-z_]+)", self.page)) - {"config"}
         self.assertGreater(len(named), 10)
         for name in named:
@@ -149,4 +119,4 @@ class PageTest(absltest.TestCase):
 
 
 if __name__ == "__main__":
-    absltest.main()
+    tf.test.main()

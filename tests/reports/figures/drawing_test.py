@@ -1,54 +1,15 @@
 """What is drawn, as the arrays that the axes hold."""
 
 import numpy as np
-from absl.testing import absltest, parameterized
+from absl.testing import absltest
 
+from atat_tf.data import images as image_files
 from atat_tf.reports.figures import drawing
 
 
 def _image(seed=0, side=4):
-    return np.random.default_rng(seed).uniform(size=(side, side, 3))
-
-
-class OverlayTest(parameterized.TestCase):
-    def test_is_gray_under_the_colour_of_the_share(self):
-        image = np.full((2, 2, 3), 0.5)
-        image[0, 0] = [1.0, 0.0, 0.0]
-        drawn = drawing.overlay(image, np.array([[3.0]]))
-        self.assertEqual(drawn.shape, (192, 192, 3))
-        # The one place is the maximum: all of it is viridis' last colour.
-        yellow = np.array(drawing.COLOURS(1.0)[:3])
-        opacity = drawing.OPACITY
-        np.testing.assert_allclose(
-            drawn[0, 0], (1 - opacity) * 0.299 + opacity * yellow
-        )
-        np.testing.assert_allclose(
-            drawn[-1, -1], (1 - opacity) * 0.5 + opacity * yellow
-        )
-
-    def test_an_empty_map_is_all_of_the_lowest_colour(self):
-        drawn = drawing.overlay(np.zeros((8, 8, 3)), np.zeros((2, 2)))
-        low = np.array(drawing.COLOURS(0.0)[:3])
-        np.testing.assert_allclose(
-            drawn, np.broadcast_to(drawing.OPACITY * low, drawn.shape)
-        )
-
-    def test_uint8_and_gray_images_are_drawn_alike(self):
-        gray = np.array([[[51], [102]]], np.uint8)
-        np.testing.assert_allclose(
-            drawing.as_rgb(gray), [[[0.2] * 3, [0.4] * 3]]
-        )
-
-    def test_enlarged_is_bilinear_between_centres(self):
-        # Centres of two places among four: −0.25, 0.25, 0.75, 1.25.
-        enlarged = drawing.enlarged(np.array([[0.0, 8.0]]), 1, 4)
-        np.testing.assert_allclose(enlarged, [[0, 2, 6, 8]])
-        twice = drawing.enlarged(np.array([[0.0, 8.0], [4.0, 12.0]]), 4, 4)
-        np.testing.assert_allclose(twice[:, 0], [0, 1, 3, 4])
-        np.testing.assert_allclose(twice[3], [4, 6, 10, 12])
-
-    def test_scaled(self):
-        np.testing.assert_allclose(drawing.scaled([[1.0, 4.0]]), [[0.25, 1.0]])
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, 256, (side, side, 3), np.uint8)
 
 
 class PictureGridTest(absltest.TestCase):
@@ -73,11 +34,11 @@ class PictureGridTest(absltest.TestCase):
         self.assertLen(axes, 5)  # four panels and the colour bar
         for row in range(2):
             (plain,) = axes[2 * row].images
-            np.testing.assert_allclose(plain.get_array(), _image(row))
+            np.testing.assert_array_equal(plain.get_array(), _image(row))
             (covered,) = axes[2 * row + 1].images
-            np.testing.assert_allclose(
-                covered.get_array(),
-                drawing.overlay(_image(row), self.attention),
+            large = _image(row).repeat(48, 0).repeat(48, 1)  # of 192 pixels
+            np.testing.assert_array_equal(
+                covered.get_array(), image_files.overlaid(large, self.attention)
             )
 
     def test_words(self):
@@ -96,14 +57,11 @@ class PictureGridTest(absltest.TestCase):
         self.figure.draw_without_rendering()
         width, height = self.figure.canvas.get_width_height()
         boxes = [axes.get_tightbbox() for axes in self.figure.axes]
-        for box in boxes:
-            self.assertBetween(box.x0, 0, width)
-            self.assertBetween(box.x1, 0, width)
-            self.assertBetween(box.y0, 0, height)
-            self.assertBetween(box.y1, 0, height)
-        for i, first in enumerate(boxes):
-            for second in boxes[:i]:
-                self.assertFalse(first.overlaps(second), (first, second))
+        for i, box in enumerate(boxes):
+            self.assertTrue(0 <= box.x0 and box.x1 <= width, box)
+            self.assertTrue(0 <= box.y0 and box.y1 <= height, box)
+            for other in boxes[:i]:
+                self.assertFalse(box.overlaps(other), (box, other))
 
 
 class LandscapeTest(absltest.TestCase):
@@ -117,14 +75,11 @@ class LandscapeTest(absltest.TestCase):
             "title",
             "command",
         )
-        first, flat_first, second, flat_second, _ = figure.axes
         limits = surfaces.min(), surfaces.max()
-        for axes, title in ((first, "raw"), (second, "ATAT")):
+        for axes, title in zip(figure.axes[:4:2], ("raw", "ATAT"), strict=True):
             np.testing.assert_allclose(axes.get_zlim(), limits)
-            self.assertEqual(
-                axes.get_title(), f"{title}, test image 0 (cat)\ncross-entropy"
-            )
-        for axes in (flat_first, flat_second):
+            self.assertStartsWith(axes.get_title(), f"{title}, test image 0")
+        for axes in figure.axes[1:4:2]:
             np.testing.assert_allclose(axes.collections[0].get_clim(), limits)
             self.assertEqual(axes.get_xlim(), (-2, 2))
             self.assertIn("ε", axes.get_xlabel())
@@ -132,14 +87,12 @@ class LandscapeTest(absltest.TestCase):
     def test_curves_in_percent_all_and_the_first_steps(self):
         shares = {"AT": [0.9, 0.5, 0.4, 0.3], "ATAT": [0.8, 0.6, 0.5, 0.5]}
         figure = drawing.accuracy_curves(shares, 2, "title", "command")
-        whole, zoom = figure.axes
-        for axes, last in ((whole, 3), (zoom, 2)):
+        for axes, last in zip(figure.axes, (3, 2), strict=True):
             for line, values in zip(axes.lines, shares.values(), strict=True):
-                np.testing.assert_array_equal(
-                    line.get_xdata(), np.arange(1, last + 1)
-                )
+                x, y = line.get_data()
+                np.testing.assert_array_equal(x, np.arange(1, last + 1))
                 np.testing.assert_allclose(
-                    line.get_ydata(), 100 * np.array(values[1 : last + 1])
+                    y, 100 * np.array(values[1 : last + 1])
                 )
             names = [t.get_text() for t in axes.get_legend().get_texts()]
             self.assertEqual(names, ["AT", "ATAT"])

@@ -18,9 +18,8 @@ _ROWS = [{"model": "ÄT", "loss": 0.5}, {"model": "AT, 2", "loss": 1e-9}]
 class FigureFilesTest(absltest.TestCase):
     def setUp(self):
         super().setUp()
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name)
+        folder = self.enter_context(tempfile.TemporaryDirectory())
+        self.folder = pathlib.Path(folder)
 
     def _saved(self, name):
         figure = Figure(figsize=(1, 1))
@@ -28,11 +27,10 @@ class FigureFilesTest(absltest.TestCase):
         stem = figure_files.stem(self.folder / name)
         return figure_files.save(figure, stem, _COMMAND, _ROWS, dpi=50)
 
-    def test_three_files_with_the_command_inside(self):
-        png, svg, numbers = self._saved("new/a")
-        self.assertCountEqual(
-            (self.folder / "new").iterdir(), [png, svg, numbers]
-        )
+    def test_three_files_with_the_command_inside_the_same_bytes_again(self):
+        files = self._saved("new/a")
+        png, svg, numbers = files
+        self.assertCountEqual((self.folder / "new").iterdir(), files)
         with Image.open(png) as image:
             self.assertEqual(image.size, (50, 50))
             self.assertEqual(image.info["Description"], _COMMAND)
@@ -42,12 +40,8 @@ class FigureFilesTest(absltest.TestCase):
         read = list(csv.DictReader(lines))
         self.assertEqual(read[1]["model"], "AT, 2")
         self.assertEqual(float(read[1]["loss"]), 1e-9)
-
-    def test_the_same_figure_gives_the_same_bytes(self):
-        for first, second in zip(
-            self._saved("a"), self._saved("b"), strict=True
-        ):
-            self.assertEqual(first.read_bytes(), second.read_bytes())
+        for path, again in zip(files, self._saved("b"), strict=True):
+            self.assertEqual(path.read_bytes(), again.read_bytes())
 
     def test_stem(self):
         folder = self.folder
@@ -55,7 +49,7 @@ class FigureFilesTest(absltest.TestCase):
             self.assertEqual(figure_files.stem(folder / name), folder / "x/a")
         self.assertEqual(figure_files.stem(folder / "v1.2").name, "v1.2")
 
-    def test_refuses_a_folder_and_a_place_that_cannot_be(self):
+    def test_refuses_a_folder_and_a_path_below_a_file(self):
         with self.assertRaisesRegex(InputError, "file name for the figure"):
             figure_files.stem(self.folder)
         (self.folder / "file").write_text("")

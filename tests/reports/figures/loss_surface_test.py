@@ -46,13 +46,13 @@ class LossSurfaceTest(tf.test.TestCase):
         image = np.full(_SHAPE, 0.5, np.float32)
         along = np.sign(_WEIGHTS)
         across = np.array([1.0, 1.0, -1.0, 1.0]).reshape(_SHAPE)
-        places = landscape_figures.positions(2, 21)
+        grid = landscape_figures.positions(2, 21)
         found = landscape_figures.loss_surface(
-            _logits_fn(), image, 0, (along, across), places, 0.05
+            _logits_fn(), image, 0, (along, across), grid, 0.05
         )
         self.assertEqual(found.shape, (21, 21))
-        for row, r in enumerate(places):
-            for column, a in enumerate(places):
+        for row, r in enumerate(grid):
+            for column, a in enumerate(grid):
                 moved = image + 0.05 * (a * along + r * across)
                 score = np.sum(_WEIGHTS * moved)
                 self.assertAllClose(
@@ -62,9 +62,9 @@ class LossSurfaceTest(tf.test.TestCase):
     def test_what_leaves_the_box_is_clipped(self):
         image = np.ones(_SHAPE, np.float32)
         ones = np.ones(_SHAPE, np.float32)
-        places = np.array([0.0, 1.0])
+        grid = np.array([0.0, 1.0])
         found = landscape_figures.loss_surface(
-            _logits_fn(), image, 0, (ones, ones), places, 0.5
+            _logits_fn(), image, 0, (ones, ones), grid, 0.5
         )
         self.assertAllClose(found, np.full((2, 2), found[0, 0]))
 
@@ -73,8 +73,8 @@ class SurfaceFigureTest(tf.test.TestCase):
     def setUp(self):
         super().setUp()
         names = tuple("abcde")
-        self.sources = [
-            networks.Source(
+        self.networks = [
+            networks.Network(
                 title, toys.small_classifier(seed), "features", names, "", ""
             )
             for seed, title in enumerate(("Standard", "ATAT"))
@@ -84,7 +84,7 @@ class SurfaceFigureTest(tf.test.TestCase):
 
     def _figure(self, extent=2.0, resolution=5):
         return landscape_figures.surface(
-            self.sources, self.shown, 0.1, extent, resolution, 4, ("d", "c")
+            self.networks, self.shown, 0.1, extent, resolution, 4, ("d", "c")
         )
 
     def test_numbers_are_the_losses_and_are_what_is_drawn(self):
@@ -96,8 +96,8 @@ class SurfaceFigureTest(tf.test.TestCase):
             if row["sign_gradient"] == row["rademacher"] == 0
         ]
         image = tf.constant(self.shown[0].pixels[None] / np.float32(255))
-        for loss, source in zip(middle, self.sources, strict=True):
-            logits = source.classifier(image, training=False)
+        for loss, network in zip(middle, self.networks, strict=True):
+            logits = network.classifier(image, training=False)
             self.assertAllClose(
                 loss, -tf.nn.log_softmax(logits)[0, 2], 1e-5, 1e-5
             )

@@ -24,32 +24,28 @@ class RunsTest(tf.test.TestCase):
         untrained_runs.write(folder / "atat/teacher", "standard", 1)
         cls.at = untrained_runs.write(folder / "at", "at", 2)
 
-    def test_a_run_is_a_source(self):
-        source = networks.load(str(self.atat))
-        self.assertEqual(source.title, "ATAT")
-        self.assertEqual(source.layer, "features")
-        self.assertEqual(source.class_names, tuple("0123456789"))
-        self.assertEqual(source.image_shape, (32, 32, 3))
-        self.assertEqual(source.watermark, "")
-        self.assertRegex(source.origin, "atat best sha256:[0-9a-f]{12}$")
+    def test_a_run(self):
+        network = networks.load(str(self.atat))
+        self.assertEqual(network.title, "ATAT")
+        self.assertEqual(network.layer, "features")
+        self.assertEqual(network.class_names, tuple("0123456789"))
+        self.assertEqual(network.image_shape, (32, 32, 3))
+        self.assertEqual(network.watermark, "")
+        self.assertRegex(network.origin, "atat best sha256:[0-9a-f]{12}$")
 
-    def test_a_layer_that_does_not_exist_lists_those_that_do(self):
-        with self.assertRaisesRegex(
-            InputError, "stem, .*features. Received: 'featrues'"
+    def test_refusals(self):
+        at, folder = str(self.at), self.get_temp_dir()
+        for names, arguments, message in (
+            ([at], {"layer": "featrues"}, "stem, .*features.*'featrues'"),
+            ([at], {"weights": "bset"}, "Did you mean 'best'"),
+            (["ResNet5"], {}, "Did you mean 'ResNet50'"),
+            (["none.keras"], {}, "a .keras file"),
+            ([folder], {}, "run folder with config.json"),
+            ([], {}, "at least one network"),
+            (["MobileNetV2"], {"weights": "no.h5"}, "--weights=none.*'no.h5'"),
         ):
-            networks.load(str(self.at), layer="featrues")
-
-    def test_names_that_are_nothing(self):
-        with self.assertRaisesRegex(InputError, "Did you mean 'ResNet50'"):
-            networks.load("ResNet5")
-        with self.assertRaisesRegex(InputError, "a .keras file"):
-            networks.load("none.keras")
-        with self.assertRaisesRegex(InputError, "run folder with config.json"):
-            networks.load(self.get_temp_dir())
-        with self.assertRaisesRegex(InputError, "Did you mean 'best'"):
-            networks.load_all([str(self.at)], "bset")
-        with self.assertRaisesRegex(InputError, "at least one network"):
-            networks.load_all([])
+            with self.assertRaisesRegex(InputError, message):
+                networks.load_all(names, **arguments)
 
     def test_equal_titles_are_told_apart(self):
         name = str(self.at)
@@ -76,60 +72,52 @@ class RunsTest(tf.test.TestCase):
 
     def test_first_right_pictures_are_right_for_every_network(self):
         dataset = datasets.load("digits")
-        sources = networks.load_all([str(self.atat), str(self.at)])
+        loaded = networks.load_all([str(self.atat), str(self.at)])
         images = dataset.test.images / np.float32(255)
         right = [
-            np.argmax(source.classifier(images, training=False), -1)
+            np.argmax(network.classifier(images, training=False), -1)
             == dataset.test.labels
-            for source in sources
+            for network in loaded
         ]
-        for asked in ([0], [1], [0, 1]):
-            of_all = np.flatnonzero(np.all([right[i] for i in asked], 0))
-            chosen = [sources[i] for i in asked]
-            if len(of_all):
-                found = pictures.first_right(chosen, dataset, 2)
-                indices = [picture.index for picture in found]
-                self.assertEqual(indices, of_all[:2].tolist())
-            else:
-                with self.assertRaisesRegex(InputError, "all networks"):
-                    pictures.first_right(chosen, dataset, 2)
-        self.assertTrue(right[0].any())
+        for network, of_one in zip(loaded, right, strict=True):
+            shown = pictures.first_right([network], dataset, 2)
+            indices = [picture.index for picture in shown]
+            self.assertEqual(indices, np.flatnonzero(of_one)[:2].tolist())
+        self.assertFalse(np.any(np.all(right, 0)))
+        with self.assertRaisesRegex(InputError, "all networks"):
+            pictures.first_right(loaded, dataset, 2)
 
 
 class OthersTest(tf.test.TestCase):
     def test_an_application_reads_pixels_from_0_to_1(self):
-        source = networks.load("MobileNetV2", "none")
-        self.assertEqual(source.watermark, "untrained")
-        self.assertEqual(source.title, "MobileNetV2")
-        self.assertEqual(source.image_shape, (224, 224, 3))
+        network = networks.load("MobileNetV2", "none")
+        self.assertEqual(network.watermark, "untrained")
+        self.assertEqual(network.title, "MobileNetV2")
+        self.assertEqual(network.image_shape, (224, 224, 3))
         images = np.random.default_rng(0).uniform(size=(1, 224, 224, 3))
-        logits = source.classifier(images.astype(np.float32))
+        logits = network.classifier(images.astype(np.float32))
         # The same weights under Keras' own preprocessing of 0..255.
         bare = keras.applications.MobileNetV2(
             weights=None, classifier_activation=None
         )
-        bare.set_weights(source.classifier.get_weights())
+        bare.set_weights(network.classifier.get_weights())
         prepared = keras.applications.mobilenet_v2.preprocess_input(
             255 * images.astype(np.float32)
         )
         self.assertAllClose(logits, bare(prepared), 1e-4, 1e-5)
 
-    def test_weights_that_are_not_there(self):
-        with self.assertRaisesRegex(InputError, "--weights=none.*'no.h5'"):
-            networks.load("MobileNetV2", "no.h5")
-
     def test_a_keras_file_takes_the_classes_of_the_data(self):
         path = str(pathlib.Path(self.get_temp_dir()) / "toy.keras")
         toys.small_classifier().save(path)
-        (source,) = networks.load_all([path])
-        self.assertEqual(source.class_names[1], "class 1")
+        (network,) = networks.load_all([path])
+        self.assertEqual(network.class_names[1], "class 1")
         spec = datasets.Spec(5, toys.IMAGE_SHAPE)
         empty = datasets.Split(np.zeros((0, *toys.IMAGE_SHAPE)), np.zeros(0))
         data = datasets.Dataset("", spec, tuple("abcde"), "", *[empty] * 3)
-        (named,) = networks.with_classes([source], data)
+        (named,) = networks.with_classes([network], data)
         self.assertEqual(named.class_names, tuple("abcde"))
         with self.assertRaisesRegex(InputError, "--images, --dataset or a run"):
-            pictures.load_dataset(source)
+            pictures.load_dataset(network)
 
     def test_a_network_without_maps_and_a_broken_file_are_refused(self):
         folder = pathlib.Path(self.get_temp_dir())
@@ -151,9 +139,9 @@ class OthersTest(tf.test.TestCase):
         self.assertEqual(picture.preview().shape, (224, 224, 3))
 
     def test_caption_names_command_weights_seed_and_commit(self):
-        source = networks.Source("AT", None, "", (), "", "runs/at best")
+        network = networks.Network("AT", None, "", (), "", "runs/at best")
         self.assertEqual(
-            networks.caption("python x", [source], 3).splitlines(),
+            networks.caption("python x", [network], 3).splitlines(),
             [
                 "python x",
                 "AT: runs/at best",
