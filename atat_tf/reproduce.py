@@ -32,7 +32,9 @@ _ROWS = flags.DEFINE_list(
     "rows", None, "rows to run; others stay as they are (default: all)"
 )
 _DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "print the plan and what it will cost, and stop"
+    "dry_run",
+    False,
+    "print the plan: what is done, what is left and its cost, and stop",
 )
 _PAGE = flags.DEFINE_string(
     "page", None, "a Markdown page whose section of this table is replaced"

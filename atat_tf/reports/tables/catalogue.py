@@ -1,10 +1,11 @@
 """The tables that can be reproduced, their rows, and the scales, as data.
 
-A row is a recipe with what differs; a scale says on which data, how large and
-on how many images; a table is rows and columns at any scale.
+A row is a recipe and its changes. A scale says which data set, which network
+size and how many images. A table is rows and columns, at any scale.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from atat_tf.errors import unknown
@@ -56,7 +57,7 @@ class Scale:
     autoattack_images: int | None = None
     shift_images: int | None = 1000
 
-    def data_set(self, papers):
+    def data_set(self, papers: str) -> str:
         """Returns the data set that stands for one of the paper's."""
         return self.data_sets.get(papers, papers)
 
@@ -85,7 +86,7 @@ class Table:
     reference: str = "atat"
     shift: bool = False
 
-    def columns_in(self, bn_mode):
+    def columns_in(self, bn_mode: str) -> tuple[str, ...]:
         """Returns the columns that are run in a batch-norm mode.
 
         AutoAttack is the yardstick, with frozen statistics alone. With those of
@@ -95,7 +96,7 @@ class Table:
             return self.columns
         return tuple(c for c in self.columns if c != AUTOATTACK)
 
-    def paper(self, key):
+    def paper(self, key: str) -> dict[str, float]:
         """Returns {column: percent} of the paper's line for a row, or {}."""
         return printed_table.paper_row(self.data_set, self.rows[key]) or {}
 
@@ -255,7 +256,7 @@ SCALES = {
 }
 
 
-def table(name):
+def table(name: str) -> Table:
     """Returns the Table of that name.
 
     Raises:
@@ -266,7 +267,7 @@ def table(name):
     return TABLES[name]
 
 
-def scale(name):
+def scale(name: str) -> Scale:
     """Returns the Scale of that name.
 
     Raises:
@@ -277,7 +278,9 @@ def scale(name):
     return SCALES[name]
 
 
-def chosen_rows(of_table, keys=None):
+def chosen_rows(
+    of_table: Table, keys: Sequence[str] | None = None
+) -> list[Row]:
     """Returns the Rows of a table, or those of them that `keys` names.
 
     Raises:

@@ -1,14 +1,16 @@
-"""A table's files: Markdown, CSV and JSON, each written whole or not at all.
+"""Writes a table as Markdown, CSV and JSON, on the terminal, or into a page.
 
-Results and their Sections enter; three files, the terminal's tables, or a
-section of a page of documentation leave.
+Each file is written whole or not at all.
 """
 
 import csv
 import io
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from atat_tf.errors import expect
+from atat_tf.reports.tables.text import Section
 from atat_tf.runs import folder as run_folder
 from atat_tf.runs import terminal
 
@@ -25,9 +27,16 @@ _FIELDS = (
     "percent",
     "paper_percent",
 )
+_BAR = r"\|"  # a bar within a cell of Markdown
 
 
-def write(folder, name, results, sections, command):
+def write(
+    folder: str | pathlib.Path,
+    name: str,
+    results: Mapping[str, Any],
+    sections: Sequence[Section],
+    command: str,
+) -> None:
     """Writes NAME.md, NAME.csv and NAME.json.
 
     Args:
@@ -47,23 +56,21 @@ def write(folder, name, results, sections, command):
     run_folder.write_json(folder / f"{name}.json", results)
 
 
-def markdown(sections, command):
+def markdown(sections: Sequence[Section], command: str) -> str:
     """Returns the sections as Markdown, the command first."""
     parts = [f"```sh\n{command}\n```\n"]
     for section in sections:
         lines = [f"### {section.title}\n"]
         if section.rows:
-            lines.append(_markdown_row(section.header))
-            right = ["---:"] * (len(section.header) - 1)
-            lines.append(_markdown_row(["---", *right]))
-            lines += [_markdown_row(row) for row in section.rows]
-            lines.append("")
+            rule = ["---", *["---:"] * (len(section.header) - 1)]
+            rows = section.header, rule, *section.rows
+            lines += [*map(_markdown_row, rows), ""]
         lines += [f"{note}\n" for note in section.notes]
         parts.append("\n".join(lines))
     return "\n".join(parts)
 
 
-def comma_separated(results):
+def comma_separated(results: Mapping[str, Any]) -> str:
     """Returns a line for each row, batch-norm mode, column and seed as CSV.
 
     Cells that were not run have no line for any seed, and one with empty
@@ -86,7 +93,7 @@ def comma_separated(results):
     return stream.getvalue()
 
 
-def show(sections):
+def show(sections: Sequence[Section]) -> None:
     """Prints the sections."""
     for section in sections:
         if section.rows:
@@ -95,7 +102,7 @@ def show(sections):
             terminal.console().print(note)
 
 
-def insert(page, name, text):
+def insert(page: str | pathlib.Path, name: str, text: str) -> None:
     """Puts a section into a page, between its two marks, and keeps the rest.
 
     The marks are lines `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
@@ -113,7 +120,7 @@ def insert(page, name, text):
         temporary.write_text(f"{before}\n{text}\n{after}")
 
 
-def expect_marks(page, name):
+def expect_marks(page: str | pathlib.Path, name: str) -> tuple[str, str]:
     """Returns what stands before and after a page's section, marks included.
 
     Raises:
@@ -122,10 +129,10 @@ def expect_marks(page, name):
     page = pathlib.Path(page)
     expect(page.is_file(), "an existing page", page=str(page))
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
-    before, found, rest = page.read_text().partition(begin)
-    _, also_found, after = rest.partition(end)
+    before, has_begin, rest = page.read_text().partition(begin)
+    _, has_end, after = rest.partition(end)
     expect(
-        found and also_found,
+        has_begin and has_end,
         f"a page with the lines {begin.strip()} and {end}",
         page=str(page),
     )
@@ -149,8 +156,4 @@ def _by_seed(cell):
 
 
 def _markdown_row(cells):
-    return (
-        "| "
-        + " | ".join(str(cell).replace("|", "\\|") for cell in cells)
-        + " |"
-    )
+    return f"| {' | '.join(str(c).replace('|', _BAR) for c in cells)} |"

@@ -1,15 +1,16 @@
-"""The plan of a table: which networks, in which order, and whether they can.
+"""Plans a table: which networks are trained and evaluated, in which order.
 
-A table, a scale and a number of seeds enter; jobs with resolved configs leave,
-or the reason why the plan cannot be run, before anything is trained.
+A plan that cannot be run is refused before anything is trained.
 """
 
 import dataclasses
 import math
 import pathlib
+from collections.abc import Iterable, Sequence
 
 import ml_collections
 
+from atat_tf.attacks import stepped
 from atat_tf.data import datasets
 from atat_tf.errors import InputError, expect
 from atat_tf.reports.tables import catalogue
@@ -19,7 +20,7 @@ from atat_tf.runs import build as run_build
 from atat_tf.runs import checks as run_checks
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
-from atat_tf.runs import recipes
+from atat_tf.runs import recipes, terminal
 from atat_tf.training import cost as training_cost
 
 _TEACHER_RECIPE = "standard"
@@ -48,12 +49,17 @@ class Job:
     in_table: bool = True
 
     @property
-    def epochs_done(self):
+    def label(self) -> str:
+        """The row and seed, as printed."""
+        return f"{self.row.label}, seed {self.seed}"
+
+    @property
+    def epochs_done(self) -> int:
         """Epochs that are trained."""
         return len(run_folder.read_metrics(self.workdir))
 
     @property
-    def is_trained(self):
+    def is_trained(self) -> bool:
         """Whether training, and the evaluation at its end, are over."""
         has_results = (self.workdir / run_folder.RESULTS).exists()
         return has_results and self.epochs_done >= self.config.num_epochs
@@ -67,7 +73,7 @@ class Plan:
       table, scale: Table and Scale.
       num_seeds: seeds 0 to num_seeds − 1.
       folder: where the table's files are written.
-      jobs: list of Jobs.
+      jobs: in the order in which they are run.
       dataset: Dataset of all of them.
       commit: of the source, as the plan was made.
     """
@@ -76,32 +82,32 @@ class Plan:
     scale: catalogue.Scale
     num_seeds: int
     folder: pathlib.Path
-    jobs: list
+    jobs: list[Job]
     dataset: datasets.Dataset
     commit: str
 
-    def wanted(self, mode="frozen"):
+    def wanted(self, mode: str = "frozen") -> dict[str, int]:
         """Returns {column: number of test images} of a batch-norm mode."""
         return {
             column: len(self.dataset.test.take(self._limit(column)))
             for column in self.table.columns_in(mode)
         }
 
-    def missing(self, job):
+    def missing(self, job: Job) -> dict[str, dict[str, int]]:
         """Returns the columns that a job is still to be evaluated in.
 
         Returns:
           {batch-norm mode: {column: number of test images}}, no mode empty.
         """
-        found = {}
+        missing = {}
         for mode in self.table.bn_modes if job.in_table else ():
             record = table_records.read(job.workdir, mode)
             columns = table_records.missing(record, self.wanted(mode))
             if columns:
-                found[mode] = columns
-        return found
+                missing[mode] = columns
+        return missing
 
-    def lacks_shift(self, job):
+    def lacks_shift(self, job: Job) -> bool:
         """Returns whether a job's attention shifts are still to be measured."""
         if not (self.table.shift and job.in_table):
             return False
@@ -109,23 +115,93 @@ class Plan:
         wanted = len(self.dataset.test.take(self.scale.shift_images))
         return not shift_measurement.is_current(measured, wanted)
 
-    def has_work(self, job):
+    def has_work(self, job: Job) -> bool:
         """Returns whether a job is still to be trained, judged or measured."""
         if not job.is_trained or self.missing(job):
             return True
         return self.lacks_shift(job)
+
+    def left(self, job: Job) -> dict[str, int]:
+        """Returns what is left of a job, and its cost.
+
+        Returns:
+          {in words: forward passes of an image, at most: attacks stop at
+          images that they break}; empty where the job is done.
+        """
+        left = {}
+        if not job.is_trained:
+            epochs = job.config.num_epochs - job.epochs_done
+            left[f"train {epochs} epochs"] = (
+                epochs
+                * len(self.dataset.train)
+                * training_cost.passes_per_image(job.config)
+            )
+        for mode, columns in self.missing(job).items():
+            left[f"evaluate {mode}"] = self._evaluation_passes(job, columns)
+        if self.lacks_shift(job):
+            images = len(self.dataset.test.take(self.scale.shift_images))
+            columns = {catalogue.SHIFT_COLUMN: images}
+            left["measure attention shift"] = self._evaluation_passes(
+                job, columns
+            )
+        return left
+
+    def show(self) -> None:
+        """Prints the jobs, what is done and left of each, and the cost."""
+        left = [(job, self.left(job)) for job in self.jobs]
+        rows = [
+            [
+                job.label,
+                f"{job.epochs_done} of {job.config.num_epochs}",
+                ", ".join(costs) or "nothing",
+                _millions(costs.values()),
+            ]
+            for job, costs in left
+        ]
+        terminal.table(
+            f"Plan: {self.table.title}; scale {self.scale.name}",
+            ["row", "epochs done", "left", "million passes"],
+            rows,
+        )
+        passes = [cost for _, costs in left for cost in costs.values()]
+        screen, data = terminal.console(), self.dataset
+        screen.print(
+            f"{data.name} ({data.provenance}): {len(data.train):,} training "
+            "images; test images: "
+            + ", ".join(f"{c} {count:,}" for c, count in self.wanted().items())
+        )
+        screen.print(
+            f"Into {self.folder}: at most {_millions(passes)} million forward "
+            "passes of an image. A gradient to the images costs one pass more, "
+            "a gradient to the weights two; attacks stop at images that break."
+        )
+
+    def _evaluation_passes(self, job: Job, wanted: dict[str, int]) -> int:
+        """Returns the forward passes of columns, if no attack succeeds."""
+        classes = self.dataset.spec.num_classes
+        built = run_build.build_columns(job.config, list(wanted), classes)
+        return sum(
+            count * (1 + sum(map(stepped.passes, built[column])))
+            for column, count in wanted.items()
+        )
 
     def _limit(self, column):
         is_autoattack = column == catalogue.AUTOATTACK
         return self.scale.autoattack_images if is_autoattack else None
 
 
-def build(table, scale, num_seeds, workdir, data_dir=None, rows=None):
+def build(
+    table: catalogue.Table,
+    scale: catalogue.Scale,
+    num_seeds: int,
+    workdir: str | pathlib.Path,
+    data_dir: str | None = None,
+    rows: Sequence[str] | None = None,
+) -> Plan:
     """Returns the Plan of a table.
 
     Args:
-      table: Table.
-      scale: Scale.
+      table, scale: what is run.
       num_seeds: >= 1.
       workdir: folder of all scales.
       data_dir: of tensorflow-datasets.
@@ -160,12 +236,18 @@ def build(table, scale, num_seeds, workdir, data_dir=None, rows=None):
     )
 
 
-def jobs_of_row(row, table, scale, seed, folder):
+def jobs_of_row(
+    row: catalogue.Row,
+    table: catalogue.Table,
+    scale: catalogue.Scale,
+    seed: int,
+    folder: str | pathlib.Path,
+) -> list[Job]:
     """Returns a row's Job, its teacher's before it.
 
     Args:
-      row: Row with a recipe.
-      table, scale: Table and Scale.
+      row: a row with a recipe.
+      table, scale: what is run.
       seed: of every random draw.
       folder: of the scale's runs.
     """
@@ -184,13 +266,10 @@ def jobs_of_row(row, table, scale, seed, folder):
     ]
 
 
-def recipe(scale, row):
-    """Returns a row's ConfigDict as its recipe has it, None without recipe.
-
-    Args:
-      scale: Scale.
-      row: Row.
-    """
+def recipe(
+    scale: catalogue.Scale, row: catalogue.Row
+) -> ml_collections.ConfigDict | None:
+    """Returns a row's config as its recipe has it, None without recipe."""
     if row.recipe not in recipes.names():
         return None
     if not scale.recipe:
@@ -261,3 +340,7 @@ def _expect_recipes(scale, rows):
             f"Received: none for {', '.join(lacking)}; the others can be run "
             f"with --rows={','.join(able)}."
         )
+
+
+def _millions(passes: Iterable[int]) -> str:
+    return f"{sum(passes) / 1e6:,.3g}"

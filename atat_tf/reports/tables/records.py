@@ -1,4 +1,4 @@
-"""What a table reads of a run: which ledger lines make which column.
+"""Records which ledger lines of a run make which column of a table.
 
 A record is a small JSON file in the run folder that names, for each column,
 the images, the attacks and the identity of the ledger's lines; verdicts are
@@ -6,17 +6,28 @@ then read from the ledger alone, without the network.
 """
 
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from atat_tf.evaluation import ledger
 from atat_tf.runs import folder as run_folder
 
 
-def folder_of(folder, data_set, key, seed):
+def folder_of(
+    folder: str | pathlib.Path, data_set: str, key: str, seed: int
+) -> pathlib.Path:
     """Returns the run folder of a row and seed; tables share them."""
     return pathlib.Path(folder) / data_set / key / f"seed{seed}"
 
 
-def add(workdir, bn_eval, parts, facts):
+def add(
+    workdir: str | pathlib.Path,
+    bn_eval: str,
+    parts: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, str],
+) -> None:
     """Writes which columns of a run are whole, beside those written before.
 
     Columns of other weights or images are dropped.
@@ -44,13 +55,15 @@ def add(workdir, bn_eval, parts, facts):
     run_folder.write_json(_path(workdir, bn_eval), record)
 
 
-def read(workdir, bn_eval):
+def read(workdir: str | pathlib.Path, bn_eval: str) -> dict[str, Any] | None:
     """Returns the record that `add` wrote, or None."""
     path = _path(workdir, bn_eval)
     return run_folder.read_json(path) if path.exists() else None
 
 
-def missing(record, wanted):
+def missing(
+    record: Mapping[str, Any] | None, wanted: Mapping[str, int]
+) -> dict[str, int]:
     """Returns the columns that are not yet evaluated on as many images.
 
     Args:
@@ -70,7 +83,9 @@ def missing(record, wanted):
     }
 
 
-def standing(workdir, bn_eval):
+def standing(
+    workdir: str | pathlib.Path, bn_eval: str
+) -> dict[str, np.ndarray]:
     """Returns which images withstand each recorded column, from the ledger.
 
     Args:
@@ -82,17 +97,19 @@ def standing(workdir, bn_eval):
     """
     record = read(workdir, bn_eval)
     path = pathlib.Path(workdir) / ledger.FILE
-    found = {}
+    columns_standing = {}
     for part in record["parts"] if record else ():
         lines = ledger.Ledger(path, part["identity"])
         for column, attacks in part["columns"].items():
             stands = lines.standing(attacks, part["num_images"])
             if stands is not None:
-                found[column] = stands
-    return found
+                columns_standing[column] = stands
+    return columns_standing
 
 
-def lines(workdir, part, attack):
+def lines(
+    workdir: str | pathlib.Path, part: Mapping[str, Any], attack: str
+) -> dict[int, dict[str, Any]]:
     """Returns {image's index: line} of one attack of a record's part."""
     path = pathlib.Path(workdir) / ledger.FILE
     return ledger.Ledger(path, part["identity"]).verdicts(attack)

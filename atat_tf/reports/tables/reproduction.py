@@ -1,13 +1,14 @@
-"""A table from nothing: what is missing is trained, attacked and written down.
+"""Reproduces a table: trains and evaluates what is missing, writes the rest.
 
-A table's name, a scale and seeds enter; run folders, ledgers and the table's
-files leave. Killed at any moment, the same call goes on where it was.
+Killed at any moment, the same call resumes where it was.
 """
 
 import os
 import pathlib
 import platform
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -17,7 +18,6 @@ from atat_tf.errors import InputError, TrainingError
 from atat_tf.evaluation import evaluate_run
 from atat_tf.models import checks
 from atat_tf.reports.tables import catalogue
-from atat_tf.reports.tables import cost as table_cost
 from atat_tf.reports.tables import files as table_files
 from atat_tf.reports.tables import plan as table_plan
 from atat_tf.reports.tables import records as table_records
@@ -32,21 +32,20 @@ _POLL_SECONDS = 10
 
 
 def reproduce(
-    table,
-    scale,
-    num_seeds,
-    workdir,
-    data_dir=None,
-    rows=None,
-    dry_run=False,
-    page=None,
-    command="",
-):
+    table: catalogue.Table,
+    scale: catalogue.Scale,
+    num_seeds: int,
+    workdir: str | pathlib.Path,
+    data_dir: str | None = None,
+    rows: Sequence[str] | None = None,
+    dry_run: bool = False,
+    page: str | pathlib.Path | None = None,
+    command: str = "",
+) -> dict[str, Any] | None:
     """Reproduces a table: prints the plan, runs it, writes and prints results.
 
     Args:
-      table, scale: Table and Scale, from `catalogue.table` and
-        `catalogue.scale`.
+      table, scale: from `catalogue.table` and `catalogue.scale`.
       num_seeds: seeds 0 to num_seeds − 1.
       workdir: folder of all scales.
       data_dir: of tensorflow-datasets.
@@ -72,7 +71,7 @@ def reproduce(
     except table_plan.NoData:
         _show_without_data(table, scale, num_seeds, workdir)
         raise
-    table_cost.print_plan(plan, table_cost.costs(plan))
+    plan.show()
     if dry_run:
         return None
     failures = _run_all(plan, data_dir, command)
@@ -105,13 +104,13 @@ def _run_all(plan, data_dir, command):
             except run_folder.Busy:
                 waiting.append(job)
             except (FloatingPointError, InputError, TrainingError) as error:
-                failures.append(f"{_label(job)} failed: {error}")
+                failures.append(f"{job.label} failed: {error}")
                 terminal.console().print(failures[-1])
             # Networks and traces of one job are of no use to the next.
             keras.backend.clear_session()
         if waiting == jobs:  # nothing else is left to do
             if waiting != before:
-                labels = ", ".join(map(_label, waiting))
+                labels = ", ".join(job.label for job in waiting)
                 terminal.console().print(f"Another process is at: {labels}")
             time.sleep(_POLL_SECONDS)
         jobs = waiting
@@ -131,7 +130,7 @@ def _run(plan, job, data_dir):
 
 def _do(plan, job, data_dir):
     missing = plan.missing(job)
-    terminal.console().print(f"{_label(job)}: {job.workdir}")
+    terminal.console().print(f"{job.label}: {job.workdir}")
     if not job.is_trained:
         training_run.train_and_evaluate(job.config, job.workdir, data_dir)
     facts = {
@@ -155,10 +154,6 @@ def _do(plan, job, data_dir):
         )
 
 
-def _label(job):
-    return f"{job.row.label}, seed {job.seed}"
-
-
 def _evaluated(plan, job, mode, count, wanted):
     """Returns a record's part: the columns wanted on `count` images."""
     run = evaluate_run.open_run(job.workdir, count, mode, dataset=plan.dataset)
@@ -168,7 +163,7 @@ def _evaluated(plan, job, mode, count, wanted):
     built = build.build_columns(
         run.config, names, plan.dataset.spec.num_classes
     )
-    evaluate_run.standing(run, built, f"{_label(job)}, {mode}:")
+    evaluate_run.standing(run, built, f"{job.label}, {mode}:")
     return {
         "num_images": count,
         "identity": run.ledger.identity,
@@ -197,12 +192,12 @@ def _show_without_data(table, scale, num_seeds, workdir):
     table_files.show(table_text.sections(results)[:1])
 
 
-def file_name(table):
+def file_name(table: catalogue.Table) -> str:
     """Returns the name of a table's files, without suffix."""
     return f"table{table.name}" if table.name.isdigit() else table.name
 
 
-def hardware():
+def hardware() -> str:
     """Returns the machine in words: cores and processor, and GPUs."""
     cpu = platform.machine()
     info = pathlib.Path("/proc/cpuinfo")

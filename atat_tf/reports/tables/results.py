@@ -1,10 +1,11 @@
-"""A table's results, computed from the ledgers of its runs alone.
+"""Computes a table's results from the ledgers of its runs alone.
 
-Run folders enter; a dictionary as the table's JSON file holds it leaves. What
-was not run is None everywhere.
+The results are the dictionary that the table's JSON file holds. What was not
+run is None everywhere.
 """
 
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +18,17 @@ from atat_tf.runs import folder as run_folder
 _PERCENT = 100.0
 
 
-def collect(table, scale, num_seeds, folder, reason=""):
+def collect(
+    table: catalogue.Table,
+    scale: catalogue.Scale,
+    num_seeds: int,
+    folder: str | pathlib.Path,
+    reason: str = "",
+) -> dict[str, Any]:
     """Returns the results of a table, from whatever has been run.
 
     Args:
-      table, scale: Table and Scale.
+      table, scale: what was run.
       num_seeds: seeds 0 to num_seeds − 1 are looked for.
       folder: of the scale, as `Plan.folder`.
       reason: why nothing could be run, "" where it could.
@@ -59,15 +66,15 @@ def collect(table, scale, num_seeds, folder, reason=""):
 
 def _runs(folder, data_set, key, mode, num_seeds):
     """Returns what is there of a row, one dictionary for each seed with any."""
-    found = []
+    runs = []
     for seed in range(num_seeds):
         workdir = table_records.folder_of(folder, data_set, key, seed)
         record = table_records.read(workdir, mode)
         if record is not None:
             stands = table_records.standing(workdir, mode)
             run = {"seed": seed, "workdir": workdir, "record": record}
-            found.append({**run, "stands": stands})
-    return found
+            runs.append({**run, "stands": stands})
+    return runs
 
 
 def _line(table, key, mode, runs):
@@ -139,14 +146,14 @@ def _tests(table, runs):
 def _tests_of(first, second, column, runs):
     """Returns the tests of two lines in a column, one for each seed of both."""
     others = {run["seed"]: run["stands"] for run in runs[second]}
-    found = []
+    tests = []
     for run in runs.get(first, ()):
         here = run["stands"].get(column)
         there = others.get(run["seed"], {}).get(column)
         if here is None or there is None or len(here) != len(there):
             continue
         only_first, only_second, p = intervals.mcnemar(here, there)
-        found.append(
+        tests.append(
             {
                 "column": column,
                 "first": first[0],
@@ -160,18 +167,18 @@ def _tests_of(first, second, column, runs):
                 "p": p,
             }
         )
-    return found
+    return tests
 
 
 def _shifts(table, runs):
     """Returns how attention shifts go with verdicts, for each row and seed."""
-    found = []
+    shifts = []
     for key in table.rows:
         for run in runs[key, "frozen"]:
             measured = shift_measurement.read(run["workdir"])
             if measured is not None:
-                found.append(_shift(key, run, measured))
-    return found
+                shifts.append(_shift(key, run, measured))
+    return shifts
 
 
 def _shift(key, run, measured):

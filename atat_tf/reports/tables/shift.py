@@ -1,17 +1,20 @@
-"""How far attacks move the attention of a run, image by image.
+"""Measures how far an attack moves a run's attention, image by image.
 
-A run folder enters; for each test image that is classified right, the
-distance between the attention on the clean and on the attacked image leaves,
-to be set beside the ledger's verdict on the same attack.
+For each test image that is classified right: the distance between the
+attention on the clean and on the attacked image, to be set beside the ledger's
+verdict on the same attack.
 """
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from atat_tf import losses
 from atat_tf.attacks import columns
+from atat_tf.data import datasets
 from atat_tf.evaluation import evaluate_run
 from atat_tf.evaluation.views import Viewer
 from atat_tf.models import frozen
@@ -27,7 +30,13 @@ LAYER = "features"
 POINT = "last"
 
 
-def measure(workdir, column, num_images, dataset, facts):
+def measure(
+    workdir: str | pathlib.Path,
+    column: str,
+    num_images: int | None,
+    dataset: datasets.Dataset,
+    facts: Mapping[str, str],
+) -> dict[str, Any]:
     """Measures a run and writes attention_shift.json.
 
     The attacked image is the attack's last point, after all of its steps,
@@ -39,7 +48,7 @@ def measure(workdir, column, num_images, dataset, facts):
       workdir: a trained run folder.
       column: of one PGD without restarts, as "pgd20".
       num_images: the first so many test images; None for all.
-      dataset: its Dataset.
+      dataset: the run's data set.
       facts: what else is recorded: commit, hardware, ...
 
     Returns:
@@ -70,13 +79,13 @@ def measure(workdir, column, num_images, dataset, facts):
     return record
 
 
-def read(workdir):
+def read(workdir: str | pathlib.Path) -> dict[str, Any] | None:
     """Returns what `measure` wrote, or None."""
     path = pathlib.Path(workdir) / FILE
     return run_folder.read_json(path) if path.exists() else None
 
 
-def is_current(record, num_images):
+def is_current(record: Mapping[str, Any] | None, num_images: int) -> bool:
     """Returns whether what `read` returned is of so many images and today's."""
     return (
         record is not None

@@ -1,10 +1,11 @@
-"""A table's results as text: sections of cells, and their captions.
+"""Puts a table's results into words: sections of cells, and their captions.
 
-The dictionary of `table_results.collect` enters; Sections leave, which the
-terminal and the Markdown file show alike.
+The terminal and the Markdown file show the same sections.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from atat_tf.reports.tables import catalogue
 from atat_tf.runs import terminal
@@ -31,12 +32,12 @@ class Section:
     """A titled table of strings with notes below; no rows: notes alone."""
 
     title: str
-    header: list
-    rows: list
-    notes: list
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str]
 
 
-def sections(results):
+def sections(results: Mapping[str, Any]) -> list[Section]:
     """Returns the Sections of a table, the figures first.
 
     Args:
@@ -44,18 +45,16 @@ def sections(results):
     """
     if results["shifts"] or results["table"] == "shift":
         return [_shifts(results), _runs(results)]
-    found = [_accuracies(results), _runs(results)]
-    if results["tests"]:
-        found.append(_tests(results))
-    return found
+    tests = [_tests(results)] if results["tests"] else []
+    return [_accuracies(results), _runs(results), *tests]
 
 
-def section_name(table, scale):
+def section_name(table: catalogue.Table, scale: catalogue.Scale) -> str:
     """Returns the name of a table's section in a page."""
     return f"table {table.name}, scale {scale.name}"
 
 
-def column_name(column, count=None):
+def column_name(column: str, count: int | None = None) -> str:
     """Returns a column as printed, with its number of images where given."""
     name = _NAMES.get(column, column)
     return f"{name}, n={count:,}" if count else name
@@ -213,7 +212,7 @@ def _of(test, which, several):
     return f"{label}, {test[f'{which}_bn_eval']}" if several else label
 
 
-def p_value(p):
+def p_value(p: float | None) -> str:
     """Returns p as text: two digits, or the bound it is below."""
     if p is None:
         return "undefined"
@@ -224,7 +223,7 @@ def _shifts(results):
     rows = []
     for shift in results["shifts"]:
         for name, words in _SHIFT_NAMES.items():
-            found = shift["correlations"][name]
+            related = shift["correlations"][name]
             rows.append(
                 [
                     f"{shift['label']}, seed {shift['seed']}",
@@ -232,11 +231,11 @@ def _shifts(results):
                     f"{shift['num_broken']} of {shift['num_images']}",
                     _number(shift["mean_of_broken"][name]),
                     _number(shift["mean_of_standing"][name]),
-                    _number(found["point_biserial"]),
-                    _number(found["spearman"]),
-                    p_value(found["spearman_p"]),
-                    _number(found["auc"]),
-                    _number(found["spearman_given_margin"]),
+                    _number(related["point_biserial"]),
+                    _number(related["spearman"]),
+                    p_value(related["spearman_p"]),
+                    _number(related["auc"]),
+                    _number(related["spearman_given_margin"]),
                 ]
             )
     present = {shift["row"] for shift in results["shifts"]}

@@ -1,5 +1,6 @@
-"""Plans, shared, killed and resumed; tables end to end on runs of seconds."""
+"""Plans; tables end to end on runs of seconds, shared, stopped and resumed."""
 
+import collections
 import concurrent.futures
 import dataclasses
 import json
@@ -18,7 +19,6 @@ from atat_tf.attacks import columns
 from atat_tf.errors import InputError, TrainingError
 from atat_tf.evaluation import evaluate_run, ledger
 from atat_tf.reports.tables import catalogue, reproduction
-from atat_tf.reports.tables import cost as table_cost
 from atat_tf.reports.tables import files as table_files
 from atat_tf.reports.tables import plan as table_plan
 from atat_tf.reports.tables import records as table_records
@@ -30,14 +30,14 @@ from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 from atat_tf.training import run as training_run
 from tests.reports.tables import table_runs
-from tests.support import runs
+from tests.support import commands, runs
 
 _SCALE = table_runs.SCALE
 _TABLE = catalogue.Table(
     "1",
     "Table 1: CIFAR-10",
     "cifar10",
-    {"standard": "standard", "atat": "atat"},
+    {"standard": "standard", "at": "at", "atat": "atat"},
     # AutoAttack's place is taken by one of its steps.
     ("clean", "fgsm", "standard"),
 )
@@ -66,16 +66,10 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_a_seeds_rows_share_its_teacher(self):
         plan = self._plan(seeds=2, rows=["standard", "at", "atat"])
+        keys = ("standard", "at", "atat")
         self.assertEqual(
             [(job.row.key, job.seed) for job in plan.jobs],
-            [
-                ("standard", 0),
-                ("at", 0),
-                ("atat", 0),
-                ("standard", 1),
-                ("at", 1),
-                ("atat", 1),
-            ],
+            [(key, seed) for seed in (0, 1) for key in keys],
         )
         standard, at, atat = plan.jobs[3:]
         self.assertEqual(atat.config.teacher, str(standard.workdir))
@@ -108,23 +102,19 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
             ["attention_weight=0.0 here, 1.0 there"],
         )
 
-    def test_equal_cost(self):
+    def test_epochs(self):
         """ATAT: 3 epochs of 21 passes (7 attack gradients of 2, an update of
         3 on twice the images, the teacher's 1), its teacher's 8 of 3: 87.
         An epoch of AT has 20, so 5 epochs are 100, and 4 would be 80.
+        The Standard row is the teacher.
         """
-        plan = self._plan(
-            "ablation", rows=["at_equal_cost"], scale=catalogue.scale("tiny")
-        )
-        (job,) = plan.jobs
-        self.assertEqual(job.config.num_epochs, 5)
-
-    def test_the_standard_row_has_the_teachers_epochs(self):
-        (job,) = self._plan(
-            rows=["standard"], scale=catalogue.scale("tiny")
-        ).jobs
-        self.assertEqual(job.config.num_epochs, 8)
-        self.assertEqual(job.config.optimizer.learning_rate, 0.01)
+        for table, row, epochs in (
+            ("ablation", "at_equal_cost", 5),
+            ("1", "standard", 8),
+        ):
+            scale = catalogue.scale("tiny")
+            (job,) = self._plan(table, rows=[row], scale=scale).jobs
+            self.assertEqual(job.config.num_epochs, epochs)
 
     @parameterized.parameters("tiny", "small", "paper")
     def test_every_row_has_a_valid_config(self, scale):
@@ -146,28 +136,25 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
                     self.assertEqual(wide, scale == "paper")
 
     def test_rows_without_a_recipe_are_named_with_those_that_can_run(self):
-        table = dataclasses.replace(
-            _TABLE, rows={**_TABLE.rows, "lost": "", "at": "at"}
-        )
+        table = dataclasses.replace(_TABLE, rows={**_TABLE.rows, "lost": ""})
         lost = catalogue.Row("lost", "Lost", "no_such_recipe")
         with (
             mock.patch.dict(catalogue.ROWS, {"lost": lost}),
             self.assertRaisesRegex(
-                InputError, "none for lost; .*--rows=standard,atat,at"
+                InputError, "none for lost; .*--rows=standard,at,atat"
             ),
         ):
             self._plan(table)
 
     def test_nothing_is_made_by_a_plan_that_cannot_run(self):
+        bad = dataclasses.replace(_SCALE, changes={"batch_size": 0})
         for keywords, message in (
             ({"seeds": 0}, "seeds >= 1. Received: seeds=0"),
             ({"rows": ["atta"]}, "Did you mean 'atat'"),
+            ({"rows": ["at"], "scale": bad}, "batch_size >= 1"),
         ):
             with self.assertRaisesRegex(InputError, message):
                 self._plan(**keywords)
-        scale = dataclasses.replace(_SCALE, changes={"batch_size": 0})
-        with self.assertRaisesRegex(InputError, "batch_size >= 1"):
-            self._plan(rows=["at"], scale=scale)
         self.assertFalse(self.workdir.exists())
 
     def test_a_run_of_another_config_stands_in_the_way(self):
@@ -181,76 +168,48 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
         ):
             self._plan(rows=["at"])
 
-    def test_cost_is_counted_and_measured(self):
+    def test_what_is_left_in_forward_passes(self):
         plan = self._plan(_TABLE)
-        standard, atat = table_cost.costs(plan)
-        self.assertIn("train 1 epochs, evaluate frozen", atat.doing)
-        self.assertGreater(atat.flops, standard.flops)
-        self.assertGreater(standard.seconds, 0)
-        # AutoAttack on 4 images: 1 + 200 + 9 · 200 + 9 · 300 + 5,000 passes.
-        # The rest: 320 images · 3 passes; clean and FGSM 1 + 1 + 2 on 360.
-        forward = standard.flops / (4 * 9701 + 320 * 3 + 360 * 4)
-        self.assertAllClose(
-            # ATAT's step with one attack step: 2 + 6 + 1.
-            (atat.flops - standard.flops) / forward,
-            320 * (9 - 3),
+        standard, _, atat = plan.jobs
+        # Clean and FGSM are 1 + 1 + 2 on 360 images; AutoAttack is on 4
+        # images 1 + 200 + 9 · 200 + 9 · 300 + 5,000.
+        evaluation = {"evaluate frozen": 360 * 4 + 4 * 9701}
+        left = {"train 1 epochs": 320 * 3, **evaluation}
+        self.assertEqual(plan.left(standard), left)
+        # ATAT's step with one attack step: 2 + 6 + 1.
+        left = {"train 1 epochs": 320 * 9, **evaluation}
+        self.assertEqual(plan.left(atat), left)
+
+
+class CommandTest(parameterized.TestCase, tf.test.TestCase):
+    def test_a_dry_run_shows_what_is_done_and_left(self):
+        folder = table_runs.temporary_folder(self)
+        words = ["--table=1", "--dry_run", "--rows=standard"]
+        words.append(f"--workdir={folder}")
+        status, text = commands.run("atat_tf.reproduce", *words)
+        self.assertEqual(status, 0, text)
+        self.assertRegex(text, "seed 0 .* 0 of 8 .*train 8 epochs")
+        self.assertEmpty(list(folder.iterdir()))
+        plan = table_plan.build(
+            catalogue.table("1"), catalogue.scale("tiny"), 1, folder, None
         )
+        workdir = run_folder.create(plan.jobs[0].workdir)
+        run_folder.write_metrics(workdir, [{"epoch": 1}] * 3)
+        _, text = commands.run("atat_tf.reproduce", *words)
+        self.assertRegex(text, "seed 0 .* 3 of 8 .*train 5 epochs")
 
-
-class SharedPlanTest(tf.test.TestCase):
-    """Several processes at one plan; here only the order of the work counts."""
-
-    def setUp(self):
-        super().setUp()
-        self.workdir = pathlib.Path(self.get_temp_dir()) / self.id()
-        rows = ["standard", "at", "atat"]
-        table = dataclasses.replace(_TABLE, rows=dict.fromkeys(rows, ""))
-        self.plan = table_plan.build(table, _SCALE, 1, self.workdir)
-        self.done = []
-
-    def _run_all(self, wait):
-        def has_work(plan, job):
-            return job not in self.done
-
-        def do(plan, job, data_dir):
-            self.done.append(job)
-
-        with (
-            mock.patch.object(table_plan.Plan, "has_work", has_work),
-            mock.patch.object(reproduction, "_do", do),
-            mock.patch.object(reproduction, "_write"),
-            mock.patch.object(reproduction.time, "sleep", wait),
-        ):
-            failures = reproduction._run_all(self.plan, None, "")
-        self.assertEmpty(failures)
-        return [job.row.key for job in self.done]
-
-    def test_alone(self):
-        never = mock.Mock(side_effect=AssertionError)
-        self.assertEqual(self._run_all(never), ["standard", "at", "atat"])
-
-    def test_a_held_teacher_is_waited_for(self):
-        """Its student waits too; the row between them does not."""
-        with runs.held_elsewhere(self.plan.jobs[0].workdir) as other:
-
-            def wait(seconds):
-                self.assertEqual([job.row.key for job in self.done], ["at"])
-                other.kill()
-                other.wait()
-
-            keys = self._run_all(wait)
-        self.assertEqual(keys, ["at", "standard", "atat"])
-
-    def test_what_the_other_process_has_done_is_not_done_again(self):
-        with runs.held_elsewhere(self.plan.jobs[2].workdir) as other:
-
-            def wait(seconds):
-                self.done.append(self.plan.jobs[2])
-                other.kill()
-                other.wait()
-
-            keys = self._run_all(wait)
-        self.assertEqual(keys, ["standard", "at", "atat"])
+    @parameterized.parameters(
+        ([], "--table=1, 2, ablation"),
+        (["--table=3"], "a table among"),
+        (["--table=1", "--scale=tinny"], "Did you mean 'tiny'"),
+        (["--table=1", "--dataset=digits"], "no --dataset: .*--scale"),
+        (["--table=1", "--page=nowhere.md"], "an existing page"),
+    )
+    def test_refusals_are_one_sentence(self, words, message):
+        status, text = commands.run("atat_tf.reproduce", *words)
+        self.assertEqual(status, 1)
+        self.assertRegex(text, f"^error: Expected .*{message}")
+        self.assertLen(text.splitlines(), 1)
 
 
 @pytest.mark.long
@@ -258,8 +217,7 @@ class TwoProcessesTest(tf.test.TestCase):
     def test_each_row_is_run_once_and_both_have_the_table(self):
         folder = table_runs.temporary_folder(self)
         source = (
-            "import sys; "
-            "from atat_tf.reports.tables import reproduction; "
+            "import sys; from atat_tf.reports.tables import reproduction; "
             "from tests.reports.tables import table_runs as t; "
             "reproduction.reproduce(t.TABLE, t.SCALE, 1, sys.argv[1])"
         )
@@ -278,7 +236,7 @@ class TwoProcessesTest(tf.test.TestCase):
 
 @pytest.mark.long
 class EndToEndTest(tf.test.TestCase):
-    """One table from nothing, stopped between rows and gone on with."""
+    """One table from nothing, beside another process, stopped and resumed."""
 
     @classmethod
     def setUpClass(cls):
@@ -288,13 +246,10 @@ class EndToEndTest(tf.test.TestCase):
         name = "table 1, scale smoke"
         cls.page.write_text(f"<!-- {name}: begin -->\n<!-- {name}: end -->\n")
         cls.trained = []
-        fast = mock.patch.object(
-            build,
-            "build_columns",
-            _one_step_instead_of_autoattack,
-        )
-        with fast:
-            cls._stop_at_the_second_row()
+        with mock.patch.object(
+            build, "build_columns", _one_step_instead_of_autoattack
+        ):
+            cls._wait_for_the_teacher_and_stop_at_its_student()
             cls.partial = (cls.base / "smoke/table1.md").read_text()
             with cls._watched():
                 cls.results = cls._reproduce()
@@ -323,16 +278,27 @@ class EndToEndTest(tf.test.TestCase):
         return mock.patch.object(training_run, "train_and_evaluate", train)
 
     @classmethod
-    def _stop_at_the_second_row(cls):
-        with cls._watched(stop_at="atat"):
+    def _wait_for_the_teacher_and_stop_at_its_student(cls):
+        teacher = cls.base / "smoke/digits/standard/seed0"
+        with runs.held_elsewhere(teacher) as other:
+
+            def wait(seconds):
+                cls.trained.append("waited")
+                other.kill()
+                other.wait()
+
             try:
-                cls._reproduce()
+                with (
+                    cls._watched(stop_at="atat"),
+                    mock.patch.object(reproduction.time, "sleep", wait),
+                ):
+                    cls._reproduce()
             except KeyboardInterrupt:
                 return
         raise AssertionError("it was not stopped")
 
-    def test_a_row_is_trained_once(self):
-        self.assertEqual(self.trained, ["standard", "atat"])
+    def test_a_row_is_trained_once_and_waits_for_its_teacher_alone(self):
+        self.assertEqual(self.trained, ["at", "waited", "standard", "atat"])
         self.assertEqual(self.repeated, self.results)
 
     def test_the_partial_table_says_not_run(self):
@@ -344,12 +310,10 @@ class EndToEndTest(tf.test.TestCase):
     def test_cells_are_the_ledgers(self):
         """Counted from the text of the ledger, without the library."""
         workdir = self.base / "smoke/digits/atat/seed0"
-        broken = {}
+        broken = collections.defaultdict(dict)
         for text in (workdir / ledger.FILE).read_text().splitlines():
             line = json.loads(text)
-            broken.setdefault(line["attack"], {})[line["index"]] = line[
-                "broken"
-            ]
+            broken[line["attack"]][line["index"]] = line["broken"]
         right = [i for i, value in broken["none"].items() if not value]
         line = next(x for x in self.results["lines"] if x["row"] == "atat")
         self.assertEqual(line["cells"]["clean"]["standing"], [len(right)])
@@ -404,11 +368,10 @@ class EndToEndTest(tf.test.TestCase):
         )
 
     def test_a_row_that_fails_does_not_stop_the_others(self):
-        """Neither the row nor its folder is in the table; the rest is."""
         table = dataclasses.replace(
             _TABLE,
             name="ablation",
-            rows={"at": "at", "standard": "standard"},
+            rows={"madry": "at", "standard": "standard"},
             columns=("clean", "fgsm"),
         )
         diverged = mock.patch.object(
@@ -419,13 +382,13 @@ class EndToEndTest(tf.test.TestCase):
         with (
             diverged,
             self.assertRaisesRegex(
-                TrainingError, "mixture.*, seed 0 failed: a finite loss"
+                TrainingError, "only.*, seed 0 failed: a finite loss"
             ),
         ):
             self._reproduce(table)
         results = run_folder.read_json(self.base / "smoke/ablation.json")
-        at, standard = results["lines"]
-        self.assertIsNone(at["cells"]["clean"])
+        madry, standard = results["lines"]
+        self.assertIsNone(madry["cells"]["clean"])
         self.assertIsNotNone(standard["cells"]["clean"])
 
     def test_shift(self):
@@ -471,12 +434,6 @@ class NoDataTest(tf.test.TestCase):
         self.assertFalse(workdir.exists())
         cells = {row[0]: row[1:] for row in shown[0].rows}
         self.assertEqual(set(cells["ALP"]), {"not run: no data"})
-
-    def test_bad_page(self):
-        with self.assertRaisesRegex(InputError, "an existing page"):
-            reproduction.reproduce(
-                _TABLE, _SCALE, 1, "nowhere", page="nowhere.md"
-            )
 
 
 @pytest.mark.long

@@ -1,6 +1,7 @@
-"""The table's text, from ledgers written by hand."""
+"""The table's text and files, from ledgers written by hand."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 import re
@@ -17,7 +18,7 @@ from atat_tf.reports.tables import text as table_text
 from atat_tf.runs import folder as run_folder
 from tests.reports.tables import table_runs
 
-_RIGHT, _WRONG = False, True
+_RIGHT, _ATAT = [False] * 4, "ATAT, λ = (1, 1)"
 
 
 class TableTextTest(absltest.TestCase):
@@ -25,73 +26,58 @@ class TableTextTest(absltest.TestCase):
         super().setUp()
         self.folder = table_runs.temporary_folder(self)
         # Of four images: AT withstands 2, ATAT 3 with seed 0, 4 with seed 1.
-        table_runs.write(
-            self.folder, "at", [_RIGHT] * 4, [False, True, True, False]
-        )
-        table_runs.write(
-            self.folder, "atat", [_RIGHT] * 4, [False, False, False, True]
-        )
+        broken = [False, True, True, False]
+        table_runs.write(self.folder, "at", _RIGHT, broken)
+        broken = [False, False, False, True]
+        table_runs.write(self.folder, "atat", _RIGHT, broken)
 
     def _results(self, num_seeds=1, table=table_runs.TABLE, **kwargs):
         return table_results.collect(
             table, table_runs.SCALE, num_seeds, self.folder, **kwargs
         )
 
-    def _row(self, results, label):
-        (section, *_) = table_text.sections(results)
-        return next(row for row in section.rows if row[0] == label)
+    def _cells(self, results, label, below=0):
+        """Returns the cells of a row, or of one so many rows below it."""
+        rows = table_text.sections(results)[0].rows
+        return rows[[row[0] for row in rows].index(label) + below][1:]
 
     def test_cells(self):
         """50 %: Wilson 0.5 ± 1.96 / (2 √(4 + 3.84)): 15.0 to 85.0."""
-        row = self._row(self._results(), "AT-PGD (mixture)")
-        self.assertEqual(row[1:], ["100.00 (51.0–100.0)", "50.00 (15.0–85.0)"])
+        cells = self._cells(self._results(), "AT-PGD (mixture)")
+        self.assertEqual(cells, ["100.00 (51.0–100.0)", "50.00 (15.0–85.0)"])
 
     def test_one_seed_has_no_deviation_and_two_have(self):
-        table_runs.write(self.folder, "atat", [_RIGHT] * 4, [False] * 4, seed=1)
-        label = "ATAT, λ = (1, 1)"
-        self.assertNotIn("±", self._row(self._results(1), label)[2])
+        table_runs.write(self.folder, "atat", _RIGHT, _RIGHT, seed=1)
+        self.assertNotIn("±", self._cells(self._results(1), _ATAT)[1])
         # 75 and 100: mean 87.5, s = 12.5 √2.
-        self.assertIn("87.50 ± 17.68", self._row(self._results(2), label)[2])
+        self.assertIn("87.50 ± 17.68", self._cells(self._results(2), _ATAT)[1])
 
     def test_rows_that_were_not_run_say_so(self):
-        row = self._row(self._results(), "Standard")
-        self.assertEqual(row[1:], ["not run", "not run"])
-        row = self._row(self._results(reason="no data"), "Standard")
-        self.assertEqual(row[1:], ["not run: no data"] * 2)
+        for reason, word in (
+            ("", "not run"),
+            ("no data", "not run: no data"),
+        ):
+            results = self._results(reason=reason)
+            self.assertEqual(self._cells(results, "Standard"), [word] * 2)
 
     def test_the_papers_line_stands_below_each(self):
-        (section, *_) = table_text.sections(self._results())
-        pairs = zip(section.rows[::2], section.rows[1::2], strict=True)
-        below = {row[0]: paper for row, paper in pairs}
-        self.assertEqual(
-            below["ATAT, λ = (1, 1)"], ["  paper", "91.89", "63.81"]
-        )
-        self.assertEqual(below["TRADES"][1:], ["not in the paper"] * 2)
+        results, absent = self._results(), "not in the paper"
+        paper = self._cells(results, _ATAT, below=1)
+        self.assertEqual(paper, ["91.89", "63.81"])
+        self.assertEqual(self._cells(results, "TRADES", 1), [absent] * 2)
+        # The paper's second table has no TLA.
+        second = self._results(table=catalogue.table("2"))
+        self.assertEqual(set(self._cells(second, "TLA", 1)), {absent})
 
-    def test_tla_is_not_in_the_papers_second_table(self):
-        results = table_results.collect(
-            catalogue.table("2"), table_runs.SCALE, 1, self.folder, "no data"
-        )
-        (section, *_) = table_text.sections(results)
-        labels = [row[0] for row in section.rows]
-        row = section.rows[labels.index("TLA") + 1]
-        self.assertEqual(set(row[1:]), {"not in the paper"})
-
-    def test_paired_test(self):
+    def test_paired_tests(self):
         """ATAT alone withstands images 1 and 2, AT alone 3: p = 1."""
-        (test,) = (
-            test
-            for test in self._results()["tests"]
-            if test["column"] == "pgd20"
-        )
-        self.assertEqual((test["first"], test["second"]), ("atat", "at"))
+        test = _test_of(self._results(), "atat", "at")
         self.assertEqual((test["only_first"], test["only_second"]), (2, 1))
         self.assertAlmostEqual(test["p"], 1.0)
 
     def test_runs_are_described(self):
-        text = table_files.markdown(
-            table_text.sections(self._results()), "python -m x"
-        )
+        sections = table_text.sections(self._results())
+        text = table_files.markdown(sections, "python -m x")
         for words in (
             "```sh\npython -m x\n```",
             "wide_resnet 10-1",
@@ -105,68 +91,60 @@ class TableTextTest(absltest.TestCase):
             self.assertIn(words, text)
 
     def test_batch_statistics_are_no_claim(self):
-        table = catalogue.Table(
-            **{
-                **vars(table_runs.TABLE),
-                "bn_modes": ("frozen", "batch"),
-            }
+        table_runs.write(self.folder, "at", _RIGHT, _RIGHT, bn_eval="batch")
+        results = self._results(
+            table=dataclasses.replace(
+                table_runs.TABLE, bn_modes=("frozen", "batch")
+            )
         )
-        table_runs.write(
-            self.folder, "at", [_RIGHT] * 4, [False] * 4, bn_eval="batch"
-        )
-        results = self._results(table=table)
-        row = self._row(results, "AT-PGD (mixture), batch statistics")
-        self.assertStartsWith(row[2], "100.00")
-        row = self._row(results, "AT-PGD (mixture), frozen statistics")
-        self.assertStartsWith(row[2], "50.00")
-        (section, *_) = table_text.sections(results)
-        self.assertIn("no claim of robustness", " ".join(section.notes))
+        for mode, start in (("batch", "100.00"), ("frozen", "50.00")):
+            label = f"AT-PGD (mixture), {mode} statistics"
+            self.assertStartsWith(self._cells(results, label)[1], start)
+        notes = table_text.sections(results)[0].notes
+        self.assertIn("no claim of robustness", " ".join(notes))
         # Of the same network, two images stand in batch mode alone.
-        (test,) = (
-            test
-            for test in results["tests"]
-            if (test["first"], test["second"], test["column"])
-            == ("at", "at", "pgd20")
-        )
-        self.assertEqual(
-            (test["first_bn_eval"], test["second_bn_eval"]),
-            ("batch", "frozen"),
-        )
+        test = _test_of(results, "at", "at")
+        self.assertEqual(test["first_bn_eval"], "batch")
+        self.assertEqual(test["second_bn_eval"], "frozen")
         self.assertEqual((test["only_first"], test["only_second"]), (2, 0))
         self.assertAlmostEqual(test["p"], 0.5)
+
+
+def _test_of(results, *rows):
+    """Returns the one McNemar test of two rows under PGD(20)."""
+    (test,) = (
+        test
+        for test in results["tests"]
+        if (test["first"], test["second"], test["column"]) == (*rows, "pgd20")
+    )
+    return test
 
 
 class FilesTest(absltest.TestCase):
     def setUp(self):
         super().setUp()
         self.folder = table_runs.temporary_folder(self)
-        table_runs.write(self.folder, "at", [_RIGHT] * 4, [True] * 3 + [False])
-        self.results = table_results.collect(
-            table_runs.TABLE, table_runs.SCALE, 1, self.folder
-        )
-        self.sections = table_text.sections(self.results)
 
     def test_three_files(self):
-        table_files.write(
-            self.folder / "new", "table1", self.results, self.sections, "x"
+        table_runs.write(self.folder, "at", _RIGHT, [True] * 3 + [False])
+        results = table_results.collect(
+            table_runs.TABLE, table_runs.SCALE, 1, self.folder
         )
-        written = json.loads((self.folder / "new/table1.json").read_text())
-        self.assertEqual(written, self.results)
-        with open(self.folder / "new/table1.csv") as file:
-            rows = list(csv.DictReader(file))
-        at = next(
-            row
-            for row in rows
-            if (row["row"], row["column"]) == ("at", "pgd20")
-        )
-        self.assertEqual(
-            (at["standing"], at["num_images"], at["percent"]),
-            ("1", "4", "25.0"),
-        )
+        new = self.folder / "new"
+        sections = table_text.sections(results)
+        table_files.write(new, "table1", results, sections, "x")
+        self.assertEqual(json.loads((new / "table1.json").read_text()), results)
+        with open(new / "table1.csv") as file:
+            rows = {
+                (row["row"], row["column"]): row for row in csv.DictReader(file)
+            }
+        at = rows["at", "pgd20"]
+        self.assertEqual(at["standing"], "1")
+        self.assertEqual(at["num_images"], "4")
+        self.assertEqual(at["percent"], "25.0")
         self.assertEqual(at["paper_percent"], "45.87")
-        atat = [row for row in rows if row["row"] == "atat"]
-        self.assertEqual({row["percent"] for row in atat}, {""})
-        self.assertEmpty(list((self.folder / "new").glob(".*")))
+        self.assertEqual(rows["atat", "clean"]["percent"], "")
+        self.assertLen(list(new.iterdir()), 3)
 
     def test_a_page_keeps_what_is_around_the_section(self):
         page = self.folder / "page.md"
@@ -184,21 +162,15 @@ class FilesTest(absltest.TestCase):
 
     def test_the_pages_marks_are_those_of_tables(self):
         page = pathlib.Path(__file__).parents[3] / "docs/results.md"
-        copy = self.folder / "page.md"
-        copy.write_text(page.read_text())
-        marks = re.findall(r"<!-- (table .*): begin -->", page.read_text())
+        marks = re.findall(
+            r"<!-- (table (\w+), scale (\w+)): begin -->", page.read_text()
+        )
         self.assertLen(marks, 8)
-        for mark in marks:
-            table, scale = re.fullmatch(
-                r"table (\w+), scale (\w+)", mark
-            ).groups()
-            self.assertEqual(
-                table_text.section_name(
-                    catalogue.table(table), catalogue.scale(scale)
-                ),
-                mark,
-            )
-            table_files.insert(copy, mark, "new")
+        for mark, table, scale in marks:
+            of_table, of_scale = catalogue.table(table), catalogue.scale(scale)
+            name = table_text.section_name(of_table, of_scale)
+            self.assertEqual(name, mark)
+            table_files.expect_marks(page, mark)
 
     def test_cells_with_bars(self):
         section = table_text.Section("t", ["a", "b"], [["x|y", 1]], [])
@@ -209,7 +181,7 @@ class ShiftTest(absltest.TestCase):
     def test_correlations_come_from_the_ledgers_verdicts(self):
         folder = table_runs.temporary_folder(self)
         broken = [False, True, False, True]
-        workdir = table_runs.write(folder, "at", [_RIGHT] * 4, broken)
+        workdir = table_runs.write(folder, "at", _RIGHT, broken)
         (part,) = table_records.read(workdir, "frozen")["parts"]
         run_folder.write_json(
             workdir / shift_measurement.FILE,
@@ -229,16 +201,14 @@ class ShiftTest(absltest.TestCase):
         )
         (shift,) = results["shifts"]
         self.assertEqual((shift["num_broken"], shift["num_images"]), (2, 4))
-        # As worked out in statistics_test.
+        # As worked out in intervals_test.
         self.assertAlmostEqual(shift["correlations"]["distance"]["auc"], 0.75)
         self.assertEqual(shift["mean_of_broken"]["distance"], 4.0)
-        (section, *_) = table_text.sections(results)
-        cells = {row[1]: row[2:] for row in section.rows}
+        rows = table_text.sections(results)[0].rows
+        cells = {row[1]: row[2:] for row in rows if row[0] != "Standard"}
         self.assertIn("0.750", cells["distance of the maps (Eq. 4)"])
         self.assertIn("undefined", cells["1 − cosine of the maps"])
-        labels = [row[0] for row in section.rows]
-        standard = section.rows[labels.index("Standard")]
-        self.assertEqual(set(standard[1:]), {"not run"})
+        self.assertIn(["Standard", *["not run"] * 9], rows)
 
 
 if __name__ == "__main__":
