@@ -1,4 +1,4 @@
-"""A finished run as a few small files, enough to go on from without training.
+"""Archives a finished run: a few small files, enough to use it from.
 
 What evaluation, figures, tables, reports and serving read is kept: config,
 metrics, results, best weights, records, the whole ledger packed, a model card,
@@ -28,7 +28,9 @@ _KEPT = (
 )
 
 
-def archive(workdir, output):
+def archive(
+    workdir: str | pathlib.Path, output: str | pathlib.Path
+) -> dict[str, int]:
     """Writes a run's lasting files into a folder, which may be the run's own.
 
     Args:

@@ -1,7 +1,7 @@
-"""The model card of a run: what the network is, and what is known of it.
+"""Writes the model card of a run: what the network is, what is known of it.
 
-A run folder enters, Markdown leaves. Accuracies are counted from the ledger as
-a table's record names its lines, or else are those of results.json.
+Accuracies are counted from the ledger, as a table's record names its lines, or
+else are those of results.json.
 """
 
 import importlib.resources
@@ -24,7 +24,7 @@ _TEMPLATE = "model_card.md.jinja"
 _PERCENT = 100.0
 
 
-def text(workdir):
+def text(workdir: str | pathlib.Path) -> str:
     """Returns the model card as Markdown.
 
     Args:
@@ -104,17 +104,17 @@ def _measured(run, record):
             "Counted from the ledger; frozen batch-norm statistics; commit "
             f"{record['commit']}; {record['hardware']}."
         )
-    found = run.results
-    if not found:
+    results = run.results
+    if not results:
         return {}, ""
-    count = found["num_images"]
+    count = results["num_images"]
     counts = {
         column: (round(count * share), count)
-        for column, share in found["accuracy"].items()
+        for column, share in results["accuracy"].items()
     }
     return counts, (
-        f"From results.json; {found['bn_eval']} batch-norm statistics; commit "
-        f"{found['commit']}."
+        f"From results.json; {results['bn_eval']} batch-norm statistics; "
+        f"commit {results['commit']}."
     )
 
 

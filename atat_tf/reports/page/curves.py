@@ -1,15 +1,33 @@
-"""Training curves as the geometry of small drawings.
+"""Draws a run's training curves for its report, as SVG by Matplotlib."""
 
-A run's rows of metrics enter; panels of lines, marks and labelled ticks leave,
-in the units of an SVG viewBox.
-"""
-
+import base64
 import dataclasses
+import io
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-WIDTH, HEIGHT = 360, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 12, 10, 38
-_TICKS = 5
+import matplotlib
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+from atat_tf.reports.figures import drawing
+
+# Inches; at 72 points each the texts are about as large as the page's.
+_SIZE = (5.0, 3.6)
+_INK, _GRID = "#555b64", "#ccd1d8"
+_STYLE = {
+    # Texts stay texts, in the reader's font.
+    "svg.fonttype": "none",
+    # Names inside an SVG come from a salt: the same rows are the same file.
+    "svg.hashsalt": "atat_tf",
+    "font.family": "sans-serif",
+    "font.size": 12,
+    **dict.fromkeys(("text.color", "xtick.color", "ytick.color"), _INK),
+    **dict.fromkeys(("axes.labelcolor", "axes.edgecolor"), _INK),
+}
+_MARKERS = "os^D"
+_MOST_MARKED = 40  # epochs; the marks of more run into each other
 
 # Title, unit, whether shares are shown in percent, {metric: its name}.
 _PANELS = (
@@ -51,63 +69,41 @@ _PANELS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Series:
-    """One line.
-
-    Attributes:
-      name: in words.
-      values: {epoch: value}.
-      points: [(x, y)] in the drawing.
-    """
-
-    name: str
-    values: dict
-    points: list
-
-    @property
-    def path(self):
-        """Returns the points as an SVG polyline has them."""
-        return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
-
-
-@dataclasses.dataclass(frozen=True)
 class Panel:
     """One drawing.
 
     Attributes:
       title, unit: in words.
-      series: list of Series.
-      across, up: [(position, label)] of the ticks.
-      kept: position of the epoch whose weights were kept, or None.
+      series: {name of a line: {epoch: value}}.
+      uri: the drawing, "data:image/svg+xml;base64,...".
     """
 
     title: str
     unit: str
-    series: list
-    across: list
-    up: list
-    kept: float | None
+    series: dict[str, dict[int, float]]
+    uri: str
 
 
-def panels(rows):
-    """Returns a list of Panel, those that the rows have values for.
+def panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """Returns the panels that the rows have values for.
 
     Args:
       rows: dictionaries as metrics.jsonl holds them, one an epoch.
     """
     drawn = []
     for title, unit, in_percent, names in _PANELS:
-        values = {
-            label: _finite(rows, metric, 100 if in_percent else 1)
-            for metric, label in names.items()
+        series = {
+            name: _finite(rows, metric, 100 if in_percent else 1)
+            for metric, name in names.items()
         }
-        values = {label: found for label, found in values.items() if found}
-        if values:
-            drawn.append(_panel(title, unit, values, kept_epoch(rows)))
+        series = {name: values for name, values in series.items() if values}
+        if series:
+            uri = _svg_uri(unit, series, kept_epoch(rows))
+            drawn.append(Panel(title, unit, series, uri))
     return drawn
 
 
-def kept_epoch(rows):
+def kept_epoch(rows: Sequence[Mapping[str, Any]]) -> int | None:
     """Returns the epoch of best.weights.h5, or None where nothing tells it.
 
     The first of the highest validation accuracy: under the training attack,
@@ -123,25 +119,6 @@ def kept_epoch(rows):
     return None
 
 
-def ticks(low, high, whole=False):
-    """Returns round numbers from `low` or below to `high` or above.
-
-    Args:
-      low, high: ends of the range.
-      whole: whether only whole numbers will do, all inside the range.
-    """
-    span = high - low or abs(high) or 1.0
-    rough = span / _TICKS
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
-    if whole:
-        step = max(1, round(step))
-        return list(range(math.ceil(low), math.floor(high) + 1, step))
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    last = max(last, first + 1)
-    return [round(i * step, 12) for i in range(first, last + 1)]
-
-
 def _finite(rows, metric, factor=1):
     return {
         row["epoch"]: factor * row[metric]
@@ -150,33 +127,40 @@ def _finite(rows, metric, factor=1):
     }
 
 
-def _panel(title, unit, values, kept):
-    epochs = sorted({epoch for found in values.values() for epoch in found})
-    everything = [v for found in values.values() for v in found.values()]
-    levels = ticks(min(0.0, *everything), max(everything))
+def curves(
+    unit: str, series: Mapping[str, Mapping[int, float]], kept: int | None
+) -> Figure:
+    """Returns the drawing of a panel: its lines over the epochs.
 
-    def across(epoch):
-        share = (epoch - epochs[0]) / max(1, epochs[-1] - epochs[0])
-        # One epoch stands in the middle.
-        share = 0.5 if len(epochs) == 1 else share
-        return _LEFT + share * (WIDTH - _LEFT - _RIGHT)
+    Args:
+      unit, series: as of a Panel.
+      kept: the epoch that a dotted line marks; None for no line.
+    """
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.subplots()
+    for (name, values), style, marker in zip(
+        series.items(), drawing.LINE_STYLES, _MARKERS, strict=False
+    ):
+        marker = marker if len(values) <= _MOST_MARKED else None
+        epochs, heights = zip(*sorted(values.items()), strict=True)
+        axes.plot(epochs, heights, **style, marker=marker, label=name)
+    if kept is not None:
+        axes.axvline(kept, color=_INK, linestyle=":")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(unit)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    axes.grid(color=_GRID)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower left", ncols=2, frameon=False)
+    return figure
 
-    def up(value):
-        share = (value - levels[0]) / (levels[-1] - levels[0])
-        return HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM)
 
-    return Panel(
-        title,
-        unit,
-        [
-            Series(
-                label,
-                found,
-                [(across(e), up(v)) for e, v in sorted(found.items())],
-            )
-            for label, found in values.items()
-        ],
-        [(across(e), f"{e}") for e in ticks(epochs[0], epochs[-1], True)],
-        [(up(level), f"{level:g}") for level in levels],
-        across(kept) if kept in epochs else None,
-    )
+def _svg_uri(unit, series, kept):
+    file = io.BytesIO()
+    with matplotlib.rc_context(_STYLE):
+        curves(unit, series, kept).savefig(
+            file, format="svg", transparent=True, metadata={"Date": None}
+        )
+    text = base64.b64encode(file.getvalue()).decode("ascii")
+    return f"data:image/svg+xml;base64,{text}"

@@ -1,20 +1,22 @@
-"""The numbers of a run's report, from what the files of its folder hold.
+"""Computes the numbers of a run's report from the files of its folder.
 
-No image is read and no classifier is run: config, results and the ledger
-enter, plain values leave.
+No image is read and no classifier is run.
 """
 
 import dataclasses
+import pathlib
 import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from atat_tf.evaluation import printed_table
+from atat_tf.evaluation import ledger, printed_table
 from atat_tf.evaluation.ledger import CLEAN
 from atat_tf.runs import folder as run_folder
 
 STANDS, BROKEN, WRONG, NOT_RUN = "stands", "broken", "wrong", "not run"
-# Classes that a matrix on a screen has room for, and the pairs told otherwise.
+# Classes that a matrix on a screen has room for; of more, so many pairs.
 _MATRIX_CLASSES = 20
 _PAIRS = 20
 _SHADES = 4
@@ -35,7 +37,7 @@ class Verdict:
     prediction: int | None = None
 
 
-def flat(values, prefix=""):
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Returns [(name, text)] of a nested config, names joined by dots."""
     pairs = []
     for name, value in values.items():
@@ -43,46 +45,59 @@ def flat(values, prefix=""):
             pairs += flat(value, f"{prefix}{name}.")
             continue
         in_255ths = name in ("epsilon", "step_size")
-        text = f"{255 * value:g}/255" if in_255ths else _said(value)
+        text = f"{255 * value:g}/255" if in_255ths else _text(value)
         pairs.append((f"{prefix}{name}", text))
     return pairs
 
 
-def table(all_results):
+def table(
+    all_results: Sequence[Mapping[str, Any] | None],
+) -> dict[str, Any] | None:
     """Returns the printed table as {title, columns, rows, notes}.
 
     Args:
-      all_results: list of what results.json holds, or None.
+      all_results: what each results.json holds, or None.
     """
-    found = [of_one for of_one in all_results if of_one]
-    return printed_table.table(found)._asdict() if found else None
+    present = [results for results in all_results if results]
+    return printed_table.table(present)._asdict() if present else None
 
 
-def made(all_results):
+def provenance(
+    all_results: Sequence[tuple[str | None, Mapping[str, Any] | None]],
+) -> list[tuple[str, list[tuple[str, str]]]]:
     """Returns how each row of the table was made, [(whose, [(what, text)])].
 
     Args:
       all_results: [(whose, what results.json holds or None)]; whose is None
         for the run itself.
     """
-    told = []
-    for whose, found in all_results:
-        if not found:
+    rows = []
+    for whose, results in all_results:
+        if not results:
             continue
         names = ("data", "num_images", "bn_eval", "seed", "commit", "weights")
         names += ("weights_digest", "worst_case", "refuted")
-        facts = [(name, _said(found[name])) for name in names if name in found]
-        for column, attacks in found["attacks"].items():
+        facts = [
+            (name, _text(results[name])) for name in names if name in results
+        ]
+        for column, attacks in results["attacks"].items():
             # A list since columns may have several attacks.
             listed = [attacks] if isinstance(attacks, str) else attacks
             facts += [(column, attack) for attack in listed]
-        told.append(
-            (whose or printed_table.METHODS.get(found["method"], "run"), facts)
+        rows.append(
+            (
+                whose or printed_table.METHODS.get(results["method"], "run"),
+                facts,
+            )
         )
-    return told
+    return rows
 
 
-def commands(workdir, config, data_dir=None):
+def commands(
+    workdir: str | pathlib.Path,
+    config: Mapping[str, Any],
+    data_dir: str | None = None,
+) -> dict[str, str]:
     """Returns {what is missing: the command that makes it}.
 
     Args:
@@ -112,11 +127,13 @@ def commands(workdir, config, data_dir=None):
     }
 
 
-def verdict(lines, attacks, index):
+def verdict(
+    lines: ledger.Ledger, attacks: Sequence[str], index: int
+) -> Verdict:
     """Returns the Verdict on an image.
 
     Args:
-      lines: Ledger.
+      lines: of the run.
       attacks: descriptions of a column's attacks, in order; () for "clean".
       index: of the test image.
     """
@@ -131,27 +148,32 @@ def verdict(lines, attacks, index):
     return Verdict(BROKEN, line["step"], line.get("attacked_prediction"))
 
 
-def attacked_columns(found):
+def attacked_columns(results: Mapping[str, Any]) -> list[str]:
     """Returns the names of results.json's columns that attack, in order."""
-    return [name for name in found["accuracy"] if name != "clean"]
+    return [name for name in results["accuracy"] if name != "clean"]
 
 
-def strongest_column(found):
+def strongest_column(results: Mapping[str, Any]) -> str | None:
     """Returns the column that leaves the fewest images right, or None."""
-    names = attacked_columns(found)
+    names = attacked_columns(results)
     # Of equals the last: tables go from weak to strong.
-    return min(reversed(names), key=found["accuracy"].get, default=None)
+    return min(reversed(names), key=results["accuracy"].get, default=None)
 
 
-def confusion(lines, found, column, num_classes):
+def confusion(
+    lines: ledger.Ledger,
+    results: Mapping[str, Any],
+    column: str,
+    num_classes: int,
+) -> np.ndarray | None:
     """Returns how often each class was taken for which under an attack.
 
     An image that was misclassified before the attack counts with the class it
     had then.
 
     Args:
-      lines: Ledger.
-      found: what results.json holds.
+      lines: of the run.
+      results: what results.json holds.
       column: one of its columns.
       num_classes: k.
 
@@ -160,15 +182,17 @@ def confusion(lines, found, column, num_classes):
     """
     counts = np.zeros((num_classes, num_classes), int)
     labels = lines.verdicts(CLEAN)
-    for index in range(found["num_images"]):
-        on = verdict(lines, found["attacks"][column], index)
+    for index in range(results["num_images"]):
+        on = verdict(lines, results["attacks"][column], index)
         if on.prediction is None:
             return None
         counts[labels[index]["label"], on.prediction] += 1
     return counts
 
 
-def confusion_table(counts, class_names):
+def confusion_table(
+    counts: np.ndarray, class_names: Sequence[str]
+) -> dict[str, Any]:
     """Returns a matrix with shades, or its largest errors where k is large.
 
     Args:
@@ -189,10 +213,10 @@ def confusion_table(counts, class_names):
         return {"names": class_names, "rows": rows, "pairs": None}
     wrong = counts * (1 - np.eye(len(counts), dtype=int))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
-    places = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    cells = zip(*np.unravel_index(order, wrong.shape), strict=True)
     pairs = [
         (class_names[i], class_names[j], int(wrong[i, j]))
-        for i, j in places
+        for i, j in cells
         if wrong[i, j]
     ]
     return {"names": class_names, "rows": None, "pairs": pairs}
@@ -208,9 +232,9 @@ def _command(module, *flags):
     return " ".join(words)
 
 
-def _said(value):
+def _text(value):
     if isinstance(value, list | tuple):
-        return ", ".join(map(_said, value))
+        return ", ".join(map(_text, value))
     if isinstance(value, float):
         return f"{value:g}"
     return "not set" if value in (None, "") else str(value)

@@ -1,16 +1,21 @@
-"""The report of a run as one HTML page that needs nothing besides itself.
+"""Writes the report of a run as one HTML page that needs nothing else.
 
-A run folder enters; the page's text leaves. Figures come from the folder's
-files, pictures from its weights and the test images.
+Figures come from the files of the run folder, pictures from its weights and
+the test images.
 """
 
 import importlib.resources
+import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jinja2
 import numpy as np
 
 from atat_tf import __version__
+from atat_tf.attacks import columns
 from atat_tf.data import datasets
+from atat_tf.data import images as image_files
 from atat_tf.errors import expect
 from atat_tf.evaluation import evaluate_run, printed_table
 from atat_tf.evaluation.run import Run
@@ -24,7 +29,11 @@ _TEMPLATE = "page.html.jinja"
 _ATTENTION_ROWS = 6
 
 
-def page(workdir, data_dir=None, num_images=64):
+def page(
+    workdir: str | pathlib.Path,
+    data_dir: str | None = None,
+    num_images: int = 64,
+) -> str:
     """Returns the report's HTML.
 
     Args:
@@ -48,7 +57,7 @@ def page(workdir, data_dir=None, num_images=64):
     return rendered(values)
 
 
-def rendered(values):
+def rendered(values: Mapping[str, Any]) -> str:
     """Returns the template with the values in it; every text is escaped."""
     source = importlib.resources.files(__package__).joinpath(_TEMPLATE)
     environment = jinja2.Environment(
@@ -63,26 +72,28 @@ def rendered(values):
 
 def _facts(run):
     """Returns what the files say without the ledger."""
-    rows, found, teacher = run.metrics, run.results, run.teacher
+    rows, results, teacher = run.metrics, run.results, run.teacher
     config = run_config.to_dict(run.config)
-    teacher_found = teacher.results if teacher else None
+    teacher_results = teacher.results if teacher else None
     method = config["defense"]["name"]
     return {
         "version": __version__,
+        "map_opacity": image_files.OPACITY,
         "commit": run_folder.commit(),
         "workdir": str(run.folder),
         "method": printed_table.METHODS.get(method, method),
         "dataset": config["dataset"],
         "config": report_data.flat(config),
         "panels": report_curves.panels(rows),
-        "size": (report_curves.WIDTH, report_curves.HEIGHT),
         "rows": rows,
         "kept": report_curves.kept_epoch(rows),
-        "table": report_data.table([teacher_found, found]),
-        "made": report_data.made((("Teacher", teacher_found), (None, found))),
-        "found": found,
+        "table": report_data.table([teacher_results, results]),
+        "provenance": report_data.provenance(
+            (("Teacher", teacher_results), (None, results))
+        ),
+        "results": results,
         "teacher": str(teacher.folder) if teacher else None,
-        "teacher_found": teacher_found,
+        "teacher_results": teacher_results,
         "checklist": run.checklist,
         "commands": report_data.commands(run.folder, config, run.data_dir),
     }
@@ -90,29 +101,28 @@ def _facts(run):
 
 def _verdicts(run, pictures):
     """Returns the columns, each shown image's verdicts, and the confusion."""
-    book, found = run.ledger, run.results
-    is_stale = bool(book and pictures and not pictures.has_weights_of(found))
+    lines, results = run.ledger, run.results
+    is_stale = bool(lines and pictures and not pictures.has_weights_of(results))
     if is_stale:
-        book = None
-    columns = report_data.attacked_columns(found) if book else []
+        lines = None
+    names = report_data.attacked_columns(results) if lines else []
     verdicts = [
         [
-            report_data.verdict(book, found["attacks"][column], index)
-            for column in columns
+            report_data.verdict(lines, results["attacks"][column], index)
+            for column in names
         ]
         for index in range(len(pictures.images) if pictures else 0)
     ]
-    column = report_data.strongest_column(found) if book else None
+    column = report_data.strongest_column(results) if lines else None
     confusion = None
     if column:
-        names = datasets.class_names(found["dataset"], run.data_dir)
-        counts = report_data.confusion(book, found, column, len(names))
+        classes = datasets.class_names(results["dataset"], run.data_dir)
+        counts = report_data.confusion(lines, results, column, len(classes))
         if counts is not None:
-            confusion = report_data.confusion_table(counts, names)
+            confusion = report_data.confusion_table(counts, classes)
     return {
         "is_stale": is_stale,
-        "has_ledger": run.has_ledger,
-        "columns": columns,
+        "columns": names,
         "verdicts": verdicts,
         "confused_under": column,
         "confusion": confusion,
@@ -131,21 +141,21 @@ class _Pictures:
     """
 
     def __init__(self, run, num_images):
-        found = run.results or {}
+        results = run.results or {}
         opened = evaluate_run.open_run(
             run.folder,
             num_images,
-            weights=found.get("weights", "best"),
-            dataset_name=found.get("dataset"),
+            weights=results.get("weights", "best"),
+            dataset_name=results.get("dataset"),
             data_dir=run.data_dir,
-            seed=found.get("seed"),
+            seed=results.get("seed"),
         )
         self._digest = opened.ledger.identity["weights"]
         self.class_names = opened.dataset.class_names
         self.column, attack = report_pictures.shown_attack(
-            run.config, list(found.get("accuracy", ())), len(self.class_names)
+            run.config, list(results.get("accuracy", ())), len(self.class_names)
         )
-        self.attack = report_pictures.description(attack)
+        self.attack = columns.description(attack)
         shown = report_pictures.shown(opened, attack)
         uris = report_pictures.uris(shown)
         twin = evaluate_run.open_teacher(opened)
@@ -162,9 +172,9 @@ class _Pictures:
         right = [image for image in self.images if image["is_right"]]
         self.attention = right[:_ATTENTION_ROWS]
 
-    def has_weights_of(self, found):
+    def has_weights_of(self, results):
         """Returns whether results.json is of the weights that are shown."""
-        return found["weights_digest"] == self._digest
+        return results["weights_digest"] == self._digest
 
     def _image(self, i, shown, uris, twin_uris):
         return {

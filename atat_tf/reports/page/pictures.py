@@ -1,15 +1,13 @@
-"""The pictures of a run's report: test images, attacked, and attention.
-
-A run that is open for evaluation enters; images as data URIs, with what they
-show in words, leave.
-"""
+"""Makes the pictures of a run's report: test images, attacked, attention."""
 
 import dataclasses
+from collections.abc import Sequence
 
+import ml_collections
 import numpy as np
 
 from atat_tf import attention
-from atat_tf.attacks import columns, linf
+from atat_tf.attacks import linf
 from atat_tf.data import images as image_files
 from atat_tf.evaluation import evaluate_run
 from atat_tf.evaluation.views import Viewer
@@ -41,7 +39,9 @@ class Shown:
     shift: np.ndarray
 
 
-def shown_attack(config, names, num_classes):
+def shown_attack(
+    config: ml_collections.ConfigDict, names: Sequence[str], num_classes: int
+) -> tuple[str, linf.LinfAttack]:
     """Returns the column that is drawn, and its LinfAttack.
 
     The last one of FGSM's kin within the run's threat model; PGD(20) where the
@@ -65,12 +65,12 @@ def shown_attack(config, names, num_classes):
     return name, built[name][0].attack
 
 
-def shown(run, attack):
+def shown(run: evaluate_run.OpenRun, attack: linf.LinfAttack) -> Shown:
     """Returns the Shown of a run's test images.
 
     Args:
-      run: evaluation.OpenRun.
-      attack: LinfAttack; each image is where it ends, whoever is fooled.
+      run: open for evaluation.
+      attack: each image is where it ends, whoever is fooled.
     """
     images, labels = run.split.images, run.split.labels
     layers = build.build_defense(run.config).layers
@@ -94,7 +94,7 @@ def shown(run, attack):
     )
 
 
-def uris(shown_images):
+def uris(shown_images: Shown) -> list[dict[str, str]]:
     """Returns a dictionary of data URIs for each image of a Shown.
 
     Keys are "clean", "clean_map", "adversarial" and "adversarial_map"; a map is
@@ -114,8 +114,3 @@ def uris(shown_images):
         {name: image_files.data_uri(part[i]) for name, part in parts.items()}
         for i in range(len(shown_images.labels))
     ]
-
-
-def description(attack):
-    """Returns an attack with its parameters, as the ledger names it."""
-    return columns.description(attack)
