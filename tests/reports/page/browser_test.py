@@ -57,9 +57,8 @@ _TOO_FAINT = """() => {
     seen.add(element);
     count += 1;
     const style = getComputedStyle(element);
-    const inDrawing = element.namespaceURI.endsWith('svg');
     const below = ground(element);
-    const ink = over(parsed(inDrawing ? style.fill : style.color), below);
+    const ink = over(parsed(style.color), below);
     const both = [luminance(ink), luminance(below)];
     const [low, high] = both.sort((a, b) => a - b);
     const contrast = (high + 0.05) / (low + 0.05);
@@ -129,13 +128,6 @@ class BrowserTest(parameterized.TestCase):
         page.goto(_page_file().as_uri())
         return page
 
-    def _values(self, page, attribute):
-        """Returns {image's number: a tile's attribute}."""
-        return {
-            number: page.get_attribute(f"#image-{number}", attribute)
-            for number in range(_NUM_IMAGES)
-        }
-
     def test_it_says_nothing_and_asks_for_nothing(self):
         page = self._open()
         page.click("#all-maps")
@@ -150,22 +142,24 @@ class BrowserTest(parameterized.TestCase):
 
     def test_filters(self):
         page = self._open()
-        classes = self._values(page, "data-class")
-        verdicts = self._values(page, "data-verdict-1")
+        tiles = page.evaluate(
+            "[...document.querySelectorAll('.tile')].map((tile) => ({"
+            "label: tile.dataset.class, "
+            "word: tile.getAttribute('data-verdict-1')}))"
+        )
         everything = list(range(_NUM_IMAGES))
         self.assertEqual(page.evaluate(_SHOWN), everything)
 
         page.select_option("#filter-verdict-1", "broken")
-        broken = [n for n in everything if verdicts[n] == "broken"]
+        broken = [n for n in everything if tiles[n]["word"] == "broken"]
         self.assertBetween(len(broken), 2, _NUM_IMAGES - 1)
         self.assertEqual(page.evaluate(_SHOWN), broken)
-        self.assertEqual(
-            page.inner_text("#count"), f"{len(broken)} of 48 images"
-        )
+        count = page.inner_text("#count")
+        self.assertEqual(count, f"{len(broken)} of 48 images")
 
-        label = classes[broken[0]]
+        label = tiles[broken[0]]["label"]
         page.select_option("#filter-class", label)
-        both = [n for n in broken if classes[n] == label]
+        both = [n for n in broken if tiles[n]["label"] == label]
         self.assertLess(len(both), len(broken))
         self.assertEqual(page.evaluate(_SHOWN), both)
 
@@ -241,11 +235,7 @@ class BrowserTest(parameterized.TestCase):
         path = pathlib.Path(tempfile.mkdtemp()) / name
         page.screenshot(path=path, full_page=True)
         print(f"screenshot: {path}")
-        self.assertGreater(path.stat().st_size, 20_000)
-
-    def test_a_faint_text_would_be_found(self):
-        page = self._open()
-        page.evaluate("document.querySelector('h1').style.color = '#bbb'")
+        page.evaluate("document.querySelector('h1').style.color = '#777b'")
         found = page.evaluate(_TOO_FAINT)
         self.assertEqual([tag for tag, *_ in found["faint"]], ["H1"])
 
