@@ -7,13 +7,12 @@ import tensorflow as tf
 
 from atat_tf import losses
 from atat_tf.attacks import randomness
+from atat_tf.data import datasets
 from atat_tf.evaluation import evaluate_run, ledger
 from atat_tf.models import graphs
 from atat_tf.reports.tables import shift as shift_measurement
 from atat_tf.runs import build
-from atat_tf.runs import config as run_config
-from atat_tf.runs import folder as run_folder
-from tests.support import runs
+from tests.support import untrained_runs
 
 
 class MeasureTest(tf.test.TestCase):
@@ -23,14 +22,8 @@ class MeasureTest(tf.test.TestCase):
     def setUpClass(cls):
         super().setUpClass()
         cls.workdir = pathlib.Path(cls.get_temp_dir(cls())) / "run"
-        run_folder.create(cls.workdir)
-        config = run_config.resolve(runs.config("standard"))
-        run_folder.write_json(
-            cls.workdir / "config.json", run_config.to_dict(config)
-        )
-        cls.dataset = build.load_dataset(config)
-        classifier = build.build_classifier(config, cls.dataset.spec)
-        run_folder.save_weights(cls.workdir, "best", classifier)
+        untrained_runs.write(cls.workdir, "standard")
+        cls.dataset = datasets.load("digits")
         cls.record = shift_measurement.measure(
             cls.workdir, "pgd2", 100, cls.dataset, {"commit": "c0ffee"}
         )
@@ -90,6 +83,12 @@ class MeasureTest(tf.test.TestCase):
             ).clip(0, 1)
         return point
 
+    def test_record(self):
+        self.assertEqual(shift_measurement.read(self.workdir), self.record)
+        self.assertEqual(self.record["num_images"], 100)
+        self.assertEqual(self.record["commit"], "c0ffee")
+        self.assertIsNone(shift_measurement.read(self.workdir / "teacher"))
+
     def test_a_record_of_another_point_is_measured_again(self):
         self.assertTrue(shift_measurement.is_current(self.record, 100))
         self.assertFalse(shift_measurement.is_current(self.record, 99))
@@ -97,17 +96,10 @@ class MeasureTest(tf.test.TestCase):
         older = {k: v for k, v in self.record.items() if k != "point"}
         self.assertFalse(shift_measurement.is_current(older, 100))
 
-    def test_record(self):
-        self.assertEqual(shift_measurement.read(self.workdir), self.record)
-        self.assertEqual(self.record["num_images"], 100)
-        self.assertEqual(self.record["commit"], "c0ffee")
-        self.assertIsNone(shift_measurement.read(self.workdir / "teacher"))
-
     def test_verdicts_of_the_same_images_are_in_the_ledger(self):
-        book = ledger.Ledger(
-            self.workdir / ledger.FILE, self.record["identity"]
-        )
-        lines = book.verdicts(self.record["attack"])
+        path = self.workdir / ledger.FILE
+        lines = ledger.Ledger(path, self.record["identity"])
+        lines = lines.verdicts(self.record["attack"])
         self.assertContainsSubset(self.record["indices"], lines)
 
 
