@@ -135,7 +135,7 @@ class _Pictures:
     Attributes:
       class_names: k strings.
       column, attack: which attack made the attacked images, with parameters.
-      images: a dictionary an image, see `_image`.
+      images: a dictionary an image: words and data URIs.
       attention: those images of them whose attention is drawn in rows.
       shifts: [(whose, mean shift, images)] of the student and the teacher.
     """
@@ -156,18 +156,23 @@ class _Pictures:
             run.config, list(results.get("accuracy", ())), len(self.class_names)
         )
         self.attack = columns.description(attack)
-        shown = report_pictures.shown(opened, attack)
-        uris = report_pictures.uris(shown)
-        twin = evaluate_run.open_teacher(opened)
-        twin_uris, self.shifts = None, []
-        if twin:
-            twin_shown = report_pictures.shown(twin, attack)
-            twin_uris = report_pictures.uris(twin_shown)
-            self.shifts.append(_shift("teacher", twin_shown))
-        self.shifts.append(_shift("this run", shown))
+        labels = opened.split.labels
+        seen = report_pictures.attended(opened, attack)
+        uris = report_pictures.uris(seen)
+        teacher = evaluate_run.open_teacher(opened)
+        teacher_uris, self.shifts = None, []
+        if teacher:
+            by_teacher = report_pictures.attended(teacher, attack)
+            teacher_uris = report_pictures.uris(by_teacher)
+            self.shifts.append(_shift("teacher", by_teacher, labels))
+        self.shifts.append(_shift("this run", seen, labels))
         self.images = [
-            self._image(i, shown, uris[i], twin_uris and twin_uris[i])
-            for i in range(len(opened.split))
+            {
+                **self._words(seen, labels[i], i),
+                "uris": uris[i],
+                "teacher_map": teacher_uris and teacher_uris[i]["clean_map"],
+            }
+            for i in range(len(labels))
         ]
         right = [image for image in self.images if image["is_right"]]
         self.attention = right[:_ATTENTION_ROWS]
@@ -176,22 +181,23 @@ class _Pictures:
         """Returns whether results.json is of the weights that are shown."""
         return results["weights_digest"] == self._digest
 
-    def _image(self, i, shown, uris, twin_uris):
+    def _words(self, seen, label, i):
+        clean, attacked = (
+            view.predictions[i] for view in (seen.clean, seen.attacked)
+        )
         return {
             "index": i,
-            "label": int(shown.labels[i]),
-            "name": self.class_names[shown.labels[i]],
-            "prediction": self.class_names[shown.predictions[i]],
-            "attacked": self.class_names[shown.adversarial_predictions[i]],
-            "is_right": bool(shown.predictions[i] == shown.labels[i]),
-            "shift": float(shown.shift[i]),
-            "uris": uris,
-            "teacher_map": twin_uris and twin_uris["clean_map"],
+            "label": int(label),
+            "name": self.class_names[label],
+            "prediction": self.class_names[clean],
+            "attacked": self.class_names[attacked],
+            "is_right": bool(clean == label),
+            "shift": float(seen.shift[i]),
         }
 
 
-def _shift(whose, shown):
+def _shift(whose, seen, labels):
     """Returns the mean shift over images that were right before the attack."""
-    right = shown.predictions == shown.labels
-    mean = float(np.mean(shown.shift[right])) if right.any() else None
+    right = seen.clean.predictions == labels
+    mean = float(np.mean(seen.shift[right])) if right.any() else None
     return whose, mean, int(right.sum())
