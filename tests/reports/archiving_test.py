@@ -110,7 +110,3 @@ class ArchivingTest(absltest.TestCase):
         with self.assertRaisesRegex(InputError, "archive of the same run"):
             archiving.archive(self.run, output)
         self.assertEqual([p.name for p in output.iterdir()], ["config.json"])
-
-
-if __name__ == "__main__":
-    absltest.main()

@@ -181,7 +181,3 @@ class AttentionFiguresTest(tf.test.TestCase):
             method_figures.methods(
                 self.network, self.shown, _SETTING, ["scorcam"]
             )
-
-
-if __name__ == "__main__":
-    tf.test.main()

@@ -116,7 +116,3 @@ class PageTest(absltest.TestCase):
         self.assertGreater(len(named), 10)
         for name in named:
             self.assertRegex(texts, rf"--(\[no\])?{name}:")
-
-
-if __name__ == "__main__":
-    tf.test.main()

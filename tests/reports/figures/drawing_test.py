@@ -96,7 +96,3 @@ class LandscapeTest(absltest.TestCase):
                 )
             names = [t.get_text() for t in axes.get_legend().get_texts()]
             self.assertEqual(names, ["AT", "ATAT"])
-
-
-if __name__ == "__main__":
-    absltest.main()

@@ -55,7 +55,3 @@ class FigureFilesTest(absltest.TestCase):
         (self.folder / "file").write_text("")
         with self.assertRaisesRegex(InputError, "can be written"):
             figure_files.stem(self.folder / "file/a")
-
-
-if __name__ == "__main__":
-    absltest.main()

@@ -110,7 +110,3 @@ class SurfaceFigureTest(tf.test.TestCase):
         ):
             with self.assertRaisesRegex(InputError, message):
                 self._figure(**arguments)
-
-
-if __name__ == "__main__":
-    tf.test.main()

@@ -63,7 +63,3 @@ class TfKerasVisMapsTest(tf.test.TestCase, parameterized.TestCase):
     def test_unknown_method_lists_those_there_are(self):
         with self.assertRaisesRegex(InputError, "gradcam, .*Received: 'cam'"):
             self._map("cam")
-
-
-if __name__ == "__main__":
-    tf.test.main()

@@ -148,7 +148,3 @@ class OthersTest(tf.test.TestCase):
                 f"seed 3, commit {run_folder.commit()}",
             ],
         )
-
-
-if __name__ == "__main__":
-    tf.test.main()

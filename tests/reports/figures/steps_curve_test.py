@@ -54,7 +54,3 @@ class StepsCurveTest(tf.test.TestCase):
             landscape_figures.curve(self.workdir, 0)
         with self.assertRaisesRegex(InputError, "run folder with config.json"):
             landscape_figures.curve(self.get_temp_dir(), 1)
-
-
-if __name__ == "__main__":
-    tf.test.main()

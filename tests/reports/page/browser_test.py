@@ -7,7 +7,7 @@ import shutil
 import tempfile
 
 import pytest
-from absl.testing import absltest, parameterized
+from absl.testing import parameterized
 from playwright import sync_api
 
 from atat_tf.reports.page import page as report_page
@@ -243,7 +243,3 @@ class BrowserTest(parameterized.TestCase):
         page = self._open(java_script_enabled=False)
         self.assertTrue(page.is_visible("#image-47"))
         self.assertFalse(page.is_visible("#filters"))
-
-
-if __name__ == "__main__":
-    absltest.main()

@@ -16,7 +16,6 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 
 from atat_tf.data import datasets
-from atat_tf.errors import InputError
 from atat_tf.evaluation.checklist import points as checklist_points
 from atat_tf.reports.page import page as report_page
 from atat_tf.runs import folder as run_folder
@@ -219,18 +218,7 @@ class PageTest(absltest.TestCase):
         first = evil[dataset.test.labels[0]]
         self.assertIn(f"Attention on image 0, {first}", labels)
 
-    def test_files_of_another_kind_are_refused(self):
-        for name, text, message in (
-            ("results.json", "{}", "results.json with accuracy, attacks,"),
-            ("results.json", "[1]", "results.json with .*missing="),
-            ("results.json", "{", "a run folder with results.json"),
-            ("checklist.json", '{"points": []}', "missing=.'num_images'."),
-            ("config.json", '{"dataset": "digits"}', "config.json with back"),
-        ):
-            workdir = self._copy("config.json")
-            (workdir / name).write_text(text)
-            with self.assertRaisesRegex(InputError, message):
-                report_page.page(workdir, None, 0)
+    def test_torn_metrics_are_no_epochs(self):
         workdir = self._copy("config.json")
         (workdir / "metrics.jsonl").write_text('{"torn\n1\n{"step": 3}\n')
         page = report_page.page(workdir, None, 0)
@@ -298,7 +286,3 @@ class CommandTest(parameterized.TestCase):
         self.assertEqual(status, 1, text)
         self.assertRegex(text, "error: .*could not write .*report.html")
         self.assertEqual(os.listdir(self.folder), ["config.json"])
-
-
-if __name__ == "__main__":
-    absltest.main()

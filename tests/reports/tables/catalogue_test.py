@@ -1,6 +1,6 @@
 """Rows, tables and scales are whole; names that are not there say so."""
 
-from absl.testing import absltest, parameterized
+from absl.testing import parameterized
 
 from atat_tf.errors import InputError
 from atat_tf.evaluation import printed_table
@@ -57,7 +57,3 @@ class TablesTest(parameterized.TestCase):
     def test_unknown_names(self, function, arguments, message):
         with self.assertRaisesRegex(InputError, message):
             function(*arguments)
-
-
-if __name__ == "__main__":
-    absltest.main()

@@ -67,7 +67,3 @@ class RecordTest(parameterized.TestCase):
         record = table_records.read(workdir, "frozen")
         wanted = {"clean": 4, "pgd20": 4, "standard": 2}
         self.assertEqual(table_records.missing(record, wanted), missing)
-
-
-if __name__ == "__main__":
-    absltest.main()

@@ -1,4 +1,4 @@
-"""Plans; tables end to end on runs of seconds, shared, stopped and resumed."""
+"""Tables end to end on runs of seconds, shared, stopped and resumed."""
 
 import collections
 import concurrent.futures
@@ -13,18 +13,14 @@ from unittest import mock
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl.testing import parameterized
 
 from atat_tf.attacks import columns
-from atat_tf.errors import InputError, TrainingError
+from atat_tf.errors import TrainingError
 from atat_tf.evaluation import evaluate_run, ledger
 from atat_tf.reports.tables import catalogue, reproduction
-from atat_tf.reports.tables import plan as table_plan
 from atat_tf.reports.tables import records as table_records
 from atat_tf.reports.tables import shift as shift_measurement
 from atat_tf.runs import build
-from atat_tf.runs import checks as run_checks
-from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 from atat_tf.training import run as training_run
 from tests.reports.tables import table_runs
@@ -50,164 +46,6 @@ def _one_step_instead_of_autoattack(config, names=None, num_classes=10):
         )
         for name in names
     }
-
-
-class PlanTest(parameterized.TestCase, tf.test.TestCase):
-    def setUp(self):
-        super().setUp()
-        self.workdir = pathlib.Path(self.get_temp_dir()) / self.id()
-
-    def _plan(self, table="1", seeds=1, rows=None, scale=_SCALE):
-        if isinstance(table, str):
-            table = catalogue.table(table)
-        return table_plan.build(table, scale, seeds, self.workdir, None, rows)
-
-    def test_a_seeds_rows_share_its_teacher(self):
-        plan = self._plan(seeds=2, rows=["standard", "at", "atat"])
-        keys = ("standard", "at", "atat")
-        self.assertEqual(
-            [(job.row.key, job.seed) for job in plan.jobs],
-            [(key, seed) for seed in (0, 1) for key in keys],
-        )
-        standard, at, atat = plan.jobs[3:]
-        self.assertEqual(atat.config.teacher, str(standard.workdir))
-        self.assertEqual(at.config.teacher, "")
-        self.assertEqual({job.config.seed for job in plan.jobs[3:]}, {1})
-
-    def test_a_teacher_that_is_no_row_is_trained_and_not_a_line(self):
-        teacher, atat = self._plan(rows=["atat"]).jobs
-        self.assertFalse(teacher.in_table)
-        self.assertTrue(atat.in_table)
-        # It is the very network of the Standard row.
-        (standard,) = self._plan(rows=["standard"]).jobs
-        self.assertEqual(teacher.config, standard.config)
-        self.assertEqual(teacher.workdir, standard.workdir)
-
-    def test_tables_share_rows(self):
-        first = {j.row.key: j for j in self._plan(rows=["atat"]).jobs}
-        second = {
-            j.row.key: j
-            for j in self._plan("ablation", rows=["atat", "lambda_0_1"]).jobs
-        }
-        self.assertEqual(first["atat"].workdir, second["atat"].workdir)
-        changed = second["lambda_0_1"].config
-        self.assertEqual(changed.defense.attention_weight, 0)
-        self.assertEqual(
-            run_config.differences(
-                changed.defense.to_dict(),
-                first["atat"].config.defense.to_dict(),
-            ),
-            ["attention_weight=0.0 here, 1.0 there"],
-        )
-
-    def test_epochs(self):
-        """ATAT: 3 epochs of 21 passes (7 attack gradients of 2, an update of
-        3 on twice the images, the teacher's 1), its teacher's 8 of 3: 87.
-        An epoch of AT has 20, so 5 epochs are 100, and 4 would be 80.
-        The Standard row is the teacher.
-        """
-        for table, row, epochs in (
-            ("ablation", "at_equal_cost", 5),
-            ("1", "standard", 8),
-        ):
-            scale = catalogue.scale("tiny")
-            (job,) = self._plan(table, rows=[row], scale=scale).jobs
-            self.assertEqual(job.config.num_epochs, epochs)
-
-    @parameterized.parameters("tiny", "small", "paper")
-    def test_every_row_has_a_valid_config(self, scale):
-        """Except rows whose recipe is not there, which are named."""
-        for table in ("1", "2", "ablation", "protocol", "shift"):
-            of = catalogue.table(table)
-            able = [
-                row
-                for row in catalogue.chosen_rows(of)
-                if table_plan.recipe(catalogue.scale(scale), row) is not None
-            ]
-            self.assertGreaterEqual(len(able), 2)
-            for row in able:
-                for job in table_plan.jobs_of_row(
-                    row, of, catalogue.scale(scale), 0, "nowhere"
-                ):
-                    run_checks.validate(job.config)
-                    wide = job.config.backbone.depth == 34
-                    self.assertEqual(wide, scale == "paper")
-
-    def test_rows_without_a_recipe_are_named_with_those_that_can_run(self):
-        table = dataclasses.replace(_TABLE, rows={**_TABLE.rows, "lost": ""})
-        lost = catalogue.Row("lost", "Lost", "no_such_recipe")
-        with (
-            mock.patch.dict(catalogue.ROWS, {"lost": lost}),
-            self.assertRaisesRegex(
-                InputError, "none for lost; .*--rows=standard,at,atat"
-            ),
-        ):
-            self._plan(table)
-
-    def test_nothing_is_made_by_a_plan_that_cannot_run(self):
-        bad = dataclasses.replace(_SCALE, changes={"batch_size": 0})
-        for keywords, message in (
-            ({"seeds": 0}, "seeds >= 1. Received: seeds=0"),
-            ({"rows": ["atta"]}, "Did you mean 'atat'"),
-            ({"rows": ["at"], "scale": bad}, "batch_size >= 1"),
-        ):
-            with self.assertRaisesRegex(InputError, message):
-                self._plan(**keywords)
-        self.assertFalse(self.workdir.exists())
-
-    def test_a_run_of_another_config_stands_in_the_way(self):
-        (job,) = self._plan(rows=["at"]).jobs
-        run_folder.create(job.workdir)
-        config = job.config.to_dict()
-        config["num_epochs"] = 99
-        run_folder.write_json(job.workdir / "config.json", config)
-        with self.assertRaisesRegex(
-            InputError, "another --workdir.*num_epochs=1 here, 99 there"
-        ):
-            self._plan(rows=["at"])
-
-    def test_what_is_left_in_forward_passes(self):
-        plan = self._plan(_TABLE)
-        standard, _, atat = plan.jobs
-        # Clean and FGSM are 1 + 1 + 2 on 360 images; AutoAttack is on 4
-        # images 1 + 200 + 9 · 200 + 9 · 300 + 5,000.
-        evaluation = {"evaluate frozen": 360 * 4 + 4 * 9701}
-        left = {"train 1 epochs": 320 * 3, **evaluation}
-        self.assertEqual(plan.left(standard), left)
-        # ATAT's step with one attack step: 2 + 6 + 1.
-        left = {"train 1 epochs": 320 * 9, **evaluation}
-        self.assertEqual(plan.left(atat), left)
-
-
-class CommandTest(parameterized.TestCase, tf.test.TestCase):
-    def test_a_dry_run_shows_what_is_done_and_left(self):
-        folder = table_runs.temporary_folder(self)
-        words = ["--table=1", "--dry_run", "--rows=standard"]
-        words.append(f"--workdir={folder}")
-        status, text = commands.run("atat_tf.reproduce", *words)
-        self.assertEqual(status, 0, text)
-        self.assertRegex(text, "seed 0 .* 0 of 8 .*train 8 epochs")
-        self.assertEmpty(list(folder.iterdir()))
-        plan = table_plan.build(
-            catalogue.table("1"), catalogue.scale("tiny"), 1, folder, None
-        )
-        workdir = run_folder.create(plan.jobs[0].workdir)
-        run_folder.write_metrics(workdir, [{"epoch": 1}] * 3)
-        _, text = commands.run("atat_tf.reproduce", *words)
-        self.assertRegex(text, "seed 0 .* 3 of 8 .*train 5 epochs")
-
-    @parameterized.parameters(
-        ([], "--table=1, 2, ablation"),
-        (["--table=3"], "a table among"),
-        (["--table=1", "--scale=tinny"], "Did you mean 'tiny'"),
-        (["--table=1", "--dataset=digits"], "no --dataset: .*--scale"),
-        (["--table=1", "--page=nowhere.md"], "an existing page"),
-    )
-    def test_refusals_are_one_sentence(self, words, message):
-        status, text = commands.run("atat_tf.reproduce", *words)
-        self.assertEqual(status, 1)
-        self.assertRegex(text, f"^error: Expected .*{message}")
-        self.assertLen(text.splitlines(), 1)
 
 
 @pytest.mark.long
@@ -413,7 +251,3 @@ class NoDataTest(tf.test.TestCase):
         self.assertRegex(text, "ALP .*not run: no data")
         self.assertRegex(text.splitlines()[-1], "error: .*data set 'cifar100'")
         self.assertFalse((folder / "runs").exists())
-
-
-if __name__ == "__main__":
-    tf.test.main()

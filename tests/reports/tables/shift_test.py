@@ -101,7 +101,3 @@ class MeasureTest(tf.test.TestCase):
         lines = ledger.Ledger(path, self.record["identity"])
         lines = lines.verdicts(self.record["attack"])
         self.assertContainsSubset(self.record["indices"], lines)
-
-
-if __name__ == "__main__":
-    tf.test.main()

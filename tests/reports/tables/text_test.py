@@ -209,7 +209,3 @@ class ShiftTest(absltest.TestCase):
         self.assertIn("0.750", cells["distance of the maps (Eq. 4)"])
         self.assertIn("undefined", cells["1 − cosine of the maps"])
         self.assertIn(["Standard", *["not run"] * 9], rows)
-
-
-if __name__ == "__main__":
-    absltest.main()
