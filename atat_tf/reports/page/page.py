@@ -177,7 +177,7 @@ class _Pictures:
         right = [image for image in self.images if image["is_right"]]
         self.attention = right[:_ATTENTION_ROWS]
 
-    def has_weights_of(self, results):
+    def has_weights_of(self, results: Mapping[str, Any]) -> bool:
         """Returns whether results.json is of the weights that are shown."""
         return results["weights_digest"] == self._digest
 

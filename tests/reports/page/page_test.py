@@ -1,6 +1,5 @@
 """The report's page: closed, escaped, self-contained, as the ledger says."""
 
-import collections
 import dataclasses
 import html
 import html.parser
@@ -10,10 +9,9 @@ import pathlib
 import re
 import shutil
 import sys
-import tempfile
 from unittest import mock
 
-from absl.testing import absltest, parameterized
+import pytest
 
 from atat_tf.data import datasets
 from atat_tf.evaluation.checklist import points as checklist_points
@@ -72,217 +70,217 @@ def _ledger_words(workdir, column):
     return words
 
 
-class PageTest(absltest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.workdir = report_runs.evaluated()
-        cls.page = report_page.page(cls.workdir, None, 48)
-        cls.parsed = _Parsed(cls.page)
+@pytest.fixture(name="page", scope="module")
+def _page():
+    return report_page.page(report_runs.evaluated(), None, 48)
 
-    def test_every_element_is_closed_and_every_id_is_one(self):
-        self.assertEmpty(self.parsed.open)
-        ids = [a["id"] for _, a in self.parsed.elements if "id" in a]
-        self.assertGreater(len(ids), 50)
-        counts = collections.Counter(ids)
-        self.assertEqual(set(counts.values()), {1}, counts.most_common(3))
-        for _, attributes in self.parsed.elements:
-            if "aria-labelledby" in attributes:
-                self.assertIn(attributes["aria-labelledby"], counts)
-            if attributes.get("href", "").startswith("#"):
-                self.assertIn(attributes["href"][1:], counts)
 
-    def test_nothing_comes_from_outside(self):
-        self.assertNotRegex(self.page, r"https?://|@import|url\(|<base|srcset")
-        for _, attributes in self.parsed.elements:
-            self.assertStartsWith(attributes.get("src", "data:"), "data:")
-        links = [a["href"] for a in self.parsed.of("link")]
-        self.assertEqual(links, ["data:,"])
-        self.assertEqual(self.parsed.of("script"), [{}])
+@pytest.fixture(name="parsed", scope="module")
+def _parsed(page):
+    return _Parsed(page)
 
-    def test_every_picture_and_control_has_words(self):
-        pictures = self.parsed.of("img")
-        self.assertGreater(len(pictures), 4 * 48)
-        self.assertTrue(all("alt" in attributes for attributes in pictures))
-        for attributes in self.parsed.of("button"):
-            if "reveal" in attributes.get("class", ""):
-                self.assertRegex(attributes["aria-label"], "Attention on image")
 
-    def test_filters_say_what_the_ledger_says(self):
-        tiles = self.parsed.tiles
-        labels = datasets.load("digits").test.labels[:48]
-        self.assertEqual(
-            [(tile["id"], tile["data-class"]) for tile in tiles],
-            [(f"image-{i}", str(label)) for i, label in enumerate(labels)],
-        )
-        seen = set()
-        for number, column in enumerate(report_runs.COLUMNS[1:]):
-            words = _ledger_words(self.workdir, column)
-            shown = [tile[f"data-verdict-{number}"] for tile in tiles]
-            # The run was evaluated on 40 images.
-            expected = [words.get(index, "not run") for index in range(48)]
-            self.assertEqual(shown, expected)
-            seen |= set(shown)
-        self.assertEqual(seen, {"stands", "broken", "wrong", "not run"})
-        # Every value is an option of its filter.
-        filters = [a["data-filter"] for a in self.parsed.of("select")]
-        self.assertEqual(filters, ["class", "verdict-0", "verdict-1"])
-        options = [a["value"] for a in self.parsed.of("option")]
-        for name in filters:
-            self.assertContainsSubset(
-                [t[f"data-{name}"] for t in tiles], options
-            )
+@pytest.fixture(name="copied")
+def _copied(tmp_path):
+    """Returns a function: a new folder with these files of the run, or all."""
 
-    def test_accuracies_and_confusion_agree_with_results_json(self):
-        results = json.loads((self.workdir / "results.json").read_text())
-        shown = [f"{100 * a:.2f}" for a in results["accuracy"].values()]
-        self.assertIn(f"ATAT {' '.join(shown)}", self.parsed.text)
-        matrix = self.page.partition('<table class="matrix">')[2]
-        cells = re.findall(r'<td class="shade-\d( diagonal)?">(\d+)<', matrix)
-        counts = [int(count) for _, count in cells]
-        self.assertEqual(sum(counts), report_runs.NUM_IMAGES)
-        right = sum(int(count) for diagonal, count in cells if diagonal)
-        least = min(results["accuracy"].values())
-        self.assertEqual(right, round(least * report_runs.NUM_IMAGES))
-
-    def test_texts(self):
-        escaped = html.escape(report_runs.FOLDER, quote=False)[:12]
-        self.assertIn(escaped, self.page)
-        self.assertNotIn("<b>", self.page)
-        for words in (
-            str(self.workdir),
-            "--checklist",
-            "the teacher was not evaluated",
-        ):
-            self.assertIn(words, self.parsed.text)
-
-    def test_a_checklist(self):
-        """Points as the checklist decides them, of each kind."""
-        workdir = self._copy()
-        points = [
-            checklist_points.compared("steps", 0.0325, 0.0025, "a <b> & c"),
-            checklist_points.not_run("steps", "why <not>"),
-            checklist_points.held("logits", None, "seen"),
-        ]
-        checklist = {
-            "num_images": 200,
-            "points": [dataclasses.asdict(point) for point in points],
-        }
-        run_folder.write_json(workdir / run_folder.CHECKLIST, checklist)
-        text = _Parsed(report_page.page(workdir, None, 0)).text
-        self.assertIn("1 of 3 points pass, 1 fail; 200 test images", text)
-        self.assertIn("take away 3.2 ≤ 1 + 0.5 FAIL a <b> & c", text)
-        self.assertIn("take away NOT RUN why <not>", text)
-        self.assertIn("not probabilities PASS seen", text)
-
-    def test_a_bare_run_says_what_is_missing(self):
-        workdir = self._copy("config.json")
-        parsed = _Parsed(report_page.page(workdir, None, 0))
-        for words in (
-            "this run was not evaluated",
-            "the checklist, which",
-            "there is no teacher",
-            "no metrics.jsonl",
-            "no verdicts under attack",
-            "--config=configs/standard.py --dataset=digits",
-        ):
-            self.assertIn(words, parsed.text)
-        self.assertEmpty(parsed.of("img"))
-
-    def test_a_run_that_was_not_evaluated_has_pictures(self):
-        workdir = self._copy("config.json", "best.weights.h5")
-        parsed = _Parsed(report_page.page(workdir, None, 3))
-        self.assertLen(parsed.tiles, 3)
-        self.assertNotIn("data-verdict-0", parsed.tiles[0])
-        self.assertIn("num_steps=20", parsed.text)
-
-    def test_verdicts_on_other_weights_are_not_shown(self):
-        workdir = self._copy()
-        shutil.copy(workdir / "teacher/best.weights.h5", workdir)
-        parsed = _Parsed(report_page.page(workdir, None, 3))
-        self.assertIn("weights have changed since", parsed.text)
-        self.assertNotIn("data-verdict-0", parsed.tiles[0])
-
-    def test_names_of_classes_are_escaped(self):
-        evil = tuple(f"<script>{i}</script> & \"'{i}" for i in range(10))
-        dataset = dataclasses.replace(datasets.load("digits"), class_names=evil)
-        with (
-            mock.patch.object(datasets, "load", return_value=dataset),
-            mock.patch.object(datasets, "class_names", return_value=evil),
-        ):
-            parsed = _Parsed(report_page.page(self.workdir, None, 12))
-        self.assertLen(parsed.of("script"), 1)
-        self.assertEmpty(parsed.open)
-        self.assertIn(evil[3], parsed.text)
-        labels = [a.get("aria-label") for a in parsed.of("button")]
-        first = evil[dataset.test.labels[0]]
-        self.assertIn(f"Attention on image 0, {first}", labels)
-
-    def test_torn_metrics_are_no_epochs(self):
-        workdir = self._copy("config.json")
-        (workdir / "metrics.jsonl").write_text('{"torn\n1\n{"step": 3}\n')
-        page = report_page.page(workdir, None, 0)
-        self.assertIn("no metrics.jsonl", page)
-
-    def _copy(self, *names):
-        """Returns a new folder with these files of the run, or with all."""
-        folder = self.enter_context(tempfile.TemporaryDirectory())
-        copied = pathlib.Path(folder) / "run"
+    def copied(*names):
+        source, folder = report_runs.evaluated(), tmp_path / "run"
         if not names:
-            return pathlib.Path(shutil.copytree(self.workdir, copied))
-        copied.mkdir()
+            return pathlib.Path(shutil.copytree(source, folder))
+        folder.mkdir()
         for name in names:
-            shutil.copy(self.workdir / name, copied)
-        return copied
+            shutil.copy(source / name, folder)
+        return folder
+
+    return copied
 
 
-class CommandTest(parameterized.TestCase):
-    def setUp(self):
-        super().setUp()
-        folder = self.enter_context(tempfile.TemporaryDirectory())
-        self.folder = pathlib.Path(folder)
+def test_every_element_is_closed_and_every_id_is_one(parsed):
+    assert not parsed.open
+    ids = [a["id"] for _, a in parsed.elements if "id" in a]
+    assert len(ids) > 50
+    assert len(set(ids)) == len(ids)
+    for _, attributes in parsed.elements:
+        if "aria-labelledby" in attributes:
+            assert attributes["aria-labelledby"] in ids
+        if attributes.get("href", "").startswith("#"):
+            assert attributes["href"][1:] in ids
 
-    def test_a_file_is_written(self):
-        output = self.folder / "page.html"
-        status, text = commands.run(
-            "atat_tf.report",
-            f"--workdir={report_runs.evaluated()}",
-            f"--output={output}",
-            "--num_images=2",
-        )
-        self.assertEqual(status, 0, text)
-        self.assertIn(str(output), text)
-        self.assertEqual(os.listdir(self.folder), ["page.html"])
-        tiles = re.findall('class="tile"', output.read_text())
-        self.assertLen(tiles, 2)
 
-    @parameterized.parameters(
+def test_nothing_comes_from_outside(page, parsed):
+    assert not re.search(r"https?://|@import|url\(|<base|srcset", page)
+    for _, attributes in parsed.elements:
+        assert attributes.get("src", "data:").startswith("data:")
+    assert [a["href"] for a in parsed.of("link")] == ["data:,"]
+    assert parsed.of("script") == [{}]
+
+
+def test_every_picture_and_control_has_words(parsed):
+    pictures = parsed.of("img")
+    assert len(pictures) > 4 * 48
+    assert all("alt" in attributes for attributes in pictures)
+    for attributes in parsed.of("button"):
+        if "reveal" in attributes.get("class", ""):
+            assert "Attention on image" in attributes["aria-label"]
+
+
+def test_filters_say_what_the_ledger_says(parsed):
+    tiles = parsed.tiles
+    labels = datasets.load("digits").test.labels[:48]
+    assert [(tile["id"], tile["data-class"]) for tile in tiles] == [
+        (f"image-{i}", str(label)) for i, label in enumerate(labels)
+    ]
+    seen = set()
+    for number, column in enumerate(report_runs.COLUMNS[1:]):
+        words = _ledger_words(report_runs.evaluated(), column)
+        shown = [tile[f"data-verdict-{number}"] for tile in tiles]
+        # The run was evaluated on 40 images.
+        assert shown == [words.get(index, "not run") for index in range(48)]
+        seen |= set(shown)
+    assert seen == {"stands", "broken", "wrong", "not run"}
+    # Every value is an option of its filter.
+    filters = [a["data-filter"] for a in parsed.of("select")]
+    assert filters == ["class", "verdict-0", "verdict-1"]
+    options = {a["value"] for a in parsed.of("option")}
+    for name in filters:
+        assert {tile[f"data-{name}"] for tile in tiles} <= options
+
+
+def test_accuracies_and_confusion_agree_with_results_json(page, parsed):
+    path = report_runs.evaluated() / "results.json"
+    accuracy = json.loads(path.read_text())["accuracy"]
+    shown = " ".join(f"{100 * share:.2f}" for share in accuracy.values())
+    assert f"ATAT {shown}" in parsed.text
+    matrix = page.partition('<table class="matrix">')[2]
+    cells = re.findall(r'<td class="shade-\d( diagonal)?">(\d+)<', matrix)
+    count = report_runs.NUM_IMAGES
+    assert sum(int(number) for _, number in cells) == count
+    right = sum(int(number) for diagonal, number in cells if diagonal)
+    assert right == round(min(accuracy.values()) * count)
+
+
+def test_texts(page, parsed):
+    assert html.escape(report_runs.FOLDER, quote=False)[:12] in page
+    assert "<b>" not in page
+    assert str(report_runs.evaluated()) in parsed.text
+    assert "--checklist" in parsed.text
+    assert "the teacher was not evaluated" in parsed.text
+
+
+def test_a_checklist(copied):
+    """Points as the checklist decides them, of each kind."""
+    points = [
+        checklist_points.compared("steps", 0.0325, 0.0025, "a <b> & c"),
+        checklist_points.not_run("steps", "why <not>"),
+        checklist_points.held("logits", None, "seen"),
+    ]
+    points = [dataclasses.asdict(point) for point in points]
+    workdir = copied()
+    run_folder.write_json(
+        workdir / run_folder.CHECKLIST, {"num_images": 200, "points": points}
+    )
+    text = _Parsed(report_page.page(workdir, None, 0)).text
+    assert "1 of 3 points pass, 1 fail; 200 test images" in text
+    assert "take away 3.2 ≤ 1 + 0.5 FAIL a <b> & c" in text
+    assert "take away NOT RUN why <not>" in text
+    assert "not probabilities PASS seen" in text
+
+
+def test_a_bare_run_says_what_is_missing(copied):
+    parsed = _Parsed(report_page.page(copied("config.json"), None, 0))
+    for words in (
+        "this run was not evaluated",
+        "the checklist, which",
+        "there is no teacher",
+        "no metrics.jsonl",
+        "no verdicts under attack",
+        "--config=configs/standard.py --dataset=digits",
+    ):
+        assert words in parsed.text
+    assert not parsed.of("img")
+
+
+def test_torn_metrics_are_no_epochs(copied):
+    workdir = copied("config.json")
+    (workdir / "metrics.jsonl").write_text('{"torn\n1\n{"step": 3}\n')
+    assert "no metrics.jsonl" in report_page.page(workdir, None, 0)
+
+
+def test_a_run_that_was_not_evaluated_has_pictures(copied):
+    workdir = copied("config.json", "best.weights.h5")
+    parsed = _Parsed(report_page.page(workdir, None, 3))
+    assert len(parsed.tiles) == 3
+    assert "data-verdict-0" not in parsed.tiles[0]
+    assert "num_steps=20" in parsed.text
+
+
+def test_verdicts_on_other_weights_are_not_shown(copied):
+    workdir = copied()
+    shutil.copy(workdir / "teacher/best.weights.h5", workdir)
+    parsed = _Parsed(report_page.page(workdir, None, 3))
+    assert "weights have changed since" in parsed.text
+    assert "data-verdict-0" not in parsed.tiles[0]
+
+
+def test_names_of_classes_are_escaped():
+    evil = tuple(f"<script>{i}</script> & \"'{i}" for i in range(10))
+    dataset = dataclasses.replace(datasets.load("digits"), class_names=evil)
+    with (
+        mock.patch.object(datasets, "load", return_value=dataset),
+        mock.patch.object(datasets, "class_names", return_value=evil),
+    ):
+        page = report_page.page(report_runs.evaluated(), None, 12)
+    parsed = _Parsed(page)
+    assert len(parsed.of("script")) == 1
+    assert not parsed.open
+    assert evil[3] in parsed.text
+    labels = [a.get("aria-label") for a in parsed.of("button")]
+    first = evil[dataset.test.labels[0]]
+    assert f"Attention on image 0, {first}" in labels
+
+
+def test_the_command_writes_a_file(tmp_path):
+    output = tmp_path / "page.html"
+    words = f"--workdir={report_runs.evaluated()}", f"--output={output}"
+    status, text = commands.run("atat_tf.report", *words, "--num_images=2")
+    assert status == 0, text
+    assert str(output) in text
+    assert os.listdir(tmp_path) == ["page.html"]
+    assert len(_Parsed(output.read_text()).tiles) == 2
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
         ("--workdir=/nowhere", "a run folder with config.json"),
         ("--workdir={} --output=/nowhere/x.html", "a file in an existing fold"),
         ("--workdir={0} --output={0}", "a file in an existing folder"),
         ("--workdir={} --num_images=-1", "num_images"),
         ("--workdir={}", "no weights"),
         ("", "Expected --workdir=RUN_FOLDER"),
-    )
-    def test_refusals_are_one_sentence(self, words, message):
-        shutil.copy(report_runs.evaluated() / "config.json", self.folder)
-        words = words.format(self.folder).split()
-        status, text = commands.run("atat_tf.report", *words)
-        self.assertEqual(status, 1, text)
-        self.assertRegex(text, message)
-        self.assertLen(text.splitlines(), 1)
-        self.assertEqual(os.listdir(self.folder), ["config.json"])
+    ],
+)
+def test_refusals_are_one_sentence(copied, words, message):
+    folder = copied("config.json")
+    words = words.format(folder).split()
+    status, text = commands.run("atat_tf.report", *words)
+    assert status == 1, text
+    assert message in text
+    assert len(text.splitlines()) == 1
+    assert os.listdir(folder) == ["config.json"]
 
-    def test_a_full_disk_leaves_nothing(self):
-        """A limit on file sizes stands in for the disk."""
-        shutil.copy(report_runs.evaluated() / "config.json", self.folder)
-        program = (
-            "import resource, runpy, sys\n"
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
-            "runpy.run_module('atat_tf.report', run_name='__main__')"
-        )
-        words = [f"--workdir={self.folder}", "--num_images=0"]
-        status, text = runs.finish([sys.executable, "-c", program, *words])
-        self.assertEqual(status, 1, text)
-        self.assertRegex(text, "error: .*could not write .*report.html")
-        self.assertEqual(os.listdir(self.folder), ["config.json"])
+
+def test_a_full_disk_leaves_nothing(copied):
+    """A limit on file sizes stands in for the disk."""
+    folder = copied("config.json")
+    program = (
+        "import resource, runpy, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
+        "runpy.run_module('atat_tf.report', run_name='__main__')"
+    )
+    words = [f"--workdir={folder}", "--num_images=0"]
+    status, text = runs.finish([sys.executable, "-c", program, *words])
+    assert status == 1, text
+    assert re.search("error: .*could not write .*report.html", text)
+    assert os.listdir(folder) == ["config.json"]
