@@ -26,7 +26,7 @@ _COLOURS = bytes.fromhex(
     " 2c728e 26828e 21918c 1fa088 28ae80 3fbc73"
     " 5ec962 84d44b addc30 d8e219 fde725"
 )
-_OPACITY = 0.6  # of the attention map that lies over an image
+_OPACITY = 0.65  # of the attention map that lies over an image
 BLOCKS = "·░▒▓█"
 ASCII = ".:+#@"  # the same for terminals that cannot show blocks
 _MAX_CELLS = 16  # on the longer side of a map of characters
@@ -82,7 +82,7 @@ def load(
 
 
 def overlay(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
-    """Returns an image and, to its right, the same under its attention map.
+    """Returns an image and, to its right, its gray under its attention map.
 
     Args:
       image: float [H, W, 1 or 3] in [0, 1].
@@ -99,7 +99,8 @@ def overlay(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     colours = np.frombuffer(_COLOURS, np.uint8).reshape(-1, 3) / 255
     steps = np.linspace(0, 1, len(colours))
     heat = np.stack([np.interp(values, steps, c) for c in colours.T], -1)
-    covered = (1 - _OPACITY) * image + _OPACITY * heat
+    gray = image @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+    covered = (1 - _OPACITY) * gray[..., np.newaxis] + _OPACITY * heat
     pair = np.concatenate([image, covered], axis=1)
     return np.rint(pair.clip(0, 1) * 255).astype(np.uint8)
 

@@ -130,6 +130,7 @@ def test_model_of_other_channels(tmp_path):
 )
 def test_overlay_is_the_projects_own_enlarged(shape, scale):
     attention = np.random.default_rng(0).random((4, 4))
+    attention /= attention.max()
     pixels = _picture(*shape)
     left, right = np.split(images.overlay(pixels / 255, attention), 2, axis=1)
     enlarged = pixels.repeat(scale, 0).repeat(scale, 1)
