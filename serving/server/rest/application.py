@@ -85,7 +85,7 @@ class Application(Starlette):
             response = await self._response(request)
             async with asyncio.timeout(self._timeout):
                 await response(scope, receive, send)
-        except (ClientDisconnect, TimeoutError):
+        except TimeoutError:
             return  # of an answer that nobody reads the rest is dropped
 
     async def _response(self, request):
@@ -106,8 +106,6 @@ class Application(Starlette):
         except StatusError as error:
             status, text = HTTP_STATUS[error.code], error.message
             threads.let_go(error)
-        except ClientDisconnect:
-            raise
         except Exception as error:
             logging.exception("A call failed in a way that it should not")
             status, text = 500, f"Internal error: {type(error).__name__}"
@@ -164,7 +162,7 @@ class Application(Starlette):
                     (work, gone), return_when=asyncio.FIRST_COMPLETED
                 )
             if not work.done():
-                raise ClientDisconnect
+                raise _gone()
             return work.result()
         except TimeoutError:
             raise waiting_room.timed_out() from None
@@ -210,8 +208,14 @@ class Application(Starlette):
             raise StatusError(
                 "DEADLINE_EXCEEDED", "The request did not arrive in time."
             ) from None
+        except ClientDisconnect:
+            raise _gone() from None
         request.state.is_read = True
         return bytes(body)
+
+
+def _gone():
+    return StatusError("CANCELLED", "The caller has gone.")
 
 
 async def _left(request):
