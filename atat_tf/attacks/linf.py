@@ -115,7 +115,8 @@ class LinfAttack:
         # A classifier that does not read its images moves none.
         gradient = tape.gradient(loss, point, unconnected_gradients="zero")
         # Logits that overflow must not lead out of the numbers.
-        gradient = tf.where(tf.math.is_nan(gradient), 0.0, gradient)
+        is_number = ~tf.math.is_nan(gradient)
+        gradient = tf.where(is_number, gradient, tf.zeros_like(gradient))
         moved = point + self.step_size * tf.sign(gradient)
         return self._projected(moved, images), logits
 

@@ -8,7 +8,7 @@ from unittest import mock
 
 # These define flags when they are first imported, and are to keep them.
 import tensorflow_datasets  # noqa: F401
-from absl import app
+from absl import app, flags
 from absl.testing import flagsaver
 
 from atat_tf.runs import command_line  # noqa: F401
@@ -28,6 +28,7 @@ def run(name, *words):
     """
     printed = io.StringIO()
     with (
+        _without_flags_of_commands(),
         flagsaver.flagsaver(),
         mock.patch.object(sys, "argv", [name, *words]),
         contextlib.redirect_stdout(printed),
@@ -41,3 +42,26 @@ def run(name, *words):
     if isinstance(status, str):  # as sys.exit prints it
         return 1, f"{printed.getvalue()}{status}\n"
     return status, printed.getvalue()
+
+
+@contextlib.contextmanager
+def _without_flags_of_commands():
+    """Sets aside what commands that tests have imported define.
+
+    Two commands may have a flag of one name, which a process has once.
+    """
+    defined = flags.FLAGS.flags_by_module_dict()
+    aside = {
+        flag.name: flag
+        for module, its in defined.items()
+        if module.startswith(("atat_tf.", "serving."))
+        and module != command_line.__name__
+        for flag in its
+    }
+    for name in aside:
+        delattr(flags.FLAGS, name)
+    try:
+        yield
+    finally:
+        for name, flag in aside.items():
+            flags.FLAGS[name] = flag
