@@ -32,7 +32,8 @@ class BatchingOptions:
         Empty: every size.
       pad_variable_length_inputs: pad the other dimensions, too.
       max_execution_batch_size: the most rows that run together.
-      splits: whether a call with more rows than that is cut.
+      splits: whether a call with more rows than that is cut, and waits anew
+        after each cut, so that others have their turn.
     """
 
     max_batch_size: int | None = None
@@ -40,7 +41,7 @@ class BatchingOptions:
     allowed_batch_sizes: tuple[int, ...] = ()
     pad_variable_length_inputs: bool = False
     max_execution_batch_size: int = _MERGED_ROWS
-    splits: bool = False
+    splits: bool = True
 
 
 @dataclasses.dataclass(eq=False)
@@ -64,6 +65,8 @@ class Call:
     deadline: float | None = None
     rows: int = dataclasses.field(init=False, default=1)
     future: asyncio.Future | None = dataclasses.field(init=False, default=None)
+    parts: list = dataclasses.field(init=False, default_factory=list)
+    has_left: bool = dataclasses.field(init=False, default=False)
 
     def __post_init__(self):
         if self.kind is None:
@@ -82,6 +85,27 @@ class Call:
                 f"Task size {self.rows} is larger than maximum input batch "
                 f"size {limit}"
             )
+
+    @property
+    def is_large(self) -> bool:
+        """Whether not all of its rows run at once."""
+        most = self.options.max_execution_batch_size
+        return self.options.splits and self.rows > most
+
+    def run_first_rows(self) -> None:
+        """Runs as many rows as run at once; what is left are the others."""
+        most = self.options.max_execution_batch_size
+        first = {name: array[:most] for name, array in self.feeds.items()}
+        self.parts.append(self.run(first, self.remaining()))
+        self.feeds = {name: array[most:] for name, array in self.feeds.items()}
+        self.rows -= most
+
+    def answer(self, outputs: list[np.ndarray]) -> object:
+        """Returns the answer, given the outputs of the last rows."""
+        if self.parts:
+            parts = zip(*self.parts, outputs, strict=True)
+            outputs = [np.concatenate(part) for part in parts]
+        return self.finish(outputs)
 
     def remaining(self) -> float | None:
         """Returns the seconds that are left, or None for no limit."""
@@ -135,15 +159,18 @@ class Runners:
                         "submitted is full; max_enqueued_batches is "
                         f"{options.max_enqueued_batches}",
                     )
-            self._waiting.setdefault(call.kind, collections.deque())
-            self._waiting[call.kind].append(call)
-            self._rows[call.kind] += call.rows
-            self._changed.notify()
+            self._enqueue(call)
         return call.future
+
+    def _enqueue(self, call):
+        self._waiting.setdefault(call.kind, collections.deque()).append(call)
+        self._rows[call.kind] += call.rows
+        self._changed.notify()
 
     def withdraw(self, call: Call) -> None:
         """Cancels a call that nobody waits for any more, unless it runs."""
         with self._changed:
+            call.has_left = True
             waiting = self._waiting.get(call.kind, ())
             if call not in waiting:
                 return
@@ -168,10 +195,26 @@ class Runners:
     def _run(self, calls):
         late = [call for call in calls if (call.remaining() or 1) < 0]
         ready = [call for call in calls if call not in late]
-        answers = _answers(ready) if ready else []
+        answers = []
+        if ready and ready[0].is_large:
+            answers = self._run_large(ready[0])
+        elif ready:
+            answers = _answers(ready)
         answers += [(call, None, _late()) for call in late]
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_settle_all, answers)
+
+    def _run_large(self, call):
+        """Runs a part of a call, which then waits again behind the others."""
+        try:
+            call.run_first_rows()
+        except Exception as error:
+            return [(call, None, error)]
+        with self._changed:
+            if not call.has_left:
+                self._enqueue(call)
+                return []
+        return [(call, None, StatusError("CANCELLED", "The caller has gone."))]
 
     def _next(self):
         """Waits for calls of one kind and takes as many as run together."""
@@ -218,7 +261,7 @@ def _answers(calls: Sequence[Call]) -> list[tuple]:
     answers = []
     for call, outputs in zip(calls, parts, strict=True):
         try:
-            answers.append((call, call.finish(outputs), None))
+            answers.append((call, call.answer(outputs), None))
         except Exception as error:
             answers.append((call, None, error))
     return answers
@@ -227,17 +270,9 @@ def _answers(calls: Sequence[Call]) -> list[tuple]:
 def _run(calls):
     """Returns the list of outputs of each call."""
     first, rows = calls[0], sum(call.rows for call in calls)
-    options, most = first.options, first.options.max_execution_batch_size
+    options = first.options
     waits = [call.remaining() for call in calls]
     timeout = None if None in waits else max(waits)
-    if options.splits and rows > most:  # a single call, or it had not fitted
-        parts = [
-            first.run(
-                {k: v[at : at + most] for k, v in first.feeds.items()}, timeout
-            )
-            for at in range(0, rows, most)
-        ]
-        return [[np.concatenate(part) for part in zip(*parts, strict=True)]]
     padded = next((n for n in options.allowed_batch_sizes if n >= rows), rows)
     if len(calls) == 1 and (padded == rows or not rows):
         return [first.run(first.feeds, timeout)]

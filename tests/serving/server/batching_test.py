@@ -98,11 +98,37 @@ class RunnersTest(unittest.IsolatedAsyncioTestCase):
         (answer,) = await self.answers(large)
         self.assertEqual(answer, list(range(0, 200, 2)))
 
-    async def test_a_large_call_is_split_where_told(self):
-        options = {"max_execution_batch_size": 2, "splits": True}
-        call = self.submitted([1, 2, 3, 4, 5], **options)
-        self.assertEqual(await self.answers(call), [[2, 4, 6, 8, 10]])
-        self.assertEqual(self.model.batches, [[0], [1, 2], [3, 4], [5]])
+    async def test_a_large_call_is_cut_and_lets_others_in_between(self):
+        options = {"max_execution_batch_size": 2}
+        large = self.submitted([1, 2, 3, 4, 5], **options)
+        small = [self.submitted([n], **options) for n in (6, 7)]
+        other = self.submitted([8], kind="other")
+        self.assertEqual(
+            await self.answers(large, *small, other),
+            [[2, 4, 6, 8, 10], [12], [14], [16]],
+        )
+        # The last row of the large one goes with whatever else there is.
+        self.assertEqual(
+            self.model.batches, [[0], [1, 2], [8], [6, 7], [3, 4], [5]]
+        )
+
+    async def test_a_large_call_whose_caller_leaves_ends_early(self):
+        call = self.call(range(6), max_execution_batch_size=2)
+
+        def run(feeds, timeout_seconds):
+            self.runners.withdraw(call)
+            return self.model(feeds, timeout_seconds)
+
+        call.run = run
+        (error,) = await self.answers(self.runners.submit(call))
+        self.assert_error(error, "CANCELLED", "gone")
+        self.assertEqual(self.model.batches, [[0], [0, 1]])
+
+    async def test_a_large_call_is_not_cut_where_not_told(self):
+        options = {"max_execution_batch_size": 2, "splits": False}
+        large = self.submitted([1, 2, 3], **options)
+        self.assertEqual(await self.answers(large), [[2, 4, 6]])
+        self.assertEqual(self.model.batches, [[0], [1, 2, 3]])
 
     async def test_padding_repeats_a_row_and_is_cut_off(self):
         call = self.submitted([7, 9], allowed_batch_sizes=(4, 8))

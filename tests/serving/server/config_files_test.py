@@ -284,6 +284,7 @@ class BatchingTest(parameterized.TestCase):
                 max_batch_size=1000,
                 max_enqueued_batches=10,
                 max_execution_batch_size=1000,
+                splits=False,
             ),
         )
         self.assertEqual(
