@@ -17,6 +17,7 @@ import time
 
 import grpc
 import numpy as np
+import pytest
 from absl.testing import absltest
 from prometheus_client import parser
 from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
@@ -135,6 +136,7 @@ class AttackTest(absltest.TestCase):
                 f"--monitoring_config_file={monitoring}",
                 f"--request_arrival_seconds={_ARRIVAL_SECONDS}",
                 "--max_num_load_retries=0",
+                "--rest_api_timeout_in_ms=10000",
                 most_files=1024,
             )
         )
@@ -171,6 +173,7 @@ class AttackTest(absltest.TestCase):
         for body in (number, odd, brackets) * 3:
             self.assertEqual(_post(self.server, body)[0], 400)
 
+    @pytest.mark.long
     def test_packed_json(self):
         """100 kB that once became 2.8 GB."""
         bodies = [b'{"instances": [%s0]}' % (b"[]," * 2**25)]
@@ -245,11 +248,12 @@ class AttackTest(absltest.TestCase):
         count = _numbers([_STEPS], "count", "n", np.int32).SerializeToString()
         call = self.channel.unary_unary(_PREDICT)
         with self.few_runs():
-            sent = [call.future(count, timeout=20) for _ in range(264)]
+            sent = [call.future(count, timeout=10) for _ in range(264)]
             time.sleep(0.3)
             for one in sent:
                 one.cancel()
 
+    @pytest.mark.long
     def test_connections_that_are_closed(self):
         body = {"signature_name": "count", "inputs": {"n": [_STEPS]}}
         content = _request(json.dumps(body).encode())
