@@ -59,6 +59,9 @@ class NamesTest(parameterized.TestCase):
         for folder in ("atat_tf", "benchmarks", "serving"):
             for path in (_ROOT / folder).rglob("*.py"):
                 known |= {*re.findall(r'"(?:--)?(\w+)"', path.read_text())}
+        # The server's are the lines of one table.
+        table = _text("serving/server/flags.py")
+        known |= {*re.findall(r"(?m)^  (\w+)=", table)}
         named = {*re.findall(r"`--(\w+)", _text(page))}
         known |= {f"no{name}" for name in known}
         self.assertEmpty(named - known)

@@ -52,7 +52,7 @@ def _without_flags_of_commands():
     """
     defined = flags.FLAGS.flags_by_module_dict()
     aside = {
-        flag.name: flag
+        flag.name: (module, flag)
         for module, its in defined.items()
         if module.startswith(("atat_tf.", "serving."))
         and module != command_line.__name__
@@ -63,5 +63,6 @@ def _without_flags_of_commands():
     try:
         yield
     finally:
-        for name, flag in aside.items():
+        for name, (module, flag) in aside.items():
             flags.FLAGS[name] = flag
+            flags.FLAGS.register_flag_by_module(module, flag)
