@@ -92,7 +92,6 @@ def _facts(run):
             (("Teacher", teacher_results), (None, results))
         ),
         "results": results,
-        "split": (results or {}).get("split", "test"),
         "teacher": str(teacher.folder) if teacher else None,
         "teacher_results": teacher_results,
         "checklist": run.checklist,
@@ -150,7 +149,6 @@ class _Pictures:
             dataset_name=results.get("dataset"),
             data_dir=run.data_dir,
             seed=results.get("seed"),
-            split=results.get("split", "test"),
         )
         self._digest = opened.ledger.identity["weights"]
         self.class_names = opened.dataset.class_names

@@ -14,9 +14,7 @@ from unittest import mock
 import pytest
 
 from atat_tf.data import datasets
-from atat_tf.evaluation import evaluate_run
 from atat_tf.evaluation.checklist import points as checklist_points
-from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import page as report_page
 from atat_tf.runs import folder as run_folder
 from tests.reports.page import report_runs
@@ -223,19 +221,6 @@ def test_verdicts_on_other_weights_are_not_shown(copied):
     parsed = _Parsed(report_page.page(workdir, None, 3))
     assert "weights have changed since" in parsed.text
     assert "data-verdict-0" not in parsed.tiles[0]
-
-
-def test_images_are_of_the_split_that_was_evaluated(copied):
-    workdir = copied()
-    columns = list(report_runs.COLUMNS[:2])
-    evaluate_run.evaluate_run(workdir, columns, 8, split="validation")
-    parsed = _Parsed(report_page.page(workdir, None, 4))
-    labels = Run(workdir).dataset.validation.labels[:4]
-    shown = [tile["data-class"] for tile in parsed.tiles]
-    assert shown == [str(label) for label in labels]
-    assert "The first 4 validation images" in parsed.text
-    words = {tile["data-verdict-0"] for tile in parsed.tiles}
-    assert words <= {"stands", "broken", "wrong"}
 
 
 def test_names_of_classes_are_escaped():
