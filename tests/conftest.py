@@ -11,3 +11,5 @@ from tests.support import shared
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 shared.begin()
+# Who starts the tests may be a terminal of any width.
+os.environ.pop("COLUMNS", None)
