@@ -44,6 +44,7 @@ lint: $(VENV)/.requirements-dev ## check style, format, who imports whom, types 
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	PYTHONPATH=. $(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/mypy
 	$(RUN) tools/build_files.py --check
 	@if command -v npx >/dev/null; then \
 		echo "buildifier"; \

@@ -4,6 +4,7 @@ InputError is for bad input; TrainingError for a training that went wrong.
 """
 
 import difflib
+from collections.abc import Iterable
 
 # Import name of an optional distribution -> the extras that install it.
 _EXTRAS = {
@@ -35,7 +36,7 @@ class TrainingError(RuntimeError):
     """A training has ended early; the text says why, and how to go on."""
 
 
-def expect(holds, rule, **received):
+def expect(holds: object, rule: str, **received: object) -> None:
     """Raises InputError with the rule and what was received instead.
 
     Args:
@@ -51,7 +52,7 @@ def expect(holds, rule, **received):
         raise InputError(f"Expected {rule}. Received: {values}.")
 
 
-def unknown(kind, name, known):
+def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
     """Returns the InputError for a name outside a registry.
 
     Args:

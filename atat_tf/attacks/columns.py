@@ -6,6 +6,7 @@ an attack is only run on images that withstood those before it.
 
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import Any
 
 from absl import logging
@@ -53,7 +54,7 @@ def column(
         return tuple(attack for part in parts for attack in part)
     match = re.fullmatch(rf"({'|'.join(PARTS)})(\d+)?(_l2)?", base)
     if match:
-        settings = {"norm": "l2"} if match[3] else {}
+        settings: dict[str, Any] = {"norm": "l2"} if match[3] else {}
         if match[2]:
             settings["num_steps"] = int(match[2])
         return PARTS[match[1]](epsilon, num_classes, **settings)
@@ -124,7 +125,7 @@ def _square(epsilon, num_classes, **settings):
 
 # {name: (epsilon, num_classes, norm, num_steps) -> stepped attacks}; norm and
 # num_steps are given where the column's name says them.
-PARTS = {
+PARTS: dict[str, Callable[..., tuple]] = {
     "apgd_ce": _apgd_ce,
     "apgd_dlr": _apgd_dlr,
     "apgd_t": _apgd_t,

@@ -235,7 +235,11 @@ def pgd(
     )
 
 
-ATTACKS = {"fgsm": fgsm, "ifgsm": ifgsm, "pgd": pgd}
+ATTACKS: dict[str, Callable[..., LinfAttack]] = {
+    "fgsm": fgsm,
+    "ifgsm": ifgsm,
+    "pgd": pgd,
+}
 
 
 def from_name(name: str, epsilon: float, step_size: float) -> LinfAttack:

@@ -13,8 +13,8 @@ def parsed(text: str | float) -> float:
     """
     match = re.fullmatch(r"\s*([\d.]+)\s*(?:/\s*([\d.]+))?\s*", str(text))
     try:
-        value = float(match[1]) / float(match[2] or 1)
-    except (TypeError, ValueError, ZeroDivisionError):
+        value = float(match[1]) / float(match[2] or 1) if match else 0.0
+    except (ValueError, ZeroDivisionError):
         value = 0.0
     expect(value > 0, "a radius above 0, as 8/255 or 0.03", radius=text)
     return value

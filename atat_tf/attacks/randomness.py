@@ -127,7 +127,7 @@ def random_words(
 
 def philox(
     key: Sequence[tf.Tensor], counter: Sequence[tf.Tensor]
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+) -> Sequence[tf.Tensor]:
     """Returns the four words of each counter under its key: Philox-4x32-10.
 
     Args:

@@ -98,7 +98,7 @@ class Dataset:
 
 def spec(
     name: str,
-    data_dir: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     image_size: int | Sequence[int] | None = None,
 ) -> Spec:
     """Returns the Spec of a data set, without reading its images.
@@ -143,7 +143,9 @@ def _resized(shape, image_size):
     return tuple(shape)
 
 
-def class_names(name: str, data_dir: str | None = None) -> tuple[str, ...]:
+def class_names(
+    name: str, data_dir: str | os.PathLike[str] | None = None
+) -> tuple[str, ...]:
     """Returns the names of the classes, without reading images.
 
     Args:
@@ -165,10 +167,10 @@ def class_names(name: str, data_dir: str | None = None) -> tuple[str, ...]:
 
 def load(
     name: str,
-    data_dir: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     split_seed: int = 0,
     num_validation: int | None = None,
-    image_size: int | Sequence[int] = 0,
+    image_size: int | Sequence[int] | None = None,
     bad_images: str = "stop",
 ) -> Dataset:
     """Returns a Dataset, downloaded first where it is absent.

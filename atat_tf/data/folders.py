@@ -38,7 +38,7 @@ class Listing:
     digest: str
 
     @property
-    def provenance(self):
+    def provenance(self) -> str:
         """What is recorded with every result."""
         count = sum(len(files) for files in self.files.values())
         return f"folder {self.root.name}, {count} files, {self.digest[:23]}"
@@ -166,7 +166,8 @@ def _files(folder, names):
 def _held_out(pairs):
     """Returns the pairs without, and a tenth of each class by itself."""
     draw = np.random.default_rng(0)
-    kept, held = [], []
+    kept: list[tuple[pathlib.Path, int]] = []
+    held: list[tuple[pathlib.Path, int]] = []
     for label in sorted({label for _, label in pairs}):
         mine = [pair for pair in pairs if pair[1] == label]
         expect(

@@ -164,7 +164,7 @@ def overlaid(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     enlarged = Image.fromarray(shares).resize(
         (width, height), Image.Resampling.BILINEAR
     )
-    heat = coloured(np.clip(enlarged, 0.0, 1.0))
+    heat = coloured(np.clip(np.asarray(enlarged), 0.0, 1.0))
     return np.rint((1 - OPACITY) * gray + OPACITY * heat).astype(np.uint8)
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 from atat_tf import attention, losses
 from atat_tf.defenses import compared, released
 from atat_tf.defenses.objective import (
+    Defense,
     Objective,
     expect_choice,
     expect_clean_weight,
@@ -329,7 +330,7 @@ class ATAT:
         )
 
 
-DEFENSES = {
+DEFENSES: dict[str, type[Defense]] = {
     "standard": Standard,
     "at": AdversarialTraining,
     "alp": LogitPairing,

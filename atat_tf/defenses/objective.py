@@ -1,7 +1,7 @@
 """What a defense returns, and the parts that several defenses share."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import keras
 import tensorflow as tf
@@ -24,6 +24,36 @@ class Objective(NamedTuple):
     terms: Mapping[str, tf.Tensor]
     clean_logits: tf.Tensor | None
     adversarial_logits: tf.Tensor | None
+
+
+class Defense(Protocol):
+    """What a training step asks of a defense, a frozen dataclass.
+
+    Attributes:
+      needs_attack: whether adversarial images are read.
+      needs_teacher: whether the teacher is called.
+      layers: whose outputs are tapped.
+      terms: the names of the losses, in the order in which they are shown.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    needs_attack: ClassVar[bool]
+    needs_teacher: ClassVar[bool]
+
+    @property
+    def layers(self) -> tuple[str, ...]: ...
+
+    @property
+    def terms(self) -> tuple[str, ...]: ...
+
+    def __call__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model | None,
+        images: tf.Tensor,
+        adversarial: tf.Tensor | None,
+        labels: tf.Tensor,
+    ) -> Objective: ...
 
 
 def mixture_cross_entropy(

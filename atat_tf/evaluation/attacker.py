@@ -7,6 +7,7 @@ once it was checked alone, inside ball and box.
 import dataclasses
 import time
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -91,7 +92,8 @@ class Attacker:
         )
         self._compacts = compact and self.is_frozen
         self._shape = tuple(classifier.input_shape[1:])
-        self._starts, self._steps = {}, {}
+        self._starts: dict[Any, Callable] = {}
+        self._steps: dict[Any, Callable] = {}
         self._on_gpu = xla and bool(tf.config.list_physical_devices("GPU"))
         self._logits = tf.function(
             lambda images: self.logits_fn(_as_pixels(images)),
@@ -123,11 +125,11 @@ class Attacker:
 
     def run(
         self,
-        attack,
+        attack: Any,
         images: np.ndarray,
         labels: np.ndarray,
         indices: np.ndarray,
-        seed: int,
+        seed: int | np.integer,
         advance: Callable[[int], None] | None = None,
     ) -> Outcome:
         """Returns the Outcome of an attack on images.

@@ -181,7 +181,7 @@ def evaluate_run(
         model_checks.expect_judgeable(attacker.logits, opened.split.images)
     classes = opened.dataset.spec.num_classes
     built = build.build_columns(config, attacks, classes)
-    adversarials = {} if save_adversarials else None
+    adversarials: dict | None = {} if save_adversarials else None
     stands, refuted = standing(opened, built, "evaluating", adversarials)
     if save_adversarials:
         _save(save_adversarials, built, opened.split, adversarials)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from atat_tf.errors import expect
@@ -57,9 +58,7 @@ def wilson(successes: float, count: int) -> tuple[float, float]:
     return max(low, 0.0), min(high, 1.0)
 
 
-def mcnemar(
-    first: Sequence[bool], second: Sequence[bool]
-) -> tuple[int, int, float]:
+def mcnemar(first: ArrayLike, second: ArrayLike) -> tuple[int, int, float]:
     """Returns the exact McNemar test of two rows on the same images.
 
     Of the b + c images that only one of them withstands, each falls to either
@@ -89,7 +88,7 @@ def mcnemar(
 
 
 def correlations(
-    values: Sequence[float], broken: Sequence[bool]
+    values: ArrayLike, broken: ArrayLike
 ) -> dict[str, float | None]:
     """Returns how a number of each image goes with its being broken.
 

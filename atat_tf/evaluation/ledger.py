@@ -13,6 +13,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def pack(workdir: run_folder.Path, output: run_folder.Path) -> int:
     Returns:
       How many lines there are.
     """
-    lines = {}
+    lines: dict[str, None] = {}
     for text in _texts(pathlib.Path(workdir) / FILE):
         if _parsed(text) is not None:
             lines.pop(text.strip(), None)  # a later line wins, so it moves
@@ -146,8 +147,9 @@ class Ledger:
             everyone = set(range(count))
             if any(everyone - set(self.verdicts(a)) for a in attacks):
                 return None
-        lines = [self.deciding(attacks, index) for index in range(count)]
-        if None in lines:
+        found = (self.deciding(attacks, index) for index in range(count))
+        lines = [line for line in found if line is not None]
+        if len(lines) < count:
             return None
         return np.array([not line["broken"] for line in lines], bool)
 
@@ -200,7 +202,8 @@ def _index(path, stamp):
       stamp: of its files, so that what is kept is not older than they are.
     """
     del stamp
-    index, open_groups = {}, {}
+    index: dict[str, dict[str, dict[int, dict]]] = {}
+    open_groups: dict[tuple, dict[int, dict]] = {}
     for text in _texts(path):
         line = _parsed(text)
         if line is None:
@@ -234,7 +237,11 @@ def _ends_torn(path):
 def _texts(path: pathlib.Path) -> Iterator[str]:
     """Yields the lines of a ledger's file, those of the packed one first."""
     packed = path.with_name(PACKED)
-    how = {"mode": "rt", "encoding": "utf-8", "errors": "replace"}
+    how: dict[str, Any] = {
+        "mode": "rt",
+        "encoding": "utf-8",
+        "errors": "replace",
+    }
     if packed.exists():
         try:
             with lzma.open(packed, **how) as file:

@@ -1,12 +1,12 @@
 """The printed table: our rows, each above the paper's where it has one."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from atat_tf.runs import terminal
 
 # Tables 1 and 2 of the paper: accuracy in percent by data set and method.
-PAPER = {
+PAPER: dict[str, dict[str, Any]] = {
     "cifar10": {
         "columns": ("clean", "fgsm", "ifgsm20", "pgd7", "pgd20"),
         "standard": (95.01, 13.35, 0.00, 0.00, 0.00),

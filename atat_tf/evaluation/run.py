@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from collections.abc import Set
 
 import keras
 from ml_collections import ConfigDict
@@ -172,7 +173,7 @@ class Run:
             return None
         return Run(self.teacher_folder, self.data_dir)
 
-    def read(self, name: str, fields: set[str] = frozenset()) -> dict | None:
+    def read(self, name: str, fields: Set[str] = frozenset()) -> dict | None:
         """Returns what a JSON file of the folder holds, or None.
 
         Args:

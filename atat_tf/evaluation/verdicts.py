@@ -52,7 +52,7 @@ class Verdicts:
           bool [n].
         """
         self._classify()
-        run = []
+        run: list[str] = []
         for attack in attacks:
             # With batch statistics a batch has to stay as it is.
             attacked = self._indices

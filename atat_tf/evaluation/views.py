@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -85,7 +86,7 @@ class Viewer:
             ),
             **self._options,
         )
-        self._attacks = {}
+        self._attacks: dict[Any, Callable] = {}
 
     def view(
         self, images: np.ndarray, labels: np.ndarray | None = None
@@ -163,7 +164,11 @@ class Scene:
     """
 
     def __init__(
-        self, network, shown: Sequence, seed: int = 0, followed: str = "label"
+        self,
+        network: Any,
+        shown: Sequence,
+        seed: int = 0,
+        followed: str = "label",
     ) -> None:
         self.network, self.pictures = network, shown
         pixels = [picture.at(network.image_shape) for picture in shown]

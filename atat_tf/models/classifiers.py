@@ -48,7 +48,7 @@ def pooled_head(classifier: keras.Model, name: str) -> keras.Variable | None:
       The dense layer's kernel [c, k], or None where the maps of the layer go
       another way to the logits.
     """
-    graph = graphs.recorded(classifier)
+    graph = graphs.of_functional(classifier)
     dense, pooled = _made_by(graph, graph.outputs[0])
     if not isinstance(dense, layers.Dense) or _ends_in(dense) != "linear":
         return None
@@ -95,7 +95,7 @@ def logits_model(classifier: keras.Model) -> keras.Model:
         "one score a class, [n, classes >= 2]",
         output_shape=outputs.shape,
     )
-    graph = graphs.recorded(classifier)
+    graph = graphs.of_functional(classifier)
     last, before = _made_by(graph, graph.outputs[0])
     ending = _ends_in(last)
     if ending == "linear":

@@ -104,5 +104,6 @@ def expect_classes(classifier: keras.Model, spec: Any) -> None:
 
 def image_shape(path: str | pathlib.Path) -> tuple[int, int, int]:
     """Returns the (H, W, C) that a saved model takes."""
-    shape = load(path).inputs[0].shape[1:]
-    return tuple(int(size) for size in np.array(shape))
+    shape = np.array(load(path).inputs[0].shape[1:])
+    height, width, channels = (int(size) for size in shape)
+    return height, width, channels

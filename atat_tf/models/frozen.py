@@ -73,7 +73,7 @@ def weights_of_now(classifier: keras.Model) -> Callable:
     Args:
       classifier: one that `fits`.
     """
-    graph = graphs.recorded(classifier)
+    graph = graphs.of_functional(classifier)
     replaced = _replacements(graph)
 
     def frozen(images):

@@ -96,7 +96,9 @@ class Graph:
         return [values[id(tensor)] for tensor in self.outputs]
 
 
-_RECORDED = weakref.WeakKeyDictionary()
+_RECORDED: weakref.WeakKeyDictionary[keras.Model, Graph | None] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def recorded(model: keras.Model) -> Graph | None:
@@ -109,6 +111,21 @@ def recorded(model: keras.Model) -> Graph | None:
     if model not in _RECORDED:
         _RECORDED[model] = _recorded(model)
     return _RECORDED[model]
+
+
+def of_functional(model: keras.Model) -> Graph:
+    """Returns the graph of a functional or sequential model.
+
+    Raises:
+      InputError: a subclassed model, or a Sequential that is not built yet.
+    """
+    graph = recorded(model)
+    if graph is None:
+        raise InputError(
+            "Expected a functional model. Received: "
+            f"{type(model).__name__} without a graph of layers."
+        )
+    return graph
 
 
 def _recorded(model):
@@ -163,7 +180,7 @@ def with_taps(
             )
         else:
             outputs[name] = spatial[name]
-    graph = recorded(classifier)
+    graph = of_functional(classifier)
     return keras.Model(
         graph.input,
         {"logits": graph.outputs[0], **outputs},
@@ -177,7 +194,7 @@ def spatial_layers(classifier: keras.Model) -> dict[str, keras.KerasTensor]:
     In the order from the images to the logits, of a functional classifier;
     layers that the logits do not read are left out.
     """
-    graph = recorded(classifier)
+    graph = of_functional(classifier)
     needed = {id(graph.outputs[0])}
     spatial = []
     for call in reversed(graph.calls):
@@ -274,10 +291,10 @@ def _image_shape(model):
 
 def _graph(layer):
     """Returns a functional model of what a layer is, or None."""
-    if not isinstance(layer, keras.Model) or recorded(layer) is None:
+    graph = recorded(layer) if isinstance(layer, keras.Model) else None
+    if graph is None:
         return None
     if isinstance(layer, keras.Sequential):
-        graph = recorded(layer)
         return keras.Model(graph.input, graph.outputs[0], name=layer.name)
     return layer
 
@@ -312,7 +329,7 @@ def _flat(model):
         for tensor in model.inputs
     ]
     try:
-        (output,) = recorded(model).run(inputs, _opened)
+        (output,) = of_functional(model).run(inputs, _opened)
         one = inputs if len(inputs) > 1 else inputs[0]
         opened = keras.Model(one, output, name=model.name)
     except ValueError:  # names occur twice, or more outputs than one

@@ -1,5 +1,8 @@
 """Layers and building blocks that every backbone of the package shares."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 import tensorflow as tf
 from keras import layers
@@ -138,7 +141,7 @@ class BatchNormalization(layers.BatchNormalization):
 class PadChannels(layers.Layer):
     """Zero channels on both sides, up to a number of channels."""
 
-    def __init__(self, channels: int, **kwargs):
+    def __init__(self, channels: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.channels = channels
 
@@ -157,7 +160,13 @@ class PadChannels(layers.Layer):
 class Parts:
     """The layers that all backbones are built from."""
 
-    def __init__(self, l2, synchronized, activation, activation_arguments):
+    def __init__(
+        self,
+        l2: float,
+        synchronized: bool,
+        activation: type[layers.Layer],
+        activation_arguments: Mapping[str, Any],
+    ):
         self._l2 = l2
         self._synchronized = synchronized
         self._activation = activation

@@ -4,13 +4,14 @@ import dataclasses
 import inspect
 import pathlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 from ml_collections import ConfigDict
 
 from atat_tf.attacks import columns, for_training, linf
 from atat_tf.data import datasets
-from atat_tf.defenses import atat
+from atat_tf.defenses import atat, objective
 from atat_tf.errors import expect, unknown
 from atat_tf.models import applications, cifar, wide_resnet
 from atat_tf.models import files as model_files
@@ -151,7 +152,7 @@ def build_columns(
     return {name: columns.column(name, *ball, num_classes) for name in names}
 
 
-def build_defense(config: ConfigDict):
+def build_defense(config: ConfigDict) -> objective.Defense:
     """Returns the defense with the weights of its section."""
     section = config.defense.to_dict()
     factory = registered("a defense", atat.DEFENSES, section.pop("name"))
@@ -168,7 +169,7 @@ def _attack_section(config):
     return section.pop("name"), section
 
 
-def registered(kind: str, registry: Mapping, name: str):
+def registered(kind: str, registry: Mapping[str, Any], name: str) -> Any:
     """Returns what a registry has under a name, or raises InputError."""
     if name not in registry:
         raise unknown(kind, name, registry)

@@ -8,10 +8,12 @@ import re
 import shlex
 import sys
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import config_path
 
 from atat_tf.attacks import radii
@@ -25,7 +27,7 @@ from atat_tf.runs import recipes
 
 _DEFAULT_RECIPE = "atat"
 # The words that name a recipe, as they were given.
-_recipe_words = []
+_recipe_words: list[str] = []
 
 _WORKDIR = flags.DEFINE_string(
     "workdir",
@@ -52,14 +54,14 @@ _SEED = flags.DEFINE_integer(
 class RadiusParser(flags.ArgumentParser):
     """Parses the value of a flag for an ε or a step: 8/255 or 0.031."""
 
-    def parse(self, argument):
+    def parse(self, argument: str | float) -> float:
         return radii.parsed(argument)
 
-    def flag_type(self):
+    def flag_type(self) -> str:
         return "radius"
 
 
-def run(main, recipes=True):
+def run(main: Callable[[list[str]], Any], recipes: bool = True) -> None:
     """Runs a command's main(argv); bad input becomes one sentence and exit 1.
 
     Args:
@@ -100,7 +102,7 @@ def run(main, recipes=True):
 
 
 @contextlib.contextmanager
-def quiet_start(onednn=True):
+def quiet_start(onednn: bool = True) -> Iterator[None]:
     """Keeps off the screen what TensorFlow's libraries say while they load.
 
     They write to the file descriptor before any log level is read. If the
@@ -130,7 +132,7 @@ def quiet_start(onednn=True):
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
-def config(**plain_flags):
+def config(**plain_flags: Any) -> ConfigDict:
     """Returns the recipe's ConfigDict with --dataset and --seed in it.
 
     Args:
@@ -159,17 +161,17 @@ def config(**plain_flags):
     return values.lock()
 
 
-def overrides():
+def overrides() -> dict[str, Any]:
     """Returns {field: value} of the --config.FIELD=VALUE flags."""
     return config_flags.get_override_values(flags.FLAGS["config"])
 
 
-def recipe_given():
+def recipe_given() -> bool:
     """Returns whether the command names a recipe with --config=PATH."""
     return bool(_recipe_words)
 
 
-def workdir(default=None):
+def workdir(default: str | os.PathLike[str] | None = None) -> pathlib.Path:
     """Returns --workdir, or a default.
 
     Raises:
@@ -181,12 +183,12 @@ def workdir(default=None):
     return pathlib.Path(value)
 
 
-def workdirs():
+def workdirs() -> list[str]:
     """Returns the paths in --workdir, comma-separated, or an empty list."""
     return _WORKDIR.value.split(",") if _WORKDIR.value else []
 
 
-def integers(name, words):
+def integers(name: str, words: Iterable[str]) -> list[int]:
     """Returns the words of a list flag as integers.
 
     Args:
@@ -205,14 +207,14 @@ def integers(name, words):
     return [int(word) for word in words]
 
 
-def command():
+def command() -> str:
     """Returns the command line, to repeat what a file shows."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     name = spec.name if spec else pathlib.Path(sys.argv[0]).name
     return shlex.join(["python", "-m", name, *sys.argv[1:]])
 
 
-def data_dir():
+def data_dir() -> str | None:
     """Returns --data_dir, or TFDS_DATA_DIR, or None.
 
     Raises:
@@ -226,12 +228,12 @@ def data_dir():
     return value
 
 
-def dataset():
+def dataset() -> str | None:
     """Returns --dataset, or None."""
     return _DATASET.value
 
 
-def seed():
+def seed() -> int | None:
     """Returns --seed, or None."""
     return _SEED.value
 

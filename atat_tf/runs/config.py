@@ -202,7 +202,9 @@ def _resolve_model(config):
         config.image_shape = model_files.image_shape(config.model)
 
 
-def image_size(config: ConfigDict) -> int | tuple[int, ...] | None:
+def image_size(
+    config: ConfigDict,
+) -> int | tuple[int, int, int] | None:
     """Returns what images are resized to: a number, (H, W, C), or None."""
     return tuple(config.image_shape or ()) or config.image_size
 

@@ -14,7 +14,7 @@ import subprocess
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
@@ -134,7 +134,7 @@ def write_json(path: Path, values: object) -> None:
         temporary.write_text(json.dumps(values, indent=2) + "\n")
 
 
-def read_json(path: Path) -> object:
+def read_json(path: Path) -> Any:
     """Returns what `write_json` wrote.
 
     Raises:

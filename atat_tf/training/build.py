@@ -108,7 +108,7 @@ def build_strategy(
       InputError: fewer GPUs than asked for.
     """
     gpus = tf.config.list_physical_devices("GPU")
-    if not gpus and (num_devices or 1) > 1:
+    if not gpus and num_devices is not None and num_devices > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(
             cpu, [tf.config.LogicalDeviceConfiguration()] * num_devices

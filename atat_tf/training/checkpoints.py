@@ -42,7 +42,7 @@ def save(
         the checkpoint before stays the newest.
       OSError: the file cannot be written, say on a full disk.
     """
-    arrays = {}
+    arrays: dict[str, Any] = {}
     values = capture(variables)
     for number, (variable, value) in enumerate(
         zip(variables, values, strict=True)

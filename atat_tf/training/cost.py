@@ -20,8 +20,10 @@ def passes_per_image(config: ml_collections.ConfigDict) -> int:
     if not defense.needs_attack:
         return 3
     # Of all, only adversarial training may leave the clean images out.
-    alone = isinstance(defense, atat.AdversarialTraining)
-    alone = alone and defense.clean_weight == 0
+    alone = (
+        isinstance(defense, atat.AdversarialTraining)
+        and defense.clean_weight == 0
+    )
     attack = build.build_attack(config)
     before = isinstance(attack, for_training.KLAttack)
     passes = before + 2 * attack.num_steps + defense.needs_teacher

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from atat_tf.data import batches as training_batches
 from atat_tf.data import datasets
-from atat_tf.errors import TrainingError
+from atat_tf.errors import InputError, TrainingError
 from atat_tf.models import files as model_files
 from atat_tf.models import graphs
 from atat_tf.runs import build, terminal
@@ -51,6 +51,11 @@ class TrainingLoop:
             if config.model and config.student_start == "random":
                 student = model_files.with_random_weights(student)
             if config.student_start == "teacher":
+                if teacher is None:
+                    raise InputError(
+                        "Expected a teacher, whose weights the student starts "
+                        "from. Received: none."
+                    )
                 student.set_weights(teacher.get_weights())
             self._trainer = training_build.build_trainer(
                 config, student, teacher, self._steps_per_epoch

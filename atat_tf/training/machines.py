@@ -193,7 +193,7 @@ def watched(cluster: Cluster) -> Iterator[None]:
 
 
 def _watch(cluster, done):
-    before = set()
+    before: set[int] = set()
     while not done.wait(_LOOK_SECONDS):
         now = set(cluster.lost())
         lost, before = now & before, now

@@ -63,7 +63,7 @@ class AdversarialTrainer(keras.Model):
     def __init__(
         self,
         student: keras.Model,
-        defense: Any,
+        defense: objective.Defense,
         attack: Any = None,
         teacher: keras.Model | None = None,
         seed: int = 0,
@@ -194,10 +194,10 @@ class AdversarialTrainer(keras.Model):
             classes of the student.
         """
         checks.expect_data(x, y, self.student, self.bounds)
-        held_out = validation_data, None
+        images, labels = validation_data, None
         if isinstance(validation_data, (tuple, list)):
-            held_out = validation_data[:2]
-        checks.expect_data(*held_out, self.student, self.bounds)
+            images, labels = validation_data[:2]
+        checks.expect_data(images, labels, self.student, self.bounds)
         return super().fit(
             x, y, *args, validation_data=validation_data, **kwargs
         )

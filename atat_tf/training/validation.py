@@ -7,11 +7,12 @@ import ml_collections
 import numpy as np
 
 from atat_tf import attention
+from atat_tf.attacks import linf
 from atat_tf.data import datasets
 from atat_tf.data import images as image_files
 from atat_tf.defenses import atat
 from atat_tf.evaluation import accuracy as robustness
-from atat_tf.evaluation.views import Viewer
+from atat_tf.evaluation.views import Attended, Viewer
 from atat_tf.models import classifiers
 from atat_tf.runs import build
 from atat_tf.runs import config as run_config
@@ -41,7 +42,7 @@ class Validation:
           split: the validation images.
           group: the `workers.WorkerGroup`; each worker judges its share.
         """
-        named = {"clean": None}
+        named: dict[str, linf.LinfAttack | None] = {"clean": None}
         if atat.DEFENSES[config.defense.name].needs_attack:
             named["pgd"] = build.build_validation_attack(config)
         self._evaluator = robustness.Evaluator(student, named)
@@ -97,26 +98,34 @@ class AttentionPanels:
     """Looks at the same images again and again; it is traced once.
 
     Args:
-      student: functional keras.Model, float32 images -> logits.
-      attack: LinfAttack.
+      student: functional, float32 images -> logits.
+      attack: how the second image of a row is made.
       layers: where the defense acts; the last of them is drawn, or, where
         there is none, the last layer with a spatial map.
-      split: datasets.Split of at least one image, uint8.
+      split: at least one image, uint8.
       seed: of the random starts; image i has the start (seed, 0, i).
       score: of `attention.SCORES`.
     """
 
-    def __init__(self, student, attack, layers, split, seed, score="logit"):
+    def __init__(
+        self,
+        student: keras.Model,
+        attack: linf.LinfAttack,
+        layers: Sequence[str],
+        split: datasets.Split,
+        seed: int,
+        score: str = "logit",
+    ):
         layer = classifiers.shown_layer(student, layers)
         self._viewer = Viewer(student, layer, seed, len(split), score=score)
         self._attack, self._split = attack, split
 
-    def attended(self):
+    def attended(self) -> Attended:
         """Returns the Attended of the student's weights as they are now."""
         images = self._split.images / np.float32(255)
         return self._viewer.attended(self._attack, images, self._split.labels)
 
-    def picture(self, attended):
+    def picture(self, attended: Attended) -> np.ndarray:
         """Returns a row an image: clean, its map, attacked, its map.
 
         Args:

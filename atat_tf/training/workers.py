@@ -210,7 +210,8 @@ class WorkerGroup:
         for number in np.flatnonzero(digests != digests[0]):
             raise InputError(
                 "Expected the same flags and data on every worker. Received: "
-                f"others on {self.cluster.names([number])} than on the chief."
+                f"others on {self.cluster.names([int(number)])} than on the "
+                "chief."
             )
 
     def _broadcast_text(self, text):
@@ -224,7 +225,7 @@ class WorkerGroup:
     def _summed(self, values):
         if self.cluster.count == 1:
             return values
-        results = [None] * len(values)
+        results: list[Any] = [None] * len(values)
         kinds = [_wide(value.dtype) for value in values]
         # One operation for all values of a type.
         for kind in sorted(set(kinds), key=str):

@@ -26,6 +26,7 @@ In programs: `from serving.client import Client`, or AsyncClient.
 
 import argparse
 import difflib
+import io
 import json
 import os
 import pathlib
@@ -51,7 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     """
     options = _parser().parse_intermixed_args(argv)
     # File names may hold what the terminal cannot show.
-    sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         _ask(options)
@@ -208,7 +210,8 @@ def _class_names(model_card):
         is_list = isinstance(names, list) and names
         reason = "class_names is no list"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        is_list, reason = False, getattr(error, "strerror", None) or error
+        is_list = False
+        reason = str(getattr(error, "strerror", None) or error)
     rule = "a model card with class_names"
     expect(is_list, rule, f"{model_card!r} ({reason})")
     return [str(name) for name in names]

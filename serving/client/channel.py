@@ -99,7 +99,7 @@ def opened(
       server_name: the name in the server's certificate, if it is not the
         target's host.
     """
-    options = list(_CHANNEL_OPTIONS.items())
+    options: list[tuple[str, str | int]] = list(_CHANNEL_OPTIONS.items())
     if server_name:
         options.append(("grpc.ssl_target_name_override", server_name))
     if credentials:

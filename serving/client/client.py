@@ -9,10 +9,11 @@ What decides something is written once, in `_Calls`, as coroutines.
 and its sleeping block.
 """
 
+import abc
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
-from typing import Self
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any, Self
 
 import grpc
 import numpy as np
@@ -34,13 +35,18 @@ _Answer = dict[str, np.ndarray]
 # After these the model may be another one than the client remembers.
 _STALE = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION")
 # What a server may say of a model that is on its way.
-_NOT_YET = ("UNAVAILABLE", "NOT_FOUND", "DEADLINE_EXCEEDED")
-_NOT_YET += ("RESOURCE_EXHAUSTED", "FAILED_PRECONDITION")
+_NOT_YET = (
+    "UNAVAILABLE",
+    "NOT_FOUND",
+    "DEADLINE_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+)
 _BETWEEN_LOOKS = 0.1  # seconds
 _LONGEST_LOOK = 2.0
 
 
-class _Calls:
+class _Calls(abc.ABC):
     """Every call of a client, whichever way it is sent."""
 
     def __init__(
@@ -98,9 +104,24 @@ class _Calls:
             tls, ca, certificate, key
         )
         self._server_name = server_name
-        self._metadata = None
+        self._metadata: client_calls.Metadata | None = None
         self._closed = False
         self._start()
+
+    @abc.abstractmethod
+    def _start(self) -> None:
+        """Opens the channel, or leaves it to the first call."""
+
+    @abc.abstractmethod
+    def _run(self, coroutine: Coroutine) -> Any:
+        """Returns what a coroutine returns, or it, to be awaited."""
+
+    @abc.abstractmethod
+    async def _send(self, method: str, request: Any, seconds: float) -> Any:
+        """Returns the response to a request; what fails is a ServingError."""
+
+    @abc.abstractmethod
+    async def _sleep(self, seconds: float) -> None: ...
 
     def predict(
         self,
@@ -397,14 +418,15 @@ class AsyncClient(_Calls):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def close(self):
+    async def close(self) -> None:
         """Ends the connection; calls under way fail as CANCELLED."""
         self._closed = True
         if self._channel:
             await self._channel.close()
 
     def _start(self):
-        self._channel = self._stubs = None
+        self._channel: grpc.aio.Channel | None = None
+        self._stubs: Mapping[str, Any] = {}
 
     def _run(self, coroutine):
         return coroutine

@@ -61,7 +61,9 @@ def load(
             Image.open(path, formats=_FORMATS) as file,
         ):
             size = file.size
-            image = _rgb(file) if math.prod(size) <= MAX_PIXELS else None
+            is_small = math.prod(size) <= MAX_PIXELS
+            if is_small:
+                image = _rgb(file)
     except Exception as error:  # Pillow raises many kinds for broken files
         reason = str(error).split("\n")[0].rstrip(".") or type(error).__name__
         raise InvalidArgument(
@@ -70,7 +72,7 @@ def load(
             f"Received: {os.fspath(path)!r} ({reason}).",
         ) from error
     expect(
-        image is not None,
+        is_small,
         f"an image of at most {MAX_PIXELS} pixels",
         f"{os.fspath(path)!r} of {size[0]} x {size[1]}",
     )

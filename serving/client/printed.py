@@ -29,7 +29,7 @@ def overlay_paths(
     folder = pathlib.Path(folder)
     # Some file systems take A.png and a.png for the same.
     taken = {str(path.resolve()).casefold() for path in paths}
-    targets = []
+    targets: list[pathlib.Path | None] = []
     for path in paths:
         for number in itertools.count(1):
             suffix = "" if number == 1 else f"-{number}"

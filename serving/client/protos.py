@@ -25,7 +25,9 @@ def _package_not_run(name: str) -> Iterator[None]:
         return
     package = types.ModuleType(name)
     spec = importlib.util.find_spec(name)
-    package.__path__ = spec.submodule_search_locations
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    package.__path__ = list(spec.submodule_search_locations)
     sys.modules[name] = package
     try:
         yield

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from atat_tf import attention, losses
+from atat_tf.errors import InputError
 from atat_tf.models import classifiers, graphs
 
 # A file that says it holds more pixels is refused before it is decoded.
@@ -61,9 +62,9 @@ class ServedClassifier(tf.Module):
         self.layer = classifiers.attention_layer(classifier, layer)
         self.score = score
         self._student = _Explained(classifier, self.layer, score)
-        self._teacher = None
-        if teacher:
-            self._teacher = _Explained(teacher, self.layer, score)
+        self._teacher = (
+            _Explained(teacher, self.layer, score) if teacher else None
+        )
         explained = [e for e in (self._student, self._teacher) if e]
         self._saved = [v for e in explained for v in e.variables()]
         self.closed_form = self._student.head is not None
@@ -157,6 +158,10 @@ class ServedClassifier(tf.Module):
           Also "attention_shift" float32 [n]: Eq. 4 of the student's and the
           teacher's maps for the class that the student predicts.
         """
+        if self._teacher is None:
+            raise InputError(
+                "Expected a teacher, to monitor the attention. Received: none."
+            )
         images = self._checked(images)
         logits, maps = self._student(images)
         predictions = _predictions(logits)

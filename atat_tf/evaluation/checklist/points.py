@@ -222,9 +222,12 @@ def compared(name: str, figure: float, error: float, note: str) -> Point:
       error: its standard deviation over draws of the images.
       note: what the figure was computed from.
     """
+    threshold = _BY_NAME[name].threshold
+    if threshold is None:
+        raise ValueError(f"expected a threshold, received {name!r}, without")
     figure, allowance = 100 * float(figure), 100 * DEVIATIONS * float(error)
     # Differences of shares are exact only up to rounding.
-    limit = _BY_NAME[name].threshold + allowance + 1e-9
+    limit = threshold + allowance + 1e-9
     verdict = PASS if figure <= limit else FAIL
     return _point(name, verdict, figure, allowance, note)
 

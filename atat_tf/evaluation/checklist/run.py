@@ -120,7 +120,7 @@ def decided_points(
         obstacle = few
     else:
         points["gradients"] = _gradients(opened)
-        obstacle = None
+        obstacle = ""
         if points["gradients"].figure == 100:
             obstacle = "no image has a gradient"
     if broken:
