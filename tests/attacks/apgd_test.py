@@ -250,22 +250,6 @@ class BrokeAtTest(tf.test.TestCase):
 
 
 class FewClassesTest(parameterized.TestCase, tf.test.TestCase):
-    @parameterized.parameters(
-        # (loss, target, classes, loss in force)
-        ("cross_entropy", None, 2, "cross_entropy"),
-        ("margin", None, 2, "margin"),
-        ("margin", 1, 2, "margin"),
-        ("dlr", None, 2, "margin"),
-        ("dlr", None, 3, "dlr"),
-        ("targeted_dlr", 1, 2, "margin"),
-        ("targeted_dlr", 2, 3, "margin"),
-        ("targeted_dlr", 3, 4, "targeted_dlr"),
-        ("targeted_dlr", 9, 1000, "targeted_dlr"),
-    )
-    def test_loss_in_force(self, loss, target, num_classes, expected):
-        attack = apgd.APGD(EPSILON, loss=loss, target=target)
-        self.assertEqual(attack.loss_in_force(num_classes), expected)
-
     @parameterized.product(
         case=(("dlr", None, 2), ("targeted_dlr", 1, 2), ("targeted_dlr", 2, 3)),
         norm=apgd.NORMS,
@@ -300,30 +284,3 @@ class FewClassesTest(parameterized.TestCase, tf.test.TestCase):
         message = "at least 2 classes.*num_classes=1"
         with self.assertRaisesRegex(InputError, message):
             apgd.APGD(EPSILON).start(one, images, labels, toys.seeds(2))
-
-
-class SettingsTest(parameterized.TestCase):
-    @parameterized.parameters(
-        ({"norm": "l1"}, "a norm among l2, linf"),
-        ({"loss": "ce"}, "a loss among cross_entropy, dlr, margin, target"),
-        ({"epsilon": 1.5}, r"epsilon in \(0, 1\]"),
-        ({"rho": 0.0}, r"rho in \(0, 1\]"),
-        ({"rho": 1.5}, r"rho in \(0, 1\]"),
-        ({"restart": -1}, r"restart in \[0, 1024\)"),
-        ({"restart": 1024}, r"restart in \[0, 1024\)"),
-        ({"target": 1}, "no target for cross_entropy"),
-        ({"loss": "dlr", "target": 1}, "no target for dlr"),
-        ({"loss": "targeted_dlr"}, "a target .* for targeted_dlr"),
-        ({"loss": "margin", "target": 0}, r"target in \[1, 8192\)"),
-        ({"loss": "margin", "target": 8192}, r"target in \[1, 8192\)"),
-    )
-    def test_wrong_ones_are_refused(self, wrong, message):
-        with self.assertRaisesRegex(InputError, message):
-            apgd.APGD(**{"epsilon": EPSILON, **wrong})
-
-    def test_l2_radius_may_exceed_the_range_of_a_pixel(self):
-        self.assertEqual(apgd.APGD(3.0, "l2").epsilon, 3.0)
-
-
-if __name__ == "__main__":
-    tf.test.main()

@@ -1,6 +1,6 @@
 """From a column's name to its attacks, and what few classes leave of them."""
 
-from absl.testing import absltest, parameterized
+from absl.testing import parameterized
 
 from atat_tf.attacks import apgd, columns, fab, linf, square, stepped
 from atat_tf.errors import InputError
@@ -84,7 +84,3 @@ class ColumnTest(parameterized.TestCase):
     def test_wrong_names(self, name, message):
         with self.assertRaisesRegex(InputError, message):
             _column(name)
-
-
-if __name__ == "__main__":
-    absltest.main()

@@ -10,7 +10,6 @@ from atat_tf.errors import InputError
 from tests.support import toys
 
 EPSILON = 0.125
-# One small attack of each registered kind, so that a new entry is tested.
 
 
 class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
@@ -48,19 +47,6 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
         # 3 · 0.0625 = 0.1875 away, far from the ball's edge at 0.5.
         self.assertAllEqual(adversarial, toys.pixels([0.4375, 0.0625]))
 
-    def test_bounds_replace_the_unit_box(self):
-        attack = linf.LinfAttack(
-            0.5, 0.5, 1, random_start=False, bounds=(-1.0, 2.0)
-        )
-        adversarial = attack(
-            toys.two_class_pixels([1.0, -1.0]),
-            toys.pixels([1.75, 0.0]),
-            tf.constant([0]),
-            toys.seeds(1),
-        )
-        # 1.75 + 0.5 stops at 2; 0 − 0.5 is still above −1.
-        self.assertAllEqual(adversarial, toys.pixels([2.0, -0.5]))
-
     def test_the_loss_function_is_climbed(self):
         # Minus the cross-entropy: the corner opposite to FGSM's.
         attack = linf.LinfAttack(
@@ -88,24 +74,6 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllClose(
             adversarial, np.clip(images + noise, 0, 1), 1e-6, 1e-6
         )
-
-    @parameterized.parameters("ifgsm", "pgd")
-    def test_more_steps_give_no_lower_loss(self, kind):
-        # Cross-entropy of a linear model is convex in the image, so that a
-        # clipped step along the gradient's signs can only raise it.
-        generator = np.random.default_rng(0)
-        logits_fn = toys.linear_logits(generator.normal(size=(8, 8, 3, 5)))
-        images, labels = toys.random_images(6), toys.random_labels(6)
-        before = losses.cross_entropy(labels, logits_fn(images))
-        if kind == "pgd":
-            before = np.zeros(6)
-        for num_steps in (1, 2, 4, 8):
-            attack = linf.ATTACKS[kind](EPSILON, 0.02, num_steps)
-            adversarial = attack(logits_fn, images, labels, toys.seeds(6))
-            loss = losses.cross_entropy(labels, logits_fn(adversarial)).numpy()
-            self.assertAllGreaterEqual(loss - before, -1e-5)
-            self.assertGreater(loss.mean(), np.mean(before))
-            before = loss
 
 
 def _wavy_logits(images):
@@ -136,28 +104,10 @@ class RestartsTest(tf.test.TestCase):
         self.assertBetween(one, 1, 31)
         self.assertGreater(six, one)
 
-    def test_restarts_differ(self):
-        # Among equal starts another would never be better; among different
-        # ones the last of k is the best on about 1 of k images.
-        margins = [self._margin(restarts) for restarts in (1, 2, 3, 4)]
-        for fewer, more in zip(margins[:-1], margins[1:], strict=True):
-            self.assertGreater(np.sum(more < fewer - 1e-3), 2)
-
-    def test_first_start_is_that_of_the_attack_without_restarts(self):
-        # An image whose one start is already its best is left as it is.
-        one, two = (
-            linf.pgd(0.2, 0.002, 2, restarts=restarts)(
-                _wavy_logits, self.images, self.labels, toys.seeds(32)
-            ).numpy()
-            for restarts in (1, 2)
-        )
-        kept = np.all(one == two, axis=(1, 2, 3))
-        self.assertBetween(np.sum(kept), 5, 27)
-
 
 class FromNameTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(
-        ("fgsm", linf.fgsm(0.03)),
+        ("fgsm", linf.LinfAttack(0.03, 0.03, 1, random_start=False)),
         ("ifgsm20", linf.ifgsm(0.03, 0.01, 20)),
         ("pgd7", linf.pgd(0.03, 0.01, 7)),
         ("pgd100", linf.pgd(0.03, 0.01, 100)),
@@ -165,12 +115,6 @@ class FromNameTest(parameterized.TestCase, tf.test.TestCase):
     )
     def test_names_what_the_tables_name(self, name, attack):
         self.assertEqual(linf.from_name(name, 0.03, 0.01), attack)
-
-    def test_fgsm_is_one_step_of_epsilon_from_the_image(self):
-        self.assertEqual(
-            linf.fgsm(0.03),
-            linf.LinfAttack(0.03, 0.03, 1, random_start=False, restarts=1),
-        )
 
     @parameterized.parameters(
         ("fgms", "'fgsm'"),
@@ -190,37 +134,3 @@ class FromNameTest(parameterized.TestCase, tf.test.TestCase):
             linf.from_name(name, 0.03, 0.01)
         if suggestion:
             self.assertIn(f"Did you mean {suggestion}", str(raised.exception))
-
-    @parameterized.parameters(
-        ("pgd0", "num_steps >= 1.*num_steps=0"),
-        ("pgd5x0", "restarts >= 1.*restarts=0"),
-    )
-    def test_numbers_in_names_are_checked(self, name, message):
-        with self.assertRaisesRegex(InputError, message):
-            linf.from_name(name, 0.03, 0.01)
-
-
-class ConstructorTest(parameterized.TestCase, tf.test.TestCase):
-    @parameterized.parameters(
-        ({"epsilon": -0.1}, "epsilon=-0.1"),
-        ({"epsilon": 8.0}, "epsilon=8.0"),
-        ({"epsilon": float("nan")}, "epsilon=nan"),
-        ({"step_size": 0.0}, "step_size > 0.*step_size=0.0"),
-        ({"step_size": -1.0}, "step_size=-1.0"),
-        ({"restarts": 0}, "restarts >= 1.*restarts=0"),
-        ({"restarts": 2, "random_start": False}, "random start.*restarts=2"),
-    )
-    def test_rules(self, fields, message):
-        valid = {"epsilon": 0.03, "step_size": 0.01, "num_steps": 7}
-        linf.LinfAttack(**valid)
-        with self.assertRaisesRegex(InputError, message):
-            linf.LinfAttack(**{**valid, **fields})
-
-    def test_epsilon_may_fill_the_box(self):
-        self.assertEqual(linf.fgsm(1.0).epsilon, 1.0)
-        wide = linf.LinfAttack(255.0, 1.0, 1, bounds=(0.0, 255.0))
-        self.assertEqual(wide.epsilon, 255.0)
-
-
-if __name__ == "__main__":
-    tf.test.main()

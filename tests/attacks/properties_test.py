@@ -12,29 +12,29 @@ import inspect
 import pkgutil
 
 import numpy as np
+import pytest
 import tensorflow as tf
-from absl.testing import absltest, parameterized
 
 from atat_tf import attacks as package
 from atat_tf import losses
-from atat_tf.attacks import columns, fab, for_training, linf, stepped
+from atat_tf.attacks import (
+    apgd,
+    columns,
+    fab,
+    for_training,
+    linf,
+    square,
+    stepped,
+)
 from atat_tf.errors import InputError
 from tests.support import toys
 
 _RADII = {"linf": 0.02, "l2": 0.3}
 _EPSILON = _RADII["linf"]
 _STEPS, _IMAGES, _CLASSES = 5, 8, 5
+_LOGITS = toys.curved_logits(_CLASSES)
 # They start at the image itself and read no seed.
 _DETERMINISTIC = ("fgsm", "ifgsm", "column_fab_t", "column_ifgsm")
-
-
-def _curved_logits():
-    """Returns the logits of a random network of one hidden layer of tanh."""
-    generator = np.random.default_rng(0)
-    hidden = generator.normal(size=(*toys.IMAGE_SHAPE, 20)) / 4
-    last = tf.constant(generator.normal(size=(20, _CLASSES)), tf.float32)
-    features = toys.linear_logits(hidden)
-    return lambda images: tf.tanh(features(images - 0.5)) @ last
 
 
 def _arguments(logits_fn):
@@ -52,10 +52,10 @@ def _arguments(logits_fn):
     }
 
 
-def _built(factory, logits_fn):
+def _built(factory):
     parameters = inspect.signature(factory).parameters.values()
     required = [p.name for p in parameters if p.default is p.empty]
-    arguments = _arguments(logits_fn)
+    arguments = _arguments(_LOGITS)
     return factory(**{n: arguments[n] for n in required})
 
 
@@ -113,6 +113,15 @@ class _OneCall:
         return {**state, "adversarial": adversarial}
 
 
+def _on(attack, logits_fn):
+    """Returns an attack that asks another classifier, where a field is one."""
+    inner = getattr(attack, "attack", attack)
+    names = {field.name for field in dataclasses.fields(inner)}
+    given = _arguments(logits_fn)
+    functions = names & {"source", "logits_and_maps"}
+    return _replaced(attack, **{name: given[name] for name in functions})
+
+
 def _replaced(attack, **fields):
     """Returns an attack with other fields, also inside what wraps it."""
     inner = getattr(attack, "attack", None)
@@ -121,343 +130,391 @@ def _replaced(attack, **fields):
     return type(attack)(dataclasses.replace(inner, **fields))
 
 
-def _every_attack(logits_fn):
+def _every_attack():
     """Returns {name: attack in steps}."""
     known = {}
     for name, factory in linf.ATTACKS.items():
-        known[name] = _OneCall(_built(factory, logits_fn))
+        known[name] = _OneCall(_built(factory))
     known["pgd_restarts"] = _OneCall(linf.pgd(_EPSILON, 0.01, 3, restarts=2))
     for name, factory in for_training.TRAINING_ATTACKS.items():
         if factory is not linf.LinfAttack:
-            known[f"training_{name}"] = _OneCall(_built(factory, logits_fn))
+            known[f"training_{name}"] = _OneCall(_built(factory))
     known.update(_suites())
     kinds = {type(attack) for attack in known.values()}
     for kind in _classes_in_steps():
         if kind not in kinds:
-            known[kind.__name__.lower()] = _built(kind, logits_fn)
+            known[kind.__name__.lower()] = _built(kind)
     known["fab_restarted"] = fab.FAB(_EPSILON, _STEPS, restart=1)
     return known
 
 
-_LOGITS = _curved_logits()
-_ATTACKS = _every_attack(_LOGITS)
-_every = parameterized.named_parameters(*((n, n) for n in _ATTACKS))
+_ATTACKS = _every_attack()
+_every = pytest.mark.parametrize("name", _ATTACKS)
 
 
 @functools.cache
-def _compiled(name):
-    """Returns start and step of an attack, traced once for any batch."""
-    attack = _ATTACKS[name]
+def _traced(name):
+    """Returns start, step, and how often the step's trace asks the classifier.
 
-    @tf.function(
-        input_signature=(
-            tf.TensorSpec([None, *toys.IMAGE_SHAPE], tf.float32),
-            tf.TensorSpec([None], tf.int32),
-            tf.TensorSpec([None, 2], tf.int64),
-        )
+    Each is traced once, for any batch.
+    """
+    calls = []
+
+    def logits_fn(images):
+        calls.append(1)
+        return _LOGITS(images)
+
+    attack = _on(_ATTACKS[name], logits_fn)
+    start = tf.function(lambda *rows: attack.start(logits_fn, *rows))
+    start = start.get_concrete_function(
+        tf.TensorSpec([None, *toys.IMAGE_SHAPE], tf.float32),
+        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([None, 2], tf.int64),
     )
-    def start(images, labels, seeds):
-        return attack.start(_LOGITS, images, labels, seeds)
+    state = {
+        name: tf.TensorSpec(row.shape, row.dtype)
+        for name, row in start.structured_outputs.items()
+    }
+    calls.clear()
+    step = tf.function(lambda *now: attack.step(logits_fn, *now))
+    step = step.get_concrete_function(state, tf.TensorSpec([], tf.int32))
+    return start, step, len(calls)
 
-    @tf.function(reduce_retracing=True)
-    def step(state, index):
-        return attack.step(_LOGITS, state, index)
 
-    return start, step
-
-
-def _data(count=_IMAGES):
-    """Returns images, some of them black and white, and their labels."""
-    images = toys.random_images(count)
+def _data():
+    """Returns images, some of them black and white, labels and seeds."""
+    images = toys.random_images(_IMAGES)
     # Black and white pixels are where the box cuts the ball.
-    half = count // 2
+    half = _IMAGES // 2
     images = tf.concat([tf.round(images[:half]), images[half:]], 0)
-    return images, tf.argmax(_LOGITS(images), -1, tf.int32)
+    labels = tf.argmax(_LOGITS(images), -1, tf.int32)
+    return images, labels, toys.seeds(_IMAGES)
 
 
-def _last(attack, logits_fn, images, labels, seeds):
-    """Returns the last state, run eagerly."""
-    state = attack.start(logits_fn, images, labels, seeds)
-    for index in range(attack.num_steps):
+def _run(name, *rows):
+    """Returns the state after the start and after every step."""
+    start, step, _ = _traced(name)
+    states = [start(*rows)]
+    for index in range(_ATTACKS[name].num_steps):
+        states.append(step(states[-1], tf.constant(index)))
+    return states
+
+
+@functools.cache
+def _states(name):
+    return _run(name, *_data())
+
+
+def _eagerly(attack, logits_fn, *rows, num_steps=2):
+    """Returns the state after some steps."""
+    state = attack.start(logits_fn, *rows)
+    for index in range(min(num_steps, attack.num_steps)):
         state = attack.step(logits_fn, state, tf.constant(index))
     return state
 
 
-def _distances(points, images, norm):
-    moved = np.reshape(points - images, [len(images), -1]).astype(np.float64)
-    return np.linalg.norm(moved, np.inf if norm == "linf" else 2, axis=1)
+def _expect_inside(attack, state, bounds=(0.0, 1.0)):
+    order = 2 if getattr(attack, "norm", "linf") == "l2" else np.inf
+    for row in {"adversarial", "best", "point"} & {*state}:
+        points = state[row].numpy()
+        assert points.dtype == np.float32
+        assert bounds[0] <= points.min() <= points.max() <= bounds[1]
+        # FAB's path is the only one outside the ball.
+        if row == "adversarial" or "closest" not in state:
+            moved = np.reshape(points - state["images"], [len(points), -1])
+            distances = np.linalg.norm(moved.astype(float), order, axis=1)
+            assert distances.max() <= attack.epsilon + 1e-6
 
 
-class PropertiesTest(parameterized.TestCase, tf.test.TestCase):
-    def setUp(self):
-        super().setUp()
-        self.images, self.labels = _data()
+def _expect_same(here, there, rows=slice(None)):
+    """All rows of two states; images of the second in an order of their own."""
+    assert {*here} == {*there}
+    for row, values in here.items():
+        expected = there[row].numpy()[rows]
+        np.testing.assert_allclose(values, expected, 1e-4, 1e-4, err_msg=row)
 
-    def _states(self, name, seed=0):
-        """Yields the state after the start and after every step."""
-        start, step = _compiled(name)
-        state = start(self.images, self.labels, toys.seeds(_IMAGES, seed))
-        yield state
-        for index in range(_ATTACKS[name].num_steps):
+
+@_every
+def test_inside_ball_and_box_after_every_step(name):
+    states = _states(name)
+    for state in states:
+        _expect_inside(_ATTACKS[name], state)
+    images, labels, _ = _data()
+    adversarial = states[-1]["adversarial"]
+    assert np.max(np.abs(adversarial - images)) > 1e-3
+    if "margin" not in state:
+        before, after = (
+            np.mean(losses.cross_entropy(labels, _LOGITS(points)))
+            for points in (images, adversarial)
+        )
+        assert after > before
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, a in _ATTACKS.items() if not isinstance(a, _OneCall)]
+)
+def test_a_verdict_is_that_of_its_candidate_and_stays(name):
+    before, *states = _states(name)
+    labels = before["labels"]
+    for index, state in enumerate(states):
+        margin = state["margin"].numpy()
+        expected = losses.margin(labels, _LOGITS(state["adversarial"]))
+        np.testing.assert_allclose(margin, expected, 1e-4, 1e-5)
+        assert np.all(margin - before["margin"] <= 1e-6)
+        was_broken = before["broke_at"].numpy() != stepped.NEVER
+        broke_at = state["broke_at"].numpy()
+        is_broken = broke_at != stepped.NEVER
+        np.testing.assert_array_equal(is_broken, margin < 0)
+        # A step may find out that where it starts from is wrong, too.
+        assert {*broke_at[is_broken & ~was_broken]} <= {index, index + 1}
+        for row in ("adversarial", "broke_at"):
+            np.testing.assert_array_equal(
+                state[row].numpy()[was_broken], before[row].numpy()[was_broken]
+            )
+        before = state
+
+
+@_every
+def test_alone_and_joined_between_steps_as_in_one_batch(name):
+    start, step, _ = _traced(name)
+    num_steps = _ATTACKS[name].num_steps
+    parts = []
+    for rows in ([3], [0, 1, 2], [7, 4, 6, 5]):
+        state = start(*(tf.gather(values, rows) for values in _data()))
+        for index in range(num_steps // 2):
             state = step(state, tf.constant(index))
-            yield state
+        parts.append(state)
+    joined = {row: tf.concat([part[row] for part in parts], 0) for row in state}
+    for index in range(num_steps // 2, num_steps):
+        joined = step(joined, tf.constant(index))
+    _expect_same(joined, _states(name)[-1], [3, 0, 1, 2, 7, 4, 6, 5])
 
-    def _expect_inside(self, attack, state, bounds=(0.0, 1.0)):
-        norm = getattr(attack, "norm", "linf")
-        rows = ("adversarial", "best", "point")
-        for row in [row for row in rows if row in state]:
-            points = state[row].numpy()
-            self.assertEqual(points.dtype, np.float32)
-            self.assertAllInRange(points, *bounds)
-            # FAB's path is the only one outside the ball.
-            if row == "adversarial" or "closest" not in state:
-                away = _distances(points, state["images"].numpy(), norm)
-                self.assertAllInRange(away, 0.0, attack.epsilon + 1e-6)
 
-    @_every
-    def test_inside_ball_and_box_after_every_step(self, name):
-        attack = _ATTACKS[name]
-        for state in self._states(name):
-            self._expect_inside(attack, state)
-        moved = np.abs(state["adversarial"] - self.images)
-        self.assertGreater(np.max(moved), 1e-3)
-        if "margin" not in state:
-            before = losses.cross_entropy(self.labels, _LOGITS(self.images))
-            after = losses.cross_entropy(
-                self.labels, _LOGITS(state["adversarial"])
-            )
-            self.assertGreater(np.mean(after), np.mean(before))
-
-    @_every
-    def test_a_verdict_is_that_of_its_candidate_and_stays(self, name):
-        before, *states = self._states(name)
-        if "margin" not in before:
-            self.skipTest("gives images, no verdicts")
-        for index, state in enumerate(states):
-            margin = losses.margin(self.labels, _LOGITS(state["adversarial"]))
-            self.assertAllClose(margin, state["margin"], 1e-4, 1e-5)
-            self.assertAllLessEqual(state["margin"] - before["margin"], 1e-6)
-            was_broken = before["broke_at"].numpy() != stepped.NEVER
-            is_broken = state["broke_at"].numpy() != stepped.NEVER
-            self.assertAllEqual(is_broken, state["margin"].numpy() < 0)
-            # A step may find out that where it starts from is wrong, too.
-            newly = is_broken & ~was_broken
-            self.assertAllInSet(
-                state["broke_at"].numpy()[newly], {index, index + 1}
-            )
-            for row in ("adversarial", "broke_at"):
-                self.assertAllEqual(
-                    state[row].numpy()[was_broken],
-                    before[row].numpy()[was_broken],
-                )
-            before = state
-
-    @_every
-    def test_alone_and_joined_between_steps_as_in_one_batch(self, name):
-        start, step = _compiled(name)
-        *_, whole = self._states(name)
-        num_steps = _ATTACKS[name].num_steps
-        parts = []
-        for rows in ([3], [0, 1, 2], [7, 4, 6, 5]):
-            state = start(
-                tf.gather(self.images, rows),
-                tf.gather(self.labels, rows),
-                tf.gather(toys.seeds(_IMAGES), rows),
-            )
-            for index in range(num_steps // 2):
-                state = step(state, tf.constant(index))
-            parts.append(state)
-        joined = {
-            row: tf.concat([part[row] for part in parts], 0) for row in parts[0]
-        }
-        for index in range(num_steps // 2, num_steps):
-            joined = step(joined, tf.constant(index))
-        self.assertCountEqual(joined, whole)
-        for row, values in joined.items():
-            expected = tf.gather(whole[row], [3, 0, 1, 2, 7, 4, 6, 5])
-            self.assertAllClose(values, expected, 1e-4, 1e-4, row)
-
-    @_every
-    def test_the_seed_decides(self, name):
-        runs = [
-            [state["adversarial"].numpy() for state in self._states(name, seed)]
-            for seed in (0, 0, 1)
-        ]
-        first, again, other = map(np.stack, runs)
-        self.assertAllEqual(first, again)
-        if name in _DETERMINISTIC:
-            self.assertAllEqual(first, other)
-        else:
-            self.assertNotAllEqual(first, other)
-
-    @_every
-    def test_neighbours_have_starts_of_their_own(self, name):
-        if name in _DETERMINISTIC:
-            self.skipTest("starts at the image")
-        self.images = tf.repeat(self.images[-1:], _IMAGES, 0)
-        self.labels = tf.repeat(self.labels[-1:], _IMAGES, 0)
-        _, first, *_ = self._states(name)
-        points = first.get("point", first["adversarial"]).numpy()
+@_every
+def test_the_seed_decides_where_an_image_starts(name):
+    """Of eight equal images the last four have the seeds of the first four."""
+    images, labels, seeds = (tf.repeat(row[-1:], 8, 0) for row in _data())
+    seeds = tf.tile(toys.seeds(4), [2, 1])
+    _, first, *_ = _run(name, images, labels, seeds)
+    points = first.get("point", first["adversarial"]).numpy()
+    np.testing.assert_allclose(points[:4], points[4:], 1e-4, 1e-4)
+    if name in _DETERMINISTIC:
+        np.testing.assert_allclose(points[:-1], points[1:], 1e-4, 1e-4)
+    else:
         # Some may end in one corner, all of them will not.
-        self.assertGreater(len({point.tobytes() for point in points}), 2)
-
-    @_every
-    def test_compiled_equals_eager(self, name):
-        *_, compiled = self._states(name)
-        eager = _last(
-            _ATTACKS[name],
-            _LOGITS,
-            self.images,
-            self.labels,
-            toys.seeds(_IMAGES),
-        )
-        self.assertCountEqual(eager, compiled)
-        for row, values in eager.items():
-            self.assertAllClose(values, compiled[row], 1e-4, 1e-4, row)
-
-    @_every
-    def test_a_tiny_radius_leaves_the_image(self, name):
-        attack = _replaced(_ATTACKS[name], epsilon=1e-8)
-        if hasattr(getattr(attack, "attack", attack), "step_size"):
-            attack = _replaced(attack, step_size=1e-8)
-        state = _last(
-            attack, _LOGITS, self.images, self.labels, toys.seeds(_IMAGES)
-        )
-        self.assertAllClose(state["adversarial"], self.images, 0, 1e-6)
-
-    @_every
-    def test_other_shapes_and_bounds(self, name):
-        shape, bounds = (2, 9, 1), (-1.0, 2.0)
-        weights = np.random.default_rng(0).normal(size=(*shape, _CLASSES))
-        logits_fn = toys.linear_logits(weights)
-        attack = _replaced(_every_attack(logits_fn)[name], bounds=bounds)
-        images = toys.random_images(4, shape)
-        images = 3 * tf.concat([tf.round(images[:2]), images[2:]], 0) - 1
-        labels = tf.argmax(logits_fn(images), -1, tf.int32)
-        state = _last(attack, logits_fn, images, labels, toys.seeds(4))
-        self._expect_inside(attack, state, bounds)
-        # FAB's path is the point; a candidate is what it has broken.
-        points = state.get("point", state["adversarial"])
-        self.assertGreater(np.max(np.abs(points - images)), 1e-3)
-
-    @_every
-    def test_wrong_settings_are_refused(self, name):
-        for field, value, pattern in (
-            ("epsilon", 0.0, "epsilon.*epsilon=0.0"),
-            ("epsilon", np.inf, "epsilon"),
-            ("bounds", (1.0, 0.0), "bounds in ascending"),
-            ("num_steps", 0, "num_steps.*num_steps=0"),
-        ):
-            with self.assertRaisesRegex(InputError, f"Expected {pattern}"):
-                _replaced(_ATTACKS[name], **{field: value})
-
-    @_every
-    def test_passes_of_a_step_are_as_stated(self, name):
-        count = 0
-
-        @tf.custom_gradient
-        def logits_fn(images):
-            nonlocal count
-            count += 1
-            with tf.GradientTape(persistent=True) as tape:
-                tape.watch(images)
-                logits = _LOGITS(images)
-
-            def gradient(upstream):
-                nonlocal count
-                count += 1
-                return tape.gradient(logits, images, upstream)
-
-            return logits, gradient
-
-        attack = _every_attack(logits_fn)[name]
-        if isinstance(attack, _OneCall):
-            self.skipTest("told by its number of steps")
-        state = attack.start(
-            logits_fn, self.images, self.labels, toys.seeds(_IMAGES)
-        )
-        # The image, and what a start of its own costs.
-        self.assertBetween(count, 1, 3)
-        count = 0
-        state = attack.step(logits_fn, state, tf.constant(0))
-        self.assertEqual(count, stepped.passes_a_step(attack))
-        for index in range(1, attack.num_steps):
-            state = attack.step(logits_fn, state, tf.constant(index))
-        # PGD and its kin judge the last point of each start by one more.
-        restarts = getattr(getattr(attack, "attack", None), "restarts", 1)
-        self.assertLessEqual(count, stepped.passes(attack) + restarts)
-
-    @_every
-    def test_finite_without_a_usable_gradient(self, name):
-        weights = np.random.default_rng(0).normal(
-            size=(*toys.IMAGE_SHAPE, _CLASSES)
-        )
-        linear = toys.linear_logits(weights)
-        classifiers = {
-            "unread": lambda images: tf.one_hot(
-                tf.zeros(tf.shape(images)[0], tf.int32), _CLASSES
-            ),
-            "tiny": lambda images: 1e-38 * linear(images),
-            "overflowing": lambda images: 1e38 * linear(images),
-            "not a number": lambda images: linear(images) * np.nan,
-        }
-        images = self.images[2:6]
-        for kind, logits_fn in classifiers.items():
-            with self.subTest(kind):
-                attack = _every_attack(logits_fn)[name]
-                labels = tf.argmax(linear(images), -1, tf.int32)
-                state = _last(attack, logits_fn, images, labels, toys.seeds(4))
-                self._expect_inside(attack, state)
-                for row in ("adversarial", "point", "best", "gradient"):
-                    if row in state:
-                        self.assertAllInRange(state[row], -3e38, 3e38)
-                if kind == "unread" and "broke_at" in state:
-                    broken = state["broke_at"].numpy() != stepped.NEVER
-                    wrong = losses.margin(labels, logits_fn(images)) < 0
-                    self.assertAllEqual(broken, wrong)
-
-    @_every
-    def test_the_graph_is_one_loop_without_python(self, name):
-        num_calls = 0
-
-        def logits_fn(images):
-            nonlocal num_calls
-            num_calls += 1
-            return _LOGITS(images)
-
-        attack = _replaced(_every_attack(logits_fn)[name], num_steps=50)
-        run = toys.steps_of(attack, logits_fn, toys.IMAGE_SHAPE)
-        definition = run.get_concrete_function().graph.as_graph_def()
-        self.assertBetween(num_calls, 1, 6)
-        nodes = list(definition.node)
-        for body in definition.library.function:
-            nodes.extend(body.node_def)
-        self.assertEmpty([n.op for n in nodes if "PyFunc" in n.op])
+        assert len({point.tobytes() for point in points[:4]}) > 1
 
 
-class CalledTest(parameterized.TestCase, tf.test.TestCase):
-    @parameterized.named_parameters(
-        *((n, a.attack) for n, a in _ATTACKS.items() if isinstance(a, _OneCall))
-    )
-    def test_is_a_constant_and_moves_no_variable(self, attack):
-        classifier = toys.small_classifier()
-        images = toys.random_images(4)
-        before = toys.values(classifier.variables)
-        weights = [v.value for v in classifier.trainable_variables]
-        with tf.GradientTape() as tape:
+@_every
+def test_eager_is_the_same_in_the_stated_passes(name):
+    counts = [0]
+
+    @tf.custom_gradient
+    def logits_fn(images):
+        counts[-1] += 1
+        with tf.GradientTape(persistent=True) as tape:
             tape.watch(images)
-            adversarial = attack(
-                toys.inference(classifier),
-                images,
-                toys.random_labels(4),
-                toys.seeds(4),
-            )
-        for gradient in tape.gradient(adversarial, [images, *weights]):
-            self.assertIsNone(gradient)
-        after = toys.values(classifier.variables)
-        for old, new in zip(before, after, strict=True):
-            self.assertAllEqual(old, new)
+            logits = _LOGITS(images)
+
+        def gradient(upstream):
+            counts[-1] += 1
+            return tape.gradient(logits, images, upstream)
+
+        return logits, gradient
+
+    attack = _on(_ATTACKS[name], logits_fn)
+    state = attack.start(logits_fn, *_data())
+    for index in range(attack.num_steps):
+        counts.append(0)
+        state = attack.step(logits_fn, state, tf.constant(index))
+    _expect_same(state, _states(name)[-1])
+    if isinstance(attack, _OneCall):
+        return  # told by its number of steps
+    # The image, and what a start of its own costs.
+    assert 1 <= counts[0] <= 3
+    assert counts[1] == stepped.passes_a_step(attack)
+    # PGD and its kin judge the last point of each start by one more.
+    restarts = getattr(getattr(attack, "attack", None), "restarts", 1)
+    assert sum(counts[1:]) <= stepped.passes(attack) + restarts
 
 
-if __name__ == "__main__":
-    absltest.main()
+@_every
+def test_a_tiny_radius_leaves_the_image(name):
+    attack = _replaced(_ATTACKS[name], epsilon=1e-8)
+    if hasattr(getattr(attack, "attack", attack), "step_size"):
+        attack = _replaced(attack, step_size=1e-8)
+    state = _eagerly(attack, _LOGITS, *_data())
+    np.testing.assert_allclose(
+        state["adversarial"], state["images"], rtol=0, atol=1e-6
+    )
+
+
+@_every
+def test_other_shapes_and_bounds(name):
+    shape, bounds = (2, 9, 1), (-1.0, 2.0)
+    weights = np.random.default_rng(0).normal(size=(*shape, _CLASSES))
+    logits_fn = toys.linear_logits(weights)
+    attack = _replaced(_on(_ATTACKS[name], logits_fn), bounds=bounds)
+    images = toys.random_images(4, shape)
+    images = 3 * tf.concat([tf.round(images[:2]), images[2:]], 0) - 1
+    labels = tf.argmax(logits_fn(images), -1, tf.int32)
+    state = _eagerly(attack, logits_fn, images, labels, toys.seeds(4))
+    _expect_inside(attack, state, bounds)
+    # FAB's path is the point; a candidate is what it has broken.
+    points = state.get("point", state["adversarial"])
+    assert np.max(np.abs(points - images)) > 1e-3
+
+
+@_every
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"epsilon": 0.0}, "epsilon.*epsilon=0.0"),
+        ({"epsilon": np.inf}, "epsilon"),
+        ({"bounds": (1.0, 0.0)}, "bounds in ascending"),
+        ({"num_steps": 0}, "num_steps.*num_steps=0"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_are_refused(name, fields, message):
+    with pytest.raises(InputError, match=f"Expected {message}"):
+        _replaced(_ATTACKS[name], **fields)
+
+
+_WEIGHTS = np.random.default_rng(0).normal(size=(*toys.IMAGE_SHAPE, _CLASSES))
+_LINEAR = toys.linear_logits(_WEIGHTS)
+
+
+@_every
+@pytest.mark.parametrize(
+    "logits_fn",
+    [
+        lambda images: tf.one_hot(
+            tf.zeros(tf.shape(images)[0], tf.int32), _CLASSES
+        ),
+        lambda images: 1e-38 * _LINEAR(images),
+        lambda images: 1e38 * _LINEAR(images),
+        lambda images: np.nan * _LINEAR(images),
+    ],
+    ids=["unread", "tiny", "overflowing", "not a number"],
+)
+def test_finite_without_a_usable_gradient(name, logits_fn):
+    images, _, seeds = (row[2:6] for row in _data())
+    labels = tf.argmax(_LINEAR(images), -1, tf.int32)
+    attack = _on(_ATTACKS[name], logits_fn)
+    state = _eagerly(attack, logits_fn, images, labels, seeds)
+    _expect_inside(attack, state)
+    for row in {"adversarial", "point", "best", "gradient"} & {*state}:
+        assert np.all(np.isfinite(state[row]))
+    logits = logits_fn(images)
+    if "broke_at" in state and np.array_equal(logits[0], logits[-1]):
+        # The image is not read: no attack changes a verdict.
+        broken = state["broke_at"].numpy() != stepped.NEVER
+        wrong = losses.margin(labels, logits) < 0
+        np.testing.assert_array_equal(broken, wrong)
+
+
+@_every
+def test_the_graph_is_one_loop_without_python(name):
+    """Fewer calls in a trace than steps: nothing is unrolled."""
+    _, step, num_calls = _traced(name)
+    assert 1 <= num_calls < _STEPS
+    definition = step.graph.as_graph_def()
+    nodes = list(definition.node)
+    for body in definition.library.function:
+        nodes.extend(body.node_def)
+    assert not [node.op for node in nodes if "PyFunc" in node.op]
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, a in _ATTACKS.items() if isinstance(a, _OneCall)]
+)
+def test_is_a_constant_and_moves_no_variable(name):
+    classifier = toys.small_classifier()
+    images = toys.random_images(4)
+    before = classifier.get_weights()
+    weights = [v.value for v in classifier.trainable_variables]
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        adversarial = _ATTACKS[name].attack(
+            toys.inference(classifier),
+            images,
+            toys.random_labels(4),
+            toys.seeds(4),
+        )
+    assert not any(
+        gradient is not None
+        for gradient in tape.gradient(adversarial, [images, *weights])
+    )
+    for old, new in zip(before, classifier.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize(
+    "attack, fields, message",
+    [
+        (linf.LinfAttack, {"epsilon": float("nan")}, "epsilon=nan"),
+        (linf.LinfAttack, {"step_size": 0.0}, "step_size > 0.*step_size=0.0"),
+        (linf.LinfAttack, {"restarts": 0}, "restarts >= 1.*restarts=0"),
+        (
+            linf.LinfAttack,
+            {"restarts": 2, "random_start": False},
+            "random start.*restarts=2",
+        ),
+        (apgd.APGD, {"norm": "l1"}, "a norm among l2, linf"),
+        (
+            apgd.APGD,
+            {"loss": "ce"},
+            "a loss among cross_entropy, dlr, margin, target",
+        ),
+        (apgd.APGD, {"rho": 0.0}, r"rho in \(0, 1\]"),
+        (apgd.APGD, {"rho": 1.5}, r"rho in \(0, 1\]"),
+        (apgd.APGD, {"restart": -1}, r"restart in \[0, 1024\)"),
+        (apgd.APGD, {"restart": 1024}, r"restart in \[0, 1024\)"),
+        (apgd.APGD, {"target": 1}, "no target for cross_entropy"),
+        (apgd.APGD, {"loss": "dlr", "target": 1}, "no target for dlr"),
+        (apgd.APGD, {"loss": "targeted_dlr"}, "a target .* for targeted_dlr"),
+        (apgd.APGD, {"loss": "margin", "target": 0}, r"target in \[1, 8192\)"),
+        (
+            apgd.APGD,
+            {"loss": "margin", "target": 8192},
+            r"target in \[1, 8192\)",
+        ),
+        (fab.FAB, {"num_steps": 3}, "num_steps > 3.*num_steps=3"),
+        (fab.FAB, {"target": 0}, "target >= 1.*target=0"),
+        (fab.FAB, {"alpha_max": 1.5}, r"alpha_max in \[0, 1\].*alpha_max=1.5"),
+        (fab.FAB, {"eta": 0.9}, "eta >= 1.*eta=0.9"),
+        (fab.FAB, {"beta": 1.0}, r"beta in \(0, 1\).*beta=1.0"),
+        (fab.FAB, {"restart": -1}, "restart >= 0.*restart=-1"),
+        (
+            square.Square,
+            {"epsilon": -1.0, "norm": "l2"},
+            "epsilon > 0.*epsilon=-1.0",
+        ),
+        (square.Square, {"norm": "l1"}, "norm of linf or l2.*norm='l1'"),
+        (square.Square, {"p_init": 0.0}, r"p_init in \(0, 1\].*p_init=0.0"),
+        (square.Square, {"restart": -1}, "restart >= 0.*restart=-1"),
+        (for_training.NoiseFGSM, {"noise": -1.0}, "noise >= 0.*-1.0"),
+        (for_training.NoiseFGSM, {"epsilon": 2.0}, "epsilon in"),
+        (for_training.KLAttack, {"deviation": 0.0}, "deviation > 0.*0.0"),
+        (for_training.KLAttack, {"restarts": 2}, "restarts=1.*restarts=2"),
+    ],
+)
+def test_rules_of_one_kind(attack, fields, message):
+    """On top of those of all."""
+    valid = _built(attack)
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(valid, **fields)
+
+
+@pytest.mark.parametrize("attack", [apgd.APGD, square.Square])
+def test_only_an_l2_radius_may_exceed_the_range_of_a_pixel(attack):
+    assert attack(3.0, "l2").epsilon == 3.0
+    with pytest.raises(InputError, match=r"epsilon.*epsilon=3.0"):
+        attack(3.0)
+
+
+def test_epsilon_may_fill_the_box():
+    assert linf.fgsm(1.0).epsilon == 1.0
+    wide = linf.LinfAttack(255.0, 1.0, 1, bounds=(0.0, 255.0))
+    assert wide.epsilon == 255.0

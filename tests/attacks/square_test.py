@@ -4,21 +4,14 @@ import math
 
 import numpy as np
 import tensorflow as tf
-from absl.testing import absltest, parameterized
+from absl.testing import parameterized
 
 from atat_tf import losses
 from atat_tf.attacks import randomness, square, stepped
 from atat_tf.attacks.square import Square
-from atat_tf.errors import InputError
 from tests.support import toys
 
 NORMS = ("linf", "l2")
-
-
-def _norms(deltas, norm):
-    flat = np.asarray(deltas).reshape(len(deltas), -1)
-    order = np.inf if norm == "linf" else 2
-    return np.linalg.norm(flat, order, axis=1)
 
 
 def _linear_model(shape, num_classes, count, seed=0):
@@ -278,6 +271,17 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
         self.assertBetween(np.sum(distances < 0.6 * 0.06), 3, 27)
         self.assertGreater(np.sum(distances > 0.06), 3)
 
+    def test_l2_uses_the_whole_radius_inside_the_box(self):
+        _, logits_fn, images, labels = _linear_model(toys.IMAGE_SHAPE, 5, 8)
+        images = 0.25 + 0.5 * images
+        attack = Square(0.3, "l2", num_steps=40)
+        state = attack.start(logits_fn, images, labels, toys.seeds(8))
+        for index in range(20):
+            state = attack.step(logits_fn, state, tf.constant(index))
+            moved = np.reshape(state["point"] - images, [8, -1])
+            away = np.linalg.norm(moved, axis=1)
+            self.assertAllClose(away, np.full(8, 0.3), atol=1e-5)
+
 
 def _best_corner_margins(weights, logits_fn, images, labels, epsilon):
     """Returns the least margin of a linear model in ball ∩ box."""
@@ -291,45 +295,3 @@ def _best_corner_margins(weights, logits_fn, images, labels, epsilon):
             drop = np.sum(np.minimum(slope * low[i], slope * high[i]))
             margins[i, target] = logits[i, label] - logits[i, target] + drop
     return margins.min(1)
-
-
-class EveryNormTest(parameterized.TestCase, tf.test.TestCase):
-    def setUp(self):
-        super().setUp()
-        _, self.logits_fn, self.images, self.labels = _linear_model(
-            toys.IMAGE_SHAPE, 5, 8
-        )
-
-    def _attack(self, norm, **fields):
-        epsilon = 0.02 if norm == "linf" else 0.3
-        return Square(epsilon, norm, **{"num_steps": 40, **fields})
-
-    def test_l2_uses_the_whole_radius_inside_the_box(self):
-        images = 0.25 + 0.5 * self.images
-        attack = self._attack("l2")
-        state = attack.start(self.logits_fn, images, self.labels, toys.seeds(8))
-        for index in range(20):
-            state = attack.step(self.logits_fn, state, tf.constant(index))
-            away = _norms(state["point"] - images, "l2")
-            self.assertAllClose(away, np.full(8, 0.3), atol=1e-5)
-
-
-class ConstructorTest(parameterized.TestCase, tf.test.TestCase):
-    @parameterized.parameters(
-        ({"epsilon": 8.0}, "epsilon=8.0"),
-        ({"epsilon": -1.0, "norm": "l2"}, "epsilon > 0.*epsilon=-1.0"),
-        ({"norm": "l1"}, "norm of linf or l2.*norm='l1'"),
-        ({"p_init": 0.0}, r"p_init in \(0, 1\].*p_init=0.0"),
-        ({"restart": -1}, "restart >= 0.*restart=-1"),
-    )
-    def test_rules(self, fields, message):
-        Square(0.03)
-        with self.assertRaisesRegex(InputError, message):
-            Square(**{"epsilon": 0.03, **fields})
-
-    def test_l2_radius_may_be_larger_than_a_pixel(self):
-        self.assertEqual(Square(3.0, "l2").epsilon, 3.0)
-
-
-if __name__ == "__main__":
-    absltest.main()

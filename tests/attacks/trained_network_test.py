@@ -43,7 +43,3 @@ class TrainedNetworkTest(tf.test.TestCase):
         self.assertBetween(ours - pgd, -3, 2)
         black_box = self._broken(square.Square(_EPSILON, num_steps=100))
         self.assertBetween(black_box, 1, pgd + 1)
-
-
-if __name__ == "__main__":
-    tf.test.main()

@@ -21,6 +21,12 @@ def random_images(count, shape=IMAGE_SHAPE, seed=0, dtype="float32"):
     return tf.constant(values, dtype)
 
 
+def random_bytes(count, seed=0):
+    """Returns images as they are stored, uint8 [count, *IMAGE_SHAPE]."""
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, 256, (count, *IMAGE_SHAPE), np.uint8)
+
+
 def random_labels(count, num_classes=NUM_CLASSES, seed=0):
     """Returns int32 [count]."""
     generator = np.random.default_rng(seed)
@@ -36,6 +42,15 @@ def linear_logits(weights, bias=0.0):
     """Returns images [b, H, W, C] -> images · weights [H, W, C, k] + bias."""
     weights = tf.constant(weights, tf.float32)
     return lambda images: tf.tensordot(images, weights, 3) + bias
+
+
+def curved_logits(num_classes=NUM_CLASSES):
+    """Returns the logits of a random network of one hidden layer of tanh."""
+    generator = np.random.default_rng(0)
+    hidden = generator.normal(size=(*IMAGE_SHAPE, 20)) / 4
+    last = tf.constant(generator.normal(size=(20, num_classes)), tf.float32)
+    features = linear_logits(hidden)
+    return lambda images: tf.tanh(features(images - 0.5)) @ last
 
 
 def two_class_pixels(slopes, bias=0.0):
@@ -96,6 +111,13 @@ def small_wide_resnet(seed=0):
     return randomise(
         wide_resnet.wide_resnet(IMAGE_SHAPE, NUM_CLASSES, 10, 1), seed
     )
+
+
+class RandomLayer(layers.Layer):
+    """Adds noise in inference, too, which no attack can judge."""
+
+    def call(self, x):
+        return x + 0.1 * tf.random.normal(tf.shape(x))
 
 
 def inference(model):
