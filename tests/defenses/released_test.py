@@ -5,47 +5,21 @@ import tensorflow as tf
 
 from atat_tf.defenses import released
 from atat_tf.models import graphs
+from tests.defenses import twins
 from tests.support import toys
 
-BATCH = 4
+BATCH = len(twins.DefenseTestCase.labels)
 
 
-def _cross_entropy(labels, logits):
-    logits = logits - logits.max(axis=1, keepdims=True)
-    log_sums = np.log(np.exp(logits).sum(axis=1))
-    return log_sums - logits[np.arange(len(labels)), labels]
-
-
-class ReleasedTest(tf.test.TestCase):
-    def setUp(self):
-        super().setUp()
-        self.student = toys.small_classifier(seed=1)
-        self.teacher = toys.small_classifier(seed=2)
-        self.images = toys.random_images(BATCH)
-        noise = toys.random_images(BATCH, seed=9)
-        self.adversarial = tf.clip_by_value(
-            self.images + 0.2 * (noise - 0.5), 0.0, 1.0
-        )
-        self.labels = toys.random_labels(BATCH)
-        self.mixture = tf.concat([self.images, self.adversarial], axis=0)
-
-    def _objective(self, defense):
-        return defense(
-            graphs.with_taps(self.student, defense.layers),
-            graphs.with_taps(self.teacher, defense.layers),
-            self.images,
-            self.adversarial,
-            self.labels,
-        )
-
+class ReleasedTest(twins.DefenseTestCase):
     def _mean_cross_entropy(self):
         """The mean over [clean; adversarial], a number."""
         logits = self.student(self.mixture, training=True).numpy()
         twice = np.concatenate([self.labels, self.labels])
-        return np.mean(_cross_entropy(twice, logits))
+        return np.mean(twins.cross_entropy(twice, logits))
 
     def test_cifar10(self):
-        objective = self._objective(released.ReleasedCIFAR10())
+        objective = self.objective(released.ReleasedCIFAR10())
         logits = self.student(self.mixture, training=True).numpy()
         target = self.teacher(self.images, training=False).numpy()
         # Means over everything, as tf.losses.mean_squared_error takes them.
@@ -74,7 +48,7 @@ class ReleasedTest(tf.test.TestCase):
         return np.maximum(maps, 0)
 
     def test_cifar100(self):
-        objective = self._objective(released.ReleasedCIFAR100())
+        objective = self.objective(released.ReleasedCIFAR100())
         target = self._released_map_twin(
             self.teacher, self.images, self.labels, False
         )
@@ -110,7 +84,7 @@ class ReleasedTest(tf.test.TestCase):
         self.student = toys.small_classifier(seed=2, norm=False)
         self.teacher = toys.small_classifier(seed=2, norm=False)
         self.adversarial = self.images
-        objective = self._objective(released.ReleasedCIFAR100())
+        objective = self.objective(released.ReleasedCIFAR100())
         target = self._released_map_twin(
             self.teacher, self.images, self.labels, False
         )
@@ -121,7 +95,3 @@ class ReleasedTest(tf.test.TestCase):
             1e-4,
             1e-10,
         )
-
-
-if __name__ == "__main__":
-    tf.test.main()

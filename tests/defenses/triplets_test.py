@@ -5,36 +5,12 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from atat_tf.defenses import compared
+from tests.defenses import twins
 
 
 def _embeddings(seed, batch=6, size=4):
     generator = np.random.default_rng(seed)
     return tf.constant(generator.normal(size=(batch, size)), tf.float64)
-
-
-def _distance_twin(u, v):
-    return 1 - abs(sum(u * v)) / (sum(u * u) ** 0.5 * sum(v * v) ** 0.5)
-
-
-def _terms_twin(labels, anchors, clean, margin):
-    """Mao et al.'s two terms in loops, for each anchor."""
-    count = len(labels)
-    triplet, norm = np.zeros(count), np.zeros(count)
-    for i in range(count):
-        after = [(i + k) % count for k in range(1, count + 1)]
-        positive = next(j for j in after if labels[j] == labels[i])
-        others = [j for j in range(count) if labels[j] != labels[i]]
-        members = [anchors[i], clean[positive]]
-        if others:
-            distances = [_distance_twin(anchors[i], clean[j]) for j in others]
-            nearest = others[int(np.argmin(distances))]
-            difference = _distance_twin(anchors[i], clean[positive]) - min(
-                distances
-            )
-            triplet[i] = max(difference + margin, 0)
-            members.append(clean[nearest])
-        norm[i] = sum(float(np.sum(h * h)) ** 0.5 for h in members)
-    return triplet, norm
 
 
 class DistanceTest(tf.test.TestCase):
@@ -123,7 +99,9 @@ class TermsTest(parameterized.TestCase, tf.test.TestCase):
         triplet, norm = compared.triplet_terms(
             tf.constant(labels), anchors, clean, margin
         )
-        expected = _terms_twin(labels, anchors.numpy(), clean.numpy(), margin)
+        expected = twins.triplet_terms(
+            labels, anchors.numpy(), clean.numpy(), margin
+        )
         self.assertAllClose(triplet, expected[0], 1e-9, 1e-9)
         self.assertAllClose(norm, expected[1], 1e-9, 1e-9)
         self.assertGreater(np.max(norm), 0)
@@ -150,7 +128,3 @@ class TermsTest(parameterized.TestCase, tf.test.TestCase):
                     moved.append(float(total(*map(tf.constant, arrays))))
                 slope = (moved[0] - moved[1]) / (2 * step)
                 self.assertAllClose(gradients[number][index], slope, 1e-6, 1e-6)
-
-
-if __name__ == "__main__":
-    tf.test.main()
