@@ -97,14 +97,20 @@ def _post(server, body, headers=(), model="m"):
     """Returns (status, parsed answer) of a predict call."""
     if isinstance(body, dict):
         body = json.dumps(body).encode()
+    path = f"/v1/models/{model}:predict"
+    status, answer = _asked(server, "POST", path, body, dict(headers))
+    return status, json.loads(answer)
+
+
+def _asked(server, *request):
+    """Returns (status, bytes) of an HTTP request."""
     connection = http.client.HTTPConnection(
         "127.0.0.1", server.rest_port, timeout=_PATIENCE_SECONDS
     )
     with contextlib.closing(connection):
-        path = f"/v1/models/{model}:predict"
-        connection.request("POST", path, body, dict(headers))
+        connection.request(*request)
         response = connection.getresponse()
-        return response.status, json.loads(response.read())
+        return response.status, response.read()
 
 
 def _request(body):
@@ -279,12 +285,7 @@ class AttackTest(absltest.TestCase):
 
     def runs(self):
         """Returns how often a session has run."""
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", self.server.rest_port, timeout=_PATIENCE_SECONDS
-        )
-        with contextlib.closing(connection):
-            connection.request("GET", _PAGE)
-            page = connection.getresponse().read().decode()
+        page = _asked(self.server, "GET", _PAGE)[1].decode()
         return sum(
             sample.value
             for family in parser.text_string_to_metric_families(page)
@@ -317,7 +318,3 @@ class AttackTest(absltest.TestCase):
             time.sleep(0.05)
             versions = status(request).model_version_status
             found = next((v.state for v in versions if v.version == number), 0)
-
-
-if __name__ == "__main__":
-    absltest.main()

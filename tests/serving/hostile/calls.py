@@ -5,6 +5,8 @@ classes.
 """
 
 import dataclasses
+import inspect
+import sys
 
 import grpc
 import numpy as np
@@ -90,6 +92,17 @@ def tensor(shape, dtype=_FLOAT, **fields):
     for size in shape:
         proto.tensor_shape.dim.add().size = size
     return proto
+
+
+def kinds(module):
+    """Returns a module's own public functions, of which each draws a case."""
+    return [
+        function
+        for name, function in vars(sys.modules[module]).items()
+        if inspect.isfunction(function)
+        and function.__module__ == module
+        and not name.startswith("_")
+    ]
 
 
 def any_of(draw, *choices):

@@ -138,7 +138,3 @@ def _logits(image):
     )
     loaded.close()
     return logits
-
-
-if __name__ == "__main__":
-    absltest.main()

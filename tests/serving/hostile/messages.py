@@ -16,6 +16,7 @@ from tests.serving.hostile.calls import (
     any_of,
     case,
     images,
+    kinds,
     predict,
 )
 
@@ -191,28 +192,4 @@ def hurried(draw):
     return case(request, *right, timeout=float(draw.uniform(0, 2e-3)))
 
 
-KINDS = (
-    random_bytes,
-    truncated_message,
-    flipped_bits,
-    lying_lengths,
-    deep_groups,
-    unknown_fields,
-    no_utf8,
-    wrong_names,
-    extra_inputs,
-    long_names,
-    unknown_model,
-    no_model,
-    unknown_version,
-    unknown_label,
-    unknown_signature,
-    large_filter,
-    metadata_fields,
-    status_of_unknown,
-    bad_config,
-    removed_method,
-    unknown_method,
-    large_metadata,
-    hurried,
-)
+KINDS = kinds(__name__)

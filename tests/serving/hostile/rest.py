@@ -13,7 +13,7 @@ import json
 import socket
 
 from tests.serving.hostile import images as hostile_images
-from tests.serving.hostile.calls import any_of, images
+from tests.serving.hostile.calls import any_of, images, kinds
 
 # The server ends the connection without an answer.
 CLOSED = "closed"
@@ -331,39 +331,4 @@ def half_head(draw):
     return Case(content, (400, CLOSED), ends=True)
 
 
-KINDS = (
-    base64_bomb,
-    bad_base64,
-    broken_image,
-    deep_json,
-    deep_list,
-    great_number,
-    no_utf8,
-    bad_surrogate,
-    truncated_json,
-    noise,
-    odd_document,
-    bad_rows,
-    bad_pixels,
-    bad_labels,
-    unknown_model,
-    unknown_version,
-    bad_version,
-    unknown_signature,
-    odd_path,
-    odd_verb,
-    gzip_bomb,
-    broken_gzip,
-    no_length,
-    bad_length,
-    short_body,
-    two_lengths,
-    smuggled,
-    cut_chunks,
-    bad_chunks,
-    header_flood,
-    long_header,
-    bad_header,
-    no_http,
-    half_head,
-)
+KINDS = kinds(__name__)

@@ -14,6 +14,7 @@ from tests.serving.hostile.calls import (
     any_of,
     case,
     images,
+    kinds,
     predict,
     tensor,
 )
@@ -204,30 +205,4 @@ def compressed_zeros(draw):
     )
 
 
-KINDS = (
-    wrong_type,
-    unknown_type,
-    wrong_rank,
-    scalar,
-    wrong_shape,
-    huge_shape,
-    negative_shape,
-    unknown_rank,
-    content_of_wrong_length,
-    few_values,
-    wrong_field,
-    odd_complex,
-    bad_pixels,
-    unscaled_pixels,
-    strings_for_floats,
-    lying_strings,
-    many_strings,
-    floats_for_strings,
-    broken_image,
-    broken_among_good,
-    inflating_image,
-    file_of_wrong_rank,
-    bad_labels,
-    labels_of_wrong_kind,
-    compressed_zeros,
-)
+KINDS = kinds(__name__)
