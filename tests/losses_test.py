@@ -74,15 +74,6 @@ class CrossEntropyTest(tf.test.TestCase):
         expected = 0.75 * np.log(4 / 3) + 0.125 * np.log(16 / 3)
         self.assertAllClose(values, [expected], 1e-6, 1e-6)
 
-    def test_smoothed_is_least_at_the_smoothed_label(self):
-        """s = 0.4, k = 4: p = (0.7, 0.1, 0.1, 0.1) has gradient zero."""
-        logits = tf.math.log(tf.constant([[0.7, 0.1, 0.1, 0.1]]))
-        with tf.GradientTape() as tape:
-            tape.watch(logits)
-            loss = losses.cross_entropy(tf.constant([0]), logits, 0.4)
-        gradient = tape.gradient(loss, logits)
-        self.assertAllClose(gradient, np.zeros([1, 4]), atol=1e-6)
-
 
 class SafeNormTest(tf.test.TestCase):
     def _value_and_gradient(self, x):
@@ -160,14 +151,6 @@ class AttentionDistanceTest(tf.test.TestCase):
             1e-6,
         )
 
-    def test_is_symmetric(self):
-        first, second = _maps(1), _maps(2)
-        backwards = dict(reversed(list(first.items())))
-        self.assertAllEqual(
-            losses.attention_distance(first, second),
-            losses.attention_distance(second, backwards),
-        )
-
     def test_different_layers_are_refused(self):
         first, second = _maps(1), {"late": _maps(2)["late"]}
         message = r"same layers.*\['early', 'late'\] and \['late'\]"
@@ -210,15 +193,6 @@ class MapDistancesTest(parameterized.TestCase, tf.test.TestCase):
         }.items():
             distance = losses.MAP_DISTANCES[name](first, second)
             self.assertAllClose(distance, expected, 1e-5, 1e-6)
-
-    def test_cosine_does_not_see_size(self):
-        first, second = _maps(1)["late"], _maps(2)["late"]
-        self.assertAllClose(
-            losses.map_cosine(first, second),
-            losses.map_cosine(100.0 * first, 0.01 * second),
-            1e-5,
-            1e-6,
-        )
 
     @parameterized.parameters(*losses.MAP_DISTANCES)
     def test_gradient_equals_finite_differences(self, name):
@@ -275,13 +249,6 @@ class AttentionTransferTest(tf.test.TestCase):
             1e-6,
         )
 
-    def test_different_layers_are_refused(self):
-        maps, fewer = _maps(1), {"late": _maps(1)["late"]}
-        with self.assertRaisesRegex(InputError, "same layers"):
-            losses.attention_transfer(maps, maps, fewer)
-        with self.assertRaisesRegex(InputError, "same layers"):
-            losses.attention_transfer(maps, fewer, maps)
-
 
 class LogitPairingTest(tf.test.TestCase):
     def test_hand_numbers(self):
@@ -290,13 +257,6 @@ class LogitPairingTest(tf.test.TestCase):
         # √(1² + 2² + 2²) = 3.
         pairing = losses.logit_pairing(clean, adversarial)
         self.assertAllClose(pairing, [3.0], 1e-6, 1e-6)
-
-    def test_pairs_logits_not_probabilities(self):
-        # Softmax does not see a shift of all logits; the norm does: √(3·1²).
-        clean = tf.constant([[0.0, 1.0, 2.0]])
-        self.assertAllClose(
-            losses.logit_pairing(clean, clean + 1.0), [3**0.5], 1e-6, 1e-6
-        )
 
     def test_equals_numpy_twin_and_is_symmetric(self):
         clean, adversarial = _logits(1), _logits(2)
@@ -391,14 +351,6 @@ class DivergenceTest(tf.test.TestCase):
         self.assertAllClose(divergence, expected, 1e-4, 1e-6)
         self.assertAllGreater(divergence, 0.0)
 
-    def test_shift_changes_nothing(self):
-        clean, other = _logits(1), _logits(2)
-        self.assertAllClose(
-            losses.kl_divergence(clean + 7.0, other - 3.0),
-            losses.kl_divergence(clean, other),
-            1e-4,
-        )
-
     def test_certain_predictions_are_finite(self):
         clean = tf.constant([[200.0, 0.0], [0.0, 200.0], [200.0, 0.0]])
         other = tf.constant([[200.0, 0.0], [200.0, 0.0], [0.0, 0.0]])
@@ -464,16 +416,6 @@ class TargetedMarginTest(parameterized.TestCase, tf.test.TestCase):
             tf.constant([label]), tf.constant([target]), tf.constant([logits])
         )
         self.assertAllEqual(margin, [expected])
-
-    def test_the_most_likely_target_gives_the_untargeted_margin(self):
-        labels, logits = np.array([3, 0, 5, 1]), _logits(4)
-        others = logits.numpy()
-        others[np.arange(4), labels] = -np.inf
-        targets = others.argmax(-1)
-        self.assertAllEqual(
-            losses.targeted_margin(labels, targets, logits),
-            losses.margin(labels, logits),
-        )
 
 
 class DifferenceOfLogitsRatioTest(parameterized.TestCase, tf.test.TestCase):
@@ -545,7 +487,3 @@ class DifferenceOfLogitsRatioTest(parameterized.TestCase, tf.test.TestCase):
         for loss in (ratio, targeted):
             gradient = tape.gradient(loss, logits)
             self.assertAllInRange(gradient, -1e13, 1e13)
-
-
-if __name__ == "__main__":
-    tf.test.main()

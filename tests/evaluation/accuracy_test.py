@@ -15,9 +15,7 @@ _NAMED = {"clean": None, "pgd": linf.pgd(8 / 255, 2 / 255, 3)}
 def _problem(count):
     """Returns a network and images, one of which it takes for another class."""
     classifier = toys.small_wide_resnet()
-    images = np.random.default_rng(0).integers(
-        0, 256, (count, *toys.IMAGE_SHAPE), np.uint8
-    )
+    images = toys.random_bytes(count)
     labels = _predicted(classifier, images, training=False)
     labels[0] = (labels[0] + 1) % toys.NUM_CLASSES
     return classifier, datasets.Split(images, labels)

@@ -24,7 +24,7 @@ from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
-from tests.support import runs, trained_runs
+from tests.support import runs, toys, trained_runs
 
 _SHAPE, _CLASSES = (8, 8, 3), 5
 _IMAGES = 120
@@ -86,11 +86,6 @@ class _BatchStatistics(layers.BatchNormalization):
 
     def call(self, inputs, training=None):
         return super().call(inputs, training=True)
-
-
-class _Random(layers.Layer):
-    def call(self, logits):
-        return logits + 0.1 * tf.random.normal(tf.shape(logits))
 
 
 class _WrongGradient(layers.Layer):
@@ -177,7 +172,7 @@ def test_few_images_decide_no_statistics(tmp_path):
     "broken, name",
     [
         (lambda: _after(layers.Softmax()), "logits"),
-        (lambda: _after(_Random(name="random")), "repeatable"),
+        (lambda: _after(toys.RandomLayer()), "repeatable"),
         (lambda: _before(_BatchStatistics(name="norm")), "batch_independence"),
     ],
     ids=["softmax", "random", "batch_norm_in_training_mode"],

@@ -78,16 +78,6 @@ def test_correlations_are_undefined_where_nothing_differs(values, broken):
     assert {*intervals.correlations(values, broken).values()} == {None}
 
 
-def test_p_falls_with_evidence():
-    rng = np.random.default_rng(0)
-    broken = np.arange(200) % 2 == 0
-    related = broken + 0.5 * rng.normal(size=200)
-    found = intervals.correlations(related, broken)
-    assert found["point_biserial_p"] < 1e-6
-    noise = intervals.correlations(rng.normal(size=200), broken)
-    assert noise["spearman_p"] > 1e-3
-
-
 def test_partial_spearman_by_hand():
     """Ranks 1234; 1.5, 3.5, 1.5, 3.5; 1324: of n = 4, Σ d² gives ρ.
 
@@ -101,15 +91,6 @@ def test_partial_spearman_by_hand():
     vb, vg, bg = 1 / math.sqrt(5), 0.8, 2 / math.sqrt(5)
     by_hand = (vb - vg * bg) / math.sqrt((1 - vg**2) * (1 - bg**2))
     assert partial == pytest.approx(by_hand)
-
-
-def test_partial_spearman_is_small_where_the_third_explains_all():
-    rng = np.random.default_rng(0)
-    given = rng.normal(size=2000)
-    broken = given + 0.5 * rng.normal(size=2000) > 0
-    values = given + 0.5 * rng.normal(size=2000)
-    assert intervals.correlations(values, broken)["spearman"] > 0.5
-    assert abs(intervals.partial_spearman(values, broken, given)) < 0.2
 
 
 @pytest.mark.parametrize("values", [[1.0, 1.0, 1.0], [1.0, 2.0, 3.0]])

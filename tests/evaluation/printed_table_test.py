@@ -1,7 +1,5 @@
 """The printed table: rows, the paper's beside them, footnotes."""
 
-import pytest
-
 from atat_tf.evaluation import printed_table
 
 
@@ -40,11 +38,3 @@ def test_what_is_printed(capsys):
     text = capsys.readouterr().out
     for words in ("20.00", "not a claim of robustness", "masked gradients"):
         assert words in text
-
-
-@pytest.mark.parametrize(
-    "dataset, method, column, percent",
-    [("cifar10", "alp", "pgd7", 52.32), ("cifar100", "atat", "pgd20", 28.72)],
-)
-def test_corners_of_the_papers_tables(dataset, method, column, percent):
-    assert printed_table.paper_row(dataset, method)[column] == percent

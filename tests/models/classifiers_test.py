@@ -117,7 +117,3 @@ class DigestTest(absltest.TestCase):
         self.assertNotEqual(classifiers.weights_digest(model), first)
         variance.assign(before)
         self.assertEqual(classifiers.weights_digest(model), first)
-
-
-if __name__ == "__main__":
-    absltest.main()

@@ -6,8 +6,10 @@ import tensorflow as tf
 from absl.testing import parameterized
 from keras import layers
 
-from atat_tf.models import frozen, wide_resnet
+from atat_tf.models import cifar, frozen, wide_resnet
 from tests.support import toys
+
+_BACKBONES = {**wide_resnet.BACKBONES, **cifar.BACKBONES}
 
 
 def _settled(classifier, seed=0):
@@ -25,11 +27,6 @@ def _settled(classifier, seed=0):
                 signs = draw.choice((-1.0, 1.0), shape)
                 layer.gamma.assign(draw.uniform(0.5, 1.5, shape) * signs)
     return classifier
-
-
-def _images(count=6, seed=1):
-    draw = np.random.default_rng(seed)
-    return tf.constant(draw.random((count, *toys.IMAGE_SHAPE), np.float32))
 
 
 def _mixed():
@@ -52,21 +49,12 @@ def _mixed():
     return keras.Model(inputs, layers.Dense(toys.NUM_CLASSES)(x))
 
 
-def _exact(classifier):
-    return lambda images: classifier(images, training=False)
-
-
 def _gradient(logits_fn, images):
     """Returns the gradient of a smooth function of the logits."""
     with tf.GradientTape() as tape:
         tape.watch(images)
         value = tf.reduce_sum(tf.sin(logits_fn(images)))
     return tape.gradient(value, images)
-
-
-class _Random(layers.Layer):
-    def call(self, x):
-        return x + tf.random.normal(tf.shape(x))
 
 
 class _Doubled(layers.Layer):
@@ -79,19 +67,18 @@ class FrozenTest(parameterized.TestCase, tf.test.TestCase):
         logits_fn = frozen.logits_function(classifier)
         # That it is a copy at all.
         self.assertEqual(logits_fn.__name__, "frozen")
-        exact, images = _exact(classifier), _images()
+        exact, images = toys.inference(classifier), toys.random_images(6)
         self.assertAllClose(logits_fn(images), exact(images), 1e-5, 1e-5)
         here, there = _gradient(logits_fn, images), _gradient(exact, images)
         self.assertAllClose(here, there, 1e-4, 1e-5 * np.abs(there).max())
         compiled = tf.function(logits_fn)
         self.assertAllClose(compiled(images), exact(images), 1e-5, 1e-5)
 
-    @parameterized.parameters(*wide_resnet.BACKBONES)
+    @parameterized.parameters(*_BACKBONES)
     def test_backbones(self, name):
-        build = wide_resnet.BACKBONES[name]
-        self._expect_same(
-            _settled(build(toys.IMAGE_SHAPE, toys.NUM_CLASSES, 10, 1))
-        )
+        build = _BACKBONES[name]
+        classifier = build(toys.IMAGE_SHAPE, toys.NUM_CLASSES, 10, 1)
+        self._expect_same(_settled(classifier))
 
     def test_layers_that_are_folded_and_that_are_not(self):
         self._expect_same(_settled(_mixed()))
@@ -113,13 +100,13 @@ class FrozenTest(parameterized.TestCase, tf.test.TestCase):
         logits_fn = frozen.logits_function(classifier)
 
         def twice(function):
-            images = _images()
+            images = toys.random_images(6)
             with tf.GradientTape() as tape:
                 tape.watch(images)
                 squares = tf.reduce_sum(_gradient(function, images) ** 2)
             return tape.gradient(squares, images)
 
-        there = twice(_exact(classifier))
+        there = twice(toys.inference(classifier))
         self.assertGreater(np.abs(there).max(), 0)
         self.assertAllClose(
             twice(logits_fn), there, 1e-4, 1e-5 * np.abs(there).max()
@@ -127,7 +114,10 @@ class FrozenTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_later_weights_change_nothing(self):
         classifier = _settled(toys.small_wide_resnet())
-        logits_fn, images = frozen.logits_function(classifier), _images()
+        logits_fn, images = (
+            frozen.logits_function(classifier),
+            toys.random_images(6),
+        )
         before = logits_fn(images)
         for variable in classifier.variables:
             variable.assign(variable + 1.0)
@@ -136,9 +126,9 @@ class FrozenTest(parameterized.TestCase, tf.test.TestCase):
     def test_refreshed_has_the_weights_of_each_run(self):
         """As a training step needs it: traced once, weights move between."""
         classifier = _settled(toys.small_wide_resnet())
-        refreshed, images = frozen.refreshed(classifier), _images()
+        refreshed, images = frozen.refreshed(classifier), toys.random_images(6)
         compiled = tf.function(lambda images: refreshed()(images))
-        exact = _exact(classifier)
+        exact = toys.inference(classifier)
         before = compiled(images)
         self.assertAllClose(before, exact(images), 1e-5, 1e-5)
         for variable in classifier.variables:
@@ -148,7 +138,11 @@ class FrozenTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_refreshed_of_what_cannot_be_copied(self):
         classifier = keras.Sequential(
-            [keras.Input(toys.IMAGE_SHAPE), layers.Flatten(), _Random()]
+            [
+                keras.Input(toys.IMAGE_SHAPE),
+                layers.Flatten(),
+                toys.RandomLayer(),
+            ]
         )
         self.assertEqual(frozen.refreshed(classifier)().__name__, "exact")
 
@@ -164,12 +158,11 @@ class FrozenTest(parameterized.TestCase, tf.test.TestCase):
             def call(self, images):
                 return self.classifier(images)
 
-        for classifier in (keras.Model(inputs, _Random()(body)), Subclass()):
+        for classifier in (
+            keras.Model(inputs, toys.RandomLayer()(body)),
+            Subclass(),
+        ):
             logits_fn = frozen.logits_function(classifier)
             self.assertEqual(logits_fn.__name__, "exact")
             shape = (6, toys.NUM_CLASSES)
-            self.assertEqual(logits_fn(_images()).shape, shape)
-
-
-if __name__ == "__main__":
-    tf.test.main()
+            self.assertEqual(logits_fn(toys.random_images(6)).shape, shape)

@@ -196,7 +196,3 @@ class FunctionalModelTest(parameterized.TestCase, tf.test.TestCase):
         logits = classifiers.logits_model(model)
         images, _ = arrays()
         self.assertAllClose(tf.nn.softmax(logits(images)), model(images))
-
-
-if __name__ == "__main__":
-    tf.test.main()

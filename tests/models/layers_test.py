@@ -112,7 +112,3 @@ class BatchNormalizationTest(parameterized.TestCase, tf.test.TestCase):
             slope = inner.gradient(variance, x)
         self.assertAllClose(slope, 1.5)
         self.assertAllClose(outer.gradient(slope, x), 0.5)
-
-
-if __name__ == "__main__":
-    tf.test.main()
