@@ -102,7 +102,3 @@ class AugmentationTest(tf.test.TestCase):
         for image, y, x, channel in right:
             if x > 0:
                 self.assertIn((image, y, x - 1, channel), left)
-
-
-if __name__ == "__main__":
-    tf.test.main()

@@ -116,7 +116,3 @@ class OtherTfdsSetTest(tf.test.TestCase):
     def test_asks_for_a_size(self):
         with self.assertRaisesRegex(InputError, "config.image_size"):
             datasets.spec("two_sizes", self.folder)
-
-
-if __name__ == "__main__":
-    tf.test.main()

@@ -173,7 +173,3 @@ class ConfigTest(tf.test.TestCase):
         here = image_folders.absolute("folder:photos")
         self.assertEqual(here, f"folder:{pathlib.Path('photos').resolve()}")
         self.assertEqual(image_folders.absolute("digits"), "digits")
-
-
-if __name__ == "__main__":
-    tf.test.main()

@@ -184,7 +184,3 @@ class HeatMapsTest(absltest.TestCase):
             image = Image.open(io.BytesIO(base64.b64decode(text)))
             read = np.asarray(image).reshape(pixels.shape)
             np.testing.assert_array_equal(read, pixels)
-
-
-if __name__ == "__main__":
-    absltest.main()

@@ -271,7 +271,3 @@ def _queried(folder):
         return [bazel("query", query) for query in ("//...", "deps(//...)")]
     finally:
         bazel("shutdown")
-
-
-if __name__ == "__main__":
-    absltest.main()

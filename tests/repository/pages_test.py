@@ -111,7 +111,3 @@ class YourOwnTest(parameterized.TestCase):
                 self.assertEqual(python, "python")
                 done = _finish(words, folder)
                 self.assertEqual(done.returncode, 0, f"{line}\n{done.stderr}")
-
-
-if __name__ == "__main__":
-    absltest.main()

@@ -223,7 +223,3 @@ def _http_server(status):
         finally:
             server.shutdown()
             thread.join()
-
-
-if __name__ == "__main__":
-    absltest.main()

@@ -108,7 +108,3 @@ class FlagsTest(absltest.TestCase):
                 self.assertIn(f"{name} = ", base)
             else:
                 self.assertIn(f'"{name}"', source)
-
-
-if __name__ == "__main__":
-    absltest.main()

@@ -7,33 +7,29 @@ import tempfile
 
 from absl.testing import absltest, parameterized
 
+from tests.support import commands
+
 _ROOT = pathlib.Path(__file__).parents[2]
-
-
-def _run(*words, cwd=_ROOT):
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 class HelpTest(parameterized.TestCase):
     @parameterized.parameters("atat_tf.train", "atat_tf.evaluate")
     def test_names_the_shared_flags(self, module):
-        status, output, _ = _run(module, "--help")
+        status, output = commands.run(module, "--help")
         self.assertEqual(status, 1)  # absl's own convention
         for flag in ("workdir", "data_dir", "config", "dataset", "seed"):
             self.assertIn(f"--{flag}:", output)
 
-    def test_does_not_load_tensorflow(self):
+    @parameterized.parameters(
+        "train, evaluate, reproduce",
+        "inspect_attention",
+        "landscape",
+        "report",
+    )
+    def test_does_not_load_tensorflow(self, names):
         program = (
-            "import sys; from atat_tf import train, evaluate, reproduce; "
-            "sys.exit('tensorflow' in sys.modules)"
+            f"import sys; from atat_tf import {names}; "
+            "sys.exit({'tensorflow', 'matplotlib'} & {*sys.modules} != set())"
         )
         done = subprocess.run(
             [sys.executable, "-c", program], cwd=_ROOT, check=False
@@ -43,10 +39,10 @@ class HelpTest(parameterized.TestCase):
 
 class ErrorsTest(parameterized.TestCase):
     def _assert_error(self, pattern, *words):
-        status, output, errors = _run(*words)
-        self.assertEqual(status, 1, output + errors)
-        self.assertRegex(errors.strip(), "^error: .*" + pattern)
-        self.assertLen(errors.strip().splitlines(), 1)
+        status, output = commands.run(*words)
+        self.assertEqual(status, 1, output)
+        self.assertRegex(output, "^error: .*" + pattern)
+        self.assertLen(output.splitlines(), 1)
 
     @parameterized.parameters(
         (["--config.defence.name=at"], "Did you mean 'defense'"),
@@ -57,6 +53,9 @@ class ErrorsTest(parameterized.TestCase):
         (["--config=configs/small.py:aat"], "Received: 'aat'"),
         (["--config.num_epochs=many"], "many"),
         (["--config.attack.epsilon=8/0"], "a radius above 0.*'8/0'"),
+        (["--config.attack.epsilon", "306/255"], "epsilon in .*epsilon=1.2"),
+        (["--config.attack.epsilon=510/255"], "epsilon in .*epsilon=2.0"),
+        (["--config.teacher=1/2"], "'1/2'"),
         (["--wrokdir=x"], "wrokdir.*Did you mean: workdir"),
         (["--seed=-1"], "seed"),
         (["words"], "flags only.*'words'"),
@@ -67,7 +66,7 @@ class ErrorsTest(parameterized.TestCase):
         ),
         (["--seed=1", "--config.seed=2"], "one value of seed"),
     )
-    def test_before_tensorflow_is_loaded(self, words, pattern):
+    def test_train(self, words, pattern):
         self._assert_error(pattern, "atat_tf.train", *words)
 
     @parameterized.parameters(
@@ -92,18 +91,6 @@ class ErrorsTest(parameterized.TestCase):
     )
     def test_evaluate(self, words, pattern):
         self._assert_error(pattern, "atat_tf.evaluate", *words)
-
-    @parameterized.parameters(
-        ([], "--table=1, 2, ablation, protocol or shift"),
-        (["--table=3"], "a table among .*'3'"),
-        (["--table=1", "--scale=smal"], "Did you mean 'small'"),
-        (["--table=1", "--rows=attat"], "Did you mean 'atat'"),
-        (["--table=1", "--seed=1"], "no --seed: .*--seeds decide"),
-        (["--table=1", "--seeds=two"], "seeds"),
-        (["--table=1", "--seeds=0", "--rows=at"], "seeds >= 1"),
-    )
-    def test_reproduce(self, words, pattern):
-        self._assert_error(pattern, "atat_tf.reproduce", *words)
 
     def test_archive(self):
         self._assert_error(
@@ -139,7 +126,3 @@ class ElsewhereTest(absltest.TestCase):
             check=False,
         )
         self.assertIn("seed in [0, 2**31)", done.stderr, done.stdout)
-
-
-if __name__ == "__main__":
-    absltest.main()

@@ -44,7 +44,3 @@ class PortabilityTest(absltest.TestCase):
         count, _, cores = done.stdout.partition(" ")
         self.assertGreater(int(count), 80)
         self.assertRegex(cores, r"^\d+ cores? of ")
-
-
-if __name__ == "__main__":
-    absltest.main()

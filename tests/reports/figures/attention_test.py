@@ -177,7 +177,3 @@ class AttentionFiguresTest(tf.test.TestCase):
         ):
             with self.assertRaisesRegex(InputError, message):
                 figure([self.network], self.shown, _SETTING, *arguments)
-        with self.assertRaisesRegex(InputError, "Did you mean 'scorecam'"):
-            method_figures.methods(
-                self.network, self.shown, _SETTING, ["scorcam"]
-            )

@@ -3,8 +3,6 @@
 import csv
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 import tensorflow as tf
@@ -62,18 +60,6 @@ class FigureCommandsTest(parameterized.TestCase, tf.test.TestCase):
         first, *lines = pathlib.Path(files[2]).read_text().splitlines()
         self.assertIn(f"--figure={figure}", first)
         self.assertLen(list(csv.DictReader(lines)), count)
-
-    @parameterized.parameters("inspect_attention", "landscape", "report")
-    def test_help_does_not_load_tensorflow(self, name):
-        program = (
-            f"import sys; from atat_tf import {name}; "
-            "sys.exit('tensorflow' in sys.modules or 'matplotlib' in "
-            "sys.modules)"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", program], cwd=_ROOT, check=False
-        )
-        self.assertEqual(done.returncode, 0)
 
     @parameterized.parameters(
         ((INSPECT, "--figure=shfit"), "Did you mean 'shift'"),

@@ -65,25 +65,6 @@ class PictureGridTest(absltest.TestCase):
 
 
 class LandscapeTest(absltest.TestCase):
-    def test_an_image_has_one_z_axis_over_the_models(self):
-        generator = np.random.default_rng(0)
-        surfaces = generator.uniform(0, [[[[1.0]]], [[[9.0]]]], (2, 1, 5, 5))
-        figure = drawing.loss_surfaces(
-            surfaces,
-            np.linspace(-2, 2, 5),
-            (["raw", "ATAT"], ["test image 0 (cat)"]),
-            "title",
-            "command",
-        )
-        limits = surfaces.min(), surfaces.max()
-        for axes, title in zip(figure.axes[:4:2], ("raw", "ATAT"), strict=True):
-            np.testing.assert_allclose(axes.get_zlim(), limits)
-            self.assertStartsWith(axes.get_title(), f"{title}, test image 0")
-        for axes in figure.axes[1:4:2]:
-            np.testing.assert_allclose(axes.collections[0].get_clim(), limits)
-            self.assertEqual(axes.get_xlim(), (-2, 2))
-            self.assertIn("ε", axes.get_xlabel())
-
     def test_curves_in_percent_all_and_the_first_steps(self):
         shares = {"AT": [0.9, 0.5, 0.4, 0.3], "ATAT": [0.8, 0.6, 0.5, 0.5]}
         figure = drawing.accuracy_curves(shares, 2, "title", "command")

@@ -164,13 +164,6 @@ class ColumnsTest(absltest.TestCase):
         }
         self.assertEqual(pairs, list(expected.items()))
 
-    def test_the_papers_row_stands_beside(self):
-        table = report_data.table([None, {**_RESULTS, "method": "atat"}])
-        self.assertEqual(table["columns"][1:], ["clean", "fgsm", "two"])
-        self.assertEqual(table["rows"][0], ["ATAT", "80.00", "60.00", "40.00"])
-        self.assertEqual(table["rows"][1][1:], ["91.89", "76.74", ""])
-        self.assertIsNone(report_data.table([None, None]))
-
     def test_commands_are_words_for_a_shell(self):
         backbone = {"name": "wide_resnet", "depth": 10, "width": 1}
         config = {"dataset": "digits", "backbone": backbone}
