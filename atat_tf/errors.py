@@ -13,8 +13,6 @@ _EXTRAS = {
     "tensorflow_datasets": ("datasets",),
     "importlib_resources": ("datasets",),
     "jinja2": ("figures",),
-    "matplotlib": ("figures",),
-    "tensorboard": ("figures",),
     "tf_keras_vis": ("figures",),
     "grpc": ("client",),
     "tensorflow_serving": ("client",),

@@ -43,7 +43,9 @@ class AttentionAttackTest(parameterized.TestCase, tf.test.TestCase):
     def _distance(self, points):
         tapped = graphs.with_taps(self.classifier, _LAYERS)
         maps = [
-            attention.logits_and_attention(tapped, at, self.labels)[1]
+            attention.logits_and_attention(
+                tapped, tf.convert_to_tensor(at), self.labels
+            )[1]
             for at in (points, self.images)
         ]
         return losses.attention_distance(*maps).numpy()

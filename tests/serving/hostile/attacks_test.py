@@ -44,7 +44,7 @@ _MOST_LOG_BYTES = 100_000
 _PATIENCE_SECONDS = 60
 _STRING = 7
 # Steps of a call that takes long, and no memory.
-_STEPS = 3_000_000
+_STEPS = 600_000
 
 
 class _GoodCaller(threading.Thread):
@@ -142,7 +142,7 @@ class AttackTest(absltest.TestCase):
                 f"--monitoring_config_file={monitoring}",
                 f"--request_arrival_seconds={_ARRIVAL_SECONDS}",
                 "--max_num_load_retries=0",
-                "--rest_api_timeout_in_ms=10000",
+                "--rest_api_timeout_in_ms=60000",
                 most_files=1024,
             )
         )
