@@ -46,13 +46,14 @@ class TextLoader:
     """Loads `text` of a version's folder, as the text itself asks.
 
     "no": fails; "missing": fails with a StatusError; "slow": waits for `go`;
-    "slow no": waits and fails.
+    "slow no": waits and fails. `has_read` is set once a text was read.
     """
 
     def __init__(self):
         self.servables = []
         self.attempts = []
         self.go = threading.Event()
+        self.has_read = threading.Event()
         self.running = 0
         self.most_running = 0
         self._lock = threading.Lock()
@@ -70,6 +71,7 @@ class TextLoader:
 
     def _load(self, path):
         content = (pathlib.Path(path) / "text").read_text()
+        self.has_read.set()
         if content.startswith("slow") and not self.go.wait(PATIENCE_SECONDS):
             raise RuntimeError("nobody said go")
         if content.endswith("no"):
@@ -423,9 +425,11 @@ class VersionsTest(ManagerTestCase):
         self.publish(1, "one")
         manager = self.manager()
         manager.apply(self.config())
+        self.loader.has_read.clear()
         self.publish(2, "slow")
         manager.poll()
         self.wait_for_states(manager, {1: "AVAILABLE", 2: "LOADING"})
+        self.assertTrue(self.loader.has_read.wait(PATIENCE_SECONDS))
         self.withdraw(2)
         manager.poll()
         self.loader.go.set()
