@@ -96,6 +96,43 @@ class Dataset:
     test: Split
 
 
+def extra_images(path: str | os.PathLike[str], spec: Spec) -> Split:
+    """Reads images from elsewhere that training is to see beside its own.
+
+    Args:
+      path: .npz file with arrays "image", uint8 [n, H, W, C], and "label",
+        integers [n], as the sets of generated images are published.
+      spec: of the data set, whose shape and classes they must have.
+
+    Raises:
+      InputError: no such file, or other arrays.
+    """
+    try:
+        with np.load(path) as arrays:
+            images, labels = arrays["image"], arrays["label"]
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise InputError(
+            "Expected an .npz file with arrays 'image' and 'label' as extra "
+            f"images. Received: {os.fspath(path)!r} ({error})."
+        ) from error
+    expect(
+        images.dtype == np.uint8 and images.shape[1:] == spec.image_shape,
+        f"extra images uint8 [n, {', '.join(map(str, spec.image_shape))}]",
+        dtype=images.dtype,
+        shape=images.shape,
+    )
+    expect(
+        labels.shape == images.shape[:1]
+        and len(labels)
+        and np.issubdtype(labels.dtype, np.integer)
+        and 0 <= labels.min() <= labels.max() < spec.num_classes,
+        f"a label below {spec.num_classes} for each of the extra images",
+        dtype=labels.dtype,
+        shape=labels.shape,
+    )
+    return Split(images, labels.astype(np.int32))
+
+
 def spec(
     name: str,
     data_dir: str | os.PathLike[str] | None = None,

@@ -68,14 +68,14 @@ def with_random_weights(classifier: keras.Model) -> keras.Model:
     return fresh
 
 
-def digest(path: str | pathlib.Path) -> str:
-    """Returns "sha256:..." of a file.
+def digest(path: str | pathlib.Path, kind: str = "a .keras file") -> str:
+    """Returns "sha256:..." of a file, which is of a `kind`.
 
     Raises:
       InputError: no such file.
     """
     path = pathlib.Path(path)
-    expect(path.is_file(), "a .keras file", model=str(path))
+    expect(path.is_file(), kind, path=str(path))
     with open(path, "rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 

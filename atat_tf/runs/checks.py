@@ -5,7 +5,7 @@ import pathlib
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from atat_tf.data import datasets
+from atat_tf.data import batches, datasets
 from atat_tf.data import folders as image_folders
 from atat_tf.defenses import objective
 from atat_tf.errors import InputError, expect, unknown
@@ -52,6 +52,10 @@ def validate(
     objective.expect_fitting_attack(build.build_defense(config), attack)
     spec = run_config.data_spec(config, data_dir)
     _expect_choice(config, "bad_images", image_folders.BAD_IMAGES)
+    _expect_choice(config, "augmentation", tuple(batches.AUGMENTATIONS))
+    if config.extra_images:
+        datasets.extra_images(config.extra_images, spec)
+        _expect_field(config, "extra_share", lambda s: 0 < s < 1, "in (0, 1)")
     if config.model:
         _validate_model(config, spec)
     elif applications.is_one(config.backbone.name):

@@ -192,6 +192,12 @@ def _resolve_sources(config):
         config.class_names = image_folders.listing(config.dataset).class_names
     if config.model:
         _resolve_model(config)
+    if config.extra_images:
+        path = pathlib.Path(config.extra_images).expanduser().absolute()
+        config.extra_images = str(path)
+        config.extra_digest = model_files.digest(
+            path, "an .npz file of extra images"
+        )
 
 
 def _resolve_model(config):

@@ -43,6 +43,11 @@ class TrainingLoop:
         self._workdir = workdir
         self._dataset = dataset
         self._group = workers.WorkerGroup(strategy)
+        self._extra = None
+        if config.extra_images:
+            self._extra = datasets.extra_images(
+                config.extra_images, dataset.spec
+            )
         self._steps_per_epoch = len(dataset.train) // config.batch_size
         self._num_steps = config.num_epochs * self._steps_per_epoch
         keras.utils.set_random_seed(config.seed)
@@ -158,6 +163,9 @@ class TrainingLoop:
                 self._num_steps - first_step,
                 dataset.spec.flip if config.flip is None else config.flip,
                 parts or own_parts,
+                config.augmentation,
+                self._extra,
+                config.extra_share,
             )
 
         return self._group.batches(make_batches, config.batch_size)

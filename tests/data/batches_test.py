@@ -66,7 +66,75 @@ class BatchesTest(tf.test.TestCase):
             self.assertAllEqual(images.max(axis=(1, 2, 3)), labels)
 
 
+class ExtraTest(tf.test.TestCase):
+    def _batch_labels(self, share, count, extra=7, **kwargs):
+        own, other = _numbered(20), _numbered(extra)
+        other = datasets.Split(other.images + 100, other.labels + 100)
+        batches = training_batches.batches(
+            own,
+            10,
+            0,
+            0,
+            count,
+            False,
+            extra=other,
+            extra_share=share,
+            **kwargs,
+        )
+        pairs = list(batches.as_numpy_iterator())
+        for images, labels in pairs:
+            self.assertAllEqual(images.max(axis=(1, 2, 3)), labels)
+        return np.stack([labels for _, labels in pairs])
+
+    def test_their_share_is_spread_over_each_batch(self):
+        labels = self._batch_labels(0.3, 4)
+        self.assertAllEqual((labels >= 100).sum(axis=1), 4 * [3])
+        for half in labels[:, :5], labels[:, 5:]:
+            self.assertAllInRange((half >= 100).sum(axis=1), 1, 2)
+
+    def test_both_are_visited_whole_before_anew(self):
+        labels = self._batch_labels(0.3, 2)
+        own, other = labels[labels < 100], labels[labels >= 100]
+        self.assertLen(set(own), 14)
+        self.assertLen(set(other), 6)
+
+    def test_parts_have_them_too(self):
+        whole = self._batch_labels(0.7, 3)
+        halves = self._batch_labels(0.7, 3, parts=((0, 5), (5, 10)))
+        self.assertAllEqual(halves.reshape(whole.shape), whole)
+
+    def test_fewer_of_them_than_a_batch_asks_for_are_repeated(self):
+        labels = self._batch_labels(0.7, 3, extra=2)
+        self.assertAllEqual((labels >= 100).sum(axis=1), 3 * [7])
+
+
 class AugmentationTest(tf.test.TestCase):
+    def test_crop_shift_pastes_a_crop_on_black(self):
+        """NumPy twin: what is not black is one rectangle of the image."""
+        draw = np.random.default_rng(0)
+        images = draw.integers(1, 256, (300, 16, 16, 1), dtype=np.uint8)
+        split = datasets.Split(images, np.arange(300, dtype=np.int32))
+        ((result, labels),) = training_batches.batches(
+            split, 300, 1, 0, 1, False, augmentation="crop_shift"
+        ).as_numpy_iterator()
+        lost = []
+        for label, pasted in zip(labels, result[..., 0], strict=True):
+            rows, columns = (
+                np.nonzero(pasted.any(1))[0],
+                np.nonzero(pasted.any(0))[0],
+            )
+            height, width = len(rows), len(columns)
+            crop = pasted[
+                rows[0] : rows[0] + height, columns[0] : columns[0] + width
+            ]
+            windows = np.lib.stride_tricks.sliding_window_view(
+                images[label, ..., 0], (height, width)
+            )
+            self.assertTrue((windows == crop).all(axis=(2, 3)).any())
+            lost.append(16 - min(height, width))
+        # From none to 11 of 32 in the side, 5 of 16.
+        self.assertEqual(set(lost), set(range(6)))
+
     def test_equals_a_crop_of_the_padded_image(self):
         """NumPy twin: each result is one of the 81 crops, or its mirror."""
         draw = np.random.default_rng(0)

@@ -116,3 +116,38 @@ class OtherTfdsSetTest(tf.test.TestCase):
     def test_asks_for_a_size(self):
         with self.assertRaisesRegex(InputError, "config.image_size"):
             datasets.spec("two_sizes", self.folder)
+
+
+class ExtraImagesTest(parameterized.TestCase, tf.test.TestCase):
+    def _written(self, **arrays):
+        path = os.path.join(tempfile.mkdtemp(), "extra.npz")
+        np.savez(path, **arrays)
+        return path
+
+    def test_reads_images_and_labels(self):
+        images = np.zeros((3, 32, 32, 3), np.uint8)
+        path = self._written(image=images, label=np.array([0, 9, 4]))
+        extra = datasets.extra_images(path, datasets.SPECS["cifar10"])
+        self.assertAllEqual(extra.labels, [0, 9, 4])
+        self.assertEqual(extra.labels.dtype, np.int32)
+
+    @parameterized.parameters(
+        ({"images": np.zeros(3)}, "arrays 'image' and 'label'"),
+        ({"image": np.zeros((1, 32, 32, 3)), "label": [0]}, "uint8"),
+        (
+            {"image": np.zeros((1, 28, 28, 1), np.uint8), "label": [0]},
+            r"uint8 \[n, 32, 32, 3\]",
+        ),
+        (
+            {"image": np.zeros((1, 32, 32, 3), np.uint8), "label": [10]},
+            "a label below 10",
+        ),
+        (
+            {"image": np.zeros((2, 32, 32, 3), np.uint8), "label": [1]},
+            "a label below 10 for each",
+        ),
+    )
+    def test_refuses(self, arrays, message):
+        path = self._written(**arrays)
+        with self.assertRaisesRegex(InputError, message):
+            datasets.extra_images(path, datasets.SPECS["cifar10"])

@@ -13,7 +13,7 @@ from atat_tf.errors import InputError
 from atat_tf.runs import build, checks
 from atat_tf.runs import config as run_config
 from atat_tf.training import build as training_build
-from configs import base, ours, small
+from configs import base, ours, reference, small
 from tests.support import runs
 
 # {recipe: its defense}
@@ -72,6 +72,15 @@ def test_variants_of_our_setting(variant):
     defense = build.build_defense(config)
     for field, value in ours.DEFENSES[variant].items():
         assert field == "name" or getattr(defense, field) == value
+
+
+@pytest.mark.parametrize("name, width", [("reference", 2), ("small", 1)])
+def test_the_reference_takes_its_averaged_weights_at_the_end(name, width):
+    config = run_config.resolve(reference.get_config(name))
+    checks.validate(config)
+    assert config.backbone.width == width
+    assert config.evaluation.weights == "ema"
+    assert not run_config.needs_teacher(config)
 
 
 @pytest.mark.parametrize("method", ["standard", "alp", "atat"])
@@ -170,6 +179,8 @@ def test_the_teacher_is_what_the_standard_recipe_trains(dataset):
         ({"checkpoint_every_steps": -1}, "checkpoint_every_steps >= 0"),
         ({"attention_panels": -1}, "attention_panels >= 0"),
         ({"student_start": "teachr"}, "Did you mean 'teacher'"),
+        ({"augmentation": "crop"}, "augmentation among crop_shift, shift"),
+        ({"extra_images": "no.npz"}, "an .npz file of extra images"),
         ({"precision": "float16"}, "precision among float32, mixed_bfloat16"),
         ({"optimizer__schedule": "step"}, "among cosine, one_cycle, piecewise"),
         ({"optimizer__peak_at": 1.0}, r"peak_at in \(0, 1\)"),
