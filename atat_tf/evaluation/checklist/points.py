@@ -125,6 +125,13 @@ CRITERIA = (
         "beyond the headline; as for restarts, of which the weights are a kind",
     ),
     Criterion(
+        "class_sensitivity",
+        "how alike maps of different classes are",
+        75.0,
+        "mean cosine in hundredths: a map that is the same for every class "
+        "explains none; trained networks have 31 to 40, Eq. 5 as written 87",
+    ),
+    Criterion(
         "undefended_twin",
         "accuracy of the undefended teacher",
         5.0,

@@ -8,7 +8,8 @@ run's ledger: a killed checklist goes on where it was. `checklist.json` holds
   num_images: test images; minimum_images: below these no point is decided
     that needs statistics;
   deviations: standard deviations that a figure may be above its threshold;
-  points: a dictionary a point, see `checklist_points.Point`.
+  points: a dictionary a point, see `checklist_points.Point`;
+  explanations: means of `explanations.Quality` over the first images.
 """
 
 import dataclasses
@@ -19,7 +20,8 @@ import tensorflow as tf
 
 from atat_tf import losses
 from atat_tf.attacks import columns, linf, randomness
-from atat_tf.evaluation import evaluate_run
+from atat_tf.errors import InputError
+from atat_tf.evaluation import evaluate_run, explanations
 from atat_tf.evaluation.checklist import attacks as checklist_attacks
 from atat_tf.evaluation.checklist import files as checklist_files
 from atat_tf.evaluation.checklist.points import (
@@ -34,7 +36,8 @@ from atat_tf.evaluation.checklist.points import (
     share_error,
 )
 from atat_tf.evaluation.evaluate_run import OpenRun
-from atat_tf.models import checks
+from atat_tf.models import checks, classifiers
+from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 from atat_tf.runs import terminal
 
@@ -42,6 +45,7 @@ FILE = run_folder.CHECKLIST
 NUM_IMAGES = 500
 MINIMUM_IMAGES = 200
 _GATE_IMAGES = 32
+_EXPLAINED_IMAGES = 200
 
 
 def run_checklist(
@@ -74,7 +78,8 @@ def run_checklist(
         seed=seed,
     )
     teacher = evaluate_run.open_teacher(opened)
-    points = decided_points(opened, teacher, weights)
+    quality = explained(opened)
+    points = decided_points(opened, teacher, weights, quality=quality)
     run_folder.write_json(
         opened.run.folder / FILE,
         {
@@ -89,6 +94,7 @@ def run_checklist(
             "seed": opened.seed,
             "commit": run_folder.commit(),
             "points": [dataclasses.asdict(point) for point in points],
+            "explanations": quality.means() if quality else {},
         },
     )
     title = (
@@ -103,6 +109,7 @@ def decided_points(
     teacher: OpenRun | None,
     weights: str = "best",
     minimum: int = MINIMUM_IMAGES,
+    quality: explanations.Quality | None = None,
 ) -> list[Point]:
     """Returns the Point of every criterion, in the order of CRITERIA.
 
@@ -111,6 +118,7 @@ def decided_points(
       teacher: the undefended twin, or None.
       weights: which weights the run has.
       minimum: images below which nothing that needs statistics is decided.
+      quality: of the run's attention maps; None where it has none.
     """
     points = _gate_points(opened)
     broken = [name for name, point in points.items() if point.verdict == FAIL]
@@ -120,6 +128,7 @@ def decided_points(
         obstacle = few
     else:
         points["gradients"] = _gradients(opened)
+        points["class_sensitivity"] = class_sensitivity_point(quality)
         obstacle = ""
         if points["gradients"].figure == 100:
             obstacle = "no image has a gradient"
@@ -133,6 +142,31 @@ def decided_points(
         points.get(criterion.name) or not_run(criterion.name, obstacle)
         for criterion in CRITERIA
     ]
+
+
+def explained(opened: OpenRun) -> explanations.Quality | None:
+    """Returns the Quality of a run's attention maps on its first images.
+
+    None where the classifier has no map, or answers no logits.
+    """
+    config = opened.config
+    try:
+        layer = classifiers.shown_layer(
+            opened.classifier, config.defense.get("layers", ())
+        )
+    except InputError:
+        return None
+    part = slice(_EXPLAINED_IMAGES)
+    ball = config.attack.epsilon, config.attack.step_size
+    return explanations.quality(
+        opened.classifier,
+        layer,
+        opened.split.images[part] / np.float32(255),
+        opened.split.labels[part],
+        linf.pgd(*ball, 20),
+        run_config.score(config),
+        opened.seed,
+    )
 
 
 def print_table(title: str, points: Iterable[Point]) -> None:
@@ -172,6 +206,16 @@ def _gate_points(opened):
             agreement,
         ),
     }
+
+
+def class_sensitivity_point(quality: explanations.Quality | None) -> Point:
+    """Returns the Point of how alike the maps of different classes are."""
+    if quality is None:
+        return not_run("class_sensitivity", "the classifier has no map")
+    alike = 1 - quality.class_sensitivity
+    error = np.std(alike) / np.sqrt(len(alike))
+    note = f"mean cosine {np.mean(alike):.2f} on {len(alike)} images"
+    return compared("class_sensitivity", np.mean(alike), error, note)
 
 
 def _gradients(opened):
