@@ -4,7 +4,7 @@ python -m atat_tf.inspect_attention --workdir=runs/demo
 
 python -m atat_tf.inspect_attention --models=VGG16,ResNet50 --images=photos
 
-python -m atat_tf.inspect_attention --figure=rounds --rounds=0,2,8,16 \
+python -m atat_tf.inspect_attention --figure=rounds --rounds=0,2,8,16 \\
     --epsilon=16/255 --workdir=runs/demo/teacher
 
 python -m atat_tf.inspect_attention --figure=ablation --workdirs=A,B,C,D

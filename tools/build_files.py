@@ -177,6 +177,7 @@ def build_files(root: pathlib.Path) -> dict[str, str]:
         if file.startswith(COMMANDS) and "\nif __name__ ==" in tree.texts[file]:
             name = module.removesuffix(".__main__")
             run = {"main_module": name, "deps": [_label(tree.targets[file])]}
+            name = "atat" if name == "atat_tf" else name  # no folder's name
             rules[""].append(_rule("py_binary", name, **run))
     tests = [_label(target) for target in targets if target[1] == "test"]
     rules[""].append(_rule("filegroup", "files", srcs=(["**"], _HIDDEN)))

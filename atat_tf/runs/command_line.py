@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import config_path
 
+from atat_tf import __version__
 from atat_tf.attacks import radii
 from atat_tf.errors import (
     InputError,
@@ -92,10 +94,7 @@ def run(main: Callable[[list[str]], Any], recipes: bool = True) -> None:
                 raise
             sys.exit(f"error: {sentence}")
         except KeyboardInterrupt:
-            print(
-                "\nStopped. The same command goes on from the last checkpoint.",
-                file=sys.stderr,
-            )
+            print(f"\nStopped. {_what_is_kept()}".rstrip(), file=sys.stderr)
             sys.exit(130)
 
     app.run(guarded, flags_parser=_parse if recipes else _parse_flags)
@@ -238,6 +237,16 @@ def seed() -> int | None:
     return _SEED.value
 
 
+def _what_is_kept():
+    """Returns a sentence, where the same command would not begin anew."""
+    for folder in workdirs():
+        path = pathlib.Path(folder)
+        kept = ("checkpoints", "teacher/checkpoints", "ledger.jsonl")
+        if any((path / name).exists() for name in kept):
+            return f"The same command goes on from what is in {path}."
+    return ""
+
+
 def _parse(argv):
     try:
         words, recipe = _without_recipe(argv)
@@ -250,21 +259,70 @@ def _parse(argv):
         "config",
         values,
         f"recipe: {', '.join(recipes.names())}, small:NAME, or a Python file "
-        "with get_config; any field of it by "
-        "--config.FIELD=VALUE",
+        "with get_config; any field of it by --config.FIELD=VALUE, and "
+        "--fields lists them",
         sys_argv=words,
     )
-    flag = flags.FLAGS["config"]
-    flag.default_as_str = repr(_DEFAULT_RECIPE)  # not every field of it
-    flags.FLAGS.register_key_flag_for_module(argv[0], flag)
+    flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS["config"])
+    if "--fields" in words:
+        _show_and_exit(recipes.described(values))
     return _parse_flags(words)
 
 
 def _parse_flags(argv):
+    words = {*argv[1:]}
+    if words & {"-h", "-help", "--help"}:
+        _show_and_exit(_help(argv[0]))
+    if words & {"-version", "--version"}:
+        _show_and_exit(f"atat {__version__}")
     try:
         return flags.FLAGS(argv)
     except (flags.Error, InputError, TypeError, ValueError) as error:
         _exit_with(error)
+
+
+def _show_and_exit(text):
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # as under `head`: nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+def _help(name):
+    """Returns what a command is for, and its flags.
+
+    Args:
+      name: of the main module, as absl knows it: the first word.
+    """
+    lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", "Flags"]
+    own = flags.FLAGS.get_key_flags_for_module(name)
+    for flag in sorted(own, key=lambda flag: flag.name):
+        choices = getattr(flag.parser, "enum_values", None)
+        value = "|".join(choices) if choices else "VALUE"
+        shown = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}="
+        lines.append(f"  {shown}{'' if flag.boolean else value}")
+        text = flag.help or ""
+        default = _default(flag)
+        if default and "(default" not in text:
+            text += f" (default: {default})"
+        lines += textwrap.wrap(
+            text, 79, initial_indent="      ", subsequent_indent="      "
+        )
+    return "\n".join(lines)
+
+
+def _default(flag):
+    """Returns a flag's default as a person would type it, "" for none."""
+    if flag.name == "config":
+        return _DEFAULT_RECIPE
+    if flag.default is None or flag.boolean:
+        return ""
+    if isinstance(flag.parser, RadiusParser):
+        return radii.written(flag.default)
+    if isinstance(flag.default, list):
+        return ",".join(flag.default)
+    return str(flag.default)
 
 
 def _exit_with(error):

@@ -1,13 +1,17 @@
 """Finds recipes: by name from anywhere, or in a file of one's own."""
 
 import importlib
+import inspect
 import pathlib
 import pkgutil
+import re
 import runpy
 import sys
+import textwrap
 
 import ml_collections
 
+from atat_tf.attacks import radii
 from atat_tf.errors import InputError, unknown
 
 # `atat_tf` finds it inside a wheel, and beside itself in a checkout.
@@ -79,3 +83,43 @@ def _folder():
 
 def _is_ours(path):
     return path.is_file() and path.resolve().parent == _folder().resolve()
+
+
+def described(values: ml_collections.ConfigDict) -> str:
+    """Returns every field of a recipe with its value and what it means.
+
+    What a field means is the comment above it in configs/base.py.
+    """
+    meant: dict[str, str] = {}
+    comment: list[str] = []
+    shared = importlib.import_module(f"{_PACKAGE}.{_SHARED}")
+    for line in inspect.getsource(shared).splitlines():
+        words = line.strip()
+        field = re.match(r"config\.([\w.]+) = ", words)
+        if words.startswith("#"):
+            comment.append(words.lstrip("# "))
+            continue
+        if field:
+            meant[field[1]] = " ".join(comment)
+        comment = []
+    lines = []
+    for path, value in _flat(values):
+        shown = "by the data set or the attack" if value is None else value
+        if path in ("attack.epsilon", "attack.step_size"):
+            shown = radii.written(value)
+        lines.append(f"--config.{path}={shown}")
+        lines += textwrap.wrap(
+            meant.get(path, ""),
+            79,
+            initial_indent="      ",
+            subsequent_indent="      ",
+        )
+    return "\n".join(lines)
+
+
+def _flat(values, prefix=""):
+    for name, value in values.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

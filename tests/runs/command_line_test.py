@@ -16,9 +16,22 @@ class HelpTest(parameterized.TestCase):
     @parameterized.parameters("atat_tf.train", "atat_tf.evaluate")
     def test_names_the_shared_flags(self, module):
         status, output = commands.run(module, "--help")
-        self.assertEqual(status, 1)  # absl's own convention
+        self.assertEqual(status, 0)
         for flag in ("workdir", "data_dir", "config", "dataset", "seed"):
-            self.assertIn(f"--{flag}:", output)
+            self.assertIn(f"--{flag}=", output)
+
+    def test_radii_are_shown_as_people_write_them(self):
+        _, output = commands.run("atat_tf.inspect_attention", "-h")
+        self.assertIn("(default: 8/255)", output)
+
+    def test_the_fields_of_a_recipe(self):
+        status, output = commands.run(
+            "atat_tf.train", "--config=small:at", "--fields"
+        )
+        self.assertEqual(status, 0)
+        self.assertIn("--config.backbone.depth=10", output)
+        self.assertIn("--config.attack.epsilon=8/255", output)
+        self.assertIn("L_ce; 0.5 is the mean over the mixture", output)
 
     @parameterized.parameters(
         "train, evaluate, reproduce",

@@ -1,0 +1,83 @@
+"""The one command: every command by its name, help, and what is misspelled."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from atat_tf import __main__ as atat
+from atat_tf import __version__
+from tests.support import commands
+
+_COMMANDS = [name for group in atat.COMMANDS.values() for name in group]
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",), ("help",)])
+def test_help_has_every_command(words):
+    status, output = commands.run("atat_tf", *words)
+    assert status == 0
+    for name in _COMMANDS:
+        assert f"  {name} " in output
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_every_command_has_help(name, word):
+    if name == "serve":  # it ends its process, whatever threads there are
+        done = subprocess.run(
+            [sys.executable, "-m", "atat_tf", name, word],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        status, output = done.returncode, done.stdout
+    else:
+        status, output = commands.run("atat_tf", name, word)
+    assert status == 0, output
+    assert "--" in output
+    assert max(map(len, output.splitlines())) <= 80
+
+
+def test_version():
+    status, output = commands.run("atat_tf", "--version")
+    assert (status, output) == (0, f"atat {__version__}\n")
+
+
+def test_a_misspelled_command():
+    status, output = commands.run("atat_tf", "trian", "--dataset=digits")
+    assert status == 1
+    assert output.startswith("error: Expected a command among archive,")
+    assert "Did you mean 'train'?" in output
+
+
+def test_training_needs_a_word():
+    """The default is the paper's protocol, a year of one core."""
+    status, output = commands.run("atat_tf", "train")
+    assert status == 0
+    assert "--dataset=VALUE" in output
+
+
+def test_check_is_evaluation_with_the_checklist():
+    status, output = commands.run(
+        "atat_tf", "check", "--workdir=/nowhere", "--attacks=fgsm"
+    )
+    assert status == 1
+    assert "--checklist without --attacks" in output
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash")
+def test_completion_of_a_command():
+    _, script = commands.run("atat_tf", "--completion")
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f"{script}\nCOMP_WORDS=(atat ev); COMP_CWORD=1; _atat;"
+            'echo "${COMPREPLY[@]}"',
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "evaluate\n"
