@@ -76,7 +76,3 @@ class AttentionShiftTest(absltest.TestCase):
         np.testing.assert_allclose(
             found["top_decile_mass"], expected / maps.sum((1, 2))
         )
-
-
-if __name__ == "__main__":
-    absltest.main()

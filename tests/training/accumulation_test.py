@@ -127,7 +127,3 @@ class ConfigTest(parameterized.TestCase):
         for field in off:
             with self.assertRaisesRegex(InputError, f"Received: {field}=8"):
                 run_config.from_dict({**values, **off, field: 8})
-
-
-if __name__ == "__main__":
-    tf.test.main()

@@ -91,7 +91,3 @@ class CheckpointsTest(parameterized.TestCase, tf.test.TestCase):
         with self.assertRaisesRegex(FloatingPointError, "step 2.*kernel"):
             checkpoints.save(self.folder, 2, self.variables, {})
         self.assertLen(self._paths(), 1)
-
-
-if __name__ == "__main__":
-    tf.test.main()

@@ -46,7 +46,3 @@ class EventLogTest(tf.test.TestCase):
 
     def test_no_folder(self):
         self.assertEmpty(event_log.recorded(self.folder))
-
-
-if __name__ == "__main__":
-    tf.test.main()

@@ -66,7 +66,3 @@ class MemoryGrowthTest(tf.test.TestCase):
         blocks, resident = _growth(lambda: kept.append((image.copy(), {})))
         self.assertGreater(blocks, _MOST_BLOCKS)
         self.assertGreater(resident, _MOST_RESIDENT)
-
-
-if __name__ == "__main__":
-    tf.test.main()

@@ -197,7 +197,3 @@ class KerasBackboneTest(parameterized.TestCase, tf.test.TestCase):
         build = applications.factory("keras:ResNet50")
         with self.assertRaisesRegex(InputError, "that keras:ResNet50 takes"):
             build((16, 16, 3), 5, 1, 1)
-
-
-if __name__ == "__main__":
-    tf.test.main()

@@ -266,7 +266,3 @@ class RefusalTest(parameterized.TestCase):
         teacher = teacher and toys.small_classifier(teacher)
         with self.assertRaisesRegex(InputError, message):
             trainer.AdversarialTrainer(student, defense, attack, teacher)
-
-
-if __name__ == "__main__":
-    tf.test.main()

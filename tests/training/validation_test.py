@@ -120,7 +120,3 @@ class CollapseTest(parameterized.TestCase):
             validation.collapse_sentence([0.2, 0.412, 0.021]),
             "2.1 % in epoch 3, after 41.2 % in epoch 2",
         )
-
-
-if __name__ == "__main__":
-    tf.test.main()

@@ -119,7 +119,3 @@ class WorkerGroupTest(parameterized.TestCase, tf.test.TestCase):
 
         sizes = [len(labels) for _, labels in group.batches(make_batches, 8)]
         self.assertEqual(sizes, [8, 8])
-
-
-if __name__ == "__main__":
-    tf.test.main()

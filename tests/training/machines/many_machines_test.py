@@ -242,7 +242,3 @@ class ManyMachinesTest(parameterized.TestCase, tf.test.TestCase):
                 r"Received: others on worker 1 \(",
             )
             self.assertNotIn("Traceback", output)
-
-
-if __name__ == "__main__":
-    tf.test.main()

@@ -38,7 +38,3 @@ class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
         self.assertGreater(len(one.files), 80)
         for name in set(one.files) - {"replicas"}:
             self.assertAllClose(one[name], two[name], 1e-10, 1e-10, name)
-
-
-if __name__ == "__main__":
-    tf.test.main()

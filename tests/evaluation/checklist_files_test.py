@@ -1,0 +1,74 @@
+"""Points of the checklist that the files of a trained run decide."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+
+from atat_tf.evaluation import evaluate_run
+from atat_tf.evaluation.checklist import files as checklist_files
+from atat_tf.evaluation.checklist import run as checklist
+from atat_tf.runs import folder as run_folder
+from tests.support import trained_runs
+
+
+@pytest.fixture(name="opened", scope="module")
+def _opened(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checked") / "run"
+    shutil.copytree(trained_runs.finished(), folder)
+    evaluate_run.evaluate_run(folder, ["clean", "fgsm", "pgd2"])
+    return evaluate_run.open_run(folder, 50)
+
+
+def test_the_files_points_pass_and_are_written(opened, capsys):
+    points = checklist.run_checklist(opened.run.folder, 50)
+    decided = {p.name: p.verdict for p in points if p.verdict != "NOT RUN"}
+    names = ("logits", "repeatable", "batch_independence")
+    names += ("worst_case", "checkpoint")
+    assert decided == dict.fromkeys(names, "PASS")
+    written = opened.run.checklist
+    assert written["num_images"] == 50
+    assert written["points"] == [dataclasses.asdict(point) for point in points]
+    assert "50 images; at least 200 are needed" in capsys.readouterr().out
+
+
+def test_weights_that_validation_did_not_choose(opened):
+    path = opened.run.folder / run_folder.METRICS
+    kept, rows = path.read_text(), opened.run.metrics
+    for row in rows:
+        row["validation_pgd_accuracy"] += 0.01
+    run_folder.write_metrics(opened.run.folder, rows)
+    point = checklist_files.checkpoint_point(opened, "best")
+    assert point.verdict == "FAIL"
+    assert point.figure == pytest.approx(1.0)
+    path.unlink()
+    point = checklist_files.checkpoint_point(opened, "best")
+    assert point.verdict == "NOT RUN"
+    path.write_text(kept)
+
+
+@pytest.mark.parametrize(
+    "changed, verdict, note",
+    [
+        ({"worst_case": 2.0}, "FAIL", "the ledger's lines give"),
+        ({"worst_case": None}, "FAIL", "gives no worst case"),
+        ({"bn_eval": "batch"}, "FAIL", "batch statistics"),
+        ({"seed": 1}, "NOT RUN", "lacks lines"),
+        ({"weights_digest": "other"}, "NOT RUN", "other weights"),
+        (None, "NOT RUN", "no results.json"),
+    ],
+)
+def test_a_worst_case_that_the_ledger_does_not_give(
+    opened, changed, verdict, note
+):
+    path = opened.run.folder / run_folder.RESULTS
+    kept = path.read_text()
+    if changed is None:
+        path.unlink()
+    else:
+        path.write_text(json.dumps({**json.loads(kept), **changed}))
+    point = checklist_files.worst_case_point(opened)
+    path.write_text(kept)
+    assert point.verdict == verdict
+    assert note in point.note
