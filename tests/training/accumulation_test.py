@@ -1,5 +1,6 @@
 """Gradient accumulation: the weights of the whole batch, in less memory."""
 
+import pathlib
 import types
 
 import keras
@@ -13,7 +14,7 @@ from atat_tf.defenses import atat
 from atat_tf.errors import InputError
 from atat_tf.runs import checks as run_checks
 from atat_tf.runs import config as run_config
-from atat_tf.training import trainer
+from atat_tf.training import files, trainer, workers
 from tests.support import runs, toys
 
 # Without random starts, which depend on the part of the batch.
@@ -85,6 +86,33 @@ class AccumulationTest(parameterized.TestCase, tf.test.TestCase):
         self.assertNotAllClose(first, second, 1e-4, 1e-6)
         self.assertEqual(int(built.optimizer.iterations), 0)
         self.assertEqual(int(built.steps_taken), 2)
+
+    def test_a_resumed_training_has_the_same_bits(self):
+        """A checkpoint holds what is added up, and where random starts are."""
+        attack = linf.LinfAttack(8 / 255, 4 / 255, 2)
+        batch = toys.random_images(4), toys.random_labels(4)
+        folder = pathlib.Path(self.get_temp_dir())
+        group = workers.WorkerGroup(tf.distribute.get_strategy())
+
+        def start():
+            built = _compiled(atat.AdversarialTraining(), attack, 2, norm=True)
+            saved = files.TrainingFiles(folder, runs.config("at"), built, group)
+            return built, saved
+
+        def go_on(built, steps):
+            for _ in range(steps):
+                built.train_function(iter([batch]))
+
+        whole, _ = start()
+        go_on(whole, 6)
+        killed, saved = start()
+        go_on(killed, 3)
+        saved.save(files.Progress(step=1))
+        resumed, saved = start()
+        self.assertEqual(saved.restore().step, 1)
+        go_on(resumed, 3)
+        for here, there in zip(whole.variables, resumed.variables, strict=True):
+            self.assertAllEqual(here, there)
 
     def test_a_mirrored_strategy_is_refused(self):
         with (

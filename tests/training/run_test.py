@@ -253,6 +253,7 @@ class KillTest(RunsTest):
         self._assert_same_weights(self.workdir, self.done)
 
 
+@pytest.mark.long
 class AccumulatedResumeTest(RunsTest):
     def test_accumulated_gradients_resume_to_the_same_bits(self):
         settings = {
@@ -274,7 +275,7 @@ class AccumulatedResumeTest(RunsTest):
 class InterruptTest(RunsTest):
     def test_ctrl_c_says_how_to_go_on(self):
         words = runs.command(
-            self.workdir, "--config=configs/at.py", num_epochs=100
+            self.workdir, "--config=configs/standard.py", num_epochs=100
         )
         process = subprocess.Popen(
             words,
