@@ -19,32 +19,21 @@ class Evaluator:
 
     Args:
       classifier: keras.Model, float32 [b, H, W, C] in [0, 1] -> logits.
-      named_attacks: {name: attack, or None for clean images}.
-      batch_norm: "frozen" uses stored statistics (the protocol to believe);
-        "batch" those of the attacked batch, as the released evaluation did.
-      seed: of the random starts; image i has the start (seed, 0, i).
+      named_attacks: {name: attack, or None for clean images}; image i has the
+        random start (0, 0, i).
 
     Attributes:
       names: of the attacks, in the order given.
-
-    Raises:
-      InputError: `batch_norm` is neither.
     """
 
     def __init__(
         self,
         classifier: keras.Model,
         named_attacks: Mapping[str, Callable | None],
-        batch_norm: str = "frozen",
-        seed: int = 0,
     ) -> None:
-        expect_batch_norm_mode(batch_norm)
         self.names = tuple(named_attacks)
-        self._seed = seed
-        self._logits_fn = logits_function(classifier, batch_norm)
-        self._attacked = lambda: self._logits_fn
-        if batch_norm == "frozen":
-            self._attacked = frozen.refreshed(classifier)
+        self._logits_fn = logits_function(classifier)
+        self._attacked = frozen.refreshed(classifier)
         shape = (None, *classifier.input_shape[1:])
         self._functions = {
             name: self._compile(attack, shape)
@@ -89,7 +78,7 @@ class Evaluator:
         def still_correct(images, labels, indices):
             images = tf.cast(images, tf.float32) / 255.0
             if attack is not None:
-                seeds = randomness.example_seeds(self._seed, 0, indices)
+                seeds = randomness.example_seeds(0, 0, indices)
                 images = attack(self._attacked(), images, labels, seeds)
             predictions = tf.argmax(self._logits_fn(images), -1, tf.int32)
             return predictions == labels
@@ -110,8 +99,9 @@ def logits_function(
 
     Args:
       classifier: keras.Model.
-      batch_norm: "frozen", or "batch": statistics of the batch at hand; no
-        stored ones move.
+      batch_norm: "frozen" uses stored statistics (the protocol to believe);
+        "batch" those of the batch at hand, as the released evaluation did, and
+        moves no stored ones.
     """
     if batch_norm == "frozen":
         return lambda images: classifier(images, training=False)

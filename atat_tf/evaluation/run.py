@@ -157,9 +157,9 @@ class Run:
         run_folder.load_weights(self.folder, weights, classifier)
         return classifier
 
-    def has_weights(self, weights: str = "best") -> bool:
-        """Returns whether the folder has the weights of this name."""
-        return run_folder.weights_path(self.folder, weights).exists()
+    def has_weights(self) -> bool:
+        """Returns whether the folder has the best weights."""
+        return run_folder.weights_path(self.folder, "best").exists()
 
     @property
     def teacher_folder(self) -> pathlib.Path:

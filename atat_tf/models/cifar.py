@@ -3,6 +3,7 @@
 As in `wide_resnet`: pixels in [0, 1] are normalised in the first layer,
 "features" is the last map with spatial extent, "logits" the output. Depth is
 counted as a Wide ResNet's, 6n + 4: three groups of n units of two layers.
+Arguments, result and errors are those of `wide_resnet.wide_resnet`.
 """
 
 import keras
@@ -25,18 +26,6 @@ def vgg(
 
     Plain 3 × 3 convolutions, 2n a group, max pooling between the groups, and a
     global mean instead of the three dense layers.
-
-    Args:
-      image_shape, num_classes, l2, synchronized: as for
-        `wide_resnet.wide_resnet`.
-      depth: 6n + 4.
-      width: multiple of the channels 16, 32, 64.
-
-    Returns:
-      keras.Model as from `wide_resnet.wide_resnet`.
-
-    Raises:
-      InputError: depth is not 6n + 4, or width < 1.
     """
     count = 2 * model_layers.units_per_group(depth, width)
     part = model_layers.Parts(l2, synchronized, layers.ReLU, {})
@@ -62,18 +51,8 @@ def resnet(
 ) -> keras.Model:
     """Returns a ResNet (He et al. 2016) for CIFAR: activation after the sum.
 
-    Args:
-      image_shape, num_classes, l2, synchronized: as for
-        `wide_resnet.wide_resnet`.
-      depth: 6n + 4; He et al., who do not count the shortcuts' convolutions,
-        call it 6n + 2.
-      width: multiple of the channels 16, 32, 64.
-
-    Returns:
-      keras.Model as from `wide_resnet.wide_resnet`.
-
-    Raises:
-      InputError: depth is not 6n + 4, or width < 1.
+    He et al., who do not count the shortcuts' convolutions, call the depth
+    6n + 2.
     """
     units = model_layers.units_per_group(depth, width)
     part = model_layers.Parts(l2, synchronized, layers.ReLU, {})
@@ -99,20 +78,8 @@ def densenet(
 ) -> keras.Model:
     """Returns a DenseNet (Huang et al. 2016) without bottlenecks.
 
-    Each layer reads all maps of its group so far and adds 12 · width channels;
-    depth 40 and width 1 are the paper's DenseNet-40-12.
-
-    Args:
-      image_shape, num_classes, l2, synchronized: as for
-        `wide_resnet.wide_resnet`.
-      depth: 6n + 4: three groups of 2n layers.
-      width: multiple of the growth 12 and of the stem's 16 channels.
-
-    Returns:
-      keras.Model as from `wide_resnet.wide_resnet`.
-
-    Raises:
-      InputError: depth is not 6n + 4, or width < 1.
+    Each of the 2n layers of a group reads all maps of its group so far and adds
+    12 · width channels; depth 40 and width 1 are the paper's DenseNet-40-12.
     """
     count = 2 * model_layers.units_per_group(depth, width)
     part = model_layers.Parts(l2, synchronized, layers.ReLU, {})

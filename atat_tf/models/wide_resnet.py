@@ -79,21 +79,8 @@ def madry_wide_resnet(
 
     It differs from `wide_resnet` in: leaky ReLU 0.1, shortcuts by average
     pooling and zero-padded channels (no weights), each image standardised to
-    mean 0 and deviation 1 inside the network.
-
-    Args:
-      image_shape: (H, W, C).
-      num_classes: k >= 2.
-      depth: 6n + 4; the released network has n = 5.
-      width: multiple of the channels 16, 32, 64; the released has 10.
-      l2: factor of ‖w‖² on every kernel.
-      synchronized: whether batch norm averages over replicas in training.
-
-    Returns:
-      keras.Model as from `wide_resnet`.
-
-    Raises:
-      InputError: depth is not 6n + 4, or width < 1.
+    mean 0 and deviation 1 inside the network. Arguments, result and errors are
+    those of `wide_resnet`; the released network has the defaults.
     """
     units = model_layers.units_per_group(depth, width)
     part = model_layers.Parts(
