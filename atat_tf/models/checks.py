@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf.errors import InputError, expect
-from atat_tf.models import graphs
 
 _SAMPLE = 2
 # Enough to tell [0, 1] from 0-255; labels are looked at to the last one.
@@ -92,7 +91,7 @@ def expect_pair(
             student=here,
             teacher=there,
         )
-    here, there = (graphs.image_shape(m) for m in (student, teacher))
+    here, there = (m.inputs[0].shape[1:] for m in (student, teacher))
     expect(
         here == there,
         "a student and a teacher of one image size",

@@ -8,7 +8,7 @@ import numpy as np
 from keras import layers
 
 from atat_tf.errors import expect
-from atat_tf.models import graphs
+from atat_tf.models import functional, graphs
 
 
 def attention_layer(classifier: keras.Model, name: str | None = None) -> str:
@@ -64,7 +64,7 @@ def logits_model(classifier: keras.Model) -> keras.Model:
     """Returns a classifier of the same weights that answers logits.
 
     A last softmax is taken off, exactly: its dense layer is copied without
-    it. Anything else is left as it is, in one graph (`graphs`).
+    it. Anything else is left as it is, in one graph (`functional`).
 
     Args:
       classifier: keras.Model, functional, sequential or subclassed, images
@@ -77,7 +77,7 @@ def logits_model(classifier: keras.Model) -> keras.Model:
       InputError: not one image input and one output [b, k], k >= 2, or an
         activation other than softmax at the end.
     """
-    classifier = graphs.functional_model(classifier)
+    classifier = functional.functional_model(classifier)
     expect(
         len(classifier.inputs) == len(classifier.outputs) == 1,
         "a Keras model of one input and one output",

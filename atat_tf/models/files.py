@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from atat_tf.errors import InputError, expect
-from atat_tf.models import classifiers, graphs
+from atat_tf.models import classifiers, functional
 
 
 def load(
@@ -51,7 +51,7 @@ def load(
     images = keras.Input(classifier.inputs[0].shape[1:], name="images")
     pixels = layers.Rescaling(high - low, low, name="from_unit_range")(images)
     logits = classifier(pixels)
-    return graphs.functional_model(keras.Model(images, logits))
+    return functional.functional_model(keras.Model(images, logits))
 
 
 def with_random_weights(classifier: keras.Model) -> keras.Model:

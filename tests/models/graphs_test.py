@@ -7,13 +7,9 @@ from absl.testing import parameterized
 from keras import layers
 
 from atat_tf.errors import InputError
-from atat_tf.models import classifiers, graphs
+from atat_tf.models import graphs
 from tests.support import toys
 from tests.support.any_model import (
-    NUM_CLASSES,
-    SHAPE,
-    Subclassed,
-    arrays,
     subclassed,
 )
 
@@ -121,78 +117,3 @@ class FlopsTest(tf.test.TestCase):
         # 4·4 positions · 3·3·3·4 weights = 1728, 4·4 · 4·6 = 384, and
         # 6·5 = 30: 2142 products, each with its sum.
         self.assertEqual(graphs.flops_per_image(model), 2 * 2142)
-
-
-class FunctionalModelTest(parameterized.TestCase, tf.test.TestCase):
-    def test_a_flat_functional_model_stays(self):
-        model = toys.small_classifier()
-        self.assertIs(graphs.functional_model(model), model)
-
-    def test_subclassed(self):
-        """One graph: nested models are open, the weights are the same."""
-        model = subclassed()
-        graph = graphs.functional_model(model)
-        names = [layer.name for layer in graph.layers]
-        self.assertContainsSubset({"stem", "stem_relu", "inner"}, names[:5])
-        self.assertIs(
-            graph.get_layer("inner").kernel, model.block.convolution.kernel
-        )
-        images, _ = arrays()
-        self.assertAllClose(
-            graph(images, training=False), model(images, training=False), 1e-6
-        )
-
-    def test_nested_in_training_mode(self):
-        base = keras.Model(
-            inputs := keras.Input(SHAPE),
-            layers.BatchNormalization(name="norm")(
-                layers.Conv2D(6, 3, name="maps")(inputs)
-            ),
-            name="base",
-        )
-        outer = keras.Input(SHAPE)
-        x = base(layers.Rescaling(2.0)(outer), training=False)
-        x = layers.Dense(NUM_CLASSES)(layers.GlobalAveragePooling2D()(x))
-        model = toys.randomise(keras.Model(outer, x))
-        graph = graphs.functional_model(model)
-        self.assertEqual(classifiers.attention_layer(graph), "norm")
-        images, _ = arrays()
-        for training in (False, True):
-            self.assertAllClose(
-                graph(images, training=training),
-                model(images, training=training),
-                1e-5,
-            )
-
-    def test_a_mode_of_its_own_is_refused(self):
-        class Moody(Subclassed):
-            def call(self, images, training=None):
-                logits = super().call(images, training)
-                return 2.0 * logits if training else logits
-
-        model = Moody()
-        model(np.zeros((1, *SHAPE), np.float32))
-        with self.assertRaisesRegex(InputError, "if training.*Moody"):
-            graphs.functional_model(model)
-
-    def test_tensorflow_functions_are_refused(self):
-        class Plain(Subclassed):
-            def call(self, images):
-                return super().call(tf.nn.relu(images))
-
-        model = Plain()
-        model(np.zeros((1, *SHAPE), np.float32))
-        with self.assertRaisesRegex(InputError, "keras.ops.*Plain"):
-            graphs.functional_model(model)
-
-    def test_a_model_never_called_is_refused(self):
-        with self.assertRaisesRegex(InputError, "called once on images"):
-            graphs.functional_model(Subclassed())
-
-    def test_a_softmax_operation_is_taken_off(self):
-        inputs = keras.Input(SHAPE)
-        x = layers.Dense(NUM_CLASSES)(layers.Flatten()(inputs))
-        model = keras.Model(inputs, keras.ops.softmax(x))
-        logits = classifiers.logits_model(model)
-        images, _ = arrays()
-        self.assertAllClose(tf.nn.softmax(logits(images)), model(images))

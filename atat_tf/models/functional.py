@@ -1,0 +1,178 @@
+"""Any Keras model as one functional model of the same layers and weights.
+
+Nested and subclassed models are laid open, and the result is compared with the
+model in both modes.
+"""
+
+import functools
+
+import keras
+import numpy as np
+
+from atat_tf.errors import InputError, expect
+from atat_tf.models import graphs
+
+_AGREEMENT = 1e-5
+_SAMPLE = 2
+
+
+def functional_model(model: keras.Model) -> keras.Model:
+    """Returns the model as a functional one of the same layers and weights.
+
+    A functional model without models inside is returned as it is. Where two
+    layers of nested models have one name, these models stay layers.
+
+    Args:
+      model: keras.Model of one image input; a subclassed one must have been
+        called once, or built, and its `call` be made of Keras layers and
+        keras.ops.
+
+    Raises:
+      InputError: it is no such model, or its `call` does something else in
+        training or inference mode than its layers do.
+    """
+    expect(
+        isinstance(model, keras.Model),
+        "a Keras model",
+        model=type(model).__name__,
+    )
+    graph = _graph(model)
+    if graph is None:
+        outputs = _called(model, inputs := keras.Input(_image_shape(model)))
+        graph = keras.Model(inputs, outputs, name=model.name)
+    flat = _flat(graph)
+    if flat is not model:
+        _expect_same(model, flat)
+    return flat
+
+
+def _image_shape(model):
+    """Returns (H, W, C) of what a subclassed model was called on."""
+    config = model.get_build_config() or {}
+    shape = tuple(config.get("input_shape") or ())
+    expect(
+        len(shape) == 4,
+        "a subclassed model that was called once on images, or "
+        "model.build((None, height, width, channels)), which tells their size",
+        model=type(model).__name__,
+        input_shape=shape,
+    )
+    return shape[1:]
+
+
+def _graph(layer):
+    """Returns a functional model of what a layer is, or None."""
+    graph = graphs.recorded(layer) if isinstance(layer, keras.Model) else None
+    if graph is None:
+        return None
+    if isinstance(layer, keras.Sequential):
+        return keras.Model(graph.input, graph.outputs[0], name=layer.name)
+    return layer
+
+
+def _called(model, inputs):
+    """Returns the symbolic outputs of a subclassed model's own `call`."""
+    try:
+        outputs = model.call(inputs)
+    except Exception as error:  # whatever the model's own code raises
+        reason = str(error).strip().split("\n")[0][:200]
+        raise InputError(
+            "Expected a subclassed model whose call(images) is made of Keras "
+            "layers and keras.ops (tf functions: in a Layer of your own). "
+            f"Received: {type(model).__name__} ({type(error).__name__}: "
+            f"{reason})."
+        ) from error
+    expect(
+        isinstance(outputs, keras.KerasTensor),
+        "a model that answers one tensor",
+        outputs=type(outputs).__name__,
+    )
+    return outputs
+
+
+def _flat(model):
+    """Returns a functional model with the graphs of nested ones laid open."""
+    nested = _num_models(model)
+    if not nested:
+        return model
+    inputs = [
+        keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=tensor.name)
+        for tensor in model.inputs
+    ]
+    try:
+        (output,) = graphs.of_functional(model).run(inputs, _opened)
+        one = inputs if len(inputs) > 1 else inputs[0]
+        opened = keras.Model(one, output, name=model.name)
+    except ValueError:  # names occur twice, or more outputs than one
+        return model
+    # A subclassed one brings the models that it calls; some stay closed.
+    return opened if _num_models(opened) == nested else _flat(opened)
+
+
+def _num_models(model):
+    return sum(isinstance(layer, keras.Model) for layer in model.layers)
+
+
+def _opened(layer):
+    """Returns what is called in a layer's place while a graph is laid open."""
+    if not isinstance(layer, keras.Model):
+        return layer
+    graph = graphs.recorded(layer)
+    if graph is None:
+        return functools.partial(_call_or_layer, layer)
+
+    def run(*args, **_):
+        outputs = graph.run(keras.tree.flatten(args), _opened)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    return run
+
+
+def _call_or_layer(model, *args, **kwargs):
+    """Returns the outputs of a nested model's own `call`, opened if it can."""
+    without_mode = {k: v for k, v in kwargs.items() if k != "training"}
+    try:
+        return model.call(*args, **without_mode)
+    except Exception:  # whatever the model's own code raises
+        return model(*args, **kwargs)
+
+
+def _expect_same(model, graph):
+    """Raises InputError unless both are one function, in either mode."""
+    shape = (_SAMPLE, *graph.inputs[0].shape[1:])
+    expect(
+        None not in shape,
+        "images of one size, [n, height, width, channels]",
+        input_shape=graph.inputs[0].shape,
+    )
+    images = np.random.default_rng(0).random(shape, np.float32)
+    for training in (False, True):
+        here, again, there = (
+            _stateless(m, images, training) for m in (model, model, graph)
+        )
+        # What is random in spite of its state cannot be compared.
+        expect(
+            _are_close(here, there) or not _are_close(here, again),
+            "a subclassed model that leaves the mode to its layers (no "
+            "`if training` of its own)",
+            model=type(model).__name__,
+            training=training,
+        )
+
+
+def _stateless(model, images, training):
+    """Returns the outputs, of statistics and random seeds that do not move."""
+    outputs, _ = model.stateless_call(
+        model.trainable_variables,
+        model.non_trainable_variables,
+        images,
+        training=training,
+    )
+    return np.asarray(outputs, np.float32)
+
+
+def _are_close(here, there):
+    scale = np.abs(np.nan_to_num(here)).max()
+    return here.shape == there.shape and np.allclose(
+        here, there, _AGREEMENT, _AGREEMENT * scale, equal_nan=True
+    )
