@@ -75,6 +75,16 @@ def map_norm(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     return safe_norm(first - second)
 
 
+def map_rms(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Returns Eq. 4 of a layer as a root mean square over its positions.
+
+    ‖v(first) − v(second)‖_2 / √(h · w): λ1 then means the same whatever the
+    size of the maps. Arguments and result as for `map_norm`.
+    """
+    positions = first.shape[1] * first.shape[2]
+    return safe_norm(first - second) / positions**0.5
+
+
 def map_cosine(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     """Returns 1 − cos(v(first), v(second)) for each example.
 
@@ -89,7 +99,7 @@ def map_cosine(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     return tf.where(both_empty, tf.zeros_like(cosine), 1.0 - cosine)
 
 
-MAP_DISTANCES = {"norm": map_norm, "cosine": map_cosine}
+MAP_DISTANCES = {"norm": map_norm, "cosine": map_cosine, "rms": map_rms}
 
 
 def attention_distance(

@@ -72,7 +72,8 @@ def get_config():
     # The class score that maps explain: "logit" (y^c), "centred" (less the
     # mean of all logits) or "margin" (less the largest other).
     config.defense.score = "logit"
-    # Distance of maps: "norm" (Eq. 4) or "cosine" (place without size).
+    # Distance of maps: "norm" (Eq. 4), "cosine" (place without size) or "rms"
+    # (over positions, so that λ1 does not depend on the size of the maps).
     config.defense.map_distance = "norm"
     # Of clean and adversarial logits: "norm" (Eq. 6), "mse" (half the mean
     # square, Kannan et al. 2018) or "kl" (as in TRADES).
@@ -112,8 +113,11 @@ def get_config():
     config.optimizer.learning_rate = config_dict.placeholder(float)
     config.optimizer.momentum = 0.9
     # "piecewise": × decay_factor at each of decay_at (shares of the run);
-    # "cosine": to zero at the end.
+    # "cosine": to zero at the end; "one_cycle": linearly from 0 to
+    # learning_rate over the share peak_at, and linearly to 0 (Wong et al.
+    # 2020), for up to some 30 epochs.
     config.optimizer.schedule = "piecewise"
+    config.optimizer.peak_at = 0.4
     config.optimizer.decay_at = (0.75, 0.9)
     config.optimizer.decay_factor = 0.1
     # ½ · weight_decay · ‖w‖² on kernels, as the released code has it.

@@ -256,7 +256,7 @@ class SecondOrderTest(parameterized.TestCase, tf.test.TestCase):
 
     @parameterized.parameters(
         {"score": "centred", "map_distance": "cosine", "pairing": "mse"},
-        {"score": "margin", "pairing": "kl"},
+        {"score": "margin", "map_distance": "rms", "pairing": "kl"},
         {"classes": "two", "distillation": 0.6, "label_smoothing": 0.2},
     )
     def test_what_the_paper_has_not_equals_finite_differences(self, **fields):

@@ -110,7 +110,9 @@ def _validate_accumulation(config):
 
 
 def _validate_optimizer(section):
-    _expect_choice(section, "schedule", ("piecewise", "cosine"))
+    schedules = ("piecewise", "cosine", "one_cycle")
+    _expect_choice(section, "schedule", schedules)
+    _expect_field(section, "peak_at", lambda s: 0 < s < 1, "in (0, 1)")
     _expect_choice(section, "ema_statistics", ("last", "averaged"))
     expect(
         section.ema_statistics == "last" or section.ema > 0,

@@ -103,7 +103,6 @@ def from_dict(values: dict) -> ConfigDict:
             value = _with_defense_defaults(value)
         elif isinstance(value, dict):
             value = {**merged.get(name, {}), **value}
-            value.pop("peak_at", None)  # of a schedule that there is no more
         merged[name] = value
     return ConfigDict(_with_tuples(merged)).lock()
 
@@ -127,7 +126,15 @@ def read(workdir: run_folder.Path) -> ConfigDict:
       InputError: no run there.
     """
     path = pathlib.Path(workdir) / run_folder.CONFIG
-    return from_dict(run_folder.read_json(path, _FIELDS))
+    values = run_folder.read_json(path)
+    missing = _FIELDS - set(values if isinstance(values, dict) else ())
+    expect(
+        not missing,
+        f"{path.name} with {', '.join(sorted(_FIELDS))}",
+        path=str(path),
+        missing=sorted(missing),
+    )
+    return from_dict(values)
 
 
 def teacher_config(config: ConfigDict) -> ConfigDict:

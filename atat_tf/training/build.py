@@ -9,6 +9,34 @@ from atat_tf.runs import build
 from atat_tf.training import trainer
 
 
+class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
+    """A rate that rises linearly from 0 to its peak and falls linearly to 0.
+
+    Args:
+      peak: the highest rate.
+      peak_step: the step at which it is reached.
+      num_steps: of the whole training.
+    """
+
+    def __init__(self, peak: float, peak_step: float, num_steps: int):
+        super().__init__()
+        self._fields = {
+            "peak": peak,
+            "peak_step": peak_step,
+            "num_steps": num_steps,
+        }
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        peak, peak_step, num_steps = self._fields.values()
+        step = tf.cast(step, keras.config.floatx())
+        up = step / peak_step
+        down = (num_steps - step) / (num_steps - peak_step)
+        return peak * tf.maximum(tf.minimum(up, down), 0.0)
+
+    def get_config(self) -> dict[str, float]:
+        return self._fields
+
+
 def build_optimizer(
     config: ml_collections.ConfigDict, steps_per_epoch: int
 ) -> keras.optimizers.SGD:
@@ -19,6 +47,8 @@ def build_optimizer(
         rate = keras.optimizers.schedules.CosineDecay(
             section.learning_rate, total
         )
+    elif section.schedule == "one_cycle":
+        rate = OneCycle(section.learning_rate, section.peak_at * total, total)
     else:
         boundaries = [round(share * total) for share in section.decay_at]
         rate = keras.optimizers.schedules.PiecewiseConstantDecay(
