@@ -283,6 +283,65 @@ def margin(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return of_label - tf.reduce_max(others, axis=-1)
 
 
+def verdict_margin(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Returns the margin as a verdict counts it, > 0 exactly when right.
+
+    An image is classified right where the label's score is finite and strictly
+    the largest. A tie has the margin 0. A NaN anywhere, and an infinite score
+    that decides, have the lowest number there is: no verdict rests on them.
+
+    Args:
+      labels: integers [b].
+      logits: float [b, k].
+
+    Returns:
+      [b], the dtype of the logits, never NaN.
+    """
+    logits = tf.convert_to_tensor(logits)
+    of_label = tf.gather(logits, labels, axis=-1, batch_dims=1)
+    is_number = tf.math.is_finite(of_label) & ~tf.reduce_any(
+        tf.math.is_nan(logits), axis=-1
+    )
+    return tf.where(
+        is_number,
+        tf.maximum(margin(labels, logits), logits.dtype.min),
+        logits.dtype.min,
+    )
+
+
+def is_right(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Returns whether each image is classified right, see `verdict_margin`.
+
+    Every accuracy is the share of images for which this holds.
+
+    Args:
+      labels: integers [b].
+      logits: float [b, k].
+
+    Returns:
+      bool [b].
+    """
+    return verdict_margin(labels, logits) > 0
+
+
+def predicted(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Returns the class that counts as predicted: the label only when right.
+
+    Args:
+      labels: integers [b].
+      logits: float [b, k].
+
+    Returns:
+      int32 [b], the label where `is_right`, else the strongest other class.
+    """
+    logits = tf.convert_to_tensor(logits)
+    return tf.where(
+        is_right(labels, logits),
+        tf.cast(labels, tf.int32),
+        strongest_other(labels, logits),
+    )
+
+
 def _without_label(labels, logits):
     is_label = tf.one_hot(labels, tf.shape(logits)[-1], True, False, dtype=bool)
     return tf.where(is_label, logits.dtype.min, logits)

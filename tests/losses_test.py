@@ -396,6 +396,39 @@ class MarginTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllClose(losses.margin(labels, logits), expected, 1e-6)
 
 
+_INF, _NAN = float("inf"), float("nan")
+_LOWEST = tf.float32.min
+
+
+class VerdictMarginTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        # (logits, label, the margin that counts)
+        ([5.0, 2.0, 3.0], 0, 2.0),
+        ([5.0, 2.0, 3.0], 1, -3.0),
+        ([4.0, 4.0, 1.0], 0, 0.0),
+        ([4.0, 4.0, 4.0], 2, 0.0),
+        ([_NAN, 4.0, 1.0], 1, _LOWEST),
+        ([_NAN, 4.0, 1.0], 0, _LOWEST),
+        ([_INF, 4.0, 1.0], 0, _LOWEST),
+        ([_INF, 4.0, 1.0], 1, _LOWEST),
+        ([_INF, _INF, 1.0], 0, _LOWEST),
+        ([-_INF, -_INF, 1.0], 0, _LOWEST),
+        # A class that is masked out decides nothing.
+        ([-_INF, 4.0, 1.0], 1, 3.0),
+    )
+    def test_right_is_finite_and_strictly_the_largest(
+        self, logits, label, expected
+    ):
+        for dtype in (tf.float32, tf.float64):
+            given = tf.constant([label]), tf.constant([logits], dtype)
+            margin = losses.verdict_margin(*given)
+            lowest = expected == _LOWEST
+            self.assertAllEqual(margin, [dtype.min if lowest else expected])
+            self.assertAllEqual(losses.is_right(*given), [expected > 0])
+            predicted = losses.predicted(*given).numpy()
+            self.assertEqual(predicted[0] == label, expected > 0)
+
+
 class StrongestOtherTest(tf.test.TestCase):
     def test_hand_numbers(self):
         logits = tf.constant([[5.0, 2.0, 3.0], [5.0, 2.0, 3.0], [-1.0, -9, -9]])

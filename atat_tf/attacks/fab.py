@@ -206,7 +206,7 @@ class FAB:
         candidate = self._next_point(images, point, difference, gradient)
         logits = logits_fn(candidate)
         state = self._recorded(state, candidate, logits, index)
-        is_wrong = losses.margin(labels, logits) < 0
+        is_wrong = ~losses.is_right(labels, logits)
         back = images + self.beta * (candidate - images)
         return {
             **state,
@@ -253,9 +253,9 @@ class FAB:
         way = tf.clip_by_value(way, -length, length)
         candidate = tf.clip_by_value(images + way, *self.bounds)
         logits = logits_fn(candidate)
-        margin = losses.margin(state["labels"], logits)
+        margin = losses.verdict_margin(state["labels"], logits)
         state = self._recorded(state, candidate, logits, index)
-        is_right = margin >= 0
+        is_right = margin > 0
         return {
             **state,
             "right_distance": tf.where(is_right, aimed, right),
@@ -265,10 +265,10 @@ class FAB:
 
     def _recorded(self, state, points, logits, index):
         """Returns the state with what is closer, and judged inside the ball."""
-        margin = losses.margin(state["labels"], logits)
+        margin = losses.verdict_margin(state["labels"], logits)
         away = _flat(points - state["images"])
         distance = tf.reduce_max(tf.abs(away), axis=1)
-        closer = (margin < 0) & (distance < state["distance"])
+        closer = (margin <= 0) & (distance < state["distance"])
         state = {
             **state,
             "closest": tf.where(
@@ -279,7 +279,11 @@ class FAB:
         }
         # No margin is larger than that of these logits: never taken over.
         hopeless = tf.one_hot(
-            state["labels"], logits.shape[1], np.inf, 0.0, dtype=logits.dtype
+            state["labels"],
+            logits.shape[1],
+            logits.dtype.max,
+            0.0,
+            dtype=logits.dtype,
         )
         is_inside = distance <= self.epsilon
         logits = tf.where(is_inside[:, None], logits, hopeless)

@@ -76,12 +76,14 @@ class LinfAttack:
         def restart(index, best, margin):
             shifted = randomness.restart_seeds(seeds, index)
             candidate = self._ascend(logits_fn, images, labels, shifted)
-            candidate_margin = losses.margin(labels, logits_fn(candidate))
+            candidate_margin = losses.verdict_margin(
+                labels, logits_fn(candidate)
+            )
             better = candidate_margin < margin
             best = tf.where(better[:, None, None, None], candidate, best)
             return index + 1, best, tf.minimum(margin, candidate_margin)
 
-        margin = losses.margin(labels, logits_fn(best))
+        margin = losses.verdict_margin(labels, logits_fn(best))
         _, best, _ = tf.while_loop(
             lambda index, *_: index < self.restarts,
             restart,

@@ -97,7 +97,7 @@ class Square:
         )
         candidate = tf.ensure_shape(candidate, images.shape)
         logits = logits_fn(candidate)
-        margin = losses.margin(state["labels"], logits)
+        margin = losses.verdict_margin(state["labels"], logits)
         is_better = margin < state["point_margin"]
         state = stepped.judged(state, candidate, logits, index)
         return {

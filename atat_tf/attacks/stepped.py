@@ -23,7 +23,8 @@ State = dict[str, tf.Tensor]
 
 # The rows that every state has: the image, its label and seed, the candidate
 # closest to success (lowest margin) with that margin, and the step at which
-# the margin first was negative (NEVER before).
+# the image first was not classified right (NEVER before). The margin is
+# `losses.verdict_margin`: ties, and scores that are no numbers, are wrong.
 ROWS = ("images", "labels", "seeds", "adversarial", "margin", "broke_at")
 NEVER = -1
 
@@ -55,14 +56,14 @@ def first_state(
       labels: int32 [b].
       seeds: int64 [b, 2], see `randomness.example_seeds`.
     """
-    margin = losses.margin(labels, logits_fn(images))
+    margin = losses.verdict_margin(labels, logits_fn(images))
     return {
         "images": images,
         "labels": labels,
         "seeds": seeds,
         "adversarial": images,
         "margin": margin,
-        "broke_at": tf.where(margin < 0, 0, NEVER),
+        "broke_at": tf.where(margin <= 0, 0, NEVER),
     }
 
 
@@ -79,7 +80,7 @@ def judged(
       logits: float [b, k], the classifier's at the candidates.
       index: int32 [], the step that made them, from 0.
     """
-    margin = losses.margin(state["labels"], logits)
+    margin = losses.verdict_margin(state["labels"], logits)
     was_broken = state["broke_at"] != NEVER
     better = (margin < state["margin"]) & ~was_broken
     return {
@@ -89,7 +90,7 @@ def judged(
         ),
         "margin": tf.where(better, margin, state["margin"]),
         "broke_at": tf.where(
-            ~was_broken & (margin < 0), index + 1, state["broke_at"]
+            ~was_broken & (margin <= 0), index + 1, state["broke_at"]
         ),
     }
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from atat_tf import losses
 from atat_tf.attacks import randomness
 from atat_tf.data import datasets
 from atat_tf.errors import expect
@@ -80,8 +81,7 @@ class Evaluator:
             if attack is not None:
                 seeds = randomness.example_seeds(0, 0, indices)
                 images = attack(self._attacked(), images, labels, seeds)
-            predictions = tf.argmax(self._logits_fn(images), -1, tf.int32)
-            return predictions == labels
+            return losses.is_right(labels, self._logits_fn(images))
 
         on_gpu = bool(tf.config.list_physical_devices("GPU"))
         return tf.function(still_correct, signature, jit_compile=on_gpu)

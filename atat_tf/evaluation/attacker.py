@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from atat_tf import losses
 from atat_tf.attacks import randomness, stepped
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.models import frozen
@@ -34,9 +35,11 @@ class Outcome:
 
     Attributes:
       adversarial: float32 [n, H, W, C], the candidate closest to success.
-      margin: float32 [n], its z_y − max_{j≠y} z_j; negative where it broke.
-      prediction: int64 [n], its class when alone, the label where it did not
-        break; −1 with batch statistics, where no image is looked at alone.
+      margin: float32 [n], its `losses.verdict_margin`; not above 0 where it
+        broke.
+      prediction: int64 [n], its class when alone (of even ones, another than
+        the label), the label where it did not break; −1 with batch statistics,
+        where no image is looked at alone.
       broke_at: int32 [n], number of steps until then, −1 where it never did.
       linf: float32 [n], ‖adversarial − image‖_∞.
       refuted: bool [n], broken in its batch and not alone, or outside ball or
@@ -239,11 +242,10 @@ class Attacker:
             prediction[:] = labels
             rows = np.flatnonzero(broken)
             alone = self._logits_alone(adversarial[rows]).numpy()
-            for i, logits in zip(rows, alone, strict=True):
-                margin[i] = _margin(logits, labels[i])
-                holds[i] = valid[i] and np.argmax(logits) != labels[i]
-                if holds[i]:
-                    prediction[i] = np.argmax(logits)
+            margin[rows] = losses.verdict_margin(labels[rows], alone)
+            holds[rows] = valid[rows] & (margin[rows] <= 0)
+            predicted = losses.predicted(labels[rows], alone)
+            prediction[rows] = np.where(holds[rows], predicted, labels[rows])
         broke_at[broken & ~holds] = stepped.NEVER
         return Outcome(
             adversarial,
@@ -331,8 +333,3 @@ def _is_valid(attack, adversarial, pixels):
     low, high = attack.bounds
     in_box = (flat >= low).all(1) & (flat <= high).all(1)  # false for NaN too
     return in_ball & in_box
-
-
-def _margin(logits, label):
-    others = np.delete(logits, label)
-    return logits[label] - others.max()

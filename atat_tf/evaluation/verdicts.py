@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from atat_tf import losses
 from atat_tf.attacks import columns, stepped
 from atat_tf.data import datasets
 from atat_tf.evaluation.attacker import Attacker
@@ -120,18 +121,15 @@ class Verdicts:
 
     def _clean_lines(self, group, logits):
         labels = self._split.labels[group]
-        predictions = logits.argmax(-1)
-        rows = np.arange(len(group))
-        others = logits.copy()
-        others[rows, labels] = -np.inf
-        margins = logits[rows, labels] - others.max(-1)
+        margins = losses.verdict_margin(labels, logits).numpy()
+        predictions = losses.predicted(labels, logits).numpy()
         return [
             {
                 "index": int(index),
                 "label": int(labels[i]),
                 "prediction": int(predictions[i]),
                 "attacked_prediction": int(predictions[i]),
-                "broken": bool(predictions[i] != labels[i]),
+                "broken": bool(margins[i] <= 0),
                 "step": None,
                 "margin": float(margins[i]),
                 "linf": 0.0,

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from atat_tf import attention
+from atat_tf import attention, losses
 from atat_tf.attacks import linf, randomness
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.models import classifiers, graphs
@@ -25,7 +25,8 @@ class View:
 
     Attributes:
       images: float32 [n, H, W, C].
-      predictions: int [n], classes.
+      predictions: int [n], classes; where labels are known, those of
+        `losses.predicted`.
       maps: float32 [n, h, w], Eq. 3, as they are.
     """
 
@@ -99,11 +100,12 @@ class Viewer:
             predicted.
         """
         if labels is None:
-            looked = self._in_batches(self._look, images)
+            logits, maps = self._in_batches(self._look, images)
+            predictions = np.argmax(logits, -1)
         else:
-            looked = self._in_batches(self._look, images, labels)
-        logits, maps = looked
-        return View(np.asarray(images), np.argmax(logits, -1), maps)
+            logits, maps = self._in_batches(self._look, images, labels)
+            predictions = losses.predicted(labels, logits).numpy()
+        return View(np.asarray(images), predictions, maps)
 
     def attended(
         self,

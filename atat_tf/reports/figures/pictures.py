@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from atat_tf import losses
 from atat_tf.data import datasets
 from atat_tf.data import images as image_files
 from atat_tf.errors import expect
@@ -113,7 +114,7 @@ def first_right(
         for network in asked:
             logits = network.classifier(images, training=False)
             labels = dataset.test.labels[first : first + _BATCH]
-            right &= np.argmax(logits, -1) == labels
+            right &= losses.is_right(labels, logits).numpy()
         indices += (first + np.flatnonzero(right)).tolist()
         if len(indices) >= count:
             break
