@@ -101,4 +101,4 @@ class PageTest(absltest.TestCase):
         named = set(re.findall(r"--([a-z_]+)", self.page)) - {"config"}
         self.assertGreater(len(named), 10)
         for name in named:
-            self.assertRegex(texts, rf"--(\[no\])?{name}:")
+            self.assertRegex(texts, rf"--(\[no\])?{name}\b")
