@@ -1,197 +1,305 @@
-"""Times PGD-20 evaluation, ours beside the peers', on the same weights.
+"""Compares our PGD and AutoAttack with torchattacks': verdicts and seconds.
 
   python3.11 -m venv .venv-peers
   .venv-peers/bin/pip install -r benchmarks/requirements.txt
-  python -m benchmarks.attacks
-  python -m benchmarks.attacks --models=robust --repeats=9 --json=FILE
+  python -m benchmarks.attacks --data_dir=../shared/tfds
+  python -m benchmarks.attacks --attacks=standard --num_images=48 --json=FILE
 
-ℓ∞, ε = 8/255, α = 2/255, 20 steps for all. All start at the image itself, the
-one start that every peer takes; with --random_start all start at random, each
-with its own draws. Every round runs every row once on the same images, so that
-what else the machine does meets all alike; the first, untimed, is a batch.
-What the peers find is judged by our model: inside ball and box, and wrong. So
-the table also says whether they find more than our PGD does with the same
-budget; goal: no more than 1 point.
+Both attack the images that are classified right, with the same weights, ε in
+ℓ∞, steps and queries; PGD starts at the image itself. "standard" runs
+AutoAttack's four parts in order, each on what the one before left. What
+torchattacks returns is judged by our model: inside ball and box, and wrong.
+Every round runs ours and theirs in turns; one, untimed, comes before. In ours
+broken images leave, and candidates are checked once more, alone in a batch of
+one; theirs take a batch whole, to the last step, except for Square.
 
-"ours" is an evaluation as `atat_tf.evaluate` does it: misclassified images do
-not enter, broken ones leave. "ours, no compaction" takes all images through all
-steps, as the peers do. Both judge every point on the way and check candidates
-once more, alone in a batch of one; the time of a peer is its attack and one
-forward pass over what it returned.
-
-TensorFlow leaves its oneDNN kernels off on processors without AVX-512. They are
-on for ours and for the TensorFlow peers alike (--noonednn, --nopeers_onednn for
-off). Peers get their fastest form, see `benchmarks.peers.attacks`. Goals, on
-the robust model: 2 times the fastest peer with compaction, 1.2 times without.
+Goals: robust accuracies within 1 point of each other, ours not the higher one;
+2 times as fast on the robust model.
 """
 
-import contextlib
-from collections.abc import Callable
+import dataclasses
+import sys
+import time
+from typing import TYPE_CHECKING
 
-from absl import app, flags, logging
+import numpy as np
+from absl import flags
 
+from atat_tf.errors import unknown
+from atat_tf.runs import command_line, terminal
 from benchmarks import command, ratios
-from benchmarks.peers import compared
-from benchmarks.peers import process as peers
+from benchmarks.peers.process import Peer
 
-_EPSILON, _STEP_SIZE = 8 / 255, 2 / 255
-_COMPACT, _WHOLE = "ours", "ours, no compaction"
-_PEERS = ("cleverhans", "foolbox", "art", "torchattacks")
-_GOALS = {_COMPACT: ">= 2", _WHOLE: ">= 1.2"}
+if TYPE_CHECKING:  # oneDNN is chosen before TensorFlow loads
+    from atat_tf.evaluation.attacker import Attacker
 
-_ONLY = flags.DEFINE_list(
-    "models", ["robust"], f"run folders, among {', '.join(compared.RUNS)}"
+# Run folders of the repository, each with an ε: where some images stand and
+# some fall, and the usual one.
+CASES = {
+    "standard": ("results/small/cifar10/standard/seed0", 8 / 255),
+    "standard_small": ("results/small/cifar10/standard/seed0", 1 / 255),
+    "robust": ("results/small/cifar10/at/seed0", 8 / 255),
+}
+_STANDARD = ("apgd_ce", "apgd_t", "fab_t", "square")
+PARTS = {
+    **{name: (name,) for name in ("pgd", *_STANDARD)},
+    "standard": _STANDARD,
+}
+_STEP_SIZE = 2 / 255
+_SAME_LOGITS = 1e-4
+_BALL_TOLERANCE = 1e-6
+_MORE = "<= 1"
+
+flags.declare_key_flag("data_dir")
+_CASES = flags.DEFINE_list("cases", ["robust"], f"among {', '.join(CASES)}")
+_ATTACKS = flags.DEFINE_list(
+    "attacks", ["pgd", *_STANDARD], f"among {', '.join(PARTS)}"
 )
-_NAMES = flags.DEFINE_list("peers", list(_PEERS), "whom to compare with")
 _NUM_IMAGES = flags.DEFINE_integer(
-    "num_images", 1024, "first test images", lower_bound=1
+    "num_images", 200, "first test images", lower_bound=1
 )
-_NUM_STEPS = flags.DEFINE_integer("num_steps", 20, "of PGD", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "of all", lower_bound=1)
+_PGD_STEPS = flags.DEFINE_integer("pgd_steps", 20, "of PGD", lower_bound=1)
+_NUM_STEPS = flags.DEFINE_integer(
+    "num_steps", 100, "of APGD and FAB", lower_bound=4
+)
+_NUM_QUERIES = flags.DEFINE_integer("num_queries", 5000, "of Square")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "of both", lower_bound=1)
 _REPEATS = flags.DEFINE_integer(
-    "repeats", 5, "rounds, each of every row once", lower_bound=1
-)
-_RANDOM_START = flags.DEFINE_bool(
-    "random_start", False, "start at random in the ball, not at the image"
+    "repeats", 5, "rounds of ours and theirs in turns", lower_bound=1
 )
 
 
-def measure(
-    case: compared.Case, open_peers: dict[str, peers.Peer]
-) -> tuple[dict[str, dict], dict[str, str]]:
-    """Returns {row: what it found and took}, and {peer: why it was not run}.
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A classifier with the images that it classifies right.
 
-    A row: "stands", bool [n], and of each round "seconds" and
-    "processor_seconds".
+    Attributes:
+      what: a line that says what it is.
+      attacker: of the classifier.
+      images: uint8 [n, H, W, C].
+      labels: int32 [n].
+      count: of all images, right or wrong.
+      epsilon: ε in ℓ∞.
     """
-    rows, not_run = _our_rows(case), {}
-    for name, peer in open_peers.items():
-        try:
-            peer.load(case.classifier)
-            compared.expect_same_logits(peer, case)
-            rows[name] = _peer_row(case, peer)
-            rows[name](_BATCH_SIZE.value)
-        except peers.NotRun as error:
-            not_run[name] = str(error)
-            rows.pop(name, None)
-    for name in (_COMPACT, _WHOLE):
-        rows[name](_BATCH_SIZE.value)
-    measured = {n: {"seconds": [], "processor_seconds": []} for n in rows}
-    for _ in range(_REPEATS.value):
-        for name, row in rows.items():
-            stands, seconds, processor = row(len(case.images))
-            measured[name]["stands"] = stands
-            measured[name]["seconds"].append(seconds)
-            measured[name]["processor_seconds"].append(processor)
-    return measured, not_run
 
+    what: str
+    attacker: "Attacker"
+    images: np.ndarray
+    labels: np.ndarray
+    count: int
+    epsilon: float
 
-def _our_rows(case) -> dict[str, Callable]:
-    """Returns {row: function of a number of images}."""
-    import numpy as np
+    def ours(
+        self, parts: tuple[str, ...], steps: dict[str, int]
+    ) -> tuple[np.ndarray, float, float]:
+        """Returns which images stand, seconds and processor seconds."""
+        begin = time.perf_counter(), time.process_time()
+        stands = np.ones(len(self.labels), bool)
+        for part in parts:
+            for attack in _our_attacks(part, self.epsilon, steps[part]):
+                entering = np.flatnonzero(stands)
+                for first in range(0, len(entering), self.attacker.group_size):
+                    group = entering[first : first + self.attacker.group_size]
+                    given = self.images[group], self.labels[group], group
+                    outcome = self.attacker.run(attack, *given, seed=0)
+                    stands[group] = ~outcome.broken
+        seconds = time.perf_counter() - begin[0]
+        return stands, seconds, time.process_time() - begin[1]
 
-    from atat_tf.attacks import linf
-    from atat_tf.evaluation import attacker as attacker_lib
-
-    factory = linf.pgd if _RANDOM_START.value else linf.ifgsm
-    attack = linf.Steps(factory(_EPSILON, _STEP_SIZE, _NUM_STEPS.value))
-
-    def row(compact):
-        runner = attacker_lib.Attacker(
-            case.classifier, _BATCH_SIZE.value, compact=compact
-        )
-
-        def run(count):
-            entering = np.arange(len(case.images)) < count
-            return compared.evaluation(
-                runner, [attack], case, entering, only_right=compact
+    def theirs(
+        self, parts: tuple[str, ...], steps: dict[str, int], peer: Peer
+    ) -> tuple[np.ndarray, float, float]:
+        """Returns the same of the peer, its images judged by our model."""
+        stands = np.ones(len(self.labels), bool)
+        seconds = processor_seconds = 0.0
+        for part in parts:
+            entering = np.flatnonzero(stands)
+            if not len(entering):
+                break
+            more = {"step_size": _STEP_SIZE} if part == "pgd" else {}
+            attacked = peer.attack(
+                part,
+                self.images[entering],
+                self.labels[entering],
+                self.attacker.batch_size,
+                epsilon=self.epsilon,
+                num_steps=steps[part],
+                **more,
             )
+            stands[entering] = ~self._broken(entering, attacked.adversarial)
+            seconds += attacked.seconds
+            processor_seconds += attacked.processor_seconds
+        return stands, seconds, processor_seconds
 
-        return run
-
-    return {_COMPACT: row(True), _WHOLE: row(False)}
-
-
-def _peer_row(case, peer):
-    def run(count):
-        attacked = peer.attack(
-            "pgd",
-            case.images[:count],
-            case.labels[:count],
-            _BATCH_SIZE.value,
-            epsilon=_EPSILON,
-            step_size=_STEP_SIZE,
-            num_steps=_NUM_STEPS.value,
-            random_start=_RANDOM_START.value,
+    def _broken(self, indices, adversarial):
+        """Returns which candidates fool our model, inside ball and box."""
+        pixels = self.images[indices].astype(np.float32) / np.float32(255)
+        distance = np.abs(adversarial - pixels).max((1, 2, 3))
+        inside = (
+            (distance <= self.epsilon + _BALL_TOLERANCE)
+            & (adversarial.min((1, 2, 3)) >= 0)
+            & (adversarial.max((1, 2, 3)) <= 1)
         )
-        stands = ~compared.broken(case.first(count), attacked.adversarial)
-        return stands, attacked.seconds, attacked.processor_seconds
-
-    return run
+        predictions = self.attacker.logits(adversarial).argmax(-1)
+        return inside & (predictions != self.labels[indices])
 
 
-def comparisons(
-    what: str, measured: dict[str, dict], not_run: dict[str, str]
-) -> list[dict]:
-    """Returns how many times faster ours is than each peer, see `ratios`."""
+def opened(
+    name: str,
+    data_dir: str | None,
+    num_images: int,
+    batch_size: int,
+    peer: Peer,
+) -> Case:
+    """Returns a Case, its classifier loaded by the peer as well.
+
+    Args:
+      name: a key of CASES.
+      data_dir: of tensorflow-datasets, with CIFAR-10.
+      num_images: the first so many test images.
+      batch_size: images at a time, of both.
+      peer: Peer.
+
+    Raises:
+      InputError: no data there.
+      RuntimeError: the peer's network is another function.
+    """
+    from atat_tf.evaluation.attacker import Attacker
+    from atat_tf.evaluation.run import Run
+
+    folder, epsilon = CASES[name]
+    run = Run(command.ROOT / folder, data_dir)
+    split, classifier = run.dataset.test.take(num_images), run.classifier()
+    attacker = Attacker(classifier, batch_size)
+    logits = attacker.logits(split.images)
+    peer.load(classifier)
+    difference = np.abs(peer.logits(split.images) - logits).max()
+    if not difference <= _SAME_LOGITS:
+        raise RuntimeError(f"the peer's logits differ by {difference:.2g}")
+    right = logits.argmax(-1) == split.labels
+    what = f"{name} (ε = {epsilon * 255:g}/255)"
+    shown = split.images[right], split.labels[right], len(split)
+    return Case(what, attacker, *shown, epsilon)
+
+
+def _our_attacks(part, epsilon, num_steps):
+    from atat_tf.attacks import columns, linf
+
+    if part == "pgd":
+        return [linf.Steps(linf.ifgsm(epsilon, _STEP_SIZE, num_steps))]
+    return columns.column(f"{part}{num_steps}", epsilon, _STEP_SIZE, 10)
+
+
+def compare(
+    case: Case, name: str, steps: dict[str, int], peer: Peer, repeats: int
+) -> dict:
+    """Returns the rounds of an attack, ours and the peer's side by side.
+
+    Args:
+      case: Case.
+      name: a key of PARTS.
+      steps: {part: number of steps}.
+      peer: Peer.
+      repeats: rounds of both in turns, after an untimed one; verdicts are the
+        last one's.
+
+    Returns:
+      "attack"; "ours" and "theirs", shares of all images that stand;
+      "only_ours_breaks", "only_theirs_breaks", numbers of images;
+      "our_seconds", "their_seconds" and the same of processor seconds, of each
+      round.
+    """
+    clocks = ("our_seconds", "our_processor_seconds")
+    clocks += ("their_seconds", "their_processor_seconds")
+    seconds = {clock: [] for clock in clocks}
+    for _ in range(repeats + 1):
+        ours, *our_seconds = case.ours(PARTS[name], steps)
+        theirs, *their_seconds = case.theirs(PARTS[name], steps, peer)
+        measured = (*our_seconds, *their_seconds)
+        for clock, value in zip(clocks, measured, strict=True):
+            seconds[clock].append(value)
+    return {
+        "attack": name,
+        "ours": float(ours.sum() / case.count),
+        "theirs": float(theirs.sum() / case.count),
+        "only_ours_breaks": int((theirs & ~ours).sum()),
+        "only_theirs_breaks": int((ours & ~theirs).sum()),
+        **{clock: values[1:] for clock, values in seconds.items()},
+    }
+
+
+def comparisons(what: str, row: dict) -> list[dict]:
+    """Returns how much faster and how much weaker ours is, see `ratios`."""
+    what = f"{row['attack']}, {what}"
     found = []
-    for ours, goal in _GOALS.items():
-        for field in ("seconds", "processor_seconds"):
-            is_clock = field == "seconds"
-            name = f"PGD-{_NUM_STEPS.value} evaluation, {what}"
-            name += f", {ours}" * (ours == _WHOLE)
-            found += ratios.against_peers(
-                name if is_clock else f"{name}, by processor seconds",
-                measured[ours][field],
-                {n: measured[n][field] for n in measured if n not in _GOALS},
-                goal if is_clock else "",
-                not_run if is_clock and ours == _COMPACT else {},
-            )
-    return found
+    for clock, words, goal in (
+        ("seconds", "times faster", ">= 2"),
+        ("processor_seconds", "the same by processor seconds", ""),
+    ):
+        faster = ratios.over(row[f"their_{clock}"], row[f"our_{clock}"])
+        found.append(
+            ratios.comparison(f"{what}: {words}", "torchattacks", faster, goal)
+        )
+    more = [100 * (row["ours"] - row["theirs"])]
+    return [
+        *found,
+        ratios.comparison(
+            f"{what}: left more", "torchattacks", more, _MORE, "points"
+        ),
+    ]
 
 
-def print_case(case: compared.Case, measured: dict[str, dict]) -> None:
-    """Prints who stands, and images a second."""
-    from atat_tf.runs import terminal
-
-    ours, count = measured[_COMPACT]["stands"], len(case.images)
-    rows = []
-    for name, row in measured.items():
-        stands = row["stands"]
-        alone = int((ours & ~stands).sum()), int((stands & ~ours).sum())
-        rates = ratios.figures([count / seconds for seconds in row["seconds"]])
-        rows.append((name, f"{stands.mean():.2%}", *map(str, alone), *rates))
+def print_rows(case: Case, rows: list[dict], versions: dict[str, str]) -> None:
+    """Prints who stands, and the images that are disagreed about."""
     terminal.table(
-        f"PGD-{_NUM_STEPS.value}, {case.what}, {count} images, batch "
-        f"{_BATCH_SIZE.value}, medians of {_REPEATS.value} rounds",
-        ("who", "robust", "only it breaks", "only ours", "images/s", "range"),
-        rows,
+        f"{case.what}, {len(case.labels)} of {case.count} images right; "
+        + ", ".join(f"{name} {v}" for name, v in versions.items()),
+        ("attack", "ours", "theirs", "only ours breaks", "only theirs", "s"),
+        [
+            (
+                row["attack"],
+                f"{row['ours']:.1%}",
+                f"{row['theirs']:.1%}",
+                str(row["only_ours_breaks"]),
+                str(row["only_theirs_breaks"]),
+                ratios.figures(row["our_seconds"])[0],
+            )
+            for row in rows
+        ],
     )
 
 
 def main(argv: list[str]) -> None:
-    command.expect_names("models", _ONLY.value, compared.RUNS)
-    command.expect_names("peers", _NAMES.value, _PEERS)
-    about = command.begin(argv, peers.ONEDNN.value)
-    logging.set_verbosity(logging.ERROR)
-    dataset = compared.load_dataset()
-    results = {"surroundings": about, "rows": {}, "comparisons": []}
-    with contextlib.ExitStack() as stack:
-        found, absent = peers.opened(stack, _NAMES.value)
-        for name in _ONLY.value:
-            images = _NUM_IMAGES.value
-            case = compared.run_case(name, dataset, images, _EPSILON)
-            measured, failed = measure(case, found)
-            print_case(case, measured)
-            results["comparisons"] += comparisons(
-                case.what, measured, absent | failed
-            )
-            for row in measured.values():
-                row["accuracy"] = float(row.pop("stands").mean())
-            results["rows"][case.what] = measured
-        results["versions"] = {n: peer.versions for n, peer in found.items()}
-    command.finish("Times faster than", results)
+    del argv
+    for flag, names, known in (
+        ("--cases", _CASES.value, CASES),
+        ("--attacks", _ATTACKS.value, PARTS),
+    ):
+        for name in names:
+            if name not in known:
+                raise unknown(flag, name, known)
+    data_dir = command_line.data_dir()
+    results = {"surroundings": command.begin(), "rows": {}, "comparisons": []}
+    steps = dict.fromkeys(_STANDARD, _NUM_STEPS.value)
+    steps |= {"pgd": _PGD_STEPS.value, "square": _NUM_QUERIES.value}
+    sizes = _NUM_IMAGES.value, _BATCH_SIZE.value
+    with Peer() as peer:
+        for case_name in _CASES.value:
+            case = opened(case_name, data_dir, *sizes, peer)
+            rows = [
+                compare(case, name, steps, peer, _REPEATS.value)
+                for name in _ATTACKS.value
+            ]
+            print_rows(case, rows, peer.versions)
+            results["rows"][case.what] = rows
+            for row in rows:
+                results["comparisons"] += comparisons(case.what, row)
+        results["versions"] = peer.versions
+    command.finish("Beside torchattacks", results)
+    weaker = [c for c in results["comparisons"] if c["goal"] == _MORE]
+    if any(ratios.verdict(each) == "not met" for each in weaker):
+        sys.exit("error: an attack of ours left more images than the peer's.")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main, recipes=False)

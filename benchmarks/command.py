@@ -1,83 +1,32 @@
 """How every benchmark begins and how it ends."""
 
-import contextlib
-import json
-import logging
+import datetime
 import os
 import pathlib
-import sys
-from collections.abc import Iterable, Sequence
+import platform
 
 from absl import flags
 
-from benchmarks import ratios, surroundings
+from atat_tf.runs import command_line
+from benchmarks import ratios
 
-JSON = flags.DEFINE_string("json", None, "file for all of the figures")
-
-
-def environment(onednn: bool) -> dict[str, str]:
-    """Returns the variables of a process: oneDNN in TensorFlow on or off.
-
-    TensorFlow leaves it off on processors without AVX-512.
-    """
-    return {
-        "TF_ENABLE_ONEDNN_OPTS": "1" if onednn else "0",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        # OpenMP threads that wait would take turns with those that work.
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+_JSON = flags.DEFINE_string("json", None, "file for all of the figures")
 
 
-def begin(argv: Sequence[str], onednn: bool | None = None) -> dict:
-    """Refuses words that are no flags, and loads TensorFlow quietly.
-
-    Called by a main, so that --help needs no TensorFlow.
+def begin(onednn: bool = True) -> dict:
+    """Loads TensorFlow quietly; called by a main, so that --help needs none.
 
     Args:
-      argv: of the main.
-      onednn: whether TensorFlow has oneDNN's kernels; None as in commands.
+      onednn: whether TensorFlow has oneDNN's kernels, where the environment
+        does not say it (TF_ENABLE_ONEDNN_OPTS).
 
     Returns:
       The surroundings, before anything is measured.
     """
-    expect_flags_only(argv)
-    if onednn is None:
-        # Here, because it brings other commands' flags along.
-        from atat_tf.runs import command_line
-
-        start = command_line.quiet_start()
-    else:
-        os.environ.update(environment(onednn))
-        start = contextlib.nullcontext()
-    with start:
+    with command_line.quiet_start(onednn):
         import tensorflow  # noqa: F401
-    logging.getLogger().setLevel(logging.WARNING)
-    return surroundings.surroundings()
-
-
-def begin_for_processes(argv: Sequence[str]) -> dict:
-    """The same for a main that leaves TensorFlow to processes of its own.
-
-    They have oneDNN's kernels as commands do.
-    """
-    expect_flags_only(argv)
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    return surroundings.surroundings()
-
-
-def expect_flags_only(argv: Sequence[str]) -> None:
-    """Ends the process with a sentence where there are other words."""
-    if len(argv) > 1:
-        sys.exit(f"error: Expected flags only. Received: {argv[1:]}.")
-
-
-def expect_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Ends the process with a sentence where a name is none of the known."""
-    if unknown := {*names} - {*known}:
-        sys.exit(
-            f"error: Expected {what} among {', '.join(known)}. Received: "
-            f"{', '.join(sorted(unknown))}."
-        )
+    return surroundings()
 
 
 def finish(title: str, results: dict) -> None:
@@ -89,6 +38,41 @@ def finish(title: str, results: dict) -> None:
         "surroundings".
     """
     ratios.print_table(title, results["comparisons"])
-    surroundings.print_sentences(results["surroundings"])
-    if JSON.value:
-        pathlib.Path(JSON.value).write_text(json.dumps(results, indent=2))
+    for name, value in results["surroundings"].items():
+        print(f"{name}: {value}")
+    write(results)
+
+
+def write(results: dict) -> None:
+    """Writes --json, if there is such a flag, whole or not at all."""
+    from atat_tf.runs import folder as run_folder
+
+    if _JSON.value:
+        run_folder.write_json(pathlib.Path(_JSON.value), results)
+
+
+def surroundings() -> dict:
+    """Returns hardware, versions, commit and time, ready for JSON."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from atat_tf.reports.tables import reproduction
+    from atat_tf.runs import folder as run_folder
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # What decides how fast a processor multiplies, where it has it.
+    extensions = np.show_config("dicts")["SIMD Extensions"].get("found", [])
+    return {
+        "hardware": reproduction.hardware(),
+        "extensions": ", ".join(extensions),
+        "memory_gib": round(memory / 2**30, 1),
+        "load_before": round(os.getloadavg()[0], 1),
+        "onednn": os.environ["TF_ENABLE_ONEDNN_OPTS"],
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "commit": run_folder.commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
+    }

@@ -1,58 +1,46 @@
-"""Functions of `benchmarks.fresh_work`, each called in a new process.
+"""Calls a function in a new process, and reads a process's memory.
 
 What a first call costs, and the most memory that it takes, is nobody else's
 there.
 """
 
-import json
-import os
+import multiprocessing
 import pathlib
-import subprocess
-import sys
+import re
 import time
+from collections.abc import Callable
+from concurrent import futures
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+_STATUS = pathlib.Path("/proc/self/status")
 
 
-def called(name: str, **arguments: object) -> dict:
-    """Returns what a function of `fresh_work` returns, and the process's time.
+def called(function: Callable[..., dict], **arguments: object) -> dict:
+    """Returns what a function returns in a new process, and the process's time.
 
     Args:
-      name: of the function; it returns a dictionary.
+      function: of a module; it returns a dictionary.
       **arguments: its own, plain values.
 
     Returns:
       The dictionary, with "process_seconds" from the start of the interpreter
       to its end.
-
-    Raises:
-      RuntimeError: the process failed; the message is its last line.
     """
-    code = (
-        "import json; from benchmarks import fresh_work; "
-        f"print(json.dumps(fresh_work.{name}(**{arguments!r})))"
-    )
     begin = time.perf_counter()
-    ran = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-    )
-    seconds = time.perf_counter() - begin
-    if ran.returncode:
-        last = (ran.stderr.strip().splitlines() or [""])[-1]
-        raise RuntimeError(f"{name} ended with {ran.returncode}: {last}")
-    answer = json.loads(ran.stdout.splitlines()[-1])
-    return {**answer, "process_seconds": seconds}
+    context = multiprocessing.get_context("spawn")
+    with futures.ProcessPoolExecutor(1, context) as process:
+        answer = process.submit(function, **arguments).result()
+    return {**answer, "process_seconds": time.perf_counter() - begin}
 
 
-def over_activations(large: dict, small: dict) -> float:
-    """Returns how many times the activations' size memory grows.
+def peak_bytes(function: Callable[[], object], calls: int) -> int:
+    """Returns by how many bytes this process's memory was highest in calls."""
+    before = _kilobytes("VmRSS")
+    # Lets the high-water mark begin again at what there is now.
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    for _ in range(calls):
+        function()
+    return 1024 * (_kilobytes("VmHWM") - before)
 
-    Args:
-      large, small: {"peak_bytes", "activation_bytes"} at two batch sizes.
-    """
-    grown = large["peak_bytes"] - small["peak_bytes"]
-    return grown / (large["activation_bytes"] - small["activation_bytes"])
+
+def _kilobytes(field):
+    return int(re.search(rf"{field}:\s+(\d+) kB", _STATUS.read_text())[1])

@@ -11,10 +11,13 @@ size, every layer's output of every image in it once. The update goes through
 clean and adversarial images, 2 b; the attack, at another time, through b.
 """
 
-import sys
+import math
 
-from absl import app, flags
+import ml_collections
+from absl import flags
 
+from atat_tf.errors import expect
+from atat_tf.runs import command_line
 from benchmarks import command, fresh, ratios
 
 _DEPTH = flags.DEFINE_integer("depth", 16, "of the Wide ResNet, 6n + 4")
@@ -25,25 +28,68 @@ _SMALL = flags.DEFINE_integer(
 )
 _REPEATS = flags.DEFINE_integer("repeats", 5, "processes each", lower_bound=1)
 
-_STEPS = {
-    "ATAT step": "training_memory",
-    "its attack alone": "attack_memory",
-}
+_MEASURED_STEPS = 3
 
 
-def measure(
-    depth: int, width: int, batch_size: int, small: int, repeats: int
-) -> dict[str, list[tuple[dict, dict]]]:
-    """Returns {what: [(at batch_size, at the small one) of each round]}."""
+def of_step(depth: int, width: int, batch_size: int) -> dict:
+    """Returns the peak of ATAT steps, and the activations' own size.
 
-    def peaks(name, images):
-        return fresh.called(name, depth=depth, width=width, batch_size=images)
+    The update keeps the activations of clean and adversarial images; the
+    attack's, at another time, are half of that.
 
-    rows = {what: [] for what in _STEPS}
-    for _ in range(repeats):
-        for what, name in _STEPS.items():
-            rows[what].append((peaks(name, batch_size), peaks(name, small)))
-    return rows
+    Args:
+      depth, width: of the Wide ResNet.
+      batch_size: b.
+
+    Returns:
+      "peak_bytes" above what the process had before the first step, and
+      "activation_bytes".
+    """
+    with command_line.quiet_start():
+        from atat_tf.training import build as training_build
+        from benchmarks import timings
+
+    config = timings.resolved_config("atat", depth, width, batch_size)
+    split = timings.random_split(batch_size)
+    step = timings.training_step(config, split, training_build.build_strategy())
+    return {
+        "peak_bytes": fresh.peak_bytes(step, _MEASURED_STEPS),
+        "activation_bytes": 2 * batch_size * activation_bytes(config),
+    }
+
+
+def of_attack(depth: int, width: int, batch_size: int) -> dict:
+    """Returns the same of the training attack alone, on `batch_size` images."""
+    with command_line.quiet_start():
+        from benchmarks import timings
+
+    config = timings.resolved_config("atat", depth, width, batch_size)
+    attack = timings.attack_step(config, timings.random_split(batch_size))
+    return {
+        "peak_bytes": fresh.peak_bytes(attack, _MEASURED_STEPS),
+        "activation_bytes": batch_size * activation_bytes(config),
+    }
+
+
+def activation_bytes(config: ml_collections.ConfigDict) -> int:
+    """Returns the bytes that an image's activations have, all layers' outputs.
+
+    Every convolution, batch norm, activation and addition gives one, float32.
+    """
+    from benchmarks import timings
+
+    shapes = (layer.output.shape for layer in timings.classifier(config).layers)
+    return sum(4 * math.prod(shape[1:]) for shape in shapes)
+
+
+def over_activations(large: dict, small: dict) -> float:
+    """Returns how many times the activations' size memory grows.
+
+    Args:
+      large, small: {"peak_bytes", "activation_bytes"} at two batch sizes.
+    """
+    grown = large["peak_bytes"] - small["peak_bytes"]
+    return grown / (large["activation_bytes"] - small["activation_bytes"])
 
 
 def comparisons(network: str, rows: dict) -> list[dict]:
@@ -51,7 +97,7 @@ def comparisons(network: str, rows: dict) -> list[dict]:
     found = []
     for what, rounds in rows.items():
         gib = [large["peak_bytes"] / 2**30 for large, _ in rounds]
-        times = [fresh.over_activations(*each) for each in rounds]
+        times = [over_activations(*each) for each in rounds]
         name = f"{what}, {network}"
         found += [
             ratios.comparison(f"{name}, peak", "", gib, "", "GiB"),
@@ -61,22 +107,30 @@ def comparisons(network: str, rows: dict) -> list[dict]:
 
 
 def main(argv: list[str]) -> None:
-    about = command.begin_for_processes(argv)
-    if _SMALL.value >= _BATCH_SIZE.value:
-        sys.exit(
-            "error: Expected small_batch_size < batch_size. Received: "
-            f"{_SMALL.value} and {_BATCH_SIZE.value}."
-        )
-    sizes = _DEPTH.value, _WIDTH.value, _BATCH_SIZE.value, _SMALL.value
-    try:
-        rows = measure(*sizes, _REPEATS.value)
-    except RuntimeError as error:
-        sys.exit(f"error: {error}")
-    network = f"WRN-{sizes[0]}-{sizes[1]}, b = {sizes[2]}"
-    results = {"surroundings": about, "sizes": sizes, "rows": rows}
-    results["comparisons"] = comparisons(network, rows)
+    del argv
+    expect(
+        _SMALL.value < _BATCH_SIZE.value,
+        "small_batch_size < batch_size",
+        small_batch_size=_SMALL.value,
+        batch_size=_BATCH_SIZE.value,
+    )
+    about = command.begin()
+    network = {"depth": _DEPTH.value, "width": _WIDTH.value}
+    measured = {"ATAT step": of_step, "its attack alone": of_attack}
+    rows = {what: [] for what in measured}
+    for _ in range(_REPEATS.value):
+        for what, function in measured.items():
+            rows[what].append(
+                [
+                    fresh.called(function, **network, batch_size=images)
+                    for images in (_BATCH_SIZE.value, _SMALL.value)
+                ]
+            )
+    name = f"WRN-{_DEPTH.value}-{_WIDTH.value}, b = {_BATCH_SIZE.value}"
+    results = {"surroundings": about, "network": name, "rows": rows}
+    results["comparisons"] = comparisons(name, rows)
     command.finish("Memory of a step", results)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main, recipes=False)

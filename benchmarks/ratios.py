@@ -9,17 +9,10 @@ import operator
 import statistics
 from collections.abc import Iterable, Sequence
 
+from atat_tf.runs import terminal
+
 _RULES = {"<=": operator.le, ">=": operator.ge}
 _COLUMNS = ("what", "against", "median", "range", "goal", "")
-
-
-def summary(values: Sequence[float]) -> dict[str, float]:
-    """Returns the median, the smallest and the largest of some numbers."""
-    return {
-        "median": statistics.median(values),
-        "min": min(values),
-        "max": max(values),
-    }
 
 
 def over(values: Iterable[float], others: Iterable[float]) -> list[float]:
@@ -46,45 +39,18 @@ def comparison(
     return {
         "what": what,
         "against": against,
-        **summary(values),
+        "median": statistics.median(values),
+        "min": min(values),
+        "max": max(values),
         "rounds": len(values),
         "unit": unit,
         "goal": goal,
     }
 
 
-def not_run(what: str, against: str, reason: str, goal: str = "") -> dict:
+def not_run(what: str, reason: str) -> dict:
     """Returns the comparison that could not be made, and why."""
-    return {"what": what, "against": against, "not_run": reason, "goal": goal}
-
-
-def against_peers(
-    what: str,
-    ours: Sequence[float],
-    theirs: dict[str, Sequence[float]],
-    goal: str,
-    absent: dict[str, str],
-) -> list[dict]:
-    """Returns how many times faster ours is than each peer, as comparisons.
-
-    Args:
-      what: what was measured.
-      ours: seconds of each round.
-      theirs: {peer: seconds of each round}.
-      goal: of the fastest peer's comparison; the others are stated.
-      absent: {peer: why it was not run}.
-    """
-    medians = {peer: statistics.median(theirs[peer]) for peer in theirs}
-    fastest = min(medians, key=medians.get, default=None)
-    return [
-        comparison(
-            what,
-            f"{peer}, the fastest" if peer == fastest else peer,
-            over(seconds, ours),
-            goal if peer == fastest else "",
-        )
-        for peer, seconds in theirs.items()
-    ] + [not_run(what, peer, reason) for peer, reason in absent.items()]
+    return {"what": what, "against": "", "not_run": reason, "goal": ""}
 
 
 def verdict(compared: dict) -> str:
@@ -97,17 +63,14 @@ def verdict(compared: dict) -> str:
         return f"NOT RUN: {compared['not_run']}"
     if not compared["goal"]:
         return "stated"
-    if not _meets(compared["median"], compared["goal"]):
+    rule, number = compared["goal"].split()
+    median, *ends = (
+        _RULES[rule](compared[name], float(number))
+        for name in ("median", "min", "max")
+    )
+    if not median:
         return "not met"
-    ends = compared["min"], compared["max"]
-    if all(_meets(value, compared["goal"]) for value in ends):
-        return "met"
-    return "met, not in all rounds"
-
-
-def _meets(value, goal):
-    rule, number = goal.split()
-    return _RULES[rule](value, float(number))
+    return "met" if all(ends) else "met, not in all rounds"
 
 
 def cells(compared: dict) -> list[str]:
@@ -123,14 +86,12 @@ def cells(compared: dict) -> list[str]:
 
 def figures(values: Sequence[float], factor: float = 1) -> tuple[str, str]:
     """Returns the texts of a median and of a range, times a factor."""
-    median, low, high = (written(factor * v) for v in summary(values).values())
-    return median, f"{low}..{high}"
+    ends = f"{written(factor * min(values))}..{written(factor * max(values))}"
+    return written(factor * statistics.median(values)), ends
 
 
 def written(value: float) -> str:
     """Returns a number with three digits that count, and no exponent."""
-    if isinstance(value, int):
-        return f"{value:,}"
     size = abs(value)
     digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 4
     return f"{value:,.{digits}f}"
@@ -138,7 +99,5 @@ def written(value: float) -> str:
 
 def print_table(title: str, comparisons: Iterable[dict]) -> None:
     """Prints comparisons as a table."""
-    from atat_tf.runs import terminal
-
     rows = [cells(compared) for compared in comparisons]
     terminal.table(title, _COLUMNS, rows)

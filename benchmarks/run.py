@@ -9,26 +9,78 @@ on. At the end one table has every comparison: the median of its rounds, their
 range, the goal, and whether it is met. The JSON has all figures and is written
 anew after each benchmark. --quick takes the smallest sizes: it shows that all
 of them work, and its figures mean nothing. Run it on a quiet machine: the load
-before it is in the last line. The peers need their own environment (see
-benchmarks/requirements.txt).
+before it is in the last lines. `attacks` needs torchattacks in an environment
+of its own (see benchmarks/requirements.txt).
 """
 
+import dataclasses
 import json
 import os
 import pathlib
+import subprocess
 import sys
+import tempfile
+import time
 
-from absl import app, flags
+from absl import flags
 
-from benchmarks import command, ratios, suites, surroundings
+from atat_tf.errors import unknown
+from atat_tf.runs import command_line, terminal
+from benchmarks import command, ratios
 
 # Of tables in a file, here and in the benchmarks' own processes.
 _WIDTH = "160"
+_TINY = ("--depth=10", "--width=1", "--batch_size=8", "--repeats=1")
 
-_ONLY = flags.DEFINE_list(
-    "only", None, "names of benchmarks, comma-separated (default: all)"
-)
-_LIST = flags.DEFINE_bool("list", False, "only print what there is")
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """A benchmark of this folder, run with certain flags.
+
+    Attributes:
+      module: to run, as after `python -m`.
+      flags: of the module.
+      quick: flags after these, for the smallest run that says anything at all.
+    """
+
+    module: str
+    flags: tuple[str, ...] = ()
+    quick: tuple[str, ...] = ()
+
+    def words(self, is_quick: bool) -> list[str]:
+        """Returns the words after `python`."""
+        more = self.quick if is_quick else ()
+        return ["-m", self.module, *self.flags, *more]
+
+
+SUITES = {
+    "train_step": Suite(
+        "benchmarks.train_step", ("--depth=16", "--width=1"), _TINY
+    ),
+    "train_step_wide": Suite(
+        "benchmarks.train_step", ("--depth=16", "--width=4"), _TINY
+    ),
+    "attacks": Suite(
+        "benchmarks.attacks",
+        ("--attacks=pgd,standard",),
+        # The least that APGD takes.
+        ("--num_images=16", "--batch_size=8", "--pgd_steps=2", "--repeats=1")
+        + ("--num_steps=4", "--num_queries=10"),
+    ),
+    "serving": Suite(
+        "benchmarks.serving",
+        (),
+        ("--batch=1", "--clients=1", "--repeats=3", "--seconds=0.05"),
+    ),
+    "startup": Suite(
+        "benchmarks.startup",
+        (),
+        ("--parts=help", "--commands=serving.client", "--repeats=1"),
+    ),
+    "memory": Suite("benchmarks.memory", (), (*_TINY, "--small_batch_size=2")),
+}
+
+_ONLY = flags.DEFINE_list("only", list(SUITES), "which, comma-separated")
 _QUICK = flags.DEFINE_bool("quick", False, "the smallest sizes")
 _MINUTES = flags.DEFINE_float(
     "minutes", 120, "the most that one may take", lower_bound=0
@@ -36,80 +88,85 @@ _MINUTES = flags.DEFINE_float(
 
 
 def run(
-    about: dict,
-    chosen: list[suites.Suite],
-    is_quick: bool,
-    minutes: float,
-    path: pathlib.Path | None,
+    suite: Suite, is_quick: bool, minutes: float, environment: dict[str, str]
 ) -> dict:
-    """Returns the report: surroundings, and each suite's results by name.
+    """Returns what a suite found; what it prints goes to standard output.
 
     Args:
-      about: the surroundings.
-      chosen: Suites.
-      is_quick: whether with their quick flags.
-      minutes: after which one is stopped.
-      path: of the JSON, written after each; None for none.
+      suite: Suite.
+      is_quick: whether with its quick flags.
+      minutes: after which it is stopped.
+      environment: variables of its process.
+
+    Returns:
+      Dictionary: "command", "seconds", "comparisons", "figures" (all that the
+      suite wrote), and "not_run" with the reason where it failed.
     """
-    from atat_tf.runs import folder as run_folder
-    from atat_tf.runs import terminal
-
-    console = terminal.console()
-    report = {"surroundings": about, "quick": is_quick, "suites": {}}
-    for number, suite in enumerate(chosen, 1):
-        words = " ".join(suite.words(is_quick))
-        console.print(f"[{number}/{len(chosen)}] python {words}", markup=False)
-        # The suite's own process writes to the same place.
-        sys.stdout.flush()
-        result = suites.run(suite, is_quick, minutes)
-        report["suites"][suite.name] = result
-        taken = terminal.duration(result["seconds"])
-        reason = result.get("not_run")
-        console.print(f"NOT RUN: {reason}" if reason else f"took {taken}")
-        if path:
-            with run_folder.replacing(path) as temporary:
-                temporary.write_text(json.dumps(report, indent=2))
-    return report
+    words = suite.words(is_quick)
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "figures.json")
+        reason = _reason([*words, f"--json={path}"], minutes, environment)
+        figures = json.loads(path.read_text()) if path.exists() else {}
+    result = {
+        "command": " ".join(["python", *words]),
+        "seconds": time.perf_counter() - begin,
+        "comparisons": figures.pop("comparisons", []),
+        "figures": figures,
+    }
+    if reason:
+        result["not_run"] = reason
+        result["comparisons"].append(ratios.not_run(suite.module, reason))
+    return result
 
 
-def print_report(report: dict) -> None:
-    """Prints one table of all comparisons, and what they hold for."""
-    rows = [
-        compared
-        for result in report["suites"].values()
-        for compared in result["comparisons"]
-    ]
-    title = "All, --quick: the figures mean nothing" if report["quick"] else ""
-    ratios.print_table(title or "All", rows)
-    surroundings.print_sentences(report["surroundings"])
+def _reason(words, minutes, environment):
+    """Returns why a command failed, "" where it did not."""
+    with tempfile.TemporaryFile("w+") as errors:
+        try:
+            ran = subprocess.run(
+                [sys.executable, *words],
+                cwd=command.ROOT,
+                env=environment,
+                stderr=errors,
+                timeout=60 * minutes,
+            )
+        except subprocess.TimeoutExpired:
+            return f"it took more than {minutes:g} minutes"
+        if not ran.returncode:
+            return ""
+        errors.seek(0)
+        lines = errors.read().strip().splitlines() or ["nothing"]
+    return lines[-1].strip().removeprefix("error: ")
 
 
 def main(argv: list[str]) -> None:
-    about = command.begin_for_processes(argv)
-    known = [suite.name for suite in suites.SUITES]
-    names = _ONLY.value or known
-    command.expect_names("names", names, known)
-    chosen = [suite for suite in suites.SUITES if suite.name in names]
-    if _LIST.value:
-        from atat_tf.runs import terminal
-
-        terminal.table(
-            "Benchmarks",
-            ("name", "what", "against", "goal", "python"),
-            [
-                (s.name, s.what, s.against, s.goal, " ".join(s.words(False)))
-                for s in chosen
-            ],
-        )
-        return
+    del argv
+    for name in _ONLY.value:
+        if name not in SUITES:
+            raise unknown("--only", name, SUITES)
     if not sys.stdout.isatty():
         os.environ.setdefault("COLUMNS", _WIDTH)
-    path = pathlib.Path(command.JSON.value) if command.JSON.value else None
-    report = run(about, chosen, _QUICK.value, _MINUTES.value, path)
-    print_report(report)
+    # Each benchmark chooses its own kernels, as a command of its own would.
+    environment = dict(os.environ)
+    report = {"surroundings": command.begin(), "comparisons": [], "suites": {}}
+    for number, name in enumerate(_ONLY.value, 1):
+        words = " ".join(SUITES[name].words(_QUICK.value))
+        # The suite's own process writes to the same place.
+        print(f"[{number}/{len(_ONLY.value)}] python {words}", flush=True)
+        chosen = SUITES[name], _QUICK.value, _MINUTES.value
+        result = run(*chosen, environment)
+        report["suites"][name] = result
+        report["comparisons"] += result["comparisons"]
+        command.write(report)
+        taken = f"took {terminal.duration(result['seconds'])}"
+        reason = result.get("not_run")
+        print(f"NOT RUN: {reason}" if reason else taken)
+    title = "All, --quick: the figures mean nothing" if _QUICK.value else "All"
+    command.finish(title, report)
     if any("not_run" in result for result in report["suites"].values()):
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main, recipes=False)

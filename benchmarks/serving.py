@@ -10,15 +10,19 @@ and differences are taken round by round in one run; goals are stated, not
 asserted.
 """
 
+import functools
 import os
 import pathlib
 import statistics
-import sys
 import tempfile
+from collections.abc import Callable
 
-from absl import app, flags, logging
+import numpy as np
+from absl import flags, logging
 
-from benchmarks import command, ratios
+from atat_tf.errors import expect
+from atat_tf.runs import command_line, terminal
+from benchmarks import command, ratios, serving_load
 
 _MODEL_FOLDER = flags.DEFINE_string(
     "model_folder",
@@ -37,11 +41,48 @@ _SECONDS = flags.DEFINE_float(
     "seconds", 0.5, "of each measurement in each round", lower_bound=0.01
 )
 
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
-_RUN = _ROOT / "results/small/cifar10/atat/seed0"
+_RUN = command.ROOT / "results/small/cifar10/atat/seed0"
 _SERVED, _LOCAL, _ECHO = "served", "in process", "echo"
 _PLAIN = ": predict"  # the signature without attention
 _COLUMNS = ("clients x images", "p50 ms", "spread", "p99", "images/s", "CPU ms")
+
+
+class Model:
+    """A version of a model, in process and as requests.
+
+    Args:
+      folder: of the version, whose signatures take images.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        from serving.server import servable
+
+        self._loaded = servable.Servable(folder)
+        info = self._loaded.signatures["predict"].inputs["images"]
+        self._shape = [dim.size for dim in info.tensor_shape.dim[1:]]
+
+    def payload(self, signature: str, batch: int) -> bytes:
+        """Returns the bytes of a PredictRequest for "model"."""
+        from tensorflow_serving.apis import predict_pb2
+
+        from serving import tensors
+
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "model"
+        request.model_spec.signature_name = signature
+        tensors.to_proto(self._images(batch), request.inputs["images"])
+        return request.SerializeToString()
+
+    def call(self, signature: str, batch: int) -> Callable[[], object]:
+        """Returns a function that runs a signature, all of its outputs."""
+        signature = self._loaded.signatures[signature]
+        feeds = {signature.inputs["images"].name: self._images(batch)}
+        outputs = [signature.outputs[o].name for o in sorted(signature.outputs)]
+        return functools.partial(self._loaded.run, feeds, outputs)
+
+    def _images(self, batch):
+        draw = np.random.default_rng(0)
+        return draw.uniform(size=(batch, *self._shape)).astype(np.float32)
 
 
 def measure(
@@ -63,12 +104,8 @@ def measure(
     Raises:
       InputError: there is no version in the folder.
     """
-    from benchmarks import serving_load, serving_requests
-
-    newest = _newest_version(model_folder)
-    rounds = {}
+    model, rounds = Model(_newest_version(model_folder)), {}
     with serving_load.Processes(model_folder) as processes:
-        model = serving_requests.Model(newest)
         for _ in range(repeats + 1):
             for batch in batches:
                 timed = _functions(processes, model, batch, seconds)
@@ -81,19 +118,18 @@ def measure(
 
 
 def _newest_version(folder):
-    from atat_tf import errors
-
     folder = pathlib.Path(folder)
     names = os.listdir(folder) if folder.is_dir() else []
     versions = [name for name in names if name.isdecimal()]
     rule = "a model_folder with numbered versions"
-    errors.expect(versions, rule, model_folder=str(folder))
+    expect(versions, rule, model_folder=str(folder))
     return folder / max(versions, key=int)
 
 
 def _functions(processes, model, batch, seconds):
     """Returns {what: function of the number of clients}, in their order."""
-    answer = processes.predict(model.payload("", batch), 1, 0)["answer"]
+    payload = model.payload("", batch)
+    answer = processes.predict(payload, 1, 0)["answer"]
 
     def served(signature):
         payload = model.payload(signature, batch)
@@ -101,16 +137,13 @@ def _functions(processes, model, batch, seconds):
 
     def local(signature):
         call = model.call(signature, batch)
-        return lambda count: model.timed(call, count, seconds)
-
-    def echo(count):
-        payload = model.payload("", batch)
-        return processes.echo(payload, answer, count, seconds)
+        call()
+        return lambda count: serving_load.timed_calls([call] * count, seconds)
 
     return {
         _SERVED: served("serving_default"),
         _LOCAL: local("serving_default"),
-        _ECHO: echo,
+        _ECHO: lambda count: processes.echo(payload, answer, count, seconds),
         _SERVED + _PLAIN: served("predict"),
         _LOCAL + _PLAIN: local("predict"),
     }
@@ -154,53 +187,39 @@ def _alone(name, case):
         1e3 * (whole - model - wire)
         for whole, model, wire in zip(served, local, echo, strict=True)
     ]
+    against = "in process + echo"
     rows = [
         ratios.comparison(
-            f"{name} served, added p50",
-            "in process + echo",
-            added,
-            "<= 2",
-            "ms",
+            f"{name} served, added p50", against, added, "<= 2", "ms"
         )
     ]
     for what in (_SERVED, _LOCAL):
-        slower = _over(case[what], case[what + _PLAIN], "p50")
+        slower = ratios.over(case[what]["p50"], case[what + _PLAIN]["p50"])
         rows.append(
             ratios.comparison(
                 f"{name} {what}", "without attention", slower, "<= 1.10"
             )
         )
-    return [*rows, _p99(name, case), _processor(name, case)]
+    return [*rows, *_always(name, case)]
 
 
 def _together(name, case):
-    rates = _over(case[_SERVED], case[_LOCAL], "images_per_second")
+    rates = (case[what]["images_per_second"] for what in (_SERVED, _LOCAL))
+    rate = ratios.comparison(
+        f"{name} served, rate", _LOCAL, ratios.over(*rates), ">= 0.9"
+    )
+    return [rate, *_always(name, case)]
+
+
+def _always(name, case):
+    p99 = [1e3 * case[_SERVED]["p99"]]
+    used = (case[what]["processor_seconds"] for what in (_SERVED, _LOCAL))
     return [
         ratios.comparison(
-            f"{name} served, rate", "in process", rates, ">= 0.9"
+            f"{name} served, p99 of all calls", "", p99, "", "ms"
         ),
-        _p99(name, case),
-        _processor(name, case),
+        ratios.comparison(f"{name} served, CPU", _LOCAL, ratios.over(*used)),
     ]
-
-
-def _p99(name, case):
-    return ratios.comparison(
-        f"{name} served, p99 of all calls",
-        "",
-        [1e3 * case[_SERVED]["p99"]],
-        "",
-        "ms",
-    )
-
-
-def _processor(name, case):
-    used = _over(case[_SERVED], case[_LOCAL], "processor_seconds")
-    return ratios.comparison(f"{name} served, CPU", "in process", used)
-
-
-def _over(row, other, field):
-    return ratios.over(row[field], other[field])
 
 
 def _cells(row):
@@ -214,9 +233,8 @@ def _cells(row):
 
 
 def main(argv: list[str]) -> None:
-    about = command.begin(argv, onednn=False)  # as the server is
-    from atat_tf.errors import InputError
-    from atat_tf.runs import terminal
+    del argv
+    about = command.begin(onednn=False)  # as the server is
     from serving.saved_model import writing
 
     logging.set_verbosity(logging.ERROR)
@@ -228,13 +246,10 @@ def main(argv: list[str]) -> None:
     }
     with tempfile.TemporaryDirectory() as temporary:
         folder = _MODEL_FOLDER.value
-        try:
-            if not folder:
-                folder = pathlib.Path(temporary, "model")
-                writing.export_run(_RUN, folder)
-            rows = measure(os.path.abspath(folder), **sizes)
-        except InputError as error:
-            sys.exit(f"error: {error}")
+        if not folder:
+            folder = pathlib.Path(temporary, "model")
+            writing.export_run(_RUN, folder)
+        rows = measure(os.path.abspath(folder), **sizes)
     terminal.table(
         f"{_REPEATS.value} rounds of {_SECONDS.value:g} s each; medians of the "
         "rounds, p99 of all calls; CPU: the server's processor time a call, or "
@@ -248,4 +263,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main, recipes=False)

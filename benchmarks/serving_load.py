@@ -5,7 +5,7 @@ their own, so that none of them waits for another's interpreter lock.
 """
 
 import contextlib
-import json
+import multiprocessing
 import os
 import pathlib
 import re
@@ -13,13 +13,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent import futures
 
 import grpc
 
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
+from benchmarks import command
+
 _CALL_SECONDS = 120
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
@@ -27,6 +28,9 @@ _CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 _ECHO = "/echo.Echo/"
+_PREDICT = "/tensorflow.serving.PredictionService/Predict"
+# What a process of this module keeps from one call of it to the next.
+_kept = {}
 
 
 def timed_calls(calls: Sequence[Callable], seconds: float) -> dict:
@@ -42,28 +46,16 @@ def timed_calls(calls: Sequence[Callable], seconds: float) -> dict:
       last one had ended; "processor", this process's processor seconds.
     """
     latencies = [[] for _ in calls]
-    errors = []
     end = time.perf_counter() + seconds
 
     def work(call, own):
-        try:
-            while (begin := time.perf_counter()) < end:
-                call()
-                own.append(time.perf_counter() - begin)
-        except Exception as error:
-            errors.append(error)
+        while (begin := time.perf_counter()) < end:
+            call()
+            own.append(time.perf_counter() - begin)
 
-    threads = [
-        threading.Thread(target=work, args=pair)
-        for pair in zip(calls, latencies, strict=True)
-    ]
     begin = time.perf_counter(), time.process_time()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+    with futures.ThreadPoolExecutor(len(calls)) as threads:
+        list(threads.map(work, calls, latencies))
     return {
         "latencies": [one for own in latencies for one in own],
         "seconds": time.perf_counter() - begin[0],
@@ -71,12 +63,11 @@ def timed_calls(calls: Sequence[Callable], seconds: float) -> dict:
     }
 
 
-def echo_server() -> None:
-    """Serves until standard input ends; prints the port.
+def echo_started() -> tuple[int, int]:
+    """Starts an echo server in this process; returns its pid and port.
 
     "/echo.Echo/N" answers N bytes to any request: what gRPC itself takes.
     """
-    from concurrent import futures
 
     class Echo(grpc.GenericRpcHandler):
         def service(self, details):
@@ -86,34 +77,37 @@ def echo_server() -> None:
     server = grpc.server(
         futures.ThreadPoolExecutor(16), [Echo()], options=_CHANNEL_OPTIONS
     )
-    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    sys.stdin.read()
-    server.stop(None)
+    _kept["server"] = server
+    return os.getpid(), port
 
 
-def callers() -> None:
-    """Makes the calls that lines of standard input order, as JSON.
+def calls_of(target: str, method: str, payload: bytes, clients: int) -> int:
+    """Prepares calls in this process, each client on a connection of its own.
 
-    Each line: "target", "method", "payload" (a file), "clients", "seconds".
-    Calls once on each connection, prints the length of an answer, waits for
-    another line and prints what `timed_calls` returns.
+    Args:
+      target: address.
+      method: full name.
+      payload: the request's bytes.
+      clients: how many.
+
+    Returns:
+      The length of an answer: each connection is called once.
     """
-    channels = {}
-    for line in sys.stdin:
-        order = json.loads(line)
-        payload = pathlib.Path(order["payload"]).read_bytes()
-        calls = []
-        for number in range(order["clients"]):
-            key = order["target"], number
-            if key not in channels:
-                channels[key] = grpc.insecure_channel(key[0], _CHANNEL_OPTIONS)
-            method = channels[key].unary_unary(order["method"])
-            calls.append(_call(method, payload))
-        lengths = {len(call()) for call in calls}
-        print(max(lengths), flush=True)
-        sys.stdin.readline()
-        print(json.dumps(timed_calls(calls, order["seconds"])), flush=True)
+    calls = []
+    for number in range(clients):
+        if (target, number) not in _kept:
+            channel = grpc.insecure_channel(target, _CHANNEL_OPTIONS)
+            _kept[target, number] = channel
+        calls.append(_call(_kept[target, number].unary_unary(method), payload))
+    _kept["calls"] = calls
+    return max(len(call()) for call in calls)
+
+
+def timed_prepared(seconds: float) -> dict:
+    """Returns `timed_calls` of what `calls_of` has prepared last."""
+    return timed_calls(_kept["calls"], seconds)
 
 
 def _call(method, payload):
@@ -127,27 +121,19 @@ class Processes:
       model_folder: folder of the versions to serve as "model".
     """
 
-    def __init__(self, model_folder):
-        self._stack = contextlib.ExitStack()
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory())
-        self._folder = pathlib.Path(folder)
+    def __init__(self, model_folder: str) -> None:
         self._model_folder = model_folder
 
-    def __enter__(self):
-        with self._stack:
-            self._server, port = self._started_server()
-            self._echo = self._own("echo_server")
-            echo_port = int(self._echo.stdout.readline())
-            self._callers = self._own("callers")
-            self._targets = {
-                True: (self._server.pid, f"127.0.0.1:{port}"),
-                False: (self._echo.pid, f"127.0.0.1:{echo_port}"),
-            }
-            self._stack = self._stack.pop_all()
+    def __enter__(self) -> "Processes":
+        with contextlib.ExitStack() as stack:
+            self._server = self._started_server(stack)
+            self._echo = self._own_process(stack).submit(echo_started).result()
+            self._callers = self._own_process(stack)
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *details):
-        return self._stack.__exit__(*details)
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def predict(self, payload: bytes, clients: int, seconds: float) -> dict:
         """Returns what Predict calls of the embedded server took.
@@ -161,72 +147,47 @@ class Processes:
           As `timed_calls`, with the server's processor seconds; and "answer",
           the length of an answer.
         """
-        method = "/tensorflow.serving.PredictionService/Predict"
-        return self._timed(True, method, payload, clients, seconds)
+        return self._timed(self._server, _PREDICT, payload, clients, seconds)
 
     def echo(
         self, payload: bytes, answer: int, clients: int, seconds: float
     ) -> dict:
         """Returns the same for answers of so many bytes without content."""
         method = f"{_ECHO}{answer}"
-        return self._timed(False, method, payload, clients, seconds)
+        return self._timed(self._echo, method, payload, clients, seconds)
 
-    def _timed(self, is_served, method, payload, clients, seconds):
-        pid, target = self._targets[is_served]
-        path = self._folder / "payload"
-        path.write_bytes(payload)
-        order = {"target": target, "method": method, "payload": str(path)}
-        order |= {"clients": clients, "seconds": seconds}
-        answer = int(self._said(json.dumps(order)))
+    def _timed(self, server, method, payload, clients, seconds):
+        pid, port = server
+        given = f"127.0.0.1:{port}", method, payload, clients
+        answer = self._callers.submit(calls_of, *given).result()
         before = _processor_seconds(pid)
-        timed = json.loads(self._said("begin"))
+        timed = self._callers.submit(timed_prepared, seconds).result()
         processor = _processor_seconds(pid) - before
         return {**timed, "processor": processor, "answer": answer}
 
-    def _said(self, line):
-        """Returns the line with which the callers answer a line."""
-        self._callers.stdin.write(line + "\n")
-        self._callers.stdin.flush()
-        answer = self._callers.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"the callers ended: {self._errors()}")
-        return answer
+    def _own_process(self, stack):
+        context = multiprocessing.get_context("spawn")
+        return stack.enter_context(futures.ProcessPoolExecutor(1, context))
 
-    def _started_server(self):
+    def _started_server(self, stack):
+        """Returns the pid and the port of the embedded server."""
+        log = stack.enter_context(tempfile.TemporaryFile("w+"))
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
-        server = self._process(
-            ["-m", "serving.local_server", f"--port={port}"]
-            + ["--model_name=model", f"--model_base_path={self._model_folder}"]
-        )
-        if not server.stdout.readline().startswith("Serving"):
-            raise RuntimeError(f"the server did not start: {self._errors()}")
-        return server, port
-
-    def _own(self, name):
-        code = f"from benchmarks import serving_load; serving_load.{name}()"
-        return self._process(["-c", code])
-
-    def _process(self, words):
-        log = self._stack.enter_context(open(self._folder / "log", "a"))
-        process = subprocess.Popen(
-            [sys.executable, *words],
-            cwd=_ROOT,
-            stdin=subprocess.PIPE,
+        server = subprocess.Popen(
+            [sys.executable, "-m", "serving.local_server", f"--port={port}"]
+            + ["--model_name=model", f"--model_base_path={self._model_folder}"],
+            cwd=command.ROOT,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
         )
-        self._stack.callback(_end, process)
-        return process
-
-    def _errors(self):
-        return (self._folder / "log").read_text()[-2000:]
-
-
-def _end(process):
-    process.kill()
-    process.communicate()
+        stack.callback(server.communicate)
+        stack.callback(server.kill)
+        if not server.stdout.readline().startswith("Serving"):
+            log.seek(0)
+            raise RuntimeError(f"the server did not start: {log.read()}")
+        return server.pid, port
 
 
 def _processor_seconds(pid):

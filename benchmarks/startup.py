@@ -12,13 +12,17 @@ Goals: 1 second and no TensorFlow; 30 s at batch 2; 15 s at batch 16; the
 latter two for WRN-34-10.
 """
 
+import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-from absl import app, flags
+from absl import flags
 
+from atat_tf.errors import unknown
+from atat_tf.runs import command_line, terminal
 from benchmarks import command, fresh, ratios
 
 _PARTS = ("help", "training", "evaluation")
@@ -46,9 +50,9 @@ finally:
 
 def commands() -> list[str]:
     """Returns the modules that are commands, by name."""
-    paths = [p for f in _FOLDERS for p in (fresh.ROOT / f).rglob("*.py")]
+    paths = [p for f in _FOLDERS for p in (command.ROOT / f).rglob("*.py")]
     stems = [
-        path.relative_to(fresh.ROOT).with_suffix("").as_posix()
+        path.relative_to(command.ROOT).with_suffix("").as_posix()
         for path in paths
         if '\nif __name__ == "__main__":' in path.read_text()
     ]
@@ -64,7 +68,7 @@ def helps(modules: list[str], repeats: int) -> dict[str, dict]:
             begin = time.perf_counter()
             ran = subprocess.run(
                 [sys.executable, "-c", _WATCHED, name, "--help"],
-                cwd=fresh.ROOT,
+                cwd=command.ROOT,
                 capture_output=True,
                 text=True,
             )
@@ -100,43 +104,115 @@ def help_comparisons(rows: dict[str, dict]) -> list[dict]:
     ]
 
 
+def first_step(depth: int, width: int, batch_size: int) -> dict:
+    """Returns what the first ATAT step of a process costs.
+
+    Args:
+      depth, width: of the Wide ResNet.
+      batch_size: images.
+
+    Returns:
+      "import_seconds"; "build_seconds" of teacher, student and trainer;
+      "step_seconds" of the first step, tracing included.
+    """
+    begin = time.perf_counter()
+    with command_line.quiet_start():
+        from atat_tf.training import build as training_build
+        from benchmarks import timings
+
+    imported = time.perf_counter()
+    config = timings.resolved_config("atat", depth, width, batch_size)
+    split = timings.random_split(batch_size)
+    step = timings.training_step(config, split, training_build.build_strategy())
+    built = time.perf_counter()
+    step()
+    return _seconds(begin, imported, built)
+
+
+def first_evaluation(
+    folder: str, depth: int, width: int, batch_size: int
+) -> dict:
+    """Returns what the first clean batch of an evaluation costs.
+
+    Args:
+      folder: with the weights, see `written_weights`.
+      depth, width: of the Wide ResNet.
+      batch_size: images.
+
+    Returns:
+      As `first_step`; "step_seconds" are those of reading and of the batch.
+    """
+    begin = time.perf_counter()
+    with command_line.quiet_start():
+        from atat_tf.evaluation import attacker as attacker_lib
+        from atat_tf.runs import folder as run_folder
+        from benchmarks import timings
+
+    imported = time.perf_counter()
+    config = timings.resolved_config("at", depth, width, batch_size)
+    split = timings.random_split(batch_size)
+    classifier = timings.classifier(config)
+    built = time.perf_counter()
+    run_folder.load_weights(pathlib.Path(folder), "best", classifier)
+    runner = attacker_lib.Attacker(classifier, batch_size)
+    runner.logits(split.images).argmax(-1)
+    return _seconds(begin, imported, built)
+
+
+def written_weights(folder: str, depth: int, width: int) -> dict:
+    """Writes a classifier's random weights, as a run folder has them."""
+    with command_line.quiet_start():
+        from atat_tf.runs import folder as run_folder
+        from benchmarks import timings
+
+    config = timings.resolved_config("at", depth, width, 1)
+    classifier = timings.classifier(config)
+    run_folder.save_weights(pathlib.Path(folder), "best", classifier)
+    return {}
+
+
+def _seconds(begin, imported, built):
+    return {
+        "import_seconds": imported - begin,
+        "build_seconds": built - imported,
+        "step_seconds": time.perf_counter() - built,
+    }
+
+
 def first_calls(part: str, batch_size: int, repeats: int) -> list[dict]:
     """Returns the rounds of a part: what each process took, and in all."""
     size = {"depth": _DEPTH.value, "width": _WIDTH.value}
     if part == "training":
         return [
-            fresh.called("first_step", **size, batch_size=batch_size)
+            fresh.called(first_step, **size, batch_size=batch_size)
             for _ in range(repeats)
         ]
     with tempfile.TemporaryDirectory() as folder:
-        fresh.called("written_weights", folder=folder, **size)
-        more = {"folder": folder, "batch_size": batch_size}
-        return [
-            fresh.called("first_evaluation", **size, **more)
-            for _ in range(repeats)
-        ]
+        fresh.called(written_weights, folder=folder, **size)
+        size |= {"folder": folder, "batch_size": batch_size}
+        return [fresh.called(first_evaluation, **size) for _ in range(repeats)]
 
 
 def print_calls(what: str, rounds: list[dict]) -> None:
     """Prints where the seconds of a first call went."""
-    from atat_tf.runs import terminal
-
     medians = {
-        name: ratios.summary([each[name] for each in rounds])["median"]
+        name: statistics.median(each[name] for each in rounds)
         for name in rounds[0]
     }
     terminal.console().print(
         f"{what}: import {medians['import_seconds']:.1f} s, build "
         f"{medians['build_seconds']:.1f} s, first call "
-        f"{medians['step_seconds']:.1f} s, at most "
-        f"{medians['peak_gib']:.2f} GiB"
+        f"{medians['step_seconds']:.1f} s"
     )
 
 
-def measure() -> dict:
-    """Returns what each part took, and the comparisons."""
-    results = {"comparisons": []}
-    compared = results["comparisons"]
+def main(argv: list[str]) -> None:
+    del argv
+    for part in _ONLY.value:
+        if part not in _PARTS:
+            raise unknown("--parts", part, _PARTS)
+    compared = []
+    results = {"surroundings": command.begin(), "comparisons": compared}
     if "help" in _ONLY.value:
         modules = _COMMANDS.value or commands()
         results["help"] = helps(modules, _REPEATS.value)
@@ -147,26 +223,14 @@ def measure() -> dict:
     ):
         if part in _ONLY.value:
             rounds = first_calls(part, batch, _REPEATS.value)
-            what = (
-                f"first {part} batch, WRN-{_DEPTH.value}-{_WIDTH.value}, "
-                f"b = {batch}"
-            )
+            network = f"WRN-{_DEPTH.value}-{_WIDTH.value}"
+            what = f"first {part} batch, {network}, b = {batch}"
             print_calls(what, rounds)
             results[part] = rounds
             seconds = [each["process_seconds"] for each in rounds]
             compared.append(ratios.comparison(what, "", seconds, goal, "s"))
-    return results
-
-
-def main(argv: list[str]) -> None:
-    about = command.begin_for_processes(argv)
-    command.expect_names("parts", _ONLY.value, _PARTS)
-    try:
-        results = {**measure(), "surroundings": about}
-    except RuntimeError as error:
-        sys.exit(f"error: {error}")
     command.finish("From the start of a process", results)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main, recipes=False)

@@ -61,7 +61,6 @@ def training_step(
     config: ml_collections.ConfigDict,
     split: datasets.Split,
     strategy: tf.distribute.Strategy | None = None,
-    weights: list[np.ndarray] | None = None,
 ) -> Callable[[], float]:
     """Returns a function that takes one training step as `training` does.
 
@@ -71,7 +70,6 @@ def training_step(
       config: from `resolved_config`.
       split: one batch.
       strategy: None for none at all.
-      weights: of student and teacher at the start; None for random ones.
 
     Returns:
       Function that returns the mean loss of the steps so far.
@@ -82,9 +80,6 @@ def training_step(
         if run_config.needs_teacher(config):
             teacher = classifier(config)
         student = classifier(config)
-        for network in (teacher, student) if weights is not None else ():
-            if network is not None:
-                network.set_weights(weights)
         if config.student_start == "teacher":
             student.set_weights(teacher.get_weights())
         trainer = training_build.build_trainer(config, student, teacher, 1000)
@@ -113,21 +108,6 @@ def attack_step(
         jit_compile=bool(tf.config.list_physical_devices("GPU")),
     )
     return lambda: attacked().numpy()
-
-
-def passes(config: ml_collections.ConfigDict) -> tuple[int, int]:
-    """Returns how many forward and backward passes a training step makes.
-
-    Counted in batches: a pass over the mixture of clean and adversarial
-    images is two. The attack makes one of each a step; a teacher forwards.
-
-    Returns:
-      (forward, backward), two integers.
-    """
-    defense = build.build_defense(config)
-    updates = 1 if getattr(defense, "clean_weight", None) == 0 else 2
-    backward = build.build_attack(config).num_steps + updates
-    return backward + defense.needs_teacher, backward
 
 
 def unavoidable_passes(

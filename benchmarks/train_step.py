@@ -8,10 +8,9 @@ over the row's, round by round in one run; goals are stated, not asserted. With
 TF_ENABLE_ONEDNN_OPTS=0 in the environment it is without oneDNN's kernels.
 """
 
-import sys
+from absl import flags
 
-from absl import app, flags
-
+from atat_tf.runs import command_line, terminal
 from benchmarks import command, ratios
 
 _DEPTH = flags.DEFINE_integer("depth", 10, "of the Wide ResNet, 6n + 4")
@@ -85,30 +84,29 @@ def comparisons(what: str, seconds: dict[str, list[float]]) -> list[dict]:
 
 
 def main(argv: list[str]) -> None:
-    about = command.begin(argv)
-    from atat_tf.errors import InputError
-    from atat_tf.runs import terminal
-
+    del argv
+    about = command.begin()
     size = _DEPTH.value, _WIDTH.value, _BATCH_SIZE.value
-    try:
-        clock, processor = measure(*size, _REPEATS.value)
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    clock, processor = measure(*size, _REPEATS.value)
     name = f"ATAT step, WRN-{size[0]}-{size[1]}"
-    by_processor = f"{name}, by processor seconds"
     terminal.table(
         f"WRN-{size[0]}-{size[1]}, b = {size[2]}, random uint8 images",
         ("what", "median ms", "range"),
         [(what, *ratios.figures(clock[what], 1e3)) for what in clock],
     )
-    results = {"surroundings": about, "size": size, "seconds": clock}
-    results["processor_seconds"] = processor
-    results["comparisons"] = [
-        *comparisons(name, clock),
-        *({**c, "goal": ""} for c in comparisons(by_processor, processor)),
-    ]
+    by_processor = comparisons(f"{name}, by processor seconds", processor)
+    results = {
+        "surroundings": about,
+        "size": size,
+        "seconds": clock,
+        "processor_seconds": processor,
+        "comparisons": [
+            *comparisons(name, clock),
+            *({**compared, "goal": ""} for compared in by_processor),
+        ],
+    }
     command.finish(f"{_REPEATS.value} rounds", results)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main, recipes=False)

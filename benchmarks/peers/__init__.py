@@ -1,1 +1,1 @@
-"""Comparisons with other toolkits, each in an environment of its own."""
+"""torchattacks, in an environment of its own."""
