@@ -63,6 +63,31 @@ class Verdicts:
             run.append(columns.description(attack))
         return self._standing(run)
 
+    def standing_of(
+        self, attacks: Sequence, indices: Sequence[int]
+    ) -> np.ndarray:
+        """Returns which of some images withstand a column; frozen alone.
+
+        Args:
+          attacks: as for `standing`.
+          indices: [k], the images that are attacked.
+
+        Returns:
+          bool [k].
+        """
+        self._classify()
+        run = [columns.description(attack) for attack in attacks]
+        for number, attack in enumerate(attacks):
+            lines = (self._ledger.deciding(run[:number], i) for i in indices)
+            stand = [
+                i
+                for i, line in zip(indices, lines, strict=True)
+                if not line["broken"]
+            ]
+            self._run(attack, stand)
+        decided = (self._ledger.deciding(run, i) for i in indices)
+        return np.array([not line["broken"] for line in decided], bool)
+
     def refuted(self, attacks: Iterable) -> int:
         """Returns how many candidates of a column did not hold alone."""
         lines = (
