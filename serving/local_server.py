@@ -48,7 +48,7 @@ def main(words: Sequence[str]) -> int:
         print(f"atat_tf embedded server {__version__}")
         return 0
     if unknown:
-        print(server_flags.unknown_words(unknown), file=sys.stderr)
+        print(f"unknown argument: {' '.join(unknown)}", file=sys.stderr)
     _limit_log()
     try:
         files = config_files.read_all(flags)

@@ -27,19 +27,15 @@ class BatchingOptions:
 
     Attributes:
       max_batch_size: the most rows that one call may have; None: no limit.
-      max_enqueued_batches: so many full batches may wait; None: no limit.
       allowed_batch_sizes: ascending; a batch is padded up to the next of them.
         Empty: every size.
-      pad_variable_length_inputs: pad the other dimensions, too.
       max_execution_batch_size: the most rows that run together.
       splits: whether a call with more rows than that is cut, and waits anew
         after each cut, so that others have their turn.
     """
 
     max_batch_size: int | None = None
-    max_enqueued_batches: int | None = None
     allowed_batch_sizes: tuple[int, ...] = ()
-    pad_variable_length_inputs: bool = False
     max_execution_batch_size: int = _MERGED_ROWS
     splits: bool = True
 
@@ -74,10 +70,7 @@ class Call:
             return
         sizes = {array.shape[:1] for array in self.feeds.values()}
         if len(sizes) != 1 or () in sizes:
-            raise invalid(
-                "Batching session Run() input tensors must have equal "
-                "0th-dimension size"
-            )
+            raise invalid("Expected inputs of one number of rows.")
         ((self.rows,),) = sizes
         limit = self.options.max_batch_size
         if limit is not None and self.rows > limit:
@@ -126,7 +119,6 @@ class Runners:
         """
         self._loop = loop
         self._waiting = collections.OrderedDict()  # kind -> deque of Calls
-        self._rows = collections.Counter()  # kind -> rows that wait
         self._changed = threading.Condition()
         self._is_closed = False
         for number in range(count):
@@ -140,31 +132,14 @@ class Runners:
         The future is done when the model is free again: a call that runs goes
         on to its end although its caller has left. Not to be cancelled; see
         `withdraw`.
-
-        Raises:
-          StatusError: UNAVAILABLE, too many batches wait.
         """
         call.future = self._loop.create_future()
         with self._changed:
-            options = call.options
-            if options.max_enqueued_batches is not None:
-                most = (
-                    options.max_enqueued_batches
-                    * options.max_execution_batch_size
-                )
-                if self._rows[call.kind] + call.rows > most:
-                    raise StatusError(
-                        "UNAVAILABLE",
-                        "The batch scheduling queue to which this task was "
-                        "submitted is full; max_enqueued_batches is "
-                        f"{options.max_enqueued_batches}",
-                    )
             self._enqueue(call)
         return call.future
 
     def _enqueue(self, call):
         self._waiting.setdefault(call.kind, collections.deque()).append(call)
-        self._rows[call.kind] += call.rows
         self._changed.notify()
 
     def withdraw(self, call: Call) -> None:
@@ -175,9 +150,8 @@ class Runners:
             if call not in waiting:
                 return
             waiting.remove(call)
-            self._rows[call.kind] -= call.rows
             if not waiting:
-                del self._waiting[call.kind], self._rows[call.kind]
+                del self._waiting[call.kind]
         call.future.cancel()
 
     def close(self) -> None:
@@ -230,11 +204,8 @@ class Runners:
                     break
                 rows += waiting[0].rows
                 taken.append(waiting.popleft())
-            self._rows[kind] -= rows
             if waiting:  # behind the other kinds
                 self._waiting[kind] = waiting
-            else:
-                del self._rows[kind]
             return taken
 
 
@@ -270,22 +241,21 @@ def _answers(calls: Sequence[Call]) -> list[tuple]:
 def _run(calls):
     """Returns the list of outputs of each call."""
     first, rows = calls[0], sum(call.rows for call in calls)
-    options = first.options
     waits = [call.remaining() for call in calls]
     timeout = None if None in waits else max(waits)
-    padded = next((n for n in options.allowed_batch_sizes if n >= rows), rows)
+    sizes = first.options.allowed_batch_sizes
+    padded = next((size for size in sizes if size >= rows), rows)
     if len(calls) == 1 and (padded == rows or not rows):
         return [first.run(first.feeds, timeout)]
     feeds = {
-        name: _merged([call.feeds[name] for call in calls], padded, options)
+        name: _merged([call.feeds[name] for call in calls], padded)
         for name in first.feeds
     }
     outputs = first.run(feeds, timeout)
     if any(output.shape[:1] != (padded,) for output in outputs):
         raise StatusError(
             "FAILED_PRECONDITION",
-            "Batched output tensor's 0th dimension does not equal the sum of "
-            "the 0th dimension sizes of the input tensors",
+            "Expected outputs with a row for each row of the inputs.",
         )
     ends = np.cumsum([call.rows for call in calls]).tolist()
     return [
@@ -294,14 +264,10 @@ def _run(calls):
     ]
 
 
-def _merged(parts, rows, options):
-    if options.pad_variable_length_inputs:
-        parts = _of_one_shape(parts)
+def _merged(parts, rows):
     if len({(part.dtype, part.shape[1:]) for part in parts}) > 1:
         raise StatusError(
-            "FAILED_PRECONDITION",
-            "Tensors from different tasks have different shapes and padding is "
-            "turned off.",
+            "FAILED_PRECONDITION", "Calls of several shapes do not run as one."
         )
     missing = rows - sum(map(len, parts))
     if missing:
@@ -309,20 +275,3 @@ def _merged(parts, rows, options):
         filler = next(part[:1] for part in parts if len(part))
         parts = [*parts, np.repeat(filler, missing, axis=0)]
     return np.concatenate(parts)
-
-
-def _of_one_shape(parts):
-    """Returns the arrays padded at their ends to the largest of each axis.
-
-    With the first element of each array, as the genuine server pads.
-    """
-    if len({part.ndim for part in parts}) > 1:
-        return parts
-    largest = np.max([part.shape[1:] for part in parts], axis=0)
-    padded = []
-    for part in parts:
-        missing = largest - part.shape[1:]
-        filler = part.flat[0] if part.size else 0
-        widths = [(0, 0), *((0, int(after)) for after in missing)]
-        padded.append(np.pad(part, widths, constant_values=filler))
-    return padded

@@ -5,9 +5,8 @@ imports no TensorFlow.
 """
 
 import argparse
-import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 # Under each heading a flag with its default, which says its type, and what it
 # is for.
@@ -18,7 +17,6 @@ Which models
   model_config_file=  ModelServerConfig in text format, for several models,
       version policies and labels; the two flags above are then ignored
   model_config_file_poll_wait_seconds=0  between two readings of it; 0: one only
-  saved_model_tags=serve  tags of the graph to load, comma-separated
 
 Where to listen
   port=8500  gRPC; 0: no gRPC
@@ -32,27 +30,19 @@ Loading and versions
   file_system_poll_wait_seconds=1  between two looks for versions; 0: one only
   max_num_load_retries=5  tries after a failed load
   load_retry_interval_micros=60000000  pause before one; negative: none
-  num_load_threads=0  loads at once; 0: one
   allow_version_labels_for_unavailable_models=false  let a new label name a
       version that is not loaded; labels in the file at the start need it
   enable_model_warmup=true  run the requests in assets.extra before serving
-  num_request_iterations_for_warmup=0  times that each is run; 0: once
 
 Batching
   enable_batching=true  run requests together that wait for a free thread
   batching_parameters_file=  BatchingParameters in text format
-  enable_per_model_batching_parameters=false  read them from
-      batching_params.pbtxt in each version's folder; of the file above only
-      the threads count then
 
 gRPC and REST
-  grpc_channel_arguments=  key=value, comma-separated, as
-      grpc.max_connection_age_ms=2000
   enable_grpc_healthcheck_service=false  answer grpc.health.v1.Health
   enable_serialization_as_tensor_content=false  answer with raw bytes, which
       clients read faster
   rest_api_timeout_in_ms=30000  longest REST request; 0: no limit
-  rest_api_enable_cors_support=false  let web pages of other origins call
 
 Limits (this server's own flags)
   max_connections=400  of each protocol; REST closes the idlest for a new one
@@ -64,9 +54,8 @@ Limits (this server's own flags)
   max_waiting_bytes=536870912  that the requests of those calls hold together
 
 TensorFlow's threads
-  tensorflow_session_parallelism=0  both of the next two; 0: as many as CPUs
-  tensorflow_intra_op_parallelism=0  threads in an operation
-  tensorflow_inter_op_parallelism=0  operations at once
+  tensorflow_intra_op_parallelism=0  threads in an operation; 0: all CPUs
+  tensorflow_inter_op_parallelism=0  operations at once; 0: all CPUs
 
 Watching and help
   monitoring_config_file=  MonitoringConfig in text format: Prometheus metrics
@@ -74,6 +63,16 @@ Watching and help
   version=false  print the versions and exit
   help=false  print this and exit
 """
+
+LIMITS = (
+    "max_connections",
+    "request_arrival_seconds",
+    "grpc_max_request_bytes",
+    "rest_api_max_request_bytes",
+    "max_waiting_calls",
+    "max_waiting_bytes",
+)
+_PORTS = ("port", "rest_api_port")
 
 
 class FlagError(ValueError):
@@ -102,34 +101,6 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return flags, unknown
 
 
-def unknown_words(words: Sequence[str]) -> str:
-    """Returns the line that is printed about words that are no flag."""
-    name = words[0].removeprefix("--").partition("=")[0]
-    known = vars(_parser().parse_args([]))
-    near = difflib.get_close_matches(name, known, 1, 0.6)
-    hint = f" Did you mean --{near[0]}?" if near else ""
-    return f"unknown argument: {words[0]}.{hint}"
-
-
-def channel_arguments(text: str) -> list[tuple[str, int | str]]:
-    """Returns gRPC's (key, value) pairs of --grpc_channel_arguments.
-
-    Raises:
-      FlagError: a part is not key=value.
-    """
-    pairs = []
-    for part in text.split(",") if text else []:
-        key, equals, value = part.partition("=")
-        if not key or not equals:
-            raise FlagError(
-                "Expected key=value parts in --grpc_channel_arguments. "
-                f"Received: {part!r}."
-            )
-        is_number = re.fullmatch(r"-?[0-9]{1,9}", value)
-        pairs.append((key, int(value) if is_number else value))
-    return pairs
-
-
 def usage() -> str:
     """Returns the help text."""
     return _parser().format_help()
@@ -150,7 +121,8 @@ def _parser() -> argparse.ArgumentParser:
             words, text = re.split(r"  +|\n +", flag.strip(), maxsplit=1)
             name, _, default = words.partition("=")
             is_truth = default in ("true", "false")
-            kind = _truth if is_truth else _kind(name, default)
+            kind = int if default.isdecimal() else str
+            kind = _truth if is_truth else kind
             group.add_argument(
                 f"--{name}",
                 type=kind,
@@ -162,34 +134,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _kind(name: str, default: str) -> Callable:
-    if not default.isdecimal():
-        return str
-    if name.endswith("port"):
-        return _integer(0, 2**16)
-    if name.startswith(("max_waiting", "max_conn", "request")) or (
-        name.endswith("request_bytes")
-    ):
-        return _integer(1)
-    is_long = name.endswith(("micros", "parallelism"))
-    limit = 2**63 if is_long else 2**31
-    return _integer(-limit, limit)
-
-
-def _integer(least: int, limit: int = 2**31) -> Callable:
-    def read(text):
-        # Python alone would take 1_000, blanks and digits of other scripts.
-        is_number = re.fullmatch(r"[+-]?[0-9]{1,19}", text)
-        if not is_number or not least <= int(text) < limit:
-            raise argparse.ArgumentTypeError(
-                f"Expected a number from {least} to {limit - 1}. Received: "
-                f"{text!r}."
-            )
-        return int(text)
-
-    return read
-
-
 def _truth(text: str) -> bool:
     if text not in ("true", "false"):
         raise argparse.ArgumentTypeError(
@@ -199,29 +143,29 @@ def _truth(text: str) -> bool:
 
 
 def _check(flags: argparse.Namespace) -> None:
-    channel_arguments(flags.grpc_channel_arguments)
     if not flags.model_base_path and not flags.model_config_file:
         raise FlagError(
-            "Both server_options.model_base_path and "
-            "server_options.model_config_file are empty!"
+            "Expected --model_base_path or --model_config_file. Received: none "
+            "of them."
         )
     if not (flags.port or flags.grpc_socket_path or flags.rest_api_port):
         raise FlagError(
-            "server_options.grpc_port is not set. Expected --port, "
-            "--grpc_socket_path or --rest_api_port. Received: none of them."
+            "Expected --port, --grpc_socket_path or --rest_api_port. Received: "
+            "none of them."
         )
     if flags.batching_parameters_file and not flags.enable_batching:
         raise FlagError(
-            "server_options.batching_parameters_file is set without setting "
-            "server_options.enable_batching to true."
+            "Expected --enable_batching with --batching_parameters_file. "
+            "Received: --enable_batching=false."
         )
-    if (
-        flags.tensorflow_session_parallelism > 0
-        and flags.tensorflow_intra_op_parallelism > 0
-        and flags.tensorflow_inter_op_parallelism > 0
-    ):
-        raise FlagError(
-            "Expected --tensorflow_session_parallelism or the two of "
-            "--tensorflow_intra_op_parallelism and "
-            "--tensorflow_inter_op_parallelism. Received: all three."
-        )
+    for name, value in vars(flags).items():
+        least, most = 1, 2**31 - 1
+        if name in _PORTS:
+            least, most = 0, 2**16 - 1
+        elif name not in LIMITS:
+            continue
+        if not least <= value <= most:
+            raise FlagError(
+                f"Expected a number from {least} to {most} in --{name}. "
+                f"Received: {value}."
+            )

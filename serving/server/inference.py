@@ -22,6 +22,7 @@ from tensorflow_serving.apis import (
 from ..status import StatusError, invalid
 from . import batching, metrics, prediction, threads, waiting_room
 from .versions import manager as model_manager
+from .versions import policy as version_policy
 
 # The loop itself turns such a message into arrays, in a millisecond or two.
 FEW_BYTES = 2**21
@@ -135,12 +136,8 @@ class Inference:
         answer.add_done_callback(_retrieve)
         answer.add_done_callback(lambda _: release())
         try:
-            async with asyncio.timeout(call.remaining()):
-                # The caller may leave; what runs then runs on.
-                return await asyncio.shield(answer)
-        except TimeoutError:
-            self._runners.withdraw(call)
-            raise waiting_room.timed_out() from None
+            # The caller may leave; what runs then runs on.
+            return await asyncio.shield(answer)
         except asyncio.CancelledError:
             self._runners.withdraw(call)
             raise
@@ -151,14 +148,11 @@ class Inference:
         """Returns the signatures."""
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
-        if not request.metadata_field:
+        if set(request.metadata_field) != {_SIGNATURE_DEF}:
             raise invalid(
-                "GetModelMetadataRequest must specify at least one "
-                "metadata_field"
+                f"Expected the metadata_field {_SIGNATURE_DEF}. Received: "
+                f"{', '.join(request.metadata_field) or 'none'}."
             )
-        for field in request.metadata_field:
-            if field != _SIGNATURE_DEF:
-                raise invalid(f"Metadata field {field} is not supported")
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         with self._manager.pinned(request.model_spec) as version:
             response.model_spec.name = version.name
@@ -179,23 +173,20 @@ class Inference:
         number = spec.version.value if spec.HasField("version") else None
         response = get_model_status_pb2.GetModelStatusResponse()
         states = get_model_status_pb2.ModelVersionStatus.State
-        for status in self._manager.status(spec.name, number):
+        for version in self._manager.status(spec.name, number):
             entry = response.model_version_status.add()
-            entry.version = status.version
-            entry.state = states.Value(status.state)
-            _write_status(entry.status, status.error_code, status.error_message)
+            entry.version = version.number
+            entry.state = states.Value(version.state)
+            # Of a version that may still be loaded nothing is wrong yet.
+            is_over = version.state == version_policy.END
+            error = version.error if is_over else version_policy.NO_ERROR
+            _write_status(entry.status, *error)
         return response
 
     async def reload(
         self, request: model_management_pb2.ReloadConfigRequest
     ) -> model_management_pb2.ReloadConfigResponse:
         """Returns once the new models are there."""
-        if request.config.WhichOneof("config") != "model_config_list":
-            raise invalid(
-                "ServerModelConfig type not supported by "
-                "HandleReloadConfigRequest. Only ModelConfigList is currently "
-                "supported"
-            )
         await self._manager.apply(request.config)
         response = model_management_pb2.ReloadConfigResponse()
         _write_status(response.status, "OK", "")

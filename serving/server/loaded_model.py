@@ -9,11 +9,10 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from ..status import StatusError, invalid
-from . import batching, config_files, prediction, servable
+from . import batching, prediction, servable
 
 _WARM_UP = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 _MAX_WARM_UP_RECORDS = 1000
-_PER_MODEL_BATCHING = "batching_params.pbtxt"
 
 
 class LoadedModel:
@@ -88,48 +87,31 @@ class Loader:
           StatusError: it does not load, or a warm-up request fails.
         """
         flags = self._flags
-        loaded = servable.Servable(
-            path, flags.saved_model_tags.split(","), session_config(flags)
-        )
+        loaded = servable.Servable(path, session_config(flags))
         try:
-            model = LoadedModel(loaded, self._batching_options(path))
+            model = LoadedModel(loaded, self._options)
             if flags.enable_model_warmup:
-                repeats = flags.num_request_iterations_for_warmup or 1
-                warm_up(model, path, repeats)
+                warm_up(model, path)
         except BaseException:
             loaded.close()
             raise
         return model
 
-    def _batching_options(self, path):
-        own = pathlib.Path(path, _PER_MODEL_BATCHING)
-        if self._flags.enable_per_model_batching_parameters and own.exists():
-            return config_files.batching_options(
-                config_files.read_batching(own)
-            )
-        return self._options
-
 
 def session_config(flags: argparse.Namespace) -> tf.compat.v1.ConfigProto:
     """Returns what the flags about parallelism mean."""
-    both = flags.tensorflow_session_parallelism
     return tf.compat.v1.ConfigProto(
-        intra_op_parallelism_threads=flags.tensorflow_intra_op_parallelism
-        or both,
-        inter_op_parallelism_threads=flags.tensorflow_inter_op_parallelism
-        or both,
+        intra_op_parallelism_threads=flags.tensorflow_intra_op_parallelism,
+        inter_op_parallelism_threads=flags.tensorflow_inter_op_parallelism,
     )
 
 
-def warm_up(
-    model: LoadedModel, path: str | os.PathLike, repeats: int = 1
-) -> None:
+def warm_up(model: LoadedModel, path: str | os.PathLike) -> None:
     """Runs the requests that lie beside a model, so that none is the first.
 
     Args:
       model: the model.
       path: the version's folder.
-      repeats: how often each request is run.
 
     Raises:
       StatusError: the file is damaged or too long, or a request fails.
@@ -142,17 +124,15 @@ def warm_up(
         for number, record in enumerate(records, 1):
             if number > _MAX_WARM_UP_RECORDS:
                 raise invalid(
-                    "Number of warmup records exceeds the maximum "
-                    f"({_MAX_WARM_UP_RECORDS}) at {file}"
+                    f"Expected at most {_MAX_WARM_UP_RECORDS} requests in "
+                    f"{file}. Received: more."
                 )
             request = _request(record, f"warmup record {number} from {file}")
-            for _ in range(repeats):
-                model.run(prediction.plan_of(model.signatures, request))
+            model.run(prediction.plan_of(model.signatures, request))
     except tf.errors.DataLossError as error:
         raise StatusError(
             "DATA_LOSS",
-            f"{error.message}. Please verify your warmup data is in TFRecord "
-            "format.",
+            f"Expected whole TFRecords in {file}. Received: {error.message}.",
         ) from error
 
 

@@ -1,7 +1,4 @@
-"""Predict: what a request has a session do, and the answer made of it.
-
-What is refused, and in which words, is as in TensorFlow Serving.
-"""
+"""Predict: what a request has a session do, and the answer made of it."""
 
 import dataclasses
 import math
@@ -53,7 +50,7 @@ def plan_of(
         signatures,
         request.model_spec.signature_name,
         request.inputs,
-        tensors.from_proto,
+        lambda proto, _: tensors.from_proto(proto),
         request.output_filter,
     )
 
@@ -74,7 +71,7 @@ def plan(
     signatures: Mapping[str, message.Message],
     signature_name: str,
     inputs: Mapping[str, object],
-    read: Callable[[object], np.ndarray],
+    read: Callable[[object, int], np.ndarray],
     output_filter: Sequence[str] = (),
 ) -> Plan:
     """Returns the Plan of a request's inputs.
@@ -83,23 +80,49 @@ def plan(
       signatures: {name: SignatureDef} of the model.
       signature_name: "" for the default.
       inputs: {alias: value}.
-      read: value -> array; ValueError for a value that is none.
+      read: (value, DataType's number) -> array; ValueError for a value that is
+        none.
       output_filter: aliases of the outputs; empty: all.
 
     Raises:
       StatusError: they do not fit the signature.
     """
-    name = signature_name or DEFAULT_SIGNATURE
+    name, signature = named(signatures, signature_name)
+    if set(inputs) != set(signature.inputs):
+        raise invalid(
+            f"Expected the inputs {_joined(signature.inputs)} of signature "
+            f"{name}. Received: {_joined(inputs)}."
+        )
+    feeds = {}
+    for alias, info in signature.inputs.items():
+        try:
+            feeds[info.name] = read(inputs[alias], info.dtype)
+        except (ValueError, MemoryError, OverflowError) as error:
+            raise invalid(f"tensor parsing error: {alias}: {error}") from error
+    aliases = tuple(output_filter) or tuple(sorted(signature.outputs))
+    if len(set(aliases) & set(signature.outputs)) < len(aliases):
+        raise invalid(
+            f"Expected outputs among {_joined(signature.outputs)}, each once. "
+            f"Received: {_joined(aliases)}."
+        )
+    fetches = tuple(signature.outputs[alias].name for alias in aliases)
+    return Plan(name, feeds, aliases, fetches)
+
+
+def named(
+    signatures: Mapping[str, message.Message], name: str
+) -> tuple[str, message.Message]:
+    """Returns a signature's full name and itself.
+
+    Raises:
+      StatusError: FAILED_PRECONDITION; there is none.
+    """
+    name = name or DEFAULT_SIGNATURE
     if name not in signatures:
         raise StatusError(
             "FAILED_PRECONDITION", f'Serving signature key "{name}" not found.'
         )
-    signature = signatures[name]
-    _check_number_of_inputs(signature, inputs)
-    feeds = _feeds(signature, inputs, read)
-    aliases = _output_aliases(signature, output_filter)
-    fetches = tuple(signature.outputs[alias].name for alias in aliases)
-    return Plan(name, feeds, aliases, fetches)
+    return name, signatures[name]
 
 
 def answer(
@@ -126,61 +149,6 @@ def answer(
     for alias, output in zip(plan.aliases, outputs, strict=True):
         tensors.to_proto(output, response.outputs[alias], as_content)
     return response.SerializeToString()
-
-
-def _check_number_of_inputs(signature, inputs):
-    expected, sent = len(signature.inputs), len(inputs)
-    if sent == expected or (sent < expected and signature.defaults):
-        return
-    there, here = set(inputs), set(signature.inputs)
-    raise invalid(
-        f"input size does not match signature: {sent}!={expected} "
-        f"len({{{_joined(there)}}}) != len({{{_joined(here)}}}). "
-        f"Sent extra: {{{_joined(there - here)}}}. "
-        f"Missing but required: {{{_joined(here - there)}}}."
-    )
-
-
-def _feeds(signature, inputs, read):
-    """Returns {tensor name: array} of a request's inputs and the defaults."""
-    feeds, used = {}, []
-    for alias in sorted(signature.inputs):
-        tensor_name = signature.inputs[alias].name
-        if alias not in inputs and alias not in signature.defaults:
-            raise invalid(
-                f"Signature input alias: {alias}(feed name: {tensor_name}) "
-                "not found in request and no default value provided. Inputs "
-                f"expected to be in the request {{{_joined(inputs)}}}, or "
-                f"default input alias set: {_joined(signature.defaults)}"
-            )
-        if alias not in inputs:
-            feeds[tensor_name] = tensors.from_proto(signature.defaults[alias])
-            continue
-        used.append(alias)
-        try:
-            feeds[tensor_name] = read(inputs[alias])
-        except (ValueError, MemoryError, OverflowError) as error:
-            raise invalid(f"tensor parsing error: {alias}") from error
-    if len(used) != len(inputs):
-        raise invalid(
-            "Inputs contains invalid name. Used request inputs: "
-            f"{_joined(used)}, request input: {_joined(inputs)}"
-        )
-    return feeds
-
-
-def _output_aliases(signature, output_filter):
-    seen = set()
-    for alias in output_filter:
-        if alias not in signature.outputs:
-            raise invalid(
-                f"output tensor alias not found in signature: {alias} Outputs "
-                f"expected to be in the set {{{_joined(signature.outputs)}}}."
-            )
-        if alias in seen:
-            raise invalid(f"duplicate output tensor alias: {alias}")
-        seen.add(alias)
-    return tuple(output_filter) or tuple(sorted(signature.outputs))
 
 
 def _joined(names):

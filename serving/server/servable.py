@@ -10,6 +10,7 @@ import pathlib
 import stat
 from collections.abc import Mapping, Sequence
 
+import grpc
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.client import pywrap_tf_session
@@ -17,24 +18,7 @@ from tensorflow.python.client import pywrap_tf_session
 from ..status import StatusError, invalid
 
 DEFAULT_SIGNATURE = "serving_default"
-_CODES = {
-    1: "CANCELLED",
-    2: "UNKNOWN",
-    3: "INVALID_ARGUMENT",
-    4: "DEADLINE_EXCEEDED",
-    5: "NOT_FOUND",
-    6: "ALREADY_EXISTS",
-    7: "PERMISSION_DENIED",
-    8: "RESOURCE_EXHAUSTED",
-    9: "FAILED_PRECONDITION",
-    10: "ABORTED",
-    11: "OUT_OF_RANGE",
-    12: "UNIMPLEMENTED",
-    13: "INTERNAL",
-    14: "UNAVAILABLE",
-    15: "DATA_LOSS",
-    16: "UNAUTHENTICATED",
-}
+_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class Servable:
@@ -48,14 +32,12 @@ class Servable:
     def __init__(
         self,
         path: str | os.PathLike,
-        tags: Sequence[str] = ("serve",),
         session_config: tf.compat.v1.ConfigProto | None = None,
     ):
         """Loads the SavedModel and its variables.
 
         Args:
           path: folder with saved_model.pb.
-          tags: of the graph to load.
           session_config: None for TensorFlow's own choice.
 
         Raises:
@@ -68,7 +50,7 @@ class Servable:
         try:
             with graph.as_default():
                 meta_graph = tf.compat.v1.saved_model.load(
-                    self._session, list(tags), self.path
+                    self._session, ["serve"], self.path
                 )
             self.signatures = dict(meta_graph.signature_def)
             self._tensors = {

@@ -19,7 +19,6 @@ from . import (
     threads,
     waiting_room,
 )
-from . import flags as server_flags
 from .rest import application as rest_application
 from .rest import http
 from .versions import manager as model_manager
@@ -55,7 +54,6 @@ class Server:
             file_system_poll_wait_seconds=flags.file_system_poll_wait_seconds,
             max_num_load_retries=flags.max_num_load_retries,
             load_retry_interval_micros=flags.load_retry_interval_micros,
-            num_load_threads=flags.num_load_threads,
             allow_version_labels_for_unavailable_models=(
                 flags.allow_version_labels_for_unavailable_models
             ),
@@ -105,7 +103,7 @@ class Server:
         if flags.model_config_file:
             self._manager.watch_config_file(
                 flags.model_config_file,
-                config_files.read_models,
+                config_files.read,
                 flags.model_config_file_poll_wait_seconds,
             )
         if flags.rest_api_port or any_port:
@@ -152,7 +150,6 @@ class Server:
                 ),
                 ("grpc.max_concurrent_streams", _CALLS_PER_CONNECTION),
                 ("grpc.max_connection_idle_ms", _IDLE_MILLISECONDS),
-                *server_flags.channel_arguments(flags.grpc_channel_arguments),
             ],
         )
         self._services.add_to(self._grpc, flags.enable_grpc_healthcheck_service)
@@ -200,7 +197,6 @@ class Server:
             timeout_seconds=flags.rest_api_timeout_in_ms / 1000,
             arrival_seconds=flags.request_arrival_seconds,
             max_bytes=flags.rest_api_max_request_bytes,
-            enable_cors=flags.rest_api_enable_cors_support,
             metrics_path=self._files.metrics_path,
         )
         self._rest = http.Listener(

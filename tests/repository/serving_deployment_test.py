@@ -17,10 +17,10 @@ from serving.server import flags as server_flags
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _FOLDER = _ROOT / "serving" / "deploy"
-_READERS = {
-    "models.config": config_files.read_models,
-    "batching.config": config_files.read_batching,
-    "monitoring.config": config_files.read_monitoring,
+_KINDS = {
+    "models.config": config_files.ModelServerConfig,
+    "batching.config": config_files.BatchingParameters,
+    "monitoring.config": config_files.MonitoringConfig,
 }
 _COMPOSE = yaml.safe_load((_FOLDER / "compose.yaml").read_text())
 _KUBERNETES = list(
@@ -48,7 +48,8 @@ def _pod():
 class TextFilesTest(absltest.TestCase):
     def test_pass_the_servers_own_checks(self):
         models, batching, monitoring = (
-            read(_FOLDER / name) for name, read in _READERS.items()
+            config_files.read(_FOLDER / name, kind)
+            for name, kind in _KINDS.items()
         )
         config_files.check_models(models)
         (model,) = models.model_config_list.config
@@ -72,7 +73,7 @@ class TextFilesTest(absltest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "models.config"
             path.write_text(text)
-            (model,) = config_files.read_models(path).model_config_list.config
+            (model,) = config_files.read(path).model_config_list.config
         self.assertEqual(dict(model.version_labels), {"stable": 1, "canary": 2})
 
 
@@ -104,12 +105,14 @@ class CommandLineTest(parameterized.TestCase):
         ):
             folder, _, name = path.rpartition("/")
             self.assertEqual(folder, "/config")
-            self.assertIn(name, _READERS)
+            self.assertIn(name, _KINDS)
 
     def test_sizes_fit_together(self):
         flags, unknown = server_flags.parse(_SERVICE["command"])
         calls, requests = (int(w.partition("=")[2]) for w in unknown)
-        parameters = config_files.read_batching(_FOLDER / "batching.config")
+        parameters = config_files.read(
+            _FOLDER / "batching.config", config_files.BatchingParameters
+        )
         options = config_files.batching_options(parameters)
         self.assertGreaterEqual(calls, 2 * options.max_batch_size)
         self.assertLess(calls + requests, _SERVICE["pids_limit"])
@@ -160,7 +163,7 @@ class KubernetesTest(absltest.TestCase):
     def test_copies_of_the_files(self):
         for name, text in _kind("ConfigMap")["data"].items():
             self.assertEqual(text, (_FOLDER / name).read_text(), name)
-        self.assertCountEqual(_kind("ConfigMap")["data"], _READERS)
+        self.assertCountEqual(_kind("ConfigMap")["data"], _KINDS)
 
     def test_names_meet(self):
         labels = _kind("Deployment")["spec"]["template"]["metadata"]["labels"]

@@ -29,11 +29,6 @@ _TARGET = re.compile(
 _REMOVED = (b":classify", b":regress")
 # The loop itself reads such a body, in a millisecond or two.
 _FEW_BYTES = 2**16
-_CORS = {
-    "access-control-allow-origin": "*",
-    "access-control-allow-methods": "POST, GET",
-    "access-control-allow-headers": "Content-Type",
-}
 
 
 class Application(Starlette):
@@ -49,7 +44,6 @@ class Application(Starlette):
         timeout_seconds: float,
         arrival_seconds: float,
         max_bytes: int,
-        enable_cors: bool = False,
         metrics_path: str | None = None,
     ):
         """Takes the server's parts.
@@ -62,7 +56,6 @@ class Application(Starlette):
           timeout_seconds: how long a caller waits; 0 for as long as it takes.
           arrival_seconds: how long a body may take to come.
           max_bytes: of a body.
-          enable_cors: whether answers allow browsers of other origins.
           metrics_path: where Prometheus reads; None for nowhere.
         """
         super().__init__()
@@ -72,7 +65,6 @@ class Application(Starlette):
         self._timeout = timeout_seconds or None
         self._arrival_seconds = arrival_seconds
         self._max_bytes = max_bytes
-        self._headers = _CORS if enable_cors else {}
         self._metrics_path = metrics_path
         self._worker = worker
         # Paths are matched as they came on the wire, which Starlette's routes
@@ -95,11 +87,7 @@ class Application(Starlette):
             return Response(self._metrics.text(), 200, headers)
         if not target.lower().startswith(b"/v1/"):
             return Response("Not Found", 404, {"connection": "close"})
-        if request.method == "OPTIONS":
-            # Browsers ask so whether they may call.
-            allowed = re.match("https?://", request.headers.get("origin", ""))
-            return Response(b"", 200 if allowed else 400, self._headers)
-        headers = {"content-type": "application/json", **self._headers}
+        headers = {"content-type": "application/json"}
         try:
             body = await self._answer(request, _TARGET.fullmatch(target))
             return Response(body, 200, headers)

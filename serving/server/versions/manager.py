@@ -3,45 +3,28 @@
 All of it happens in one event loop, so nothing is locked: a task for each
 version leads it from START to END, another looks for new ones, and requests
 look up what is there and wait for none of it. What touches files or TensorFlow
-runs in threads, and one that hangs there holds up nobody else.
+runs in a thread of its own, and one that hangs there holds up nobody else.
 """
 
 import asyncio
 import contextlib
 import copy
-import dataclasses
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterator
 
 from google.protobuf import message
 
 from ...status import StatusError, invalid
 from .. import config_files
 from ..threads import in_thread
+from . import lives
 from . import policy as version_policy
-from .policy import AVAILABLE, END, LOADING, START, UNLOADING, Version
+from .policy import UNLOADING, Version
 
-# A load that takes longer lets the next one begin beside it.
+# A look at a folder that takes longer is not waited for.
 _PATIENCE_SECONDS = 30.0
-
-
-@dataclasses.dataclass(frozen=True)
-class VersionStatus:
-    """What GetModelStatus tells of a version.
-
-    Attributes:
-      version: its number.
-      state: START, LOADING, AVAILABLE, UNLOADING or END.
-      error_code: canonical name; "OK" unless the version did not load.
-      error_message: why it did not load.
-    """
-
-    version: int
-    state: str
-    error_code: str = "OK"
-    error_message: str = ""
 
 
 class ModelManager:
@@ -57,9 +40,7 @@ class ModelManager:
         file_system_poll_wait_seconds: float = 1,
         max_num_load_retries: int = 5,
         load_retry_interval_micros: int = 60_000_000,
-        num_load_threads: int = 0,
         allow_version_labels_for_unavailable_models: bool = False,
-        patience_seconds: float = _PATIENCE_SECONDS,
     ):
         """Loads nothing yet.
 
@@ -68,111 +49,98 @@ class ModelManager:
             thread. It may raise; a StatusError keeps its code, anything else
             is UNKNOWN.
           file_system_poll_wait_seconds: between two looks for versions; 0
-            looks only when a config is applied, a negative number never.
+            looks only when a config is applied.
           max_num_load_retries: attempts to load after the first one.
           load_retry_interval_micros: between two attempts.
-          num_load_threads: versions that may load at a time; 0 is 1.
           allow_version_labels_for_unavailable_models: whether a new label may
             name a version that is not available.
-          patience_seconds: a load that takes longer does not count as one of
-            `num_load_threads`.
         """
-        self._load = load
-        self._poll_seconds = file_system_poll_wait_seconds
-        self._attempts = 1 + max(max_num_load_retries, 0)
-        self._retry_seconds = load_retry_interval_micros / 1e6
+        self._versions = lives.Versions(
+            load, max_num_load_retries, load_retry_interval_micros / 1e6
+        )
         self._may_label_early = allow_version_labels_for_unavailable_models
-        self._patience_seconds = patience_seconds
-        self._free_loads = max(num_load_threads, 1)
-        self._models = None  # {name: ModelConfig}, once there was a config
-        self._versions = {}  # {name: {number: Version}}, also those that ended
-        self._available = {}  # {(name, number): Version}
-        self._latest = {}  # {name: the largest available Version}
+        self._models = {}  # {name: ModelConfig}
         self._labels = {}  # {name: {label: number}}
         self._config_lock = asyncio.Lock()
-        self._changed = asyncio.Event()
-        self._closing = self._is_late = False
-        self._lives, self._watches = set(), set()
+        self._closing = False
+        self._watches = set()
         self._looking = set()  # ids of ModelConfigs whose folder is being read
         self._said = {}
+        if file_system_poll_wait_seconds > 0:
+            self._watch(self._keep_polling(file_system_poll_wait_seconds))
 
-    def pin(self, spec: message.Message) -> Version:
-        """Returns an available Version that is not closed until `unpin`.
+    @contextlib.contextmanager
+    def pinned(self, spec: message.Message) -> Iterator[Version]:
+        """Yields an available Version that is not closed within the context.
 
         Args:
           spec: ModelSpec.
 
         Raises:
-          StatusError: where TensorFlow Serving would refuse.
+          StatusError: NOT_FOUND, or INVALID_ARGUMENT for no name and for an
+            unknown label.
         """
+        version = self._available_version(spec)
+        version.users += 1
+        try:
+            yield version
+        finally:
+            version.users -= 1
+            if not version.users and version.state == UNLOADING:
+                self._versions.notify()
+
+    def _available_version(self, spec):
         name, number = spec.name, None
         if not name:
             raise invalid("ModelSpec has no name specified.")
         choice = spec.WhichOneof("version_choice")
         if choice == "version_label":
-            label = spec.version_label
-            number = self._labels.get(name, {}).get(label)
+            number = self._labels.get(name, {}).get(spec.version_label)
             if number is None:
-                raise invalid(f"Unrecognized servable version label: {label}")
+                raise invalid(
+                    f"Unrecognized servable version label: {spec.version_label}"
+                )
         elif choice == "version":
             number = spec.version.value
-        version = self._latest.get(name)
-        if number is not None:
-            version = self._available.get((name, number))
-        if version is None:
-            request = f"Latest({name})"
+        fitting = [
+            version
+            for version in self._versions.available(name)
+            if number in (None, version.number)
+        ]
+        if not fitting:
+            asked = f"Latest({name})"
             if number is not None:
-                request = f"Specific({name}, {number})"
+                asked = f"Specific({name}, {number})"
             raise StatusError(
-                "NOT_FOUND", f"Servable not found for request: {request}"
+                "NOT_FOUND", f"Servable not found for request: {asked}"
             )
-        version.users += 1
-        return version
+        return max(fitting, key=lambda version: version.number)
 
-    def unpin(self, version: Version) -> None:
-        """Ends one use of a version that `pin` returned."""
-        version.users -= 1
-        if not version.users and version.state == UNLOADING:
-            self._notify()
-
-    @contextlib.contextmanager
-    def pinned(self, spec: message.Message) -> Iterable[Version]:
-        """Yields a Version that is not closed within the context; see `pin`."""
-        version = self.pin(spec)
-        try:
-            yield version
-        finally:
-            self.unpin(version)
-
-    def status(
-        self, name: str, version: int | None = None
-    ) -> list[VersionStatus]:
-        """Returns the states of a model's versions, newest first.
+    def status(self, name: str, number: int | None = None) -> list[Version]:
+        """Returns a model's versions, newest first.
 
         Args:
           name: the model.
-          version: only this one; None for all that ever were.
+          number: only this one; None for all that ever were.
 
         Raises:
           StatusError: NOT_FOUND.
         """
-        listed = [
-            VersionStatus(
-                v.number, v.state, *(v.error if v.state == END else ())
-            )
-            for v in self._versions.get(name, {}).values()
-            if version is None or v.number == version
+        versions = [
+            version
+            for version in self._versions.of(name)
+            if number in (None, version.number)
         ]
-        if not listed:
-            what = "any versions" if version is None else f"version {version}"
+        if not versions:
+            what = "any versions" if number is None else f"version {number}"
             raise StatusError(
                 "NOT_FOUND", f"Could not find {what} of model {name}"
             )
-        return sorted(listed, key=lambda s: s.version, reverse=True)
+        return sorted(versions, key=lambda one: one.number, reverse=True)
 
-    def model_names(self) -> Iterable[str]:
+    def model_names(self) -> Collection[str]:
         """Returns the names of the configured models."""
-        return self._models or ()
+        return self._models.keys()
 
     async def apply(self, config: message.Message) -> None:
         """Serves what a config lists, and waits for the models new in it.
@@ -188,18 +156,21 @@ class ModelManager:
           StatusError: it is refused; or a model did not load (UNKNOWN), or
             `close` was called (CANCELLED).
         """
-        kind = "servable" if self._models is None else "model"
         new = await self._configure(config)
-        await self._until(
+        await self._versions.until(
             lambda: self._closing or all(map(self._is_decided, new))
         )
-        if self._closing:
-            raise _shutting_down()
-        if failures := [text for name in new for text in self._failures(name)]:
+        self._expect_open()
+        failed = [
+            f"{version}: {': '.join(version.error)}"
+            for name in sorted(new & self._models.keys())
+            for version in self._versions.of(name)
+            if version.has_failed and not self._versions.available(name)
+        ]
+        if failed:
             raise StatusError(
                 "UNKNOWN",
-                f"{len(failures)} {kind}(s) did not become available: "
-                f"{{{''.join(failures)}}}",
+                "Expected models that load. Received: " + "; ".join(failed),
             )
 
     async def poll(self) -> None:
@@ -210,11 +181,11 @@ class ModelManager:
         """
         looks = [
             self._watch(self._look_at(model))
-            for model in (self._models or {}).values()
+            for model in self._models.values()
             if id(model) not in self._looking
         ]
         if looks:
-            await asyncio.wait(looks, timeout=self._patience_seconds)
+            await asyncio.wait(looks, timeout=_PATIENCE_SECONDS)
 
     def watch_config_file(
         self, path: str, read: Callable[[str], message.Message], seconds: float
@@ -242,59 +213,38 @@ class ModelManager:
         self._closing = True
         for watch in self._watches:
             watch.cancel()
-        for name in self._versions:
-            self._want(name, {})
-        self._notify()
-        # A second more, for the closing of what was used until the end.
-        for seconds in (grace_seconds, 1.0):
-            if self._lives:
-                await asyncio.wait(self._lives, timeout=seconds)
-            self._is_late = True
-            self._notify()
+        await self._versions.close(grace_seconds)
 
     # Configurations.
 
     async def _configure(self, config):
         """Puts a config into effect; returns the names that are new in it."""
         async with self._config_lock:
-            if self._closing:
-                raise _shutting_down()
-            kind = config.WhichOneof("config")
-            _expect_transition(self._models is None, kind)
+            self._expect_open()
             config_files.check_models(config)
-            if kind is None:
-                return set()
             # A copy: the caller may change the message afterwards.
             listed = copy.deepcopy(config.model_config_list).config
             models = {model.name: model for model in listed}
-            old = self._models or {}
+            old = self._models
             await in_thread(_expect_base_paths, old, models)
             self._assign_labels(models.values())
-            if self._models is None and self._poll_seconds > 0:
-                self._watch(self._keep_polling())
             self._models = models
             for name in old.keys() - models.keys():
-                self._want(name, {})
-        if self._poll_seconds >= 0:
-            await self.poll()
+                self._versions.want(name, {})
+        await self.poll()
         return models.keys() - old.keys()
+
+    def _expect_open(self):
+        if self._closing:
+            raise StatusError("CANCELLED", "The server is shutting down.")
 
     def _is_decided(self, name):
         """Returns whether a model has a version, will get none, or has gone."""
-        versions = self._versions.get(name, {}).values()
-        return name not in self._models or any(
-            v.state == AVAILABLE or v.has_failed for v in versions
+        return (
+            name not in self._models
+            or bool(self._versions.available(name))
+            or any(version.has_failed for version in self._versions.of(name))
         )
-
-    def _failures(self, name):
-        """Returns texts about why a model has no version, empty if it has."""
-        text = "{{{} due to error: {}: {}}}, "
-        if name not in self._models:
-            return [text.format(name, "CANCELLED", "No longer in the config.")]
-        versions = self._versions[name].values()
-        if any(v.state == AVAILABLE for v in versions):
-            return []
-        return [text.format(v, *v.error) for v in versions if v.has_failed]
 
     def _assign_labels(self, models):
         """Replaces all labels, or none of them."""
@@ -302,9 +252,12 @@ class ModelManager:
         for name, numbers in labels.items():
             old = self._labels.get(name, {})
             for label, number in sorted(numbers.items()):
-                may_wait = old.get(label, number) == number
-                may_wait = may_wait and self._may_label_early
-                if not may_wait and (name, number) not in self._available:
+                is_new = old.get(label, number) == number
+                is_there = any(
+                    version.number == number
+                    for version in self._versions.available(name)
+                )
+                if not is_there and not (is_new and self._may_label_early):
                     raise StatusError(
                         "FAILED_PRECONDITION",
                         f"Request to assign label to version {number} of model "
@@ -331,9 +284,9 @@ class ModelManager:
 
     # Folders.
 
-    async def _keep_polling(self):
+    async def _keep_polling(self, seconds):
         while True:
-            await asyncio.sleep(self._poll_seconds)
+            await asyncio.sleep(seconds)
             # Not waited for: a folder that hangs keeps no other from a look.
             self._watch(self.poll())
 
@@ -350,152 +303,22 @@ class ModelManager:
             return  # another config came in the meantime
         policy = model.model_version_policy
         wanted = version_policy.wanted_versions(policy, folders)
-        missing = version_policy.missing_versions(policy, folders)
+        missing = set(policy.specific.versions) - set(folders)
         complaint = None
         if not wanted:
             complaint = (
                 f"No versions of servable {model.name} found under base path "
-                f"{model.base_path}. Did you forget to name your leaf "
-                "directory as a number (eg. '/1/')?"
+                f"{model.base_path}: expected a folder named by a number."
             )
         elif missing:
             complaint = f"Versions {missing} of {model.name} are not there."
         self._say(logging.WARNING, model.name, complaint)
         base_path = pathlib.Path(model.base_path)
-        self._want(model.name, {v: str(base_path / folders[v]) for v in wanted})
+        self._versions.want(
+            model.name, {v: str(base_path / folders[v]) for v in wanted}
+        )
 
-    def _want(self, name, paths):
-        """Sets the versions of a model that should be served.
-
-        One that failed is tried anew after it was not wanted for a while.
-
-        Args:
-          name: the model.
-          paths: {version number: folder}; all others are unloaded.
-        """
-        versions = self._versions.setdefault(name, {})
-        for version in versions.values():
-            version.wanted &= version.number in paths
-        for number, path in paths.items():
-            version = versions.get(number)
-            is_over = version and version.state == END and not version.wanted
-            if version is None or is_over:
-                version = versions[number] = Version(name, number, path)
-                life = asyncio.create_task(self._live(version))
-                self._lives.add(life)
-                life.add_done_callback(self._lives.discard)
-            version.wanted, version.path = True, path
-        self._retire(name)
-        self._notify()
-
-    # The life of a version.
-
-    async def _live(self, version):
-        while version.wanted and await self._has_loaded(version):
-            await self._until(
-                lambda: (
-                    version.state == UNLOADING
-                    and (not version.users or self._is_late)
-                )
-            )
-            try:
-                await in_thread(version.servable.close)
-            except Exception:  # a servable may raise anything
-                logging.exception("Servable %s did not close", version)
-            version.servable = None
-            logging.info("Unloaded servable version %s", version)
-            version.state = START  # again, if it is wanted again by now
-        self._move(version, END)
-
-    async def _has_loaded(self, version):
-        """Returns whether a version is AVAILABLE, after all attempts."""
-        for attempt in range(self._attempts):
-            if attempt:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(max(self._retry_seconds, 0)):
-                        await self._until(lambda: not version.wanted)
-            await self._until(
-                lambda: not version.wanted or self._is_turn_of(version)
-            )
-            if not version.wanted:
-                return False
-            try:
-                version.servable = await self._loading(version)
-            except Exception as error:  # a loader may raise anything
-                version.error = ("UNKNOWN", str(error) or repr(error))
-                if isinstance(error, StatusError):
-                    version.error = (error.code, error.message)
-                logging.error(
-                    "Servable %s cannot be loaded: %s: %s",
-                    version,
-                    *version.error,
-                )
-            else:
-                version.error = ("OK", "")
-                self._available[version.name, version.number] = version
-                self._move(version, AVAILABLE)
-                self._choose_latest(version.name)
-                self._retire(version.name)
-                logging.info("Loaded servable version %s", version)
-                return True
-        return False
-
-    def _is_turn_of(self, version):
-        """Returns whether a version may load now: the newest comes first."""
-        siblings = self._versions[version.name].values()
-        is_next = version_policy.next_load(siblings) is version
-        return self._free_loads > 0 and (is_next or version.state == LOADING)
-
-    async def _loading(self, version):
-        self._free_loads -= 1
-        held = True
-
-        def give_back():
-            nonlocal held
-            self._free_loads += held
-            held = False
-            self._notify()
-
-        loop = asyncio.get_running_loop()
-        patience = loop.call_later(self._patience_seconds, give_back)
-        self._move(version, LOADING)
-        logging.info("Loading servable version %s", version)
-        try:
-            return await in_thread(
-                self._load, version.name, version.number, version.path
-            )
-        finally:
-            patience.cancel()
-            give_back()
-
-    def _move(self, version, state):
-        version.state = state
-        self._notify()
-
-    def _retire(self, name):
-        versions = self._versions[name].values()
-        while (old := version_policy.next_unload(versions)) is not None:
-            del self._available[name, old.number]
-            self._move(old, UNLOADING)
-            self._choose_latest(name)
-
-    def _choose_latest(self, name):
-        versions = self._versions[name].values()
-        available = [v for v in versions if v.state == AVAILABLE]
-        self._latest.pop(name, None)
-        if available:
-            self._latest[name] = max(available, key=lambda v: v.number)
-
-    def _notify(self):
-        """Has everything that waits in `_until` look again."""
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def _until(self, is_so):
-        while not is_so():
-            await self._changed.wait()
-
-    def _watch(self, coroutine):
+    def _watch(self, coroutine: Coroutine) -> asyncio.Task:
         task = asyncio.create_task(coroutine)
         self._watches.add(task)
         task.add_done_callback(self._watches.discard)
@@ -520,15 +343,6 @@ def _version_folders(base_path):
     return version_policy.folders_by_version(names)
 
 
-def _expect_transition(is_first, kind):
-    if not is_first and kind != "model_config_list":
-        raise StatusError(
-            "FAILED_PRECONDITION",
-            "Cannot transition to requested config. It is only legal to "
-            "transition from one ModelConfigList to another.",
-        )
-
-
 def _expect_base_paths(old, models):
     """Raises StatusError for a new base path that does not exist."""
     for name, model in models.items():
@@ -538,7 +352,3 @@ def _expect_base_paths(old, models):
                 f"Could not find base path {model.base_path} for servable "
                 f"{name}"
             )
-
-
-def _shutting_down():
-    return StatusError("CANCELLED", "The server is shutting down.")

@@ -1,4 +1,4 @@
-"""Which versions of a model should be served, and what is to be done next.
+"""Which versions of a model should be served, and which unloaded next.
 
 Pure functions of folder names, a version policy and the states of versions.
 """
@@ -16,8 +16,7 @@ AVAILABLE = "AVAILABLE"
 UNLOADING = "UNLOADING"
 END = "END"
 
-_OK = ("OK", "")
-_DIGITS = re.compile(r"[0-9]+\Z")
+NO_ERROR = ("OK", "")
 _MAX_VERSION = 2**63 - 1
 
 
@@ -41,7 +40,7 @@ class Version:
     path: str
     state: str = START
     wanted: bool = True
-    error: tuple = _OK
+    error: tuple[str, str] = NO_ERROR
     servable: object = None
     users: int = 0
 
@@ -54,26 +53,18 @@ class Version:
         return f"{{name: {self.name} version: {self.number}}}"
 
 
-def version_number(folder_name: str) -> int | None:
-    """Returns the version that a folder's name says, None if it says none.
-
-    `00000123` is 123. Names with anything but digits are not versions, so a
-    folder can be copied under another name and renamed when it is whole.
-    """
-    if not _DIGITS.match(folder_name):
-        return None
-    number = int(folder_name)
-    return number if number <= _MAX_VERSION else None
-
-
 def folders_by_version(folder_names: Iterable[str]) -> dict[int, str]:
     """Returns {version: folder name}, leaving out what is not a version.
 
-    Of several names of one version, the last in the order of text counts, as
-    in TensorFlow Serving: `7` rather than `007`.
+    `00000123` is 123. Names with anything but digits are not versions, so a
+    folder can be copied under another name and renamed when it is whole. Of
+    several names of one version, the last in the order of text counts, as in
+    TensorFlow Serving: `7` rather than `007`.
     """
-    numbered = ((version_number(name), name) for name in sorted(folder_names))
-    return {number: name for number, name in numbered if number is not None}
+    names = (
+        name for name in sorted(folder_names) if re.match(r"[0-9]+\Z", name)
+    )
+    return {int(name): name for name in names if int(name) <= _MAX_VERSION}
 
 
 def wanted_versions(
@@ -93,25 +84,6 @@ def wanted_versions(
         return set(policy.specific.versions) & set(present)
     count = max(policy.latest.num_versions, 1)
     return set(sorted(present)[-count:])
-
-
-def missing_versions(
-    policy: message.Message, present: Collection[int]
-) -> list[int]:
-    """Returns the versions that a policy names and that are not present."""
-    return sorted(set(policy.specific.versions) - set(present))
-
-
-def next_load(versions: Iterable[Version]) -> Version | None:
-    """Returns the version of a model to load next, None if there is none.
-
-    The newest comes first.
-
-    Args:
-      versions: the model's Versions.
-    """
-    new = [v for v in versions if v.wanted and v.state == START]
-    return max(new, key=lambda v: v.number, default=None)
 
 
 def next_unload(versions: Collection[Version]) -> Version | None:

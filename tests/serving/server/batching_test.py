@@ -135,16 +135,9 @@ class RunnersTest(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(await self.answers(call), [[14, 18]])
         self.assertEqual(self.model.batches[1], [7, 9, 7, 7])
 
-    async def test_other_shapes_are_padded_or_run_alone(self):
-        for pads, answers in (
-            (True, [[[2, 4]], [[6, 6]]]),
-            (False, [[[2, 4]], [[6]]]),
-        ):
-            calls = [
-                self.submitted(values, pad_variable_length_inputs=pads)
-                for values in ([[1, 2]], [[3]])
-            ]
-            self.assertEqual(await self.answers(*calls), answers)
+    async def test_other_shapes_run_alone(self):
+        calls = [self.submitted(values) for values in ([[1, 2]], [[3]])]
+        self.assertEqual(await self.answers(*calls), [[[2, 4]], [[6]]])
 
     async def test_a_bad_call_fails_alone(self):
         calls = [self.submitted([n]) for n in (1, -1, 3)]
@@ -159,15 +152,6 @@ class RunnersTest(unittest.IsolatedAsyncioTestCase):
                 batching.Call(
                     "x", self.model, feeds, None, batching.BatchingOptions()
                 )
-
-    async def test_a_full_queue(self):
-        options = {"max_execution_batch_size": 2, "max_enqueued_batches": 2}
-        calls = [self.submitted([n], **options) for n in range(4)]
-        with self.assertRaises(StatusError) as raised:
-            self.submitted([5], **options)
-        self.assert_error(raised.exception, "UNAVAILABLE", "queue")
-        await self.answers(*calls)
-        self.assertEqual(await self.submitted([5], **options), [10])
 
     async def test_who_has_left_is_not_run(self):
         calls = [self.call([n]) for n in range(1, 5)]

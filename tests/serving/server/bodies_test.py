@@ -69,7 +69,8 @@ class RequestTest(parameterized.TestCase):
         ("DOUBLE", [1, 0.1], np.float64, [1, 0.1]),
         ("FLOAT", [1e300], np.float32, [np.inf]),
         ("INT32", [-(2**31)], np.int32, [-(2**31)]),
-        ("UINT8", [255, 256], np.uint8, [255, 0]),  # cut, as there
+        ("UINT8", [255], np.uint8, [255]),
+        ("HALF", [0.5], np.float16, [0.5]),
         ("INT64", [2**63 - 1], np.int64, [2**63 - 1]),
         ("UINT64", [2**64 - 1], np.uint64, [2**64 - 1]),
         ("BOOL", [True, False], np.bool_, [True, False]),
@@ -97,6 +98,7 @@ class RequestTest(parameterized.TestCase):
         ("FLOAT", [[1], 2]),
         ("INT32", [0.5]),
         ("INT32", [2**31]),
+        ("UINT8", [256]),
         ("INT64", [2**63]),
         ("UINT64", [-1]),
         ("INT64", [True]),
@@ -106,6 +108,7 @@ class RequestTest(parameterized.TestCase):
         ("STRING", [{"b64": "%%%"}]),
         ("STRING", [{"b64": 1}]),
         ("STRING", [{"b": "AA"}]),
+        ("COMPLEX64", [1]),
     )
     def test_wrong_values(self, dtype, value):
         self.assert_refused({"inputs": value}, x=dtype)
@@ -119,15 +122,12 @@ class RequestTest(parameterized.TestCase):
         '{"inputs": 1}'.encode("utf-16"),
         b"]" * 2**20,
         b"[" * 100_000,
-        b'{"inputs": 1e999}',
-        b'{"inputs": [Infinity, 1e999]}',
         b'{"inputs": %s}' % (b"9" * 5000),
         b"{}",
         b'{"inputs": 1, "instances": [1]}',
         b'{"instances": []}',
         b'{"instances": {}}',
         b'{"instances": [1], "signature_name": 1}',
-        b'{"instances": [1], "signature_name": "no"}',
         b'{"instances": [{"x": 1}, 2]}',
         b'{"instances": [{"x": 1}, {"z": 2}]}',
         b'{"instances": [{"z": 1}]}',
@@ -140,9 +140,6 @@ class RequestTest(parameterized.TestCase):
     def test_bare_values_for_several_inputs(self):
         for body in {"inputs": 1}, {"instances": [1]}:
             self.assert_refused(body, x="FLOAT", z="FLOAT")
-
-    def test_types_without_a_json_form(self):
-        self.assert_refused({"inputs": [1]}, "UNIMPLEMENTED", x="HALF")
 
     def test_gzip(self):
         body = b'{"inputs": [1]}'
@@ -160,7 +157,7 @@ class RequestTest(parameterized.TestCase):
 
     def test_a_long_number_takes_no_time(self):
         """It once took 25 seconds, and 4 MB of odd rows 9."""
-        long = b'{"inputs": [0.%s, 1e999]}' % (b"1" * 2**20)
+        long = b'{"inputs": [0.%s, {}]}' % (b"1" * 2**20)
         odd = b'{"instances": [%s{}]}' % (b"[1]," * 2**20)
         begin = time.process_time()
         for body in long, odd:
@@ -208,7 +205,7 @@ class AnswerTest(parameterized.TestCase):
     def test_strings(self):
         values = np.array([b"a\xff", b'"'], object)
         self.assertEqual(
-            _text("inputs", y=values), b'{"outputs": ["a\xff", "\\""]}'
+            _answer("inputs", y=values)["outputs"], ["a\ufffd", '"']
         )
         self.assertEqual(
             _answer("inputs", y_bytes=values)["outputs"],
@@ -216,7 +213,6 @@ class AnswerTest(parameterized.TestCase):
         )
 
     @parameterized.parameters(
-        {"y": np.float16([1])},
         {"y": np.complex64([1])},
         {"y": np.float32(1)},
         {"y": np.float32([1]), "n": np.float32([1, 2])},

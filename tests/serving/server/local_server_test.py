@@ -65,8 +65,8 @@ class RefusalTest(parameterized.TestCase):
     @parameterized.parameters(
         (("--help",), 0, "usage: python -m serving.local_server "),
         (("--version",), 0, "atat_tf embedded server "),
-        ((), 1, "model_base_path and"),
-        (("--model_base_path=relative",), 255, "an absolute path or URI"),
+        ((), 1, "model_base_path"),
+        (("--model_base_path=relative",), 255, "an absolute path"),
     )
     def test_loads_no_tensorflow(self, words, status, text):
         ended = subprocess.run(
@@ -81,10 +81,8 @@ class RefusalTest(parameterized.TestCase):
         self.assertEndsWith(ended.stdout, "loaded: False\n")
 
     @parameterized.parameters(
-        ((), 1, "server_options.model_config_file are empty!"),
-        (("--port=many", _MODEL), 1, "Received: 'many'"),
-        (("--port=0", _MODEL), 1, "grpc_port is not set"),
-        (("--model_base_path=rel",), 255, "got base_path()=rel"),
+        (("--port=many", _MODEL), 1, "--port"),
+        (("--port=0", _MODEL), 1, "--rest_api_port"),
         ((_MODEL, "--max_connections=100000000"), 255, "ulimit -n"),
         ((_MODEL, "--batching_parameters_file=/none"), 255, "/none"),
         (("--model_config_file=/none",), 255, "Received: No such file"),
@@ -102,14 +100,6 @@ class RefusalTest(parameterized.TestCase):
         status, errors = _ended(*words, _MODEL)
         self.assertEqual(status, 255)
         self.assertIn(f"free port. Received: 127.0.0.1:{port} (Addr", errors)
-
-    def test_wrong_field_in_a_file(self):
-        file = serving_runs.temporary_folder(self) / "models.config"
-        file.write_text('model_config_list {\n  config {\n    nam: "m"\n  }\n}')
-        status, errors = _ended(f"--model_config_file={file}")
-        self.assertEqual(status, 255)
-        self.assertIn(f"{file}, line 3. Received: an unknown field", errors)
-        self.assertIn("Did you mean 'name'?", errors)
 
     def test_model_that_does_not_load(self):
         folder = serving_runs.temporary_folder(self)
@@ -129,7 +119,7 @@ class RefusalTest(parameterized.TestCase):
         self.assertEqual(ended.returncode, 255)
         lines = ended.stderr.splitlines()
         (error,) = [line for line in lines if line.startswith("error: ")]
-        self.assertIn("1 servable(s) did not become available: ", error)
+        self.assertIn("Expected models that load", error)
         self.assertIn("OUT_OF_RANGE", error)
         self.assertNotIn("Traceback", ended.stderr)
         self.assertEmpty(ended.stdout)
@@ -186,7 +176,7 @@ class ServingTest(absltest.TestCase):
         process = self.started("--modle_name=x")
         self.assertEqual(
             process.stderr.readline(),
-            "unknown argument: --modle_name=x. Did you mean --model_name?\n",
+            "unknown argument: --modle_name=x\n",
         )
         # The last that is said before the wait.
         complaint = _line(process.stderr, "No versions of servable m found")

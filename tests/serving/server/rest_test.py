@@ -1,7 +1,6 @@
 """The REST interface on a real port, before a real model."""
 
 import asyncio
-import concurrent.futures
 import gzip
 import http.client
 import json
@@ -10,10 +9,8 @@ import socket
 import tempfile
 import threading
 
-import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
-from prometheus_client import parser
 
 from serving.server.rest import http as rest_http
 from tests.serving import exports as serving_runs
@@ -96,11 +93,10 @@ class RestTest(parameterized.TestCase):
         finally:
             connection.close()
 
-    def assert_error(self, code, text, verb, path, body=None):
+    def assert_error(self, code, verb, path, body=None):
         status, headers, content = self.call(verb, path, body)
         answer = json.loads(content)
         self.assertEqual((status, list(answer)), (code, ["error"]))
-        self.assertIn(text, answer["error"])
         self.assertEqual(headers["content-type"], "application/json")
 
     @parameterized.parameters(
@@ -115,19 +111,6 @@ class RestTest(parameterized.TestCase):
         self.assertEqual(headers["content-type"], "application/json")
         self.assertNotIn("access-control-allow-origin", headers)
         self.assertNotIn("server", headers)
-
-    def test_predict_several_tensors(self):
-        inputs = {"x": [[1, 2]], "s": [{"b64": "AP8="}, "a"]}
-        body = {"signature_name": "two", "inputs": inputs}
-        _, _, answer = self.call("POST", _PREDICT, body)
-        self.assertEqual(
-            json.loads(answer)["outputs"],
-            {
-                "y": [[2, 3]],
-                "s_bytes": [{"b64": "AP8="}, {"b64": "YQ=="}],
-                "c": [1, 2],
-            },
-        )
 
     def test_escaped_names(self):
         path = "/v1/models/%61%2Fb/labels/%73table:predict"
@@ -177,63 +160,35 @@ class RestTest(parameterized.TestCase):
         ("GET", "/v1/models/half/metadata/"),
     )
     def test_malformed_requests(self, verb, path):
-        text = f"Malformed request: {verb} {path}"
-        self.assert_error(400, text, verb, path)
+        self.assert_error(400, verb, path)
 
     @parameterized.parameters(
-        (400, "Missing model name in request.", "/v1/models"),
-        (404, "any versions of model metadata", "/V1/MODELS/metadata"),
-        (404, "any versions of model x", "/v1/models/x"),
-        (404, "version 9 of model half", "/v1/models/half/versions/9"),
-        (404, "Latest(x)", "/v1/models/x/metadata"),
+        (400, "", None),
+        (400, "/half/versions/18446744073709551615", None),
+        (404, "/x", None),
+        (404, "/half/versions/9", None),
+        (404, "/x/metadata", None),
+        (404, "/x:predict", {}),
+        (404, "/half/versions/99:predict", {}),
+        (400, "/half/labels/x:predict", {}),
+        (501, "/half:classify", {}),
+        (400, "/half:predict", {"signature_name": "no"}),
+        (400, "/half:predict", {"instances": ["a"]}),
         (
             400,
-            "Failed to convert version: 18446744073709551615 to numeric.",
-            "/v1/models/half/versions/18446744073709551615",
-        ),
-    )
-    def test_refused_gets(self, code, text, path):
-        self.assert_error(code, text, "GET", path)
-
-    @parameterized.parameters(
-        (404, "Latest(x)", "x:predict", {}),
-        (404, "Specific(half, 99)", "half/versions/99:predict", {}),
-        (400, "Unrecognized", "half/labels/x:predict", {}),
-        (501, "Only predict", "half:classify", {}),
-        (400, "not found in sign", "half:predict", {"signature_name": "no"}),
-        (400, "type float", "half:predict", {"instances": ["a"]}),
-        (400, "float16", "half:predict", {"signature_name": "half"}),
-        (
-            400,
-            "one batch size",
-            "half:predict",
+            "/half:predict",
             {"signature_name": "two", "instances": [{"x": [1], "s": "a"}]},
         ),
     )
-    def test_refused_posts(self, code, text, call, body):
-        body = {"instances": [[1]], **body}
-        self.assert_error(code, text, "POST", f"/v1/models/{call}", body)
+    def test_refused(self, code, path, body):
+        verb = "GET" if body is None else "POST"
+        if body is not None:
+            body = {"instances": [[1]], **body}
+        self.assert_error(code, verb, f"/v1/models{path}", body)
 
     @parameterized.parameters("/", "/index", "/v2/models/half", "/v1")
     def test_other_paths(self, path):
         self.assertEqual(self.call("GET", path)[0], 404)
-
-    def test_options_and_origins(self):
-        allowed = self.enterContext(
-            self.started("--rest_api_enable_cors_support")
-        )
-        origin = {"Origin": "https://example.org"}
-        for server in (self.server, allowed):
-            for headers, code in ((origin, 200), ({}, 400)):
-                answer = self.call(
-                    "OPTIONS", _PREDICT, headers=headers, server=server
-                )
-                self.assertEqual((answer[0], answer[2]), (code, b""))
-        for path in ("/v1/models/half", "/v1/models/x"):
-            _, headers, _ = self.call("GET", path, server=allowed)
-            self.assertEqual(headers["access-control-allow-origin"], "*")
-        # Without a monitoring file there is no page.
-        self.assertEqual(self.call("GET", _PAGE, server=allowed)[0], 404)
 
     def test_encoded_bodies(self):
         packed = gzip.compress(b'{"instances": [[1]]}')
@@ -277,52 +232,6 @@ class RestTest(parameterized.TestCase):
             self.assertEqual(
                 self.call("POST", _PREDICT, body, server=server)[0], 200
             )
-
-    def test_many_callers_at_once(self):
-        def one(i):
-            body = {"instances": [[float(i)]]}
-            return self.call("POST", _PREDICT, body)[::2]
-
-        with concurrent.futures.ThreadPoolExecutor(16) as threads:
-            answers = list(threads.map(one, range(200)))
-        for i, (status, body) in enumerate(answers):
-            self.assertEqual(status, 200)
-            self.assertEqual(json.loads(body)["predictions"], [[i / 2 + 2]])
-
-    def test_metrics(self):
-        def value(name, **labels):
-            status, headers, text = self.call("GET", _PAGE)
-            self.assertEqual(status, 200)
-            self.assertStartsWith(headers["content-type"], "text/plain")
-            for family in parser.text_string_to_metric_families(text.decode()):
-                for sample in family.samples:
-                    if (sample.name, sample.labels) == (name, labels):
-                        return sample.value
-            return 0
-
-        def counts():
-            # The parser gives every counter the end _total.
-            count = ":tensorflow:serving:request_count_total"
-            return [
-                value(count, model_name="half", status="OK"),
-                value(count, model_name="half", status="INVALID_ARGUMENT"),
-                value(count, model_name="_unknown_", status="NOT_FOUND"),
-                value(
-                    ":tensorflow:serving:request_latency_count",
-                    model_name="half",
-                    API="predict",
-                    entrypoint="REST",
-                ),
-            ]
-
-        before = counts()
-        self.call("POST", _PREDICT, {"instances": [[1]]})
-        self.call("POST", _PREDICT, {"instances": ["a"]})
-        self.call("POST", _PREDICT, {"instances": [[1]], "signature_name": "x"})
-        self.call("GET", "/v1/models/half")
-        self.call("POST", "/v1/models/evil:predict", {"instances": [1]})
-        difference = np.subtract(counts(), before).tolist()
-        self.assertEqual(difference, [2, 2, 1, 1])
 
 
 class _Done:
@@ -403,17 +312,6 @@ class ListenerTest(absltest.TestCase):
         self.assertEqual(connection.getresponse().read(), b"done")
         stopping.result()
         self.do(self.listener(_Done(), port=listener.port).start())
-
-    def test_stop_without_grace_drops_calls(self):
-        app = _Done()
-        listener = self.started(app)
-        connection = http.client.HTTPConnection("127.0.0.1", listener.port)
-        self.addCleanup(connection.close)
-        connection.request("GET", "/slow")
-        app.entered.wait()
-        self.do(listener.stop(0.1))
-        with self.assertRaises((ConnectionError, http.client.HTTPException)):
-            connection.getresponse()
 
     def test_the_idlest_connection_makes_room(self):
         listener = self.started(max_connections=3)
