@@ -26,7 +26,6 @@ demo: $(VENV)/.requirements ## train ATAT, its teacher and AT on digits, attack 
 		--port=0 --grpc_socket_path=$(SOCKET) 2>runs/demo/serving.log & server=$$!; \
 	trap "kill $$server; wait $$server" EXIT; \
 	$(RUN) -m serving.client --server=unix:$(SOCKET) --model_name=atat --timeout=60 \
-		--model_card=$$(ls -d $(MODELS)/*/ | sort -V | tail -1)model_card.json \
 		$$(ls runs/demo/images/*.png | head -1)
 
 serve: $(VENV)/.requirements ## serve the demo's export on gRPC port 8500 and REST port 8501, until Ctrl-C

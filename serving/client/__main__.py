@@ -10,7 +10,7 @@ there.
 With --json a line for each image instead, an object of
   file           path, as found
   class          number of the predicted class
-  name           its name; null without --model_card
+  name           its name; null where neither model nor --model_card tell it
   probabilities  of every class, a list
   label          number of the class whose attention follows
   attention      rows of numbers from 0 to 1; null if the signature has none
@@ -113,12 +113,15 @@ def _parser():
         default=64,
         help=f"images in a request {_DEFAULT}",
     )
-    flag("--model_card", help="model_card.json of the version: class names")
+    flag(
+        "--model_card",
+        help="model_card.json with class names (default: the model's own)",
+    )
     flag("--label", type=_at_least(0, int), help="show this class's attention")
     flag(
         "--class",
         dest="class_name",
-        help="the same by its name; needs --model_card",
+        help="the same by its name",
     )
     flag("--overlay", help="folder for PNG pictures: image, attention over it")
     flag("--json", action="store_true", help="print JSON, one line an image")
@@ -145,10 +148,12 @@ def _ask(options):
     """Prints the answers, and writes the overlays, for files and folders."""
     paths = _image_paths(options.images)
     names = _class_names(options.model_card)
-    label = _label(options, names)
+    _check_class_flags(options)
     overlays = printed.overlay_paths(paths, options.overlay)
     with _connected(options) as client:
         metadata = client.metadata()
+        names = names or client.class_names()
+        label = _label(options, names)
         signature = client_calls.signature(metadata, options.signature)
         image_shape = _image_shape(metadata, signature)
         size = options.batch_size
@@ -217,25 +222,32 @@ def _class_names(model_card):
     return [str(name) for name in names]
 
 
-def _label(options, names):
-    """Returns the number of the class to look at, or None for the predicted."""
+def _check_class_flags(options):
     label, name = options.label, options.class_name
-    chosen = label is not None or name is not None
     expect(
         label is None or name is None,
         "--label or --class",
         f"--label={label} and --class={name}",
     )
     expect(
-        not chosen or options.signature == "serving_default",
+        label is name is None or options.signature == "serving_default",
         "--label and --class without --signature",
         f"--signature={options.signature}",
     )
+
+
+def _label(options, names):
+    """Returns the number of the class to look at, or None for the predicted."""
+    name = options.class_name
     if name is None:
-        return label
-    expect(names, "--model_card=PATH with --class", f"--class={name}")
+        return options.label
+    expect(
+        names,
+        "--model_card=PATH with --class, for a model that names no classes",
+        f"--class={name}",
+    )
     near = difflib.get_close_matches(name, names, 3, 0) or names[:3]
-    rule = f"a class of the model card, such as {', '.join(near)}"
+    rule = f"a class of the model, such as {', '.join(near)}"
     expect(name in names, rule, f"--class={name}")
     return names.index(name)
 

@@ -4,7 +4,7 @@ Everything is graph: no Python function, no Keras object is needed to run what
 is saved.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -34,6 +34,7 @@ class ServedClassifier(tf.Module):
       closed_form: whether that attention needs no gradient.
       image_shape: (H, W, C).
       num_classes: k.
+      class_names: of the k classes, in order.
       reads_files: whether PNG and JPEG files are images of its channels.
     """
 
@@ -43,6 +44,7 @@ class ServedClassifier(tf.Module):
         layer: str | None = None,
         teacher: keras.Model | None = None,
         score: str = "logit",
+        class_names: Sequence[str] = (),
     ):
         """Takes what is to be served.
 
@@ -53,10 +55,11 @@ class ServedClassifier(tf.Module):
             extent.
           teacher: a model of the same layers, for `monitor`; or None.
           score: of `attention.SCORES`.
+          class_names: k texts, for `about`; without any they are the numbers.
 
         Raises:
           InputError: the layer does not exist or has no spatial extent, or
-            there is no such score.
+            there is no such score, or not a name for each class.
         """
         super().__init__(name="served_classifier")
         self.layer = classifiers.attention_layer(classifier, layer)
@@ -71,6 +74,14 @@ class ServedClassifier(tf.Module):
         self.image_shape = tuple(classifier.input_shape[1:])
         self.num_classes = classifier.output_shape[-1]
         self.reads_files = self.image_shape[-1] in (1, 3)
+        self.class_names = tuple(class_names) or tuple(
+            map(str, range(self.num_classes))
+        )
+        if len(self.class_names) != self.num_classes:
+            raise InputError(
+                f"Expected {self.num_classes} class names. Received: "
+                f"{len(self.class_names)}."
+            )
 
     def signatures(self) -> dict[str, Callable]:
         """Returns {name: concrete function}, as `tf.saved_model.save` takes.
@@ -85,6 +96,7 @@ class ServedClassifier(tf.Module):
             "serving_default": (self.serving_default, images),
             "explain": (self.explain, images, labels),
             "predict": (self.predict, images),
+            "about": (self.about, labels),
         }
         if self.reads_files:
             arguments["decode_predict"] = (self.decode_predict, files)
@@ -175,6 +187,24 @@ class ServedClassifier(tf.Module):
             "attention_shift": shift,
         }
 
+    def about(self, labels: tf.Tensor) -> _Outputs:
+        """Returns what a client should know of classes, a row for each.
+
+        A row each, since a server that merges requests refuses other outputs.
+
+        Args:
+          labels: int64 [n], from 0 to k - 1.
+
+        Returns:
+          "class_names" and "attention_layer", the same for all, string [n].
+        """
+        labels = self._in_range(labels)
+        names = tf.gather(tf.constant(self.class_names), labels)
+        return {
+            "class_names": names,
+            "attention_layer": tf.fill(tf.shape(labels), self.layer),
+        }
+
     def _checked(self, images):
         # First of all: a kernel may end the process on a wrong rank.
         images = tf.ensure_shape(images, [None, *self.image_shape])
@@ -192,28 +222,29 @@ class ServedClassifier(tf.Module):
         with tf.control_dependencies([check]):
             return tf.identity(images)
 
-    def _checked_labels(self, labels, images):
+    def _in_range(self, labels):
         labels = tf.ensure_shape(labels, [None])
-        in_range = (labels >= 0) & (labels < self.num_classes)
-        checks = [
-            tf.debugging.Assert(
-                tf.reduce_all(in_range),
-                [
-                    f"Expected labels from 0 to {self.num_classes - 1}. "
-                    "Received",
-                    labels,
-                ],
-            ),
-            tf.debugging.Assert(
-                tf.equal(tf.shape(labels)[0], tf.shape(images)[0]),
-                [
-                    "Expected one label an image. Received labels and images",
-                    tf.shape(labels)[0],
-                    tf.shape(images)[0],
-                ],
-            ),
-        ]
-        with tf.control_dependencies(checks):
+        check = tf.debugging.Assert(
+            tf.reduce_all((labels >= 0) & (labels < self.num_classes)),
+            [
+                f"Expected labels from 0 to {self.num_classes - 1}. Received",
+                labels,
+            ],
+        )
+        with tf.control_dependencies([check]):
+            return tf.identity(labels)
+
+    def _checked_labels(self, labels, images):
+        labels = self._in_range(labels)
+        check = tf.debugging.Assert(
+            tf.equal(tf.shape(labels)[0], tf.shape(images)[0]),
+            [
+                "Expected one label an image. Received labels and images",
+                tf.shape(labels)[0],
+                tf.shape(images)[0],
+            ],
+        )
+        with tf.control_dependencies([check]):
             return tf.identity(labels)
 
 

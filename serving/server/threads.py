@@ -66,6 +66,8 @@ def _work(future, function, args):
         outcome = function(*args), None
     except BaseException as error:
         outcome = None, error
+    # An error holds this frame, which must not hold a request in turn.
+    del function, args
     loop = future.get_loop()
     if not loop.is_closed():
         loop.call_soon_threadsafe(settle, future, *outcome)

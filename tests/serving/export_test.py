@@ -85,6 +85,7 @@ def test_names_types_and_shapes(loaded):
         "explain": {"images", "labels"},
         "predict": {"images"},
         "decode_predict": {"image_bytes"},
+        "about": {"labels"},
         "monitor": {"images"},
     }
     outputs = {
@@ -165,6 +166,12 @@ def test_an_answer_does_not_depend_on_the_batch(loaded, name):
             np.testing.assert_allclose(value, row, 1e-5, 1e-5)
 
 
+def test_about_names_the_classes(loaded):
+    answer = _answer(loaded, "about", labels=np.array([9, 0]))
+    assert answer["class_names"].tolist() == [b"truck", b"airplane"]
+    assert answer["attention_layer"].tolist() == [b"features"] * 2
+
+
 def test_no_images_give_no_answers(loaded):
     answer = _answer(loaded, "monitor", images=_IMAGES[:0])
     assert {len(value) for value in answer.values()} == {0}
@@ -199,6 +206,8 @@ def test_wrong_images_are_refused_by_the_graph(loaded, name, images, pattern):
 def test_wrong_labels_are_refused_by_the_graph(loaded, labels, pattern):
     inputs = {"images": _IMAGES, "labels": np.array(labels)}
     _assert_refused(loaded, "explain", pattern, **inputs)
+    if "image" not in pattern:
+        _assert_refused(loaded, "about", pattern, labels=inputs["labels"])
 
 
 def test_files_are_decoded(loaded):

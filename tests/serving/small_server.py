@@ -31,6 +31,7 @@ PREDICTIONS = {
     "classes": (INT64, [-1]),
 }
 SHIFT = {"attention_shift": (FLOAT, [-1])}
+ABOUT = ({"labels": (INT64, [-1])}, {"class_names": (STRING, [-1])})
 FILES = {"image_bytes": (STRING, [-1])}
 # {signature: (inputs, outputs)}
 SIGNATURES = {
@@ -171,6 +172,9 @@ def _outputs(signature, inputs):
     if signature == "decode_predict":
         lengths = [len(data) for data in inputs["image_bytes"]]
         return {"lengths": np.array(lengths, np.int64)}
+    if signature == "about":
+        names = np.array([b"ape", b"bee", "cöw".encode()], object)
+        return {"class_names": names[inputs["labels"]]}
     if signature == "total":
         return {"y": inputs["x"].sum()}
     if "x" in inputs:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from serving.client import __main__ as command
 from serving.client import images, printed
+from tests.serving import small_server
 
 
 def _run(*words, encoding="utf-8"):
@@ -76,6 +77,14 @@ def test_reads_a_folder_in_order_and_in_batches(ask, card, server, tmp_path):
     assert third.startswith(f"{photos}/d.png: 0 ape\n")
 
 
+def test_names_of_the_model_itself(ask, server, tmp_path):
+    server.signatures["about"] = small_server.ABOUT
+    path = _write_image(tmp_path / "a.png", 0)
+    output, _ = ask(path, "--json", "--class=cöw")
+    result = json.loads(output)
+    assert (result["name"], result["label"]) == ("ape", 2)
+
+
 def test_terminal_without_blocks(ask, tmp_path):
     path = _write_image(tmp_path / "a.png", 1)
     output, _ = ask(path, encoding="ascii")
@@ -132,6 +141,7 @@ def test_broken_image_leaves_nothing(ask, tmp_path):
     [
         ("--model_name=x", ["localhost", "NOT_FOUND"]),
         ("--label=3", ["a class below 3", "--label=3"]),
+        ("--class=ape", ["--model_card=PATH with --class"]),
         ("--server=unix:/none", ["unix:/none", "UNAVAILABLE"]),
         ("--server=http://localhost:8501", ["host:port"]),
     ],
@@ -149,8 +159,6 @@ def test_servers_refusals(ask, tmp_path, word, reasons):
         ([], "IMAGE files or folders. Received: none"),
         (["{}/no"], "an image or a folder of them"),
         (["{}/empty"], "a folder with image files"),
-        (["{}", "--class=ape"], "--model_card=PATH with --class"),
-        (["{}", "--class=ap", "--model_card={}/model_card.json"], "as ape, "),
         (["{}", "--class=ape", "--label=1"], "--label or --class"),
         (["{}", "--label=1", "--signature=predict"], "without --signature"),
         (["{}", "--model_card={}/none.json"], "No such file"),

@@ -3,10 +3,7 @@
 For a server of the model `toy`, as `calls` says.
 """
 
-import numpy as np
 from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    get_model_status_pb2,
     model_management_pb2,
     predict_pb2,
 )
@@ -49,29 +46,6 @@ def flipped_bits(draw):
         payload[place] ^= 1 << draw.integers(8)
     right = "OK", _NO_MESSAGE, "INVALID_ARGUMENT", "NOT_FOUND"
     return case(bytes(payload), *right, "FAILED_PRECONDITION")
-
-
-def lying_lengths(draw):
-    field = bytes([any_of(draw, 0x0A, 0x12, 0x1A)])
-    length = any_of(draw, b"\xff\xff\xff\xff\x07", b"\x80" * 9 + b"\x01")
-    return case(field + length + draw.bytes(50), _NO_MESSAGE)
-
-
-def deep_groups(draw):
-    # Groups of an unknown field, one in the other.
-    return case(b"\xa3\x06" * int(draw.integers(200, 100_000)), _NO_MESSAGE)
-
-
-def unknown_fields(draw):
-    # As a newer client may send them: nothing is wrong with that.
-    payload = predict({"images": images(draw)}).SerializeToString()
-    return case(payload + b"\xa2\x06\x64" + draw.bytes(100), "OK")
-
-
-def no_utf8(draw):
-    name = bytes(draw.integers(0x80, 0xC0, 10, np.uint8))
-    spec = b"\x0a" + bytes([len(name)]) + name
-    return case(b"\x0a" + bytes([len(spec)]) + spec, _NO_MESSAGE)
 
 
 def wrong_names(draw):
@@ -138,20 +112,6 @@ def large_filter(draw):
         names = [f"output{number}" for number in range(10_000)]
     request.output_filter.extend(names)
     return case(request)
-
-
-def metadata_fields(draw):
-    request = get_model_metadata_pb2.GetModelMetadataRequest()
-    request.model_spec.name = "toy"
-    fields = any_of(draw, [], ["nope"], ["signature_def"] * 9999 + ["x"])
-    request.metadata_field.extend(fields)
-    return case(request, method=PREDICTION + "GetModelMetadata")
-
-
-def status_of_unknown(draw):
-    request = get_model_status_pb2.GetModelStatusRequest()
-    request.model_spec.name = any_of(draw, "nope", "", "x" * 100_000)
-    return case(request, "NOT_FOUND", method=_MODEL + "GetModelStatus")
 
 
 def bad_config(draw):

@@ -117,11 +117,6 @@ def no_utf8(draw):
     return _case(b'{"instances":["' + bad + b'"]}')
 
 
-def bad_surrogate(draw):
-    del draw
-    return _case(b'{"signature_name":"\\ud800","instances":[1]}')
-
-
 def truncated_json(draw):
     whole = json.dumps({"instances": [_row(draw)]}).encode()
     return _case(whole[: draw.integers(len(whole))])
@@ -268,67 +263,11 @@ def short_body(draw):
     return Case(head + draw.bytes(100), (400, CLOSED), ends=True)
 
 
-def two_lengths(draw):
-    del draw
-    head = _head("content-length: 2", "content-length: 3")
-    return Case(head + b"{} ", (400,))
-
-
 def smuggled(draw):
     # A length and chunks: proxies have been led astray by it.
     del draw
     head = _head("content-length: 5", "transfer-encoding: chunked")
     return Case(head + b"0\r\n\r\nGET / HTTP/1.1\r\n\r\n", (400,))
-
-
-def cut_chunks(draw):
-    body = any_of(draw, b"5\r\nab", b"ffff\r\n", b"5\r\nabcde\r\n", b"")
-    return Case(
-        _head("transfer-encoding: chunked") + body, (CLOSED,), ends=True
-    )
-
-
-def bad_chunks(draw):
-    body = any_of(draw, b"zz\r\nab\r\n", b"-1\r\n", b"f" * 30 + b"\r\n")
-    head = _head("transfer-encoding: chunked")
-    return Case(head + body + b"0\r\n\r\n", (400,))
-
-
-def header_flood(draw):
-    # More than is read at once: a head that arrives whole has no limit.
-    headers = [
-        f"x-{i}: {i}" for i in range(int(draw.integers(50_000, 100_000)))
-    ]
-    return _case({"instances": [_row(draw)]}, 400, CLOSED, headers=headers)
-
-
-def long_header(draw):
-    header = "x: " + "y" * int(draw.integers(2**20, 2**22))
-    return _case({"instances": [_row(draw)]}, 400, CLOSED, headers=[header])
-
-
-def bad_header(draw):
-    line = any_of(
-        draw, b"no colon", b" : x", b"x\0y: z", b"a b: c", b"\xff\xfe"
-    )
-    return Case(b"POST / HTTP/1.1\r\n" + line + b"\r\n\r\n", (400,))
-
-
-def no_http(draw):
-    content = any_of(
-        draw,
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + draw.bytes(200),
-        b"GET\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
-        draw.bytes(500) + b"\r\n\r\n",
-    )
-    return Case(content, (400, 404))
-
-
-def half_head(draw):
-    content = any_of(draw, b"\r\n" * 5000, _head()[: draw.integers(40)])
-    return Case(content, (400, CLOSED), ends=True)
 
 
 KINDS = kinds(__name__)

@@ -12,7 +12,6 @@ import threading
 
 import grpc
 import numpy as np
-import pytest
 from absl.testing import absltest, parameterized
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
@@ -210,21 +209,6 @@ class ServingTest(absltest.TestCase):
         self.assertEqual(process.wait(_PATIENCE_SECONDS), 0)
         self.assertEqual(process.stdout.read(), "Draining.\n")
         self.assertNotIn("Traceback", process.stderr.read())
-
-    @pytest.mark.long
-    def test_endless_call_does_not_keep_it_from_ending(self):
-        serving_runs.save_numbers(self.models / "1")
-        process = self.started()
-        self.assert_up(process)
-        predict = self.predict()
-        endless = predict.future(_count(_FOR_EVER))
-        self.assertEqual(_steps(predict(_count(3))), 3)
-        process.send_signal(signal.SIGTERM)
-        self.assertEqual(process.wait(_PATIENCE_SECONDS), 0)
-        self.assertIn(
-            endless.exception(_PATIENCE_SECONDS).code().name,
-            ("CANCELLED", "UNAVAILABLE"),
-        )
 
 
 def _line(stream, text):

@@ -3,14 +3,12 @@
 import asyncio
 import concurrent.futures
 import contextlib
-import gc
 import os
 import pathlib
 import shutil
 import tempfile
 import threading
 import time
-import weakref
 from unittest import mock
 
 from absl.testing import absltest, parameterized
@@ -335,30 +333,6 @@ class VersionsTest(ManagerTestCase):
         manager.poll()
         self.wait_for_states(manager, {1: "END", 2: "END"})
         self.assert_not_found(manager)
-
-    def test_a_version_that_comes_back_while_it_unloads_is_loaded_anew(self):
-        self.publish(1, "one")
-        manager = self.manager()
-        manager.apply(self.config())
-        with manager.servable(spec()):
-            self.withdraw(1)
-            manager.poll()
-            self.wait_for_states(manager, {1: "UNLOADING"})
-            self.publish(1, "another")
-            manager.poll()
-            self.assertEqual(self.states(manager), {1: "UNLOADING"})
-        self.wait_for_states(manager, {1: "AVAILABLE"})
-        self.assertEqual(answer(manager), ("another", 1, "m"))
-
-    def test_what_was_closed_is_not_kept_in_memory(self):
-        self.publish(1, "one")
-        manager = self.manager()
-        manager.apply(self.config())
-        gone = weakref.ref(self.loader.servables.pop())
-        self.publish(2, "two")
-        manager.poll()
-        self.wait_for_states(manager, {1: "END", 2: "AVAILABLE"})
-        self.wait_for(lambda: gc.collect() >= 0 and gone() is None)
 
     def test_the_poller_finds_versions_and_survives_errors(self):
         self.publish(1, "one")

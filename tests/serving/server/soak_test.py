@@ -172,10 +172,6 @@ class SoakTest(parameterized.TestCase):
         with self.assertRaisesRegex(StatusError, "Session has been closed"):
             loaded.run(feeds, names)
 
-    @pytest.mark.long
-    def test_a_few_swaps(self):
-        self._soak(swaps=3, interval=1)
-
     @parameterized.named_parameters(
         ("merged", ()), ("one_by_one", ("--enable_batching=false",))
     )
