@@ -29,3 +29,14 @@ class SchemasTest(parameterized.TestCase):
     def test_kubernetes(self, file, version):
         for content in yaml.safe_load_all((_ROOT / file).read_text()):
             kubernetes_validate.validate(content, version, strict=True)
+
+    def test_kserve(self):
+        """What KServe hands on to a pod is a pod's; it has two fields more."""
+        text = (_ROOT / "serving/deploy/kserve.yaml").read_text()
+        service = yaml.safe_load(text)
+        predictor = service["spec"]["predictor"]
+        for own in ("minReplicas", "maxReplicas"):
+            self.assertGreater(predictor.pop(own), 0)
+        pod = {"apiVersion": "v1", "kind": "Pod", "spec": predictor}
+        pod["metadata"] = service["metadata"]
+        kubernetes_validate.validate(pod, "1.37", strict=True)

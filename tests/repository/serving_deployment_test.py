@@ -26,6 +26,7 @@ _COMPOSE = yaml.safe_load((_FOLDER / "compose.yaml").read_text())
 _KUBERNETES = list(
     yaml.safe_load_all((_FOLDER / "kubernetes.yaml").read_text())
 )
+_KSERVE = yaml.safe_load((_FOLDER / "kserve.yaml").read_text())
 _SERVICE = _COMPOSE["services"]["serving"]
 
 
@@ -87,11 +88,14 @@ class CommandLineTest(parameterized.TestCase):
         )
         self.assertNotIn("bind", "".join(_SERVICE["command"]))
 
-    def test_kubernetes_has_the_same(self):
-        (container,) = _pod()["containers"]
+    @parameterized.parameters("kubernetes.yaml", "kserve.yaml")
+    def test_clusters_have_the_same(self, file):
+        pod = _KSERVE["spec"]["predictor"] if "kserve" in file else _pod()
+        (container,) = pod["containers"]
         self.assertEqual(container["args"], _SERVICE["command"])
         self.assertEqual(container["command"], _SERVICE["entrypoint"])
         self.assertEqual(container["image"], _SERVICE["image"])
+        self.assertEqual(pod["volumes"], _pod()["volumes"])
         self.assertRegex(
             container["image"], r"^tensorflow/serving:\d+\.\d+\.\d"
         )
