@@ -37,6 +37,13 @@ _LAYER = flags.DEFINE_string(
     "one with spatial extent)",
 )
 _WEIGHTS = flags.DEFINE_string("weights", "best", "best, last or ema")
+_REFERENCE_IMAGES = flags.DEFINE_integer(
+    "reference_images",
+    0,
+    "with --workdir: the first so many test images, whose attention_shift goes "
+    "into the model card, for the server's metric",
+    lower_bound=0,
+)
 
 
 def main(argv: list[str]) -> None:
@@ -69,6 +76,7 @@ def main(argv: list[str]) -> None:
             _LAYER.value,
             _WEIGHTS.value,
             data_dir,
+            _REFERENCE_IMAGES.value,
         )
     card = writing.read_card(folder)
     print(

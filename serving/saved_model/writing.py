@@ -32,6 +32,7 @@ _LAST_VERSION = 2**63 - 1  # a server's numbers are int64
 _TEMPORARY = ".export-"  # no server takes such a name for a version
 _WARM_UP = "assets.extra/tf_serving_warmup_requests"
 _COMPARED_BATCHES = (1, 5)
+_REFERENCE_BATCH = 100
 _TOLERANCE = 1e-4
 
 
@@ -42,6 +43,7 @@ def export_run(
     layer: str | None = None,
     weights: str = "best",
     data_dir: str | None = None,
+    reference_images: int = 0,
 ) -> pathlib.Path:
     """Writes a run's classifier as a new version, and returns its folder.
 
@@ -51,11 +53,14 @@ def export_run(
       version: number from 1 to 2**63 - 1; None for the next free one.
       layer: whose attention is answered; None for the run's own.
       weights: "best", "last" or "ema".
-      data_dir: where tensorflow-datasets would tell the classes' names.
+      data_dir: of tensorflow-datasets.
+      reference_images: the first so many test images, on which attention is
+        compared with the teacher's for the card; 0: none.
 
     Raises:
       InputError: no run or no weights there, a version that exists, an
-        unknown layer, an output folder that cannot be written or where
+        unknown layer, images to compare attention on without a teacher, an
+        output folder that cannot be written or where
         another export is at work, or a full disk.
     """
     run = Run(workdir, data_dir)
@@ -69,7 +74,12 @@ def export_run(
         run_config.score(config),
         names,
     )
+    reference = {}
+    if reference_images:
+        split = run.dataset.test.take(reference_images)
+        reference = {"attention_shift": shift_reference(served, split.images)}
     card = {
+        **reference,
         "dataset": config.dataset,
         "class_names": list(names),
         "method": config.defense.name,
@@ -112,6 +122,40 @@ def export_model(
         "accuracy": "not run",
     }
     return _export(served, classifier, output, version, card)
+
+
+def shift_reference(
+    served: signatures.ServedClassifier, images: np.ndarray
+) -> dict:
+    """Returns how attention shifts are distributed over clean images.
+
+    Args:
+      served: with a teacher.
+      images: uint8 [n, H, W, C].
+
+    Returns:
+      "images" n, "quantiles" {share: shift}, and a histogram: "edges" [11] and
+      "counts" [10].
+
+    Raises:
+      InputError: there is no teacher.
+    """
+    parts = np.array_split(images, -(-len(images) // _REFERENCE_BATCH))
+    pixels = (tf.constant(part / 255.0, tf.float32) for part in parts)
+    shifts = np.concatenate(
+        [served.monitor(part)["attention_shift"] for part in pixels]
+    )
+    counts, edges = np.histogram(shifts, 10)
+    quantiles = {
+        str(share): float(np.quantile(shifts, share))
+        for share in (0.5, 0.9, 0.95, 0.99)
+    }
+    return {
+        "images": len(images),
+        "quantiles": quantiles,
+        "edges": edges.tolist(),
+        "counts": counts.tolist(),
+    }
 
 
 def _teacher(run):

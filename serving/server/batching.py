@@ -49,49 +49,26 @@ class Call:
       run: (feeds, timeout in seconds or None) -> list of arrays.
       feeds: {tensor name: array}.
       finish: list of arrays -> answer; runs in the thread.
-      options: BatchingOptions.
       deadline: a time of time.monotonic(), or None.
+      rows: of the feeds; 0 for a call that runs alone, as it is.
     """
 
     kind: Hashable
     run: Callable
     feeds: dict[str, np.ndarray]
     finish: Callable[[list[np.ndarray]], object]
-    options: BatchingOptions
     deadline: float | None = None
-    rows: int = dataclasses.field(init=False, default=1)
+    rows: int = dataclasses.field(init=False, default=0)
     future: asyncio.Future | None = dataclasses.field(init=False, default=None)
     parts: list = dataclasses.field(init=False, default_factory=list)
     has_left: bool = dataclasses.field(init=False, default=False)
 
-    def __post_init__(self):
-        if self.kind is None:
-            self.kind = object()
-            return
-        sizes = {array.shape[:1] for array in self.feeds.values()}
-        if len(sizes) != 1 or () in sizes:
-            raise invalid("Expected inputs of one number of rows.")
-        ((self.rows,),) = sizes
-        limit = self.options.max_batch_size
-        if limit is not None and self.rows > limit:
-            raise invalid(
-                f"Task size {self.rows} is larger than maximum input batch "
-                f"size {limit}"
-            )
-
-    @property
-    def is_large(self) -> bool:
-        """Whether not all of its rows run at once."""
-        most = self.options.max_execution_batch_size
-        return self.options.splits and self.rows > most
-
-    def run_first_rows(self) -> None:
-        """Runs as many rows as run at once; what is left are the others."""
-        most = self.options.max_execution_batch_size
-        first = {name: array[:most] for name, array in self.feeds.items()}
+    def run_first(self, rows: int) -> None:
+        """Runs so many rows; what is left are the others."""
+        first = {name: array[:rows] for name, array in self.feeds.items()}
         self.parts.append(self.run(first, self.remaining()))
-        self.feeds = {name: array[most:] for name, array in self.feeds.items()}
-        self.rows -= most
+        self.feeds = {name: array[rows:] for name, array in self.feeds.items()}
+        self.rows -= rows
 
     def answer(self, outputs: list[np.ndarray]) -> object:
         """Returns the answer, given the outputs of the last rows."""
@@ -110,13 +87,21 @@ class Call:
 class Runners:
     """A number of threads, and the calls that wait for one."""
 
-    def __init__(self, count: int, loop: asyncio.AbstractEventLoop):
+    def __init__(
+        self,
+        count: int,
+        options: BatchingOptions | None,
+        loop: asyncio.AbstractEventLoop,
+    ):
         """Starts the threads.
 
         Args:
           count: of threads, and so of sessions that run at a time.
+          options: of batching; None: every call runs alone.
           loop: which `submit` is called in.
         """
+        self._options = options or BatchingOptions()
+        self._merges = options is not None
         self._loop = loop
         self._waiting = collections.OrderedDict()  # kind -> deque of Calls
         self._changed = threading.Condition()
@@ -132,7 +117,20 @@ class Runners:
         The future is done when the model is free again: a call that runs goes
         on to its end although its caller has left. Not to be cancelled; see
         `withdraw`.
+
+        Raises:
+          StatusError: INVALID_ARGUMENT; it does not fit into a batch.
         """
+        if call.kind is None or not self._merges:
+            call.kind = object()
+        else:
+            call.rows = _number_of_rows(call.feeds.values())
+            limit = self._options.max_batch_size
+            if limit is not None and call.rows > limit:
+                raise invalid(
+                    f"Task size {call.rows} is larger than maximum input batch "
+                    f"size {limit}"
+                )
         call.future = self._loop.create_future()
         with self._changed:
             self._enqueue(call)
@@ -170,18 +168,20 @@ class Runners:
         late = [call for call in calls if (call.remaining() or 1) < 0]
         ready = [call for call in calls if call not in late]
         answers = []
-        if ready and ready[0].is_large:
-            answers = self._run_large(ready[0])
+        options = self._options
+        most = options.max_execution_batch_size
+        if ready and options.splits and ready[0].rows > most:
+            answers = self._run_large(ready[0], most)
         elif ready:
-            answers = _answers(ready)
+            answers = _answers(ready, options.allowed_batch_sizes)
         answers += [(call, None, _late()) for call in late]
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_settle_all, answers)
 
-    def _run_large(self, call):
+    def _run_large(self, call, rows):
         """Runs a part of a call, which then waits again behind the others."""
         try:
-            call.run_first_rows()
+            call.run_first(rows)
         except Exception as error:
             return [(call, None, error)]
         with self._changed:
@@ -198,8 +198,8 @@ class Runners:
                 return []
             kind, waiting = self._waiting.popitem(last=False)
             taken, rows = [], 0
+            most = self._options.max_execution_batch_size
             while waiting:
-                most = waiting[0].options.max_execution_batch_size
                 if taken and rows + waiting[0].rows > most:
                     break
                 rows += waiting[0].rows
@@ -220,14 +220,19 @@ def _late():
     )
 
 
-def _answers(calls: Sequence[Call]) -> list[tuple]:
-    """Returns (call, answer, error) of calls that run together."""
+def _answers(calls: Sequence[Call], sizes: Sequence[int]) -> list[tuple]:
+    """Returns (call, answer, error) of calls that run together.
+
+    Args:
+      calls: of one kind.
+      sizes: ascending numbers of rows, to which a batch is padded up.
+    """
     try:
-        parts = _run(calls)
+        parts = _run(calls, sizes)
     except Exception as error:
         if len(calls) > 1:
             # One caller's bad request is no reason to refuse the others.
-            return [_answers([call])[0] for call in calls]
+            return [_answers([call], sizes)[0] for call in calls]
         return [(calls[0], None, error)]
     answers = []
     for call, outputs in zip(calls, parts, strict=True):
@@ -238,12 +243,11 @@ def _answers(calls: Sequence[Call]) -> list[tuple]:
     return answers
 
 
-def _run(calls):
+def _run(calls, sizes):
     """Returns the list of outputs of each call."""
     first, rows = calls[0], sum(call.rows for call in calls)
     waits = [call.remaining() for call in calls]
     timeout = None if None in waits else max(waits)
-    sizes = first.options.allowed_batch_sizes
     padded = next((size for size in sizes if size >= rows), rows)
     if len(calls) == 1 and (padded == rows or not rows):
         return [first.run(first.feeds, timeout)]
@@ -262,6 +266,13 @@ def _run(calls):
         [output[end - call.rows : end] for output in outputs]
         for call, end in zip(calls, ends, strict=True)
     ]
+
+
+def _number_of_rows(arrays):
+    sizes = {array.shape[:1] for array in arrays}
+    if len(sizes) != 1 or () in sizes:
+        raise invalid("Expected inputs of one number of rows.")
+    return next(iter(sizes))[0]
 
 
 def _merged(parts, rows):

@@ -23,7 +23,7 @@ from tensorflow_serving.apis import (
 )
 
 from ..status import StatusError, invalid
-from . import inference, threads, waiting_room
+from . import inference, threads
 
 HEALTH_NAMES = ("", "PredictionService", "ModelService")
 _MAX_ERROR_CHARACTERS = 1024
@@ -81,18 +81,10 @@ class Services:
       is_draining: whether health tells callers to go elsewhere.
     """
 
-    def __init__(
-        self,
-        core: inference.Inference,
-        room: waiting_room.WaitingRoom,
-        arrivals: Arrivals,
-        worker: threads.Worker,
-    ):
+    def __init__(self, core: inference.Inference, arrivals: Arrivals):
         self.is_draining = False
         self._core = core
-        self._room = room
         self._arrivals = arrivals
-        self._worker = worker
 
     def add_to(self, server: grpc.aio.Server, with_health: bool) -> None:
         """Registers the services."""
@@ -162,7 +154,7 @@ class Services:
 
     async def _answered(self, kind, answer, context):
         raw = await self._arrivals.message(context)
-        place = self._room.enter(len(raw))
+        place = self._core.room.enter(len(raw))
         try:
             parsed = await self._parsed(kind, raw)
         except BaseException:
@@ -173,7 +165,7 @@ class Services:
     async def _parsed(self, kind, raw):
         try:
             is_small = len(raw) <= inference.FEW_BYTES
-            return await self._worker.do(is_small, kind.FromString, raw)
+            return await self._core.worker.do(is_small, kind.FromString, raw)
         except message.DecodeError:
             raise StatusError(
                 "INTERNAL", "Exception deserializing request!"

@@ -27,32 +27,38 @@ from .versions import policy as version_policy
 # The loop itself turns such a message into arrays, in a millisecond or two.
 FEW_BYTES = 2**21
 _SIGNATURE_DEF = "signature_def"
+_SHIFT = "attention_shift"
 
 
 class Inference:
-    """The calls of PredictionService and ModelService."""
+    """The calls of PredictionService and ModelService.
+
+    Attributes:
+      room: where the calls of both protocols wait.
+      worker: that reads large requests.
+      metrics: that count the calls.
+    """
 
     def __init__(
         self,
         manager: model_manager.ModelManager,
         runners: batching.Runners,
-        worker: threads.Worker,
-        counts: metrics.Metrics,
+        room: waiting_room.WaitingRoom,
         as_content: bool = False,
     ):
-        """Takes the server's parts.
+        """Starts the worker.
 
         Args:
           manager: of the models.
           runners: that run the calls.
-          worker: that reads large requests.
-          counts: of the calls.
+          room: where they wait.
           as_content: whether gRPC's answers hold raw bytes.
         """
+        self.room = room
+        self.worker = threads.Worker("large-requests")
+        self.metrics = metrics.Metrics(manager.model_names, lambda: room.calls)
         self._manager = manager
         self._runners = runners
-        self._worker = worker
-        self._metrics = counts
         self._as_content = as_content
 
     async def predict(
@@ -62,7 +68,7 @@ class Inference:
         deadline: float | None = None,
     ) -> bytes:
         """Returns the serialized PredictResponse; arguments as of `run`."""
-        spec = request.model_spec if request.HasField("model_spec") else None
+        spec = request.model_spec
         size = prediction.size_of(request)
 
         def plan_of(signatures):
@@ -73,14 +79,14 @@ class Inference:
                 spec, version.number, plan, outputs, self._as_content
             )
 
-        with self.counted(request.model_spec.name, "Predict", "GRPC"):
+        with self.counted(spec.name, "Predict", "GRPC"):
             return await self.run(
                 spec, plan_of, size, size <= FEW_BYTES, write, place, deadline
             )
 
     async def run(
         self,
-        spec: model_pb2.ModelSpec | None,
+        spec: model_pb2.ModelSpec,
         plan_of: Callable[[Mapping[str, message.Message]], prediction.Plan],
         size: int,
         at_once: bool,
@@ -91,7 +97,7 @@ class Inference:
         """Returns the answer to a request.
 
         Args:
-          spec: of the request; None if it had none.
+          spec: of the request.
           plan_of: signatures -> the Plan.
           size: bytes that the Plan takes.
           at_once: whether making it takes so little that the loop does it.
@@ -105,29 +111,37 @@ class Inference:
         """
         with contextlib.ExitStack() as held:
             held.callback(place.leave)
-            if spec is None:
-                raise invalid("Missing ModelSpec")
             place.grow(size)
             version = held.enter_context(self._manager.pinned(spec))
-            plan = await self._worker.do(
+            plan = await self.worker.do(
                 at_once, plan_of, version.servable.signatures
             )
-            finish = functools.partial(write, version, plan)
+            finish = functools.partial(self._finished, write, version, plan)
             call = self._call(version, plan, finish, deadline)
             return await self._answer(call, held)
 
+    def _finished(self, write, version, plan, outputs):
+        limit = version.servable.shift_limit
+        if limit is not None and _SHIFT in plan.aliases:
+            shifts = outputs[plan.aliases.index(_SHIFT)]
+            above = int((shifts > limit).sum())
+            self.metrics.monitored(version.name, len(shifts), above)
+        return write(version, plan, outputs)
+
     def _call(self, version, plan, finish, deadline):
-        call = version.servable.call(plan, finish, deadline)
-        run, name = call.run, version.name
+        loaded = version.servable
 
         def timed(feeds, timeout_seconds):
             begin = time.perf_counter()
-            outputs = run(feeds, timeout_seconds)
-            self._metrics.runtime(name, "Predict", time.perf_counter() - begin)
+            outputs = loaded.run(feeds, plan.fetches, timeout_seconds)
+            seconds = time.perf_counter() - begin
+            self.metrics.runtime(version.name, "Predict", seconds)
             return outputs
 
-        call.run = timed
-        return call
+        kind = None
+        if plan.signature in loaded.mergeable:
+            kind = (id(loaded), plan.signature, plan.fetches)
+        return batching.Call(kind, timed, plan.feeds, finish, deadline)
 
     async def _answer(self, call, held):
         """Returns a call's answer; gives back what it holds when it has run."""
@@ -146,8 +160,6 @@ class Inference:
         self, request: get_model_metadata_pb2.GetModelMetadataRequest
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """Returns the signatures."""
-        if not request.HasField("model_spec"):
-            raise invalid("Missing ModelSpec")
         if set(request.metadata_field) != {_SIGNATURE_DEF}:
             raise invalid(
                 f"Expected the metadata_field {_SIGNATURE_DEF}. Received: "
@@ -167,8 +179,6 @@ class Inference:
         self, request: get_model_status_pb2.GetModelStatusRequest
     ) -> get_model_status_pb2.GetModelStatusResponse:
         """Returns the states of the versions, newest first."""
-        if not request.HasField("model_spec"):
-            raise invalid("Missing ModelSpec")
         spec = request.model_spec
         number = spec.version.value if spec.HasField("version") else None
         response = get_model_status_pb2.GetModelStatusResponse()
@@ -209,7 +219,7 @@ class Inference:
             raise
         finally:
             seconds = time.perf_counter() - begin
-            self._metrics.request(name, api, entrypoint, code, seconds)
+            self.metrics.request(name, api, entrypoint, code, seconds)
 
 
 def _retrieve(future):

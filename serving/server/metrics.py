@@ -44,6 +44,12 @@ class Metrics:
         )
         self._latency = self._histogram("request_latency", "entrypoint")
         self._runtime = self._histogram("runtime_latency", "runtime")
+        self._monitored = self._counter("monitored_images", "Images.")
+        self._above = self._counter(
+            "attention_shift_above_limit",
+            "Images whose attention is further from the teacher's than that "
+            "of 99 in 100 clean ones.",
+        )
         prometheus_client.Gauge(
             ":atat:serving:requests_in_progress",
             "Calls that run or wait.",
@@ -80,6 +86,12 @@ class Metrics:
         cell = self._runtime.labels(self._name(model_name), api, "TF1")
         cell.observe(int(seconds * 1e6))
 
+    def monitored(self, model_name: str, images: int, above: int) -> None:
+        """Counts images of `monitor`, and those above the model's limit."""
+        name = self._name(model_name)
+        self._monitored.labels(name).inc(images)
+        self._above.labels(name).inc(above)
+
     def text(self) -> bytes:
         """Returns the page that Prometheus reads."""
         page = exposition.generate_latest(self._registry)
@@ -88,6 +100,14 @@ class Metrics:
     def _name(self, model_name):
         known = not model_name or model_name in self._known_models()
         return model_name if known else _UNKNOWN
+
+    def _counter(self, name, description):
+        return prometheus_client.Counter(
+            f":atat:serving:{name}",
+            description,
+            ["model_name"],
+            registry=self._registry,
+        )
 
     def _histogram(self, name, last_label):
         return prometheus_client.Histogram(

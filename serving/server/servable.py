@@ -27,6 +27,9 @@ class Servable:
     Attributes:
       path: the version's folder.
       signatures: {name: SignatureDef}.
+      mergeable: names of the signatures whose calls may be run together: the
+        first dimension of each input and output is unknown.
+      shift_limit: an attention shift that few clean images exceed, or None.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Servable:
           StatusError: it cannot be loaded.
         """
         self.path = str(path)
+        self.shift_limit: float | None = None
         _expect_files(path)
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph, config=session_config)
@@ -53,6 +57,11 @@ class Servable:
                     self._session, ["serve"], self.path
                 )
             self.signatures = dict(meta_graph.signature_def)
+            self.mergeable = {
+                name
+                for name, signature in self.signatures.items()
+                if _has_rows(signature)
+            }
             self._tensors = {
                 name: graph.get_tensor_by_name(name)._as_tf_output()
                 for name in _tensor_names(self.signatures)
@@ -143,6 +152,18 @@ def _tensor_names(signatures):
                 # and is no tensor; sparse ones have no name.
                 if ":" in info.name:
                     yield info.name
+
+
+def _has_rows(signature):
+    shapes = [
+        info.tensor_shape
+        for infos in (signature.inputs, signature.outputs)
+        for info in infos.values()
+    ]
+    return bool(signature.inputs) and all(
+        not shape.unknown_rank and shape.dim and shape.dim[0].size == -1
+        for shape in shapes
+    )
 
 
 def _status(error):

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import errno
+import functools
 import gc
 import os
 import time
@@ -14,9 +15,7 @@ from . import (
     config_files,
     grpc_services,
     inference,
-    loaded_model,
-    metrics,
-    threads,
+    loading,
     waiting_room,
 )
 from .rest import application as rest_application
@@ -50,7 +49,7 @@ class Server:
         self._flags = flags
         self._files = files
         self._manager = model_manager.ModelManager(
-            loaded_model.Loader(flags, files.batching),
+            functools.partial(loading.load, flags),
             file_system_poll_wait_seconds=flags.file_system_poll_wait_seconds,
             max_num_load_retries=flags.max_num_load_retries,
             load_retry_interval_micros=flags.load_retry_interval_micros,
@@ -58,28 +57,19 @@ class Server:
                 flags.allow_version_labels_for_unavailable_models
             ),
         )
-        self._room = waiting_room.WaitingRoom(
-            flags.max_waiting_calls, flags.max_waiting_bytes
-        )
-        self._metrics = metrics.Metrics(
-            self._manager.model_names, lambda: self._room.calls
-        )
         self._runners = batching.Runners(
-            files.runners, asyncio.get_running_loop()
+            files.runners, files.batching, asyncio.get_running_loop()
         )
-        self._worker = threads.Worker("large-requests")
         self._core = inference.Inference(
             self._manager,
             self._runners,
-            self._worker,
-            self._metrics,
+            waiting_room.WaitingRoom(
+                flags.max_waiting_calls, flags.max_waiting_bytes
+            ),
             flags.enable_serialization_as_tensor_content,
         )
         self._services = grpc_services.Services(
-            self._core,
-            self._room,
-            grpc_services.Arrivals(flags.request_arrival_seconds),
-            self._worker,
+            self._core, grpc_services.Arrivals(flags.request_arrival_seconds)
         )
         self._grpc = self._rest = None
         self.port = self.rest_port = None
@@ -127,7 +117,7 @@ class Server:
         await asyncio.gather(*stops)
         await self._manager.close(max(0.0, deadline - time.monotonic()))
         self._runners.close()
-        self._worker.close()
+        self._core.worker.close()
 
     async def _start_grpc(self, any_port):
         flags = self._flags
@@ -191,9 +181,6 @@ class Server:
         flags = self._flags
         application = rest_application.Application(
             self._core,
-            self._room,
-            self._worker,
-            self._metrics,
             timeout_seconds=flags.rest_api_timeout_in_ms / 1000,
             arrival_seconds=flags.request_arrival_seconds,
             max_bytes=flags.rest_api_max_request_bytes,

@@ -60,12 +60,5 @@ class Place:
         self._room.calls -= 1
 
 
-def timed_out() -> StatusError:
-    """Returns the error of a call whose deadline has passed."""
-    return StatusError(
-        "DEADLINE_EXCEEDED", "Timed out waiting for notification"
-    )
-
-
 def _full():
     return StatusError("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted")

@@ -151,6 +151,21 @@ def test_monitor_measures_eq_4_against_the_teacher(loaded, student):
     np.testing.assert_allclose(answer["attention_shift"], distance, 1e-4, 1e-5)
 
 
+def test_reference_of_clean_images():
+    first, second = toys.small_classifier(0), toys.small_classifier(1)
+    served = signatures.ServedClassifier(first, "features", second)
+    images = np.random.default_rng(0).integers(0, 256, (130, 8, 8, 3), "u1")
+    shifts = served.monitor(tf.constant(images / 255, tf.float32))
+    shifts = shifts["attention_shift"].numpy()
+    reference = writing.shift_reference(served, images)
+    assert reference["images"] == sum(reference["counts"]) == 130
+    assert reference["edges"][0] == pytest.approx(shifts.min(), rel=1e-4)
+    above = (shifts > reference["quantiles"]["0.9"]).sum()
+    assert above == 13
+    with pytest.raises(InputError, match="a teacher"):
+        writing.shift_reference(signatures.ServedClassifier(first), images)
+
+
 @pytest.mark.parametrize(
     "name", ["serving_default", "predict", "monitor", "explain"]
 )

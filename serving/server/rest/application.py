@@ -17,7 +17,7 @@ from tensorflow_serving.apis import (
 )
 
 from ...status import HTTP_STATUS, StatusError, invalid
-from .. import metrics, threads, waiting_room
+from .. import threads
 from . import bodies
 
 _TARGET = re.compile(
@@ -37,22 +37,16 @@ class Application(Starlette):
     def __init__(
         self,
         core: object,
-        room: waiting_room.WaitingRoom,
-        worker: threads.Worker,
-        counts: metrics.Metrics,
         *,
         timeout_seconds: float,
         arrival_seconds: float,
         max_bytes: int,
         metrics_path: str | None = None,
     ):
-        """Takes the server's parts.
+        """Takes what answers.
 
         Args:
-          core: inference.Inference, which answers.
-          room: where calls wait.
-          worker: that reads large bodies.
-          counts: of calls.
+          core: inference.Inference, which both protocols call.
           timeout_seconds: how long a caller waits; 0 for as long as it takes.
           arrival_seconds: how long a body may take to come.
           max_bytes: of a body.
@@ -60,13 +54,10 @@ class Application(Starlette):
         """
         super().__init__()
         self._core = core
-        self._room = room
-        self._metrics = counts
         self._timeout = timeout_seconds or None
         self._arrival_seconds = arrival_seconds
         self._max_bytes = max_bytes
         self._metrics_path = metrics_path
-        self._worker = worker
         # Paths are matched as they came on the wire, which Starlette's routes
         # cannot: a model's name may hold an escaped slash.
         self.router.default = self._respond
@@ -84,7 +75,7 @@ class Application(Starlette):
         target = request.scope["raw_path"]
         if self._metrics_path and target == self._metrics_path.encode():
             headers = {"content-type": "text/plain; version=0.0.4"}
-            return Response(self._metrics.text(), 200, headers)
+            return Response(self._core.metrics.text(), 200, headers)
         if not target.lower().startswith(b"/v1/"):
             return Response("Not Found", 404, {"connection": "close"})
         headers = {"content-type": "application/json"}
@@ -139,7 +130,7 @@ class Application(Starlette):
                 "Expected the content-encoding gzip or none. Received: "
                 f"{encoding!r}."
             )
-        place = self._room.enter(len(body))
+        place = self._core.room.enter(len(body))
         work = asyncio.ensure_future(
             self._run(body, encoding == "gzip", spec, place, deadline)
         )
@@ -153,7 +144,9 @@ class Application(Starlette):
                 raise _gone()
             return work.result()
         except TimeoutError:
-            raise waiting_room.timed_out() from None
+            raise StatusError(
+                "DEADLINE_EXCEEDED", "The call took too long."
+            ) from None
         finally:
             work.cancel()
             gone.cancel()
@@ -161,7 +154,7 @@ class Application(Starlette):
     async def _run(self, body, is_gzipped, spec, place, deadline):
         at_once = not is_gzipped and len(body) <= _FEW_BYTES
         try:
-            asked = await self._worker.do(
+            asked = await self._core.worker.do(
                 at_once, bodies.document, body, is_gzipped, self._max_bytes
             )
         except BaseException:

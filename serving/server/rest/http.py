@@ -5,8 +5,6 @@ without a whole request head.
 """
 
 import asyncio
-import os
-import socket
 from collections.abc import Callable
 
 import uvicorn
@@ -65,25 +63,20 @@ class Listener:
         Raises:
           OSError: the address or the port cannot be had.
         """
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         try:
-            listening = socket.create_server(
-                (self._host, self.port), family=family, backlog=_BACKLOG
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: _Connection(self, self._config, self._state, {}),
+                self._host,
+                self.port,
+                backlog=_BACKLOG,
             )
         except OSError as error:
-            reason = error.strerror
-            if not isinstance(error, socket.gaierror):
-                reason = os.strerror(error.errno)  # without the address
             raise OSError(
                 error.errno,
-                f"could not listen on {self._host}:{self.port}: {reason}",
+                f"could not listen on {self._host}:{self.port}: "
+                f"{error.strerror}",
             ) from None
-        self.port = listening.getsockname()[1]
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(self, self._config, self._state, {}),
-            sock=listening,
-            backlog=_BACKLOG,
-        )
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self, grace_seconds: float) -> None:
         """Takes no new calls and returns when those under way have ended.

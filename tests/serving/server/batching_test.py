@@ -36,21 +36,25 @@ class RunnersTest(unittest.IsolatedAsyncioTestCase):
     """One thread, busy with a first call until `may_run`."""
 
     async def asyncSetUp(self):
+        await self.start()
+
+    async def start(self, **options):
         self.model = _Model()
         loop = asyncio.get_running_loop()
-        self.runners = batching.Runners(1, loop)
+        self.runners = batching.Runners(
+            1, batching.BatchingOptions(**options), loop
+        )
         self.addCleanup(self.runners.close)
         self.addCleanup(self.model.may_run.set)
-        self.first = self.submitted([0], kind="first")
+        self.first = self.submitted([0], kind=None)
         await loop.run_in_executor(None, self.model.running.acquire)
 
-    def call(self, values, kind="x", deadline=None, **options):
+    def call(self, values, kind="x", deadline=None):
         return batching.Call(
             kind,
             self.model,
             {"x": np.array(values, np.float32)},
             lambda outputs: outputs[0].tolist(),
-            batching.BatchingOptions(**options),
             deadline,
         )
 
@@ -73,35 +77,35 @@ class RunnersTest(unittest.IsolatedAsyncioTestCase):
 
     async def test_kinds_take_turns_and_some_run_alone(self):
         kinds = ["a", "b", None, "a", None]
-        limit = {"max_execution_batch_size": 1}
+        await self.start(max_execution_batch_size=1)
         calls = [
-            self.submitted([n], kind=kind, **limit)
-            for n, kind in enumerate(kinds, 1)
+            self.submitted([n], kind=kind) for n, kind in enumerate(kinds, 1)
         ]
         self.assertEqual(await self.answers(*calls), [[2], [4], [6], [8], [10]])
         self.assertEqual(self.model.batches, [[0], [1], [2], [3], [5], [4]])
 
     async def test_not_more_rows_than_a_batch_has(self):
-        limit = {"max_execution_batch_size": 3}
-        calls = [self.submitted([n, n], **limit) for n in (1, 2)]
-        calls += [self.submitted([3], **limit)]
+        await self.start(max_execution_batch_size=3)
+        calls = [self.submitted([n, n]) for n in (1, 2)]
+        calls += [self.submitted([3])]
         self.assertEqual(await self.answers(*calls), [[2, 2], [4, 4], [6]])
         self.assertEqual(self.model.batches, [[0], [1, 1], [2, 2, 3]])
 
     async def test_a_large_call_runs_alone_or_is_refused_where_told(self):
+        await self.start(max_batch_size=100)
         large = self.submitted(range(100))
         with self.assertRaises(StatusError) as raised:
-            self.call([1, 2, 3], max_batch_size=2)
+            self.submitted(range(101))
         self.assert_error(
-            raised.exception, "INVALID_ARGUMENT", "Task size 3 is larger"
+            raised.exception, "INVALID_ARGUMENT", "Task size 101 is larger"
         )
         (answer,) = await self.answers(large)
         self.assertEqual(answer, list(range(0, 200, 2)))
 
     async def test_a_large_call_is_cut_and_lets_others_in_between(self):
-        options = {"max_execution_batch_size": 2}
-        large = self.submitted([1, 2, 3, 4, 5], **options)
-        small = [self.submitted([n], **options) for n in (6, 7)]
+        await self.start(max_execution_batch_size=2)
+        large = self.submitted([1, 2, 3, 4, 5])
+        small = [self.submitted([n]) for n in (6, 7)]
         other = self.submitted([8], kind="other")
         self.assertEqual(
             await self.answers(large, *small, other),
@@ -113,7 +117,8 @@ class RunnersTest(unittest.IsolatedAsyncioTestCase):
         )
 
     async def test_a_large_call_whose_caller_leaves_ends_early(self):
-        call = self.call(range(6), max_execution_batch_size=2)
+        await self.start(max_execution_batch_size=2)
+        call = self.call(range(6))
 
         def run(feeds, timeout_seconds):
             self.runners.withdraw(call)
@@ -125,13 +130,14 @@ class RunnersTest(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(self.model.batches, [[0], [0, 1]])
 
     async def test_a_large_call_is_not_cut_where_not_told(self):
-        options = {"max_execution_batch_size": 2, "splits": False}
-        large = self.submitted([1, 2, 3], **options)
+        await self.start(max_execution_batch_size=2, splits=False)
+        large = self.submitted([1, 2, 3])
         self.assertEqual(await self.answers(large), [[2, 4, 6]])
         self.assertEqual(self.model.batches, [[0], [1, 2, 3]])
 
     async def test_padding_repeats_a_row_and_is_cut_off(self):
-        call = self.submitted([7, 9], allowed_batch_sizes=(4, 8))
+        await self.start(allowed_batch_sizes=(4, 8))
+        call = self.submitted([7, 9])
         self.assertEqual(await self.answers(call), [[14, 18]])
         self.assertEqual(self.model.batches[1], [7, 9, 7, 7])
 
@@ -149,9 +155,7 @@ class RunnersTest(unittest.IsolatedAsyncioTestCase):
         for feeds in ({}, {"x": np.float32(1)}, {"x": [1], "y": [1, 2]}):
             feeds = {name: np.asarray(value) for name, value in feeds.items()}
             with self.assertRaises(StatusError):
-                batching.Call(
-                    "x", self.model, feeds, None, batching.BatchingOptions()
-                )
+                self.runners.submit(batching.Call("x", self.model, feeds, None))
 
     async def test_who_has_left_is_not_run(self):
         calls = [self.call([n]) for n in range(1, 5)]

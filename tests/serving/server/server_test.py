@@ -414,6 +414,31 @@ class AnswersTest(_ServerTest):
         return found
 
 
+class MonitorTest(_ServerTest):
+    def test_share_of_images_above_the_limit(self):
+        models = serving_runs.temporary_folder(self)
+        version = serving_runs.copy_version(serving_runs.exported(), models, 1)
+        images = {"images": serving_runs.test_images(8)}
+        request = _predict_request(images, spec={"signature_name": "monitor"})
+        words = (f"--model_base_path={models}", "--model_name=m")
+        _, calls = self.started(*words)
+        shifts = _outputs(calls.predict(request))["attention_shift"]
+        card = version / "model_card.json"
+        limit = {"quantiles": {"0.99": float(np.sort(shifts)[4:6].mean())}}
+        content = {**json.loads(card.read_text()), "attention_shift": limit}
+        card.write_text(json.dumps(content))
+        file = _file(models, "m.config", "prometheus_config { enable: true }")
+        server, calls = self.started(*words, f"--monitoring_config_file={file}")
+        calls.predict(request)
+        page = f"http://127.0.0.1:{server.rest_port}{_PAGE}"
+        with urllib.request.urlopen(page) as response:
+            text = response.read().decode()
+        prefix, label = ":atat:serving:", '_total{model_name="m"}'
+        self.assertIn(f"{prefix}monitored_images{label} 8.0", text)
+        above = f"{prefix}attention_shift_above_limit{label} 3.0"
+        self.assertIn(above, text)
+
+
 class LifeCycleTest(_ServerTest):
     """Models and versions that come and go under a server."""
 
