@@ -82,11 +82,6 @@ def test_parts_need_a_row_for_each_example(connect):
         client.call("total", {"x": [1.0, 2.0, 3.0]})
 
 
-def test_fixed_batch_is_one_request(connect):
-    answer = connect(max_batch_size=1).call("pair", {"x": [1.0, 2.0]})
-    assert answer["y"].tolist() == [1, 2]
-
-
 def test_more_than_four_megabytes_both_ways(connect):
     x = np.random.default_rng(0).random((64, 30000)).astype(np.float32)
     np.testing.assert_array_equal(connect().call("echo", {"x": x})["y"], x)

@@ -204,15 +204,6 @@ def _expect_sums(batches, answers):
         )
 
 
-def test_threads_share_a_client(server):
-    batches = [random_images(1 + seed % 5, seed) for seed in range(60)]
-    with (
-        Client(server.target, "m", max_batch_size=2) as client,
-        futures.ThreadPoolExecutor(8) as threads,
-    ):
-        _expect_sums(batches, threads.map(client.predict, batches))
-
-
 def test_tasks_share_a_client(server):
     server.faults = [_UNAVAILABLE, _EXHAUSTED] * 3
     batches = [random_images(1 + seed % 5, seed) for seed in range(30)]

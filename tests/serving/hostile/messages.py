@@ -5,7 +5,6 @@ For a server of the model `toy`, as `calls` says.
 
 from tensorflow_serving.apis import (
     model_management_pb2,
-    predict_pb2,
 )
 
 from tests.serving.hostile.calls import (
@@ -48,14 +47,6 @@ def flipped_bits(draw):
     return case(bytes(payload), *right, "FAILED_PRECONDITION")
 
 
-def wrong_names(draw):
-    value = images(draw)
-    inputs = any_of(
-        draw, {}, {"image": value}, {"": value}, {"images:0": value}
-    )
-    return case(predict(inputs))
-
-
 def extra_inputs(draw):
     value = images(draw)
     names = [f"x{number}" for number in range(any_of(draw, 1, 1000))]
@@ -70,39 +61,6 @@ def long_names(draw):
         case(predict({}, name), "FAILED_PRECONDITION"),
         case(predict({name: images(draw)})),
     )
-
-
-def unknown_model(draw):
-    name = any_of(draw, "nope", "toy/", "../toy", "TOY", " toy")
-    return case(
-        predict({"images": images(draw)}, model=name),
-        "NOT_FOUND",
-    )
-
-
-def no_model(draw):
-    message = any_of(draw, predict({}, model=""), predict_pb2.PredictRequest())
-    return case(message)
-
-
-def unknown_version(draw):
-    request = predict({"images": images(draw)})
-    number = int(any_of(draw, 99, 0, -1, 2**63 - 1, -(2**63)))
-    request.model_spec.version.value = number
-    return case(request, "NOT_FOUND")
-
-
-def unknown_label(draw):
-    request = predict({"images": images(draw)})
-    request.model_spec.version_label = any_of(draw, "", "nope", "1", "x" * 9999)
-    return case(request)
-
-
-def unknown_signature(draw):
-    name = any_of(draw, "nope", "Predict", "__saved_model_init_op", "predict ")
-    # The op that initialises a model is a signature without inputs.
-    request = predict({"images": images(draw)}, name)
-    return case(request, "FAILED_PRECONDITION", "INVALID_ARGUMENT")
 
 
 def large_filter(draw):
@@ -128,11 +86,6 @@ def bad_config(draw):
         for _ in range(1000):
             models.add(name="toy", base_path="/tmp")
     return case(request, method=_MODEL + "HandleReloadConfigRequest")
-
-
-def removed_method(draw):
-    method = any_of(draw, "Classify", "Regress", "MultiInference")
-    return case(b"", "UNIMPLEMENTED", method=PREDICTION + method)
 
 
 def unknown_method(draw):

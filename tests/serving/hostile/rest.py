@@ -81,12 +81,6 @@ def base64_bomb(draw):
     return _case({"signature_name": signature, "instances": [value]})
 
 
-def bad_base64(draw):
-    text = any_of(draw, "%%%%", "A", "AAAAA", "====", "AA=A", "é", "\0\0\0\0")
-    body = {"signature_name": "decode_predict", "instances": [{"b64": text}]}
-    return _case(body)
-
-
 def broken_image(draw):
     data = base64.b64encode(hostile_images.file(draw)).decode()
     body = {"signature_name": "decode_predict", "inputs": [{"b64": data}]}
@@ -100,73 +94,13 @@ def deep_json(draw):
     return _case(start + opening * depth)
 
 
-def deep_list(draw):
-    # Whole, and within what Python parses.
-    depth = int(draw.integers(65, 900))
-    text = b'{"instances":' + b"[" * depth + b"]" * depth + b"}"
-    return _case(text)
-
-
-def great_number(draw):
-    number = any_of(draw, b"1e999", b"-1e400", b"9" * 400, b"9" * 5000)
-    return _case(b'{"instances":[[[[' + number + b"]]]]}")
-
-
 def no_utf8(draw):
     bad = any_of(draw, b"\xff\xfe", b"\xc0\xaf", b"\xed\xa0\x80", b"\x80")
     return _case(b'{"instances":["' + bad + b'"]}')
 
 
-def truncated_json(draw):
-    whole = json.dumps({"instances": [_row(draw)]}).encode()
-    return _case(whole[: draw.integers(len(whole))])
-
-
 def noise(draw):
     return _case(draw.bytes(int(draw.integers(1, 2000))))
-
-
-def odd_document(draw):
-    row = _row(draw)
-    return _case(
-        any_of(
-            draw,
-            [],
-            {},
-            None,
-            "x",
-            1,
-            {"instances": []},
-            {"instances": {}},
-            {"instances": None},
-            {"instances": [row], "inputs": [row]},
-            {"instances": [row], "signature_name": 1},
-            {"inputs": {"nope": [row]}},
-            {"inputs": None},
-        )
-    )
-
-
-def bad_rows(draw):
-    row = _row(draw)
-    ragged = [[list(p) for p in line] for line in row]
-    ragged[draw.integers(8)][draw.integers(8)].pop()
-    rows = any_of(
-        draw,
-        [ragged],
-        [row, ragged],
-        row,
-        [[row]],
-        [row, 1],
-        [{"images": row}, row],
-        [{"images": row, "x": 1}],
-        [{"nope": row}],
-        ["text"],
-        [{"b64": "AAAA"}],
-        [None],
-        [[[[True]]]],
-    )
-    return _case({"instances": rows})
 
 
 def bad_pixels(draw):
@@ -182,28 +116,10 @@ def bad_labels(draw):
     return _case({"signature_name": "explain", "instances": [row]})
 
 
-def unknown_model(draw):
-    name = any_of(draw, "nope", "toy%2f", "%00", "%ff", "x" * 5000)
-    version = any_of(draw, "", "/versions/1")
-    body = {"instances": [_row(draw)]}
-    return _case(body, 404, path=f"/v1/models/{name}{version}:predict")
-
-
-def unknown_version(draw):
-    version = any_of(draw, "99", "0", str(2**63 - 1))
-    path = f"/v1/models/toy/versions/{version}:predict"
-    return _case({"instances": [_row(draw)]}, 404, path=path)
-
-
 def bad_version(draw):
     end = any_of(draw, f"versions/{2**63}", "versions/x", "versions/-1")
     end = any_of(draw, end, "versions/" + "9" * 4000, "labels/nope", "labels/")
     return _case({"instances": [1]}, path=f"/v1/models/toy/{end}:predict")
-
-
-def unknown_signature(draw):
-    name = any_of(draw, "nope", "x" * 100_000, "\0")
-    return _case({"signature_name": name, "instances": [_row(draw)]})
 
 
 def odd_path(draw):
@@ -227,11 +143,6 @@ def odd_path(draw):
         "/v1/models/toy\x01",
     )
     return _case(b"{}", 400, 404, path=path)
-
-
-def odd_verb(draw):
-    verb = any_of(draw, "PUT", "DELETE", "TRACE", "CONNECT", "PATCH", "XXXX")
-    return _case(b"{}", verb=any_of(draw, verb, "options", "OPTIONS", "GET"))
 
 
 def gzip_bomb(draw):

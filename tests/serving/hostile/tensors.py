@@ -5,7 +5,6 @@ For a server of the model `toy`, as `hostile_calls` says.
 
 import grpc
 import numpy as np
-from tensorflow.core.framework import tensor_pb2
 
 from tests.serving.hostile import images as hostile_images
 from tests.serving.hostile.calls import (
@@ -29,19 +28,10 @@ def wrong_type(draw):
     return case(predict({"images": array}))
 
 
-def unknown_type(draw):
-    number = int(any_of(draw, 0, 20, 21, 24, 101, 999, -1))
-    return case(predict({"images": tensor([1, 8, 8, 3], number)}))
-
-
 def wrong_rank(draw):
     array = images(draw)
     right = any_of(draw, array[0], array[..., None], array.ravel(), array[0, 0])
     return case(predict({"images": right}))
-
-
-def scalar(draw):
-    return case(predict({"images": np.float32(draw.uniform())}))
 
 
 def wrong_shape(draw):
@@ -78,13 +68,6 @@ def negative_shape(draw):
     return case(predict({"images": tensor(shape, float_val=[0.5])}))
 
 
-def unknown_rank(draw):
-    del draw
-    value = tensor_pb2.TensorProto(dtype=_FLOAT, float_val=[0.5])
-    value.tensor_shape.unknown_rank = True
-    return case(predict({"images": value}))
-
-
 def content_of_wrong_length(draw):
     content = images(draw).tobytes()
     wrong = any_of(
@@ -92,25 +75,6 @@ def content_of_wrong_length(draw):
     )
     value = tensor([1, *IMAGE_SHAPE], tensor_content=wrong)
     return case(predict({"images": value}))
-
-
-def few_values(draw):
-    # The last one is repeated, as TensorFlow does; none at all are zeros.
-    values = draw.uniform(size=draw.integers(3)).tolist()
-    value = tensor([1, *IMAGE_SHAPE], float_val=values)
-    return case(predict({"images": value}), "OK")
-
-
-def wrong_field(draw):
-    # No values where they belong are zeros, whatever stands elsewhere.
-    fields = any_of(draw, {"string_val": [b"x"]}, {"double_val": [9.0]})
-    value = tensor([1, *IMAGE_SHAPE], **fields)
-    return case(predict({"images": value}), "OK")
-
-
-def odd_complex(draw):
-    del draw
-    return case(predict({"images": tensor([2], 8, scomplex_val=[1.0] * 3)}))
 
 
 def bad_pixels(draw):
@@ -122,15 +86,6 @@ def bad_pixels(draw):
     if signature == "explain":
         inputs["labels"] = np.zeros(1, np.int64)
     return case(predict(inputs, signature))
-
-
-def unscaled_pixels(draw):
-    return case(predict({"images": images(draw, 3) * 255}))
-
-
-def strings_for_floats(draw):
-    strings = np.array([draw.bytes(9) for _ in range(192)], object)
-    return case(predict({"images": strings.reshape(1, *IMAGE_SHAPE)}))
 
 
 def lying_strings(draw):
@@ -153,10 +108,6 @@ def many_strings(draw):
     return case(predict({"image_bytes": value}, "decode_predict"))
 
 
-def floats_for_strings(draw):
-    return case(predict({"image_bytes": images(draw)[0, 0, 0]}, _DECODE))
-
-
 def broken_image(draw):
     files = np.array([hostile_images.file(draw)], object)
     return case(predict({"image_bytes": files}, _DECODE))
@@ -175,11 +126,6 @@ def inflating_image(draw):
         "OK",
         "INVALID_ARGUMENT",
     )
-
-
-def file_of_wrong_rank(draw):
-    files = np.array([[hostile_images.good(draw)]], object)
-    return case(predict({"image_bytes": files}, _DECODE))
 
 
 def bad_labels(draw):

@@ -154,12 +154,6 @@ class SoakTest(parameterized.TestCase):
         self.models = serving_runs.temporary_folder(self)
         serving_runs.copy_version(_exports()[1], self.models, 1)
 
-    def test_models_differ(self):
-        first, second = _answers()
-        for name in _OUTPUTS:
-            largest = np.max(np.abs(first[name] - second[name]))
-            self.assertGreater(largest, 0.01)
-
     def test_a_closed_version_leaves_nothing(self):
         loaded = servable.Servable(_exports()[0])
         signature = loaded.signatures["serving_default"]
