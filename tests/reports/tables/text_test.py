@@ -9,6 +9,7 @@ import re
 from absl.testing import absltest
 
 from atat_tf.errors import InputError
+from atat_tf.evaluation import printed_table
 from atat_tf.reports.tables import catalogue
 from atat_tf.reports.tables import files as table_files
 from atat_tf.reports.tables import records as table_records
@@ -173,7 +174,7 @@ class FilesTest(absltest.TestCase):
             table_files.expect_marks(page, mark)
 
     def test_cells_with_bars(self):
-        section = table_text.Section("t", ["a", "b"], [["x|y", 1]], [])
+        section = printed_table.Table("t", ["a", "b"], [["x|y", 1]], [])
         self.assertIn("| x\\|y | 1 |", table_files.markdown([section], "x"))
 
 
