@@ -81,12 +81,10 @@ class TableTextTest(absltest.TestCase):
         text = table_files.markdown(sections, "python -m x")
         for words in (
             "```sh\npython -m x\n```",
-            "wide_resnet 10-1",
-            "| 6 |",
-            "c0ffee",
-            "Hardware: an abacus.",
-            "Data: made up",
-            "neither confirm nor refute",
+            "| wide_resnet 10-1 | 6 |",
+            "| c0ffee |",
+            "an abacus",
+            "made up",
             "PGD(20), n=4",
         ):
             self.assertIn(words, text)
