@@ -1,9 +1,9 @@
 """Compares our PGD and AutoAttack with torchattacks': verdicts and seconds.
 
-  python3.11 -m venv .venv-peers
-  .venv-peers/bin/pip install -r benchmarks/requirements.txt
-  python -m benchmarks.attacks --data_dir=../shared/tfds
-  python -m benchmarks.attacks --attacks=standard --num_images=48 --json=FILE
+  .venv-peers/bin/python -m benchmarks.attacks --data_dir=../shared/tfds
+  .venv-peers/bin/python -m benchmarks.attacks --attacks=standard --json=FILE
+
+benchmarks/requirements.txt says how to make that environment.
 
 Both attack the images that are classified right, with the same weights, ε in
 ℓ∞, steps and queries; PGD starts at the image itself. "standard" runs
@@ -18,20 +18,21 @@ Goals: robust accuracies within 1 point of each other, ours not the higher one;
 """
 
 import dataclasses
+import functools
+import importlib.metadata
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 
-from atat_tf.errors import unknown
+from atat_tf.errors import InputError
 from atat_tf.runs import command_line, terminal
 from benchmarks import command, ratios
-from benchmarks.peers.process import Peer
 
 if TYPE_CHECKING:  # oneDNN is chosen before TensorFlow loads
     from atat_tf.evaluation.attacker import Attacker
+    from benchmarks.torch_peer import Peer
 
 # Run folders of the repository, each with an ε: where some images stand and
 # some fall, and the usual one.
@@ -71,11 +72,12 @@ _REPEATS = flags.DEFINE_integer(
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A classifier with the images that it classifies right.
+    """A classifier, and the peer's copy, with images that it classifies right.
 
     Attributes:
       what: a line that says what it is.
       attacker: of the classifier.
+      peer: of the same network.
       images: uint8 [n, H, W, C].
       labels: int32 [n].
       count: of all images, right or wrong.
@@ -84,16 +86,14 @@ class Case:
 
     what: str
     attacker: "Attacker"
+    peer: "Peer"
     images: np.ndarray
     labels: np.ndarray
     count: int
     epsilon: float
 
-    def ours(
-        self, parts: tuple[str, ...], steps: dict[str, int]
-    ) -> tuple[np.ndarray, float, float]:
-        """Returns which images stand, seconds and processor seconds."""
-        begin = time.perf_counter(), time.process_time()
+    def ours(self, parts: tuple[str, ...], steps: dict[str, int]) -> np.ndarray:
+        """Returns which images stand after our attacks, bool [n]."""
         stands = np.ones(len(self.labels), bool)
         for part in parts:
             for attack in _our_attacks(part, self.epsilon, steps[part]):
@@ -103,33 +103,28 @@ class Case:
                     given = self.images[group], self.labels[group], group
                     outcome = self.attacker.run(attack, *given, seed=0)
                     stands[group] = ~outcome.broken
-        seconds = time.perf_counter() - begin[0]
-        return stands, seconds, time.process_time() - begin[1]
+        return stands
 
     def theirs(
-        self, parts: tuple[str, ...], steps: dict[str, int], peer: Peer
-    ) -> tuple[np.ndarray, float, float]:
-        """Returns the same of the peer, its images judged by our model."""
+        self, parts: tuple[str, ...], steps: dict[str, int]
+    ) -> np.ndarray:
+        """Returns the same of the peer's, its images judged by our model."""
         stands = np.ones(len(self.labels), bool)
-        seconds = processor_seconds = 0.0
         for part in parts:
             entering = np.flatnonzero(stands)
             if not len(entering):
                 break
-            more = {"step_size": _STEP_SIZE} if part == "pgd" else {}
-            attacked = peer.attack(
+            settings = {"alpha": _STEP_SIZE} if part == "pgd" else {}
+            adversarial = self.peer.attack(
                 part,
                 self.images[entering],
                 self.labels[entering],
-                self.attacker.batch_size,
-                epsilon=self.epsilon,
-                num_steps=steps[part],
-                **more,
+                steps[part],
+                eps=self.epsilon,
+                **settings,
             )
-            stands[entering] = ~self._broken(entering, attacked.adversarial)
-            seconds += attacked.seconds
-            processor_seconds += attacked.processor_seconds
-        return stands, seconds, processor_seconds
+            stands[entering] = ~self._broken(entering, adversarial)
+        return stands
 
     def _broken(self, indices, adversarial):
         """Returns which candidates fool our model, inside ball and box."""
@@ -145,41 +140,44 @@ class Case:
 
 
 def opened(
-    name: str,
-    data_dir: str | None,
-    num_images: int,
-    batch_size: int,
-    peer: Peer,
+    name: str, data_dir: str | None, num_images: int, batch_size: int
 ) -> Case:
-    """Returns a Case, its classifier loaded by the peer as well.
+    """Returns a Case.
 
     Args:
       name: a key of CASES.
       data_dir: of tensorflow-datasets, with CIFAR-10.
       num_images: the first so many test images.
       batch_size: images at a time, of both.
-      peer: Peer.
 
     Raises:
-      InputError: no data there.
+      InputError: no data there, or no torchattacks.
       RuntimeError: the peer's network is another function.
     """
     from atat_tf.evaluation.attacker import Attacker
     from atat_tf.evaluation.run import Run
 
+    try:
+        from benchmarks.torch_peer import Peer
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "Expected the environment that benchmarks/requirements.txt "
+            f"describes. Received: no module {error.name}."
+        ) from error
     folder, epsilon = CASES[name]
     run = Run(command.ROOT / folder, data_dir)
     split, classifier = run.dataset.test.take(num_images), run.classifier()
     attacker = Attacker(classifier, batch_size)
     logits = attacker.logits(split.images)
-    peer.load(classifier)
+    weights = {v.path: v.numpy() for v in classifier.variables}
+    peer = Peer(weights, batch_size)
     difference = np.abs(peer.logits(split.images) - logits).max()
     if not difference <= _SAME_LOGITS:
         raise RuntimeError(f"the peer's logits differ by {difference:.2g}")
     right = logits.argmax(-1) == split.labels
     what = f"{name} (ε = {epsilon * 255:g}/255)"
     shown = split.images[right], split.labels[right], len(split)
-    return Case(what, attacker, *shown, epsilon)
+    return Case(what, attacker, peer, *shown, epsilon)
 
 
 def _our_attacks(part, epsilon, num_steps):
@@ -190,41 +188,41 @@ def _our_attacks(part, epsilon, num_steps):
     return columns.column(f"{part}{num_steps}", epsilon, _STEP_SIZE, 10)
 
 
-def compare(
-    case: Case, name: str, steps: dict[str, int], peer: Peer, repeats: int
-) -> dict:
-    """Returns the rounds of an attack, ours and the peer's side by side.
+def compare(case: Case, name: str, steps: dict[str, int], repeats: int) -> dict:
+    """Returns the rounds of an attack, ours and the peer's in turns.
 
     Args:
       case: Case.
       name: a key of PARTS.
       steps: {part: number of steps}.
-      peer: Peer.
-      repeats: rounds of both in turns, after an untimed one; verdicts are the
-        last one's.
+      repeats: rounds, after an untimed one; verdicts are the last one's.
 
     Returns:
       "attack"; "ours" and "theirs", shares of all images that stand;
-      "only_ours_breaks", "only_theirs_breaks", numbers of images;
-      "our_seconds", "their_seconds" and the same of processor seconds, of each
-      round.
+      "only_ours_breaks", "only_theirs_breaks", numbers of images; "seconds"
+      and "processor_seconds", {"ours", "theirs": of each round}.
     """
-    clocks = ("our_seconds", "our_processor_seconds")
-    clocks += ("their_seconds", "their_processor_seconds")
-    seconds = {clock: [] for clock in clocks}
-    for _ in range(repeats + 1):
-        ours, *our_seconds = case.ours(PARTS[name], steps)
-        theirs, *their_seconds = case.theirs(PARTS[name], steps, peer)
-        measured = (*our_seconds, *their_seconds)
-        for clock, value in zip(clocks, measured, strict=True):
-            seconds[clock].append(value)
+    stands = {}
+
+    def attacked(who, function):
+        stands[who] = function(PARTS[name], steps)
+
+    seconds, processor_seconds = ratios.round_robin(
+        {
+            "ours": functools.partial(attacked, "ours", case.ours),
+            "theirs": functools.partial(attacked, "theirs", case.theirs),
+        },
+        repeats,
+    )
+    ours, theirs = stands["ours"], stands["theirs"]
     return {
         "attack": name,
         "ours": float(ours.sum() / case.count),
         "theirs": float(theirs.sum() / case.count),
         "only_ours_breaks": int((theirs & ~ours).sum()),
         "only_theirs_breaks": int((ours & ~theirs).sum()),
-        **{clock: values[1:] for clock, values in seconds.items()},
+        "seconds": seconds,
+        "processor_seconds": processor_seconds,
     }
 
 
@@ -236,7 +234,7 @@ def comparisons(what: str, row: dict) -> list[dict]:
         ("seconds", "times faster", ">= 2"),
         ("processor_seconds", "the same by processor seconds", ""),
     ):
-        faster = ratios.over(row[f"their_{clock}"], row[f"our_{clock}"])
+        faster = ratios.over(row[clock]["theirs"], row[clock]["ours"])
         found.append(
             ratios.comparison(f"{what}: {words}", "torchattacks", faster, goal)
         )
@@ -249,11 +247,10 @@ def comparisons(what: str, row: dict) -> list[dict]:
     ]
 
 
-def print_rows(case: Case, rows: list[dict], versions: dict[str, str]) -> None:
+def print_rows(case: Case, rows: list[dict]) -> None:
     """Prints who stands, and the images that are disagreed about."""
     terminal.table(
-        f"{case.what}, {len(case.labels)} of {case.count} images right; "
-        + ", ".join(f"{name} {v}" for name, v in versions.items()),
+        f"{case.what}, {len(case.labels)} of {case.count} images right",
         ("attack", "ours", "theirs", "only ours breaks", "only theirs", "s"),
         [
             (
@@ -262,7 +259,7 @@ def print_rows(case: Case, rows: list[dict], versions: dict[str, str]) -> None:
                 f"{row['theirs']:.1%}",
                 str(row["only_ours_breaks"]),
                 str(row["only_theirs_breaks"]),
-                ratios.figures(row["our_seconds"])[0],
+                ratios.figures(row["seconds"]["ours"])[0],
             )
             for row in rows
         ],
@@ -271,30 +268,25 @@ def print_rows(case: Case, rows: list[dict], versions: dict[str, str]) -> None:
 
 def main(argv: list[str]) -> None:
     del argv
-    for flag, names, known in (
-        ("--cases", _CASES.value, CASES),
-        ("--attacks", _ATTACKS.value, PARTS),
-    ):
-        for name in names:
-            if name not in known:
-                raise unknown(flag, name, known)
+    command.expect_names("--cases", _CASES.value, CASES)
+    command.expect_names("--attacks", _ATTACKS.value, PARTS)
     data_dir = command_line.data_dir()
     results = {"surroundings": command.begin(), "rows": {}, "comparisons": []}
     steps = dict.fromkeys(_STANDARD, _NUM_STEPS.value)
     steps |= {"pgd": _PGD_STEPS.value, "square": _NUM_QUERIES.value}
-    sizes = _NUM_IMAGES.value, _BATCH_SIZE.value
-    with Peer() as peer:
-        for case_name in _CASES.value:
-            case = opened(case_name, data_dir, *sizes, peer)
-            rows = [
-                compare(case, name, steps, peer, _REPEATS.value)
-                for name in _ATTACKS.value
-            ]
-            print_rows(case, rows, peer.versions)
-            results["rows"][case.what] = rows
-            for row in rows:
-                results["comparisons"] += comparisons(case.what, row)
-        results["versions"] = peer.versions
+    for case_name in _CASES.value:
+        sizes = _NUM_IMAGES.value, _BATCH_SIZE.value
+        case = opened(case_name, data_dir, *sizes)
+        rows = [
+            compare(case, name, steps, _REPEATS.value)
+            for name in _ATTACKS.value
+        ]
+        print_rows(case, rows)
+        results["rows"][case.what] = rows
+        for row in rows:
+            results["comparisons"] += comparisons(case.what, row)
+    for name in ("torchattacks", "torch"):
+        results["surroundings"][name] = importlib.metadata.version(name)
     command.finish("Beside torchattacks", results)
     weaker = [c for c in results["comparisons"] if c["goal"] == _MORE]
     if any(ratios.verdict(each) == "not met" for each in weaker):

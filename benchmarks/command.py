@@ -4,9 +4,11 @@ import datetime
 import os
 import pathlib
 import platform
+from collections.abc import Iterable
 
 from absl import flags
 
+from atat_tf.errors import unknown
 from atat_tf.runs import command_line
 from benchmarks import ratios
 
@@ -27,6 +29,13 @@ def begin(onednn: bool = True) -> dict:
     with command_line.quiet_start(onednn):
         import tensorflow  # noqa: F401
     return surroundings()
+
+
+def expect_names(flag: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises InputError where a list flag has a name that is not known."""
+    for name in names:
+        if name not in known:
+            raise unknown(flag, name, known)
 
 
 def finish(title: str, results: dict) -> None:

@@ -2,17 +2,47 @@
 
 A comparison has the median of the rounds, their range, and whether a goal like
 "<= 1.10" is met. The form is the same for all benchmarks, so that
-`benchmarks.run` can put them into one table.
+`benchmarks.run` can put them into one table. Functions are timed in turns, so
+that whatever else the machine does meets all alike.
 """
 
 import operator
 import statistics
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 
 from atat_tf.runs import terminal
 
 _RULES = {"<=": operator.le, ">=": operator.ge}
 _COLUMNS = ("what", "against", "median", "range", "goal", "")
+
+
+def round_robin(
+    timed: dict[str, Callable], repeats: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Returns seconds by the clock and of processor, one of each a round.
+
+    Processor seconds are this process's alone, over all of its threads: where
+    other work shares the machine, their ratios can be trusted further.
+
+    Args:
+      timed: {name: function}; each runs once beforehand, untimed.
+      repeats: number of rounds.
+
+    Returns:
+      {name: [seconds]} and {name: [processor seconds]}.
+    """
+    for function in timed.values():
+        function()
+    clock = {name: [] for name in timed}
+    processor = {name: [] for name in timed}
+    for _ in range(repeats):
+        for name, function in timed.items():
+            begin = time.perf_counter(), time.process_time()
+            function()
+            processor[name].append(time.process_time() - begin[1])
+            clock[name].append(time.perf_counter() - begin[0])
+    return clock, processor
 
 
 def over(values: Iterable[float], others: Iterable[float]) -> list[float]:

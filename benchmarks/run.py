@@ -9,8 +9,8 @@ on. At the end one table has every comparison: the median of its rounds, their
 range, the goal, and whether it is met. The JSON has all figures and is written
 anew after each benchmark. --quick takes the smallest sizes: it shows that all
 of them work, and its figures mean nothing. Run it on a quiet machine: the load
-before it is in the last lines. `attacks` needs torchattacks in an environment
-of its own (see benchmarks/requirements.txt).
+before it is in the last lines. `attacks` needs an interpreter that has
+torchattacks, .venv-peers/bin/python (see benchmarks/requirements.txt).
 """
 
 import dataclasses
@@ -24,7 +24,6 @@ import time
 
 from absl import flags
 
-from atat_tf.errors import unknown
 from atat_tf.runs import command_line, terminal
 from benchmarks import command, ratios
 
@@ -142,9 +141,7 @@ def _reason(words, minutes, environment):
 
 def main(argv: list[str]) -> None:
     del argv
-    for name in _ONLY.value:
-        if name not in SUITES:
-            raise unknown("--only", name, SUITES)
+    command.expect_names("--only", _ONLY.value, SUITES)
     if not sys.stdout.isatty():
         os.environ.setdefault("COLUMNS", _WIDTH)
     # Each benchmark chooses its own kernels, as a command of its own would.

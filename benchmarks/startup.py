@@ -21,7 +21,6 @@ import time
 
 from absl import flags
 
-from atat_tf.errors import unknown
 from atat_tf.runs import command_line, terminal
 from benchmarks import command, fresh, ratios
 
@@ -208,9 +207,7 @@ def print_calls(what: str, rounds: list[dict]) -> None:
 
 def main(argv: list[str]) -> None:
     del argv
-    for part in _ONLY.value:
-        if part not in _PARTS:
-            raise unknown("--parts", part, _PARTS)
+    command.expect_names("--parts", _ONLY.value, _PARTS)
     compared = []
     results = {"surroundings": command.begin(), "comparisons": compared}
     if "help" in _ONLY.value:

@@ -1,10 +1,5 @@
-"""What benchmarks of training time: training steps, and their parts alone.
+"""What benchmarks of training time: training steps, and parts of them."""
 
-Functions are timed in turns, so that whatever else the machine does meets all
-alike.
-"""
-
-import time
 from collections.abc import Callable
 
 import keras
@@ -189,32 +184,3 @@ def input_pipeline(batch_size: int) -> Callable[[], None]:
             pass
 
     return iterate
-
-
-def round_robin(
-    timed: dict[str, Callable], repeats: int
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Returns seconds by the clock and of processor, one of each a round.
-
-    Processor seconds are this process's alone, over all of its threads: where
-    other work shares the machine, their ratios can be trusted further.
-
-    Args:
-      timed: {name: function}; each runs twice beforehand, untimed.
-      repeats: number of rounds.
-
-    Returns:
-      {name: [seconds]} and {name: [processor seconds]}.
-    """
-    for function in timed.values():
-        function()
-        function()
-    clock = {name: [] for name in timed}
-    processor = {name: [] for name in timed}
-    for _ in range(repeats):
-        for name, function in timed.items():
-            begin = time.perf_counter(), time.process_time()
-            function()
-            processor[name].append(time.process_time() - begin[1])
-            clock[name].append(time.perf_counter() - begin[0])
-    return clock, processor

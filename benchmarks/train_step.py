@@ -54,7 +54,7 @@ def measure(
     split = timings.random_split(batch_size)
     strategy = training_build.build_strategy(None)
     passes = timings.unavoidable_passes(config, split)
-    measured = timings.round_robin(
+    measured = ratios.round_robin(
         {
             _ATAT: timings.training_step(config, split, strategy),
             _AT: timings.training_step(mixture, split, strategy),

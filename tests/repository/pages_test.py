@@ -52,7 +52,7 @@ class NamesTest(parameterized.TestCase):
         for name in re.findall(rf"`((?:{tops})/[\w./]+\.\w+)[`: ]", text):
             self.assertTrue((_ROOT / name).exists(), name)
 
-    @parameterized.parameters("README.md", "serving/README.md")
+    @parameterized.parameters(*_PAGES)
     def test_flags_exist(self, page):
         """As a string in the sources, or in what runs the genuine server."""
         known = {*re.findall(r"--(\w+)=", _text("serving/deploy/compose.yaml"))}

@@ -1,7 +1,7 @@
 """Draws the paper's figures of attention: Fig. 1, 2, 3, 5 and 6."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,7 @@ def shift(
         rows = distance_numbers(scene, clean, attacked)
         for i, line in enumerate(lines):
             line.append(attended(scene, clean, i))
-            line.append(attended(scene, attacked, i, shift_text(rows[i])))
+            line.append(attended(scene, attacked, i, distance_text(rows[i])))
         titles += [f"{network.title}: clean", f"{network.title}: attacked"]
         numbers += rows
     title = f"Attention before and after {setting.attack_name}. {setting.data}"
@@ -113,7 +113,7 @@ def rounds(
             view = scene.view(images[number])
             rows = distance_numbers(scene, clean, view)
             for i, line in enumerate(begun):
-                line.append(attended(scene, view, i, shift_text(rows[i])))
+                line.append(attended(scene, view, i, distance_text(rows[i])))
             numbers += [{"rounds": number, **row} for row in rows]
         lines += begun
         row_titles += [network.title] * len(pictures)
@@ -210,14 +210,9 @@ def distance_numbers(
     ]
 
 
-def shift_text(row: dict[str, Any]) -> str:
-    """Returns the distance in a row of `distance_numbers`, as text."""
-    return distance_text(row["cosine_distance"])
-
-
-def distance_text(value: float | None) -> str:
-    """Returns 1 − cos as text; "" for None."""
-    return "" if value is None else f"1 − cos = {value:.2f}"
+def distance_text(row: Mapping[str, Any], name: str = "cosine_distance") -> str:
+    """Returns a row's 1 − cos as text; "" where it has none."""
+    return f"1 − cos = {row[name]:.2f}" if name in row else ""
 
 
 def verdict(scene: Scene, view: View, i: int) -> str:

@@ -58,7 +58,7 @@ def surface(
         "an odd resolution >= 3",
         resolution=resolution,
     )
-    grid = positions(extent, resolution)
+    grid = np.linspace(-extent, extent, resolution)  # the image in the middle
     surfaces, rows = [], []
     for network in networks:
         scene = Scene(network, pictures)
@@ -151,19 +151,6 @@ def _rows(scene, grid, surfaces):
         for r in range(len(grid))
         for a in range(len(grid))
     ]
-
-
-def positions(extent: float, resolution: int) -> np.ndarray:
-    """Returns the grid's points along a direction, in units of ε.
-
-    Args:
-      extent: the largest, > 0.
-      resolution: how many, odd, so that the image itself is one.
-
-    Returns:
-      float64 [resolution], from -extent to extent.
-    """
-    return np.linspace(-extent, extent, resolution)
 
 
 def sign_gradient(

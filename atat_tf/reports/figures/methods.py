@@ -44,8 +44,13 @@ def methods(
       Figure, and a dictionary for each picture, clean and attacked: 1 − cos of
       our map and each method's where both are of one size, and with Grad-CAM
       the largest difference of the maps as they are, over our largest value.
+
+    Raises:
+      InputError: no such method.
     """
-    expect_known(names)
+    for name in names:
+        if name not in METHODS:
+            raise unknown("a method", name, METHODS)
     scene, steps = setting.scene(network, pictures), setting.num_steps
     attacked = scene.attacked(setting.attack, [steps])[steps]
     lines, numbers, row_titles = [], [], []
@@ -87,9 +92,8 @@ def _by_methods(scene, images, names, followed):
         for name in names:
             theirs = maps[name][i]
             row |= _compared(name, ours, theirs)
-            text = attention_figures.distance_text(
-                row.get(f"{name}_cosine_distance")
-            )
+            distance = f"{name}_cosine_distance"
+            text = attention_figures.distance_text(row, distance)
             line.append(drawing.Panel(pixels, theirs, text, mark))
         lines.append(line)
         rows.append(row)
@@ -123,13 +127,6 @@ _CLASSES = {
 }
 
 
-def expect_known(methods: Sequence[str]) -> None:
-    """Raises InputError unless all names are those of methods."""
-    for name in methods:
-        if name not in METHODS:
-            raise unknown("a method", name, METHODS)
-
-
 def attention_map(
     method: str,
     classifier: keras.Model,
@@ -149,11 +146,7 @@ def attention_map(
     Returns:
       float [b, h, w], >= 0; [b, H, W] for "saliency", the largest |∂y^c/∂x|
       over the colours.
-
-    Raises:
-      InputError: no such method.
     """
-    expect_known([method])
     score = scores.CategoricalScore([int(label) for label in labels])
     images = np.asarray(images, np.float32)
     with _quiet():

@@ -6,18 +6,20 @@ shown and the names of its classes.
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 from collections.abc import Sequence
 
 import keras
 import ml_collections
+import numpy as np
+from keras.applications import imagenet_utils
 
 from atat_tf.data import datasets
 from atat_tf.errors import InputError, expect, unknown
 from atat_tf.evaluation import printed_table
 from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
+from atat_tf.models import files as model_files
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 
@@ -201,16 +203,7 @@ def _title(config):
 
 
 def _from_file(path, layer):
-    expect(path.is_file(), "a .keras file", model=str(path))
-    try:
-        loaded = keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises many kinds for broken files
-        reason = str(error).strip().split("\n")[0][:200]
-        raise InputError(
-            f"Expected a Keras model in {path}. Received: "
-            f"{type(error).__name__}: {reason}."
-        ) from error
-    classifier = classifiers.logits_model(loaded)
+    classifier = model_files.load(path)
     return Network(
         path.stem,
         classifier,
@@ -259,14 +252,8 @@ def _imagenet_names(count, weights):
         return _numbers(count)
     # Keras fetches the names; without a network there are numbers.
     with contextlib.suppress(Exception):
-        path = keras.utils.get_file(
-            "imagenet_class_index.json",
-            "https://storage.googleapis.com/download.tensorflow.org/data/"
-            "imagenet_class_index.json",
-            cache_subdir="models",
-        )
-        names = json.loads(pathlib.Path(path).read_text())
-        return tuple(names[str(k)][1].replace("_", " ") for k in range(count))
+        found = imagenet_utils.decode_predictions(np.eye(count), top=1)
+        return tuple(name.replace("_", " ") for ((_, name, _),) in found)
     return _numbers(count)
 
 

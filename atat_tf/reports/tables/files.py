@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atat_tf.errors import expect
-from atat_tf.reports.tables.text import Section
+from atat_tf.evaluation.printed_table import Table
 from atat_tf.runs import folder as run_folder
 from atat_tf.runs import terminal
 
@@ -34,7 +34,7 @@ def write(
     folder: str | pathlib.Path,
     name: str,
     results: Mapping[str, Any],
-    sections: Sequence[Section],
+    sections: Sequence[Table],
     command: str,
 ) -> None:
     """Writes NAME.md, NAME.csv and NAME.json.
@@ -56,14 +56,14 @@ def write(
     run_folder.write_json(folder / f"{name}.json", results)
 
 
-def markdown(sections: Sequence[Section], command: str) -> str:
+def markdown(sections: Sequence[Table], command: str) -> str:
     """Returns the sections as Markdown, the command first."""
     parts = [f"```sh\n{command}\n```\n"]
     for section in sections:
         lines = [f"### {section.title}\n"]
         if section.rows:
-            rule = ["---", *["---:"] * (len(section.header) - 1)]
-            rows = section.header, rule, *section.rows
+            rule = ["---", *["---:"] * (len(section.columns) - 1)]
+            rows = section.columns, rule, *section.rows
             lines += [*map(_markdown_row, rows), ""]
         lines += [f"{note}\n" for note in section.notes]
         parts.append("\n".join(lines))
@@ -93,11 +93,11 @@ def comma_separated(results: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
-def show(sections: Sequence[Section]) -> None:
+def show(sections: Sequence[Table]) -> None:
     """Prints the sections."""
     for section in sections:
         if section.rows:
-            terminal.table(section.title, section.header, section.rows)
+            terminal.table(section.title, section.columns, section.rows)
         for note in section.notes:
             terminal.console().print(note)
 

@@ -79,7 +79,9 @@ def _runs(folder, data_set, key, mode, num_seeds):
 
 def _line(table, key, mode, runs):
     paper = table.paper(key)
-    configs = [run_folder.read_json(_config_path(run)) for run in runs]
+    configs = [
+        run_folder.read_json(run["workdir"] / run_folder.CONFIG) for run in runs
+    ]
     return {
         "row": key,
         "label": catalogue.ROWS[key].label,
@@ -224,10 +226,6 @@ def _means(values, chosen):
         name: float(np.mean(np.asarray(numbers)[chosen]))
         for name, numbers in values.items()
     }
-
-
-def _config_path(run):
-    return pathlib.Path(run["workdir"]) / run_folder.CONFIG
 
 
 def _backbone(config):

@@ -3,10 +3,10 @@
 The terminal and the Markdown file show the same sections.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from atat_tf.evaluation.printed_table import Table
 from atat_tf.reports.tables import catalogue
 from atat_tf.runs import terminal
 
@@ -27,18 +27,8 @@ _SHIFT_NAMES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A titled table of strings with notes below; no rows: notes alone."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    notes: list[str]
-
-
-def sections(results: Mapping[str, Any]) -> list[Section]:
-    """Returns the Sections of a table, the figures first.
+def sections(results: Mapping[str, Any]) -> list[Table]:
+    """Returns the sections of a table, the figures first.
 
     Args:
       results: from `table_results.collect`.
@@ -82,7 +72,7 @@ def _accuracies(results):
         rows.append([label, *cells])
         rows.append(["  paper", *_paper_cells(line["paper"], columns)])
     title = f"{results['title']} (scale {results['scale']})"
-    return Section(title, header, rows, _captions(results))
+    return Table(title, header, rows, _captions(results))
 
 
 def _cell(cell, reason):
@@ -146,14 +136,10 @@ def _warnings(line):
 
 
 def _runs(results):
-    rows = []
-    hardware = []
-    for line in results["lines"]:
-        for machine in line["hardware"]:
-            if machine not in hardware:
-                hardware.append(machine)
-        if line is not _first_of_row(results, line):
-            continue
+    rows, lines = [], results["lines"]
+    for row in dict.fromkeys(line["row"] for line in lines):
+        # Of its batch-norm modes the first: the training is one.
+        line = next(line for line in lines if line["row"] == row)
         seconds = line["training_seconds"]
         rows.append(
             [
@@ -166,12 +152,9 @@ def _runs(results):
             ]
         )
     header = ["row", "seeds", "backbone", "epochs", "trained for", "commit"]
+    hardware = dict.fromkeys(one for line in lines for one in line["hardware"])
     notes = [f"Hardware: {'; '.join(hardware)}."] if hardware else []
-    return Section("Runs", header, rows, notes)
-
-
-def _first_of_row(results, line):
-    return next(x for x in results["lines"] if x["row"] == line["row"])
+    return Table("Runs", header, rows, notes)
 
 
 def _joined(values):
@@ -189,12 +172,12 @@ def _tests(results):
             str(test["seed"]),
             str(test["only_first"]),
             str(test["only_second"]),
-            p_value(test["p"]),
+            _p_value(test["p"]),
         ]
         for test in results["tests"]
         if test["column"] in _TESTED
     ]
-    return Section(
+    return Table(
         "Paired tests on the same images",
         ["rows", "column", "seed", "only first", "only second", "p"],
         rows,
@@ -212,7 +195,7 @@ def _of(test, which, several):
     return f"{label}, {test[f'{which}_bn_eval']}" if several else label
 
 
-def p_value(p: float | None) -> str:
+def _p_value(p):
     """Returns p as text: two digits, or the bound it is below."""
     if p is None:
         return "undefined"
@@ -233,7 +216,7 @@ def _shifts(results):
                     _number(shift["mean_of_standing"][name]),
                     _number(related["point_biserial"]),
                     _number(related["spearman"]),
-                    p_value(related["spearman_p"]),
+                    _p_value(related["spearman_p"]),
                     _number(related["auc"]),
                     _number(related["spearman_given_margin"]),
                 ]
@@ -261,7 +244,7 @@ def _shifts(results):
         "tells.",
     ]
     title = f"{results['title']} (scale {results['scale']})"
-    return Section(title, header, rows, notes)
+    return Table(title, header, rows, notes)
 
 
 def _number(value):

@@ -171,9 +171,11 @@ class AttentionFiguresTest(tf.test.TestCase):
         self.assertAllClose(ours, theirs, atol=1)
 
     def test_refusals(self):
-        for message, figure, arguments in (
-            ("among each, raw", attention_figures.ablation, ["rwa"]),
-            ("--rounds as numbers", attention_figures.rounds, [[]]),
+        one = [self.network]
+        for message, figure, networks_shown, last in (
+            ("among each, raw", attention_figures.ablation, one, "rwa"),
+            ("--rounds as numbers", attention_figures.rounds, one, []),
+            ("gradcam, .*'cam'", method_figures.methods, one[0], ["cam"]),
         ):
             with self.assertRaisesRegex(InputError, message):
-                figure([self.network], self.shown, _SETTING, *arguments)
+                figure(networks_shown, self.shown, _SETTING, last)

@@ -94,11 +94,3 @@ class PageTest(absltest.TestCase):
             self.assertLess(path.stat().st_size, 200_000, name)
             with Image.open(path) as image:
                 self.assertEqual(image.info["Description"], line)
-
-    def test_flags_exist(self):
-        modules = INSPECT, LANDSCAPE, "atat_tf.train", "atat_tf.evaluate"
-        texts = "".join(commands.run(name, "--help")[1] for name in modules)
-        named = set(re.findall(r"--([a-z_]+)", self.page)) - {"config"}
-        self.assertGreater(len(named), 10)
-        for name in named:
-            self.assertRegex(texts, rf"--(\[no\])?{name}\b")

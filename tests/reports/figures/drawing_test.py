@@ -62,18 +62,3 @@ class PictureGridTest(absltest.TestCase):
             self.assertTrue(0 <= box.y0 and box.y1 <= height, box)
             for other in boxes[:i]:
                 self.assertFalse(box.overlaps(other), (box, other))
-
-
-class LandscapeTest(absltest.TestCase):
-    def test_curves_in_percent_all_and_the_first_steps(self):
-        shares = {"AT": [0.9, 0.5, 0.4, 0.3], "ATAT": [0.8, 0.6, 0.5, 0.5]}
-        figure = drawing.accuracy_curves(shares, 2, "title", "command")
-        for axes, last in zip(figure.axes, (3, 2), strict=True):
-            for line, values in zip(axes.lines, shares.values(), strict=True):
-                x, y = line.get_data()
-                np.testing.assert_array_equal(x, np.arange(1, last + 1))
-                np.testing.assert_allclose(
-                    y, 100 * np.array(values[1 : last + 1])
-                )
-            names = [t.get_text() for t in axes.get_legend().get_texts()]
-            self.assertEqual(names, ["AT", "ATAT"])

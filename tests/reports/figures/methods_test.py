@@ -5,7 +5,6 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from atat_tf import attention
-from atat_tf.errors import InputError
 from atat_tf.models import graphs
 from atat_tf.reports.figures import methods as method_figures
 from tests.support import toys
@@ -59,7 +58,3 @@ class TfKerasVisMapsTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(maps.shape, (3, 4, 4))
         self.assertAllGreaterEqual(maps, 0)
         self.assertGreater(maps.max(), 0)
-
-    def test_unknown_method_lists_those_there_are(self):
-        with self.assertRaisesRegex(InputError, "gradcam, .*Received: 'cam'"):
-            self._map("cam")

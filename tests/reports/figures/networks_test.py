@@ -10,7 +10,6 @@ from PIL import Image
 from atat_tf.data import datasets
 from atat_tf.errors import InputError
 from atat_tf.reports.figures import networks, pictures
-from atat_tf.runs import folder as run_folder
 from tests.support import toys, untrained_runs
 
 
@@ -121,7 +120,7 @@ class OthersTest(tf.test.TestCase):
     def test_a_broken_file_is_refused(self):
         folder = pathlib.Path(self.get_temp_dir())
         (folder / "torn.keras").write_bytes(b"PK")
-        with self.assertRaisesRegex(InputError, "a Keras model in"):
+        with self.assertRaisesRegex(InputError, "a saved Keras model"):
             networks.load(str(folder / "torn.keras"))
 
     def test_pictures_of_files_at_each_networks_size(self):
@@ -131,14 +130,3 @@ class OthersTest(tf.test.TestCase):
         self.assertIsNone(picture.class_name)
         self.assertAllEqual(picture.at((8, 8, 3)), np.full((8, 8, 3), 7))
         self.assertEqual(picture.preview().shape, (224, 224, 3))
-
-    def test_caption_names_command_weights_seed_and_commit(self):
-        network = networks.Network("AT", None, "", (), "", "runs/at best")
-        self.assertEqual(
-            networks.caption("python x", [network], 3).splitlines(),
-            [
-                "python x",
-                "AT: runs/at best",
-                f"seed 3, commit {run_folder.commit()}",
-            ],
-        )

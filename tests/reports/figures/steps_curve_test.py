@@ -42,10 +42,13 @@ class StepsCurveTest(tf.test.TestCase):
             {"AT": self.workdir}, 4, 2, 60, "command"
         )
         self.assertEqual([row["steps"] for row in rows], list(range(5)))
-        line = figure.axes[0].lines[0]
-        self.assertAllClose(
-            line.get_ydata(), [100 * row["accuracy"] for row in rows[1:]]
-        )
+        percents = [100 * row["accuracy"] for row in rows[1:]]
+        for axes, last in zip(figure.axes, (4, 2), strict=True):
+            x, y = axes.lines[0].get_data()
+            self.assertAllEqual(x, range(1, last + 1))
+            self.assertAllClose(y, percents[:last])
+            (name,) = axes.get_legend().get_texts()
+            self.assertEqual(name.get_text(), "AT")
         self.assertIn("60 images", figure.get_suptitle())
         self.assertIn("ε = 8/255, step 2/255", figure.get_suptitle())
 

@@ -165,8 +165,6 @@ def test_a_dry_run_shows_what_is_done_and_left(plan, tmp_path):
         ("--table=1 --scale=tinny", "Did you mean 'tiny'"),
         ("--table=1 --dataset=digits", "no --dataset: .*--scale"),
         ("--table=1 --page=nowhere.md", "an existing page"),
-        ("--table=1 --seed=1", "no --seed: .*--seeds decide"),
-        ("--table=1 --seeds=two", "seeds"),
     ],
 )
 def test_refusals_are_one_sentence(words, message):

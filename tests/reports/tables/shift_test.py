@@ -5,7 +5,6 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from atat_tf import losses
 from atat_tf.attacks import randomness
 from atat_tf.data import datasets
 from atat_tf.evaluation import evaluate_run, ledger
@@ -63,25 +62,17 @@ class MeasureTest(tf.test.TestCase):
             self.assertNotAllClose(measured, at_before_last, rtol=0.03)
 
     def _points(self, run, num_steps):
-        """Steps of PGD written out, from the ledger's random starts."""
+        """Returns where so many steps of the attack end, whatever broke."""
         images = run.split.images.astype(np.float32) / np.float32(255)
-        (steps,) = build.build_columns(run.config, ["pgd2"])["pgd2"]
-        attack = steps.attack
+        name = f"pgd{num_steps}"
+        (steps,) = build.build_columns(run.config, [name])[name]
         seeds = randomness.example_seeds(run.seed, 0, np.arange(len(images)))
-        point = attack.first_point(tf.constant(images), seeds).numpy()
-        for _ in range(num_steps):
-            with tf.GradientTape() as tape:
-                pixels = tf.constant(point)
-                tape.watch(pixels)
-                loss = losses.cross_entropy(
-                    run.split.labels, run.classifier(pixels, training=False)
-                )
-            ascent = np.sign(tape.gradient(loss, pixels))
-            point = point + np.float32(attack.step_size) * ascent
-            point = np.clip(
-                point, images - attack.epsilon, images + attack.epsilon
-            ).clip(0, 1)
-        return point
+        return steps.attack(
+            lambda pixels: run.classifier(pixels, training=False),
+            tf.constant(images),
+            run.split.labels,
+            seeds,
+        ).numpy()
 
     def test_record(self):
         self.assertEqual(shift_measurement.read(self.workdir), self.record)

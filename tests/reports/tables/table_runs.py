@@ -53,14 +53,10 @@ def identity(seed=0, bn_eval="frozen", weights="w"):
     }
 
 
-def lines(broken, margins=None):
+def lines(broken):
     """Returns a ledger's lines of images 0, 1, ...; None has no line."""
     return [
-        {
-            "index": index,
-            "broken": value,
-            "margin": (margins or [1.0] * len(broken))[index],
-        }
+        {"index": index, "broken": value, "margin": 1.0}
         for index, value in enumerate(broken)
         if value is not None
     ]

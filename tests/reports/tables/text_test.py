@@ -9,6 +9,7 @@ import re
 from absl.testing import absltest
 
 from atat_tf.errors import InputError
+from atat_tf.evaluation import printed_table
 from atat_tf.reports.tables import catalogue
 from atat_tf.reports.tables import files as table_files
 from atat_tf.reports.tables import records as table_records
@@ -80,12 +81,10 @@ class TableTextTest(absltest.TestCase):
         text = table_files.markdown(sections, "python -m x")
         for words in (
             "```sh\npython -m x\n```",
-            "wide_resnet 10-1",
-            "| 6 |",
-            "c0ffee",
-            "Hardware: an abacus.",
-            "Data: made up",
-            "neither confirm nor refute",
+            "| wide_resnet 10-1 | 6 |",
+            "| c0ffee |",
+            "an abacus",
+            "made up",
             "PGD(20), n=4",
         ):
             self.assertIn(words, text)
@@ -173,7 +172,7 @@ class FilesTest(absltest.TestCase):
             table_files.expect_marks(page, mark)
 
     def test_cells_with_bars(self):
-        section = table_text.Section("t", ["a", "b"], [["x|y", 1]], [])
+        section = printed_table.Table("t", ["a", "b"], [["x|y", 1]], [])
         self.assertIn("| x\\|y | 1 |", table_files.markdown([section], "x"))
 
 

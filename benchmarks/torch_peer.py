@@ -1,13 +1,78 @@
-"""Our Wide ResNet in PyTorch, from the weights of the Keras model."""
+"""torchattacks on our Wide ResNet, rebuilt in PyTorch from Keras' weights."""
 
 import re
 
 import numpy as np
 import torch
+import torchattacks
 from torch.nn import functional
 
 # Of `atat_tf.models.wide_resnet`, which takes Keras' default.
 _EPSILON = 1e-3
+# Name here -> class of torchattacks, and what it is made with beside the
+# network, ε and the number of steps. Its own AutoAttack runs its parts with 10
+# steps and not with 100, seeds from the clock, and targets every wrong class
+# where the original targets nine at most: so the parts are called one by one.
+_ATTACKS = {
+    "pgd": ("PGD", {"random_start": False}),
+    "apgd_ce": ("APGD", {"norm": "Linf", "loss": "ce"}),
+    "apgd_t": ("APGDT", {"norm": "Linf", "n_classes": 10}),
+    "fab_t": (
+        "FAB",
+        {"norm": "Linf", "multi_targeted": True, "n_classes": 10},
+    ),
+    "square": ("Square", {"norm": "Linf"}),
+}
+
+
+class Peer:
+    """What torchattacks makes of images, uint8 [n, H, W, C], of ten classes.
+
+    Args:
+      weights: {path: float32 array} of a Wide ResNet's variables.
+      batch_size: images at a time.
+    """
+
+    def __init__(self, weights: dict[str, np.ndarray], batch_size: int) -> None:
+        network = WideResnet(weights)
+        self._network = network.to(memory_format=torch.channels_last)
+        self._batch_size = batch_size
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Returns logits [n, 10]."""
+        with torch.no_grad():
+            return self._network(_pixels(images)).numpy()
+
+    def attack(
+        self,
+        name: str,
+        images: np.ndarray,
+        labels: np.ndarray,
+        num_steps: int,
+        **settings: float,
+    ) -> np.ndarray:
+        """Returns adversarial images, float32 [n, H, W, C].
+
+        Args:
+          name: a key of _ATTACKS.
+          images: uint8 [n, H, W, C].
+          labels: integers [n].
+          num_steps: steps, or Square's queries.
+          **settings: as torchattacks has them: eps, and PGD's alpha.
+        """
+        kind, more = _ATTACKS[name]
+        # The one attack whose steps are called otherwise.
+        steps = "n_queries" if name == "square" else "steps"
+        attack = getattr(torchattacks, kind)(
+            self._network, **settings, **more, **{steps: num_steps}
+        )
+        pixels, parts = _pixels(images), []
+        labels = torch.from_numpy(labels.astype(np.int64))
+        for first in range(0, len(pixels), self._batch_size):
+            batch = slice(first, first + self._batch_size)
+            parts.append(attack(pixels[batch], labels[batch]).detach())
+        adversarial = torch.cat(parts).numpy().transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(adversarial)
 
 
 class WideResnet(torch.nn.Module):
@@ -69,3 +134,9 @@ class WideResnet(torch.nn.Module):
         )
         x = functional.batch_norm(x, mean, variance, gamma, beta, eps=_EPSILON)
         return functional.relu(x)
+
+
+def _pixels(images):
+    """Returns float32 [n, C, H, W]; in memory too, which FAB asks for."""
+    channels_first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    return torch.from_numpy(channels_first.astype(np.float32) / np.float32(255))

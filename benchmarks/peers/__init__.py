@@ -1,1 +1,0 @@
-"""torchattacks, in an environment of its own."""
