@@ -66,6 +66,12 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
     )
 
 
+def expect_known(kind: str, name: object, known: Iterable[str]) -> None:
+    """Raises InputError unless a name is in a registry; as for `unknown`."""
+    if name not in known:
+        raise unknown(kind, name, known)
+
+
 def missing_extra(error: ModuleNotFoundError) -> str | None:
     """Returns which extra to install for a module that is not there.
 

@@ -8,9 +8,9 @@ import keras
 from ml_collections import ConfigDict
 
 from atat_tf.data import datasets
-from atat_tf.errors import expect
+from atat_tf.errors import expect, expect_known
 from atat_tf.evaluation import ledger as ledgers
-from atat_tf.runs import build, checks
+from atat_tf.runs import build
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 
@@ -150,7 +150,7 @@ class Run:
         Raises:
           InputError: there are no such weights, or they do not fit.
         """
-        checks.expect_weights(weights)
+        expect_known("weights", weights, run_folder.WEIGHTS)
         classifier = build.build_classifier(
             self.config, self.spec, self.folder / run_folder.MODEL
         )

@@ -17,7 +17,7 @@ from tests.support import trained_runs
 def _opened(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checked") / "run"
     shutil.copytree(trained_runs.finished(), folder)
-    evaluate_run.evaluate_run(folder, ["clean", "fgsm", "pgd2"])
+    evaluate_run.evaluate_run(folder, ["clean", "fgsm"], 50)
     return evaluate_run.open_run(folder, 50)
 
 
@@ -43,9 +43,13 @@ def test_weights_that_validation_did_not_choose(opened):
     assert point.verdict == "FAIL"
     assert point.figure == pytest.approx(1.0)
     path.unlink()
-    point = checklist_files.checkpoint_point(opened, "best")
-    assert point.verdict == "NOT RUN"
+    assert checklist_files.checkpoint_point(opened, "best").verdict == "NOT RUN"
     path.write_text(kept)
+    other = dataclasses.replace(opened.dataset, name="another")
+    moved = dataclasses.replace(opened, dataset=other)
+    for where, weights in ((opened, "ema"), (moved, "best")):
+        point = checklist_files.checkpoint_point(where, weights)
+        assert point.verdict == "NOT RUN"
 
 
 @pytest.mark.parametrize(

@@ -296,6 +296,40 @@ class InterruptTest(RunsTest):
         self.assertNotIn("Traceback", rest)
 
 
+def _raise_first_score(workdir, steps_left):
+    """Rewrites a run's checkpoints, so that its first epoch was perfect.
+
+    Args:
+      workdir: the run folder.
+      steps_left: how many of the newest checkpoints go.
+    """
+    paths = sorted(workdir.glob("checkpoints/step-*.npz"))
+    for newest in paths[len(paths) - steps_left :]:
+        newest.unlink()
+    path = paths[-1 - steps_left]
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    facts = json.loads(str(arrays["facts"]))
+    assert facts["step"] == 10 - steps_left
+    facts["epochs"][0]["validation_pgd_accuracy"] = facts["best"] = 1.0
+    arrays["facts"] = json.dumps(facts)
+    np.savez(path, **arrays)
+
+
+class GuardOfFinishedTest(RunsTest):
+    def test_a_run_killed_before_its_guard_acted_ends_in_the_same_way(self):
+        shutil.copytree(self.done, self.workdir)
+        _raise_first_score(self.workdir, steps_left=0)
+        settings = {"teacher": "", **runs.AVERAGED, "attention_panels": 0}
+        with self.assertRaisesRegex(TrainingError, "in epoch 2, after 100.0 %"):
+            self._train(**settings, guard="stop")
+        results = self._train(**settings, guard="rollback")
+        self.assertEqual(results["num_images"], 360)
+        best = _arrays(self.workdir, "best")
+        for name in ("last", "ema"):
+            self.assertTrue(_are_equal(best, _arrays(self.workdir, name)))
+
+
 @pytest.mark.long
 class GuardTest(RunsTest):
     """One-step training; an epoch 1 that was better makes epoch 2 a collapse.

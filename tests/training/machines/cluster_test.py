@@ -97,6 +97,10 @@ class ClusterTest(parameterized.TestCase):
 
 
 class WorkerGroupTest(parameterized.TestCase, tf.test.TestCase):
+    def test_more_devices_than_a_worker_has(self):
+        with self.assertRaisesRegex(InputError, "this worker of several.*=99"):
+            workers.build_strategy(_read({"worker": _TWO}), 99)
+
     @parameterized.parameters((8, 1), (8, 3), (7, 7), (128, 6))
     def test_parts_cover_a_batch_without_overlap(self, batch_size, count):
         parts = workers.parts(batch_size, count)
