@@ -12,6 +12,8 @@ from atat_tf.evaluation.checklist import run as checklist
 from atat_tf.runs import folder as run_folder
 from tests.support import trained_runs
 
+pytestmark = pytest.mark.early
+
 
 @pytest.fixture(name="opened", scope="module")
 def _opened(tmp_path_factory):

@@ -67,6 +67,7 @@ class RunsTest(parameterized.TestCase, tf.test.TestCase):
             self.assertTrue(_are_equal(first, _arrays(there, name)), name)
 
 
+@pytest.mark.early
 class FilesTest(RunsTest):
     def test_a_run_folder_holds_what_the_readme_says(self):
         for folder in (self.done, self.done / "teacher"):
@@ -193,6 +194,7 @@ class MethodsTest(RunsTest):
         self.assertFalse([tag for tag in tags if "attention" in tag])
 
 
+@pytest.mark.early
 class KillTest(RunsTest):
     def test_killed_at_a_random_moment_it_ends_with_the_same_bits(self):
         self._kill_and_finish(1)
@@ -272,6 +274,7 @@ class AccumulatedResumeTest(RunsTest):
         self.assertTrue(_are_equal(whole, _arrays(self.workdir, "last")))
 
 
+@pytest.mark.early
 class InterruptTest(RunsTest):
     def test_ctrl_c_says_how_to_go_on(self):
         words = runs.command(
@@ -316,6 +319,7 @@ def _raise_first_score(workdir, steps_left):
     np.savez(path, **arrays)
 
 
+@pytest.mark.early
 class GuardOfFinishedTest(RunsTest):
     def test_a_run_killed_before_its_guard_acted_ends_in_the_same_way(self):
         shutil.copytree(self.done, self.workdir)
