@@ -34,7 +34,7 @@ serve: $(VENV)/.requirements ## serve the demo's export on gRPC port 8500 and RE
 		--port=8500 --rest_api_port=8501
 
 test: $(VENV)/.requirements-dev ## run the tests (7 minutes)
-	$(RUN) -m pytest -q --numprocesses=4 --dist=loadscope
+	$(RUN) -m pytest -q --numprocesses=4 --dist=loadscope --no-loadscope-reorder
 
 test-long: $(VENV)/.requirements-dev ## run the tests that take long or need Bazel or Chromium (40 minutes)
 	$(RUN) -m pytest -q -m long

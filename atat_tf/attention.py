@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf import losses
-from atat_tf.errors import unknown
+from atat_tf.errors import expect_known
 
 
 def location_map(activations: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
@@ -147,7 +147,7 @@ def logits_and_attentions(
     Returns:
       logits float [b, k], and for each of the classes {layer: [b, h, w]}.
     """
-    score_of = _score(score)
+    expect_known("a class score", score, SCORES)
     # Frozen weights are not watched by a tape on their own, so a frozen
     # model's activations would have no gradient: the images are watched.
     with tf.GradientTape(
@@ -157,7 +157,7 @@ def logits_and_attentions(
         activations = dict(tapped(images, training=training))
         logits = activations.pop("logits")
         scores = [
-            tf.reduce_sum(score_of(labels, logits))
+            tf.reduce_sum(SCORES[score](labels, logits))
             for labels in classes(logits)
         ]
     attended = []
@@ -200,7 +200,7 @@ def explanation(
     Raises:
       InputError: there is no such score.
     """
-    _score(score)
+    expect_known("a class score", score, SCORES)
     if pooled_head is None:
         logits, maps = logits_and_attention(tapped, images, labels, score=score)
         (attention,) = maps.values()
@@ -230,12 +230,6 @@ def _head_of_score(score, head, labels, logits):
         other = losses.strongest_other(labels, logits)
         return of_class - tf.gather(head, other)
     return of_class
-
-
-def _score(name):
-    if name not in SCORES:
-        raise unknown("a class score", name, SCORES)
-    return SCORES[name]
 
 
 def scaled_for_reading(maps: tf.Tensor) -> tf.Tensor:

@@ -4,7 +4,7 @@ InputError is for bad input; TrainingError for a training that went wrong.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 # Import name of an optional distribution -> the extras that install it.
 _EXTRAS = {
@@ -64,6 +64,12 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
     return InputError(
         f"Expected {kind} among {', '.join(known)}. Received: {name!r}.{hint}"
     )
+
+
+def expect_known(kind: str, name: object, known: Collection[str]) -> None:
+    """Raises InputError unless a name is in a registry; as for `unknown`."""
+    if name not in known:
+        raise unknown(kind, name, known)
 
 
 def missing_extra(error: ModuleNotFoundError) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from atat_tf.errors import InputError, unknown
+from atat_tf.errors import InputError, expect_known
 
 # Added to the denominator of both ratios, as their authors do: without effect
 # on logits that differ, and 0 / 0 is 0 where all are equal.
@@ -128,8 +128,7 @@ def attention_distance(
             "Expected two non-empty sets of maps over the same layers. "
             f"Received: {sorted(first)} and {sorted(second)}."
         )
-    if distance not in MAP_DISTANCES:
-        raise unknown("a distance of maps", distance, MAP_DISTANCES)
+    expect_known("a distance of maps", distance, MAP_DISTANCES)
     of_layer = MAP_DISTANCES[distance]
     return tf.add_n([of_layer(first[k], second[k]) for k in sorted(first)])
 

@@ -13,3 +13,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 shared.begin()
 # Who starts the tests may be a terminal of any width.
 os.environ.pop("COLUMNS", None)
+
+
+def pytest_collection_modifyitems(items):
+    """Workers take classes in this order: those that take longest go first."""
+    items.sort(key=lambda item: item.get_closest_marker("early") is None)

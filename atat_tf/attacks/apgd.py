@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from atat_tf import losses
 from atat_tf.attacks import linf, randomness, stepped
-from atat_tf.errors import expect, unknown
+from atat_tf.errors import expect, expect_known
 
 NORMS = ("linf", "l2")
 # The fewest classes that each loss is defined for.
@@ -122,10 +122,8 @@ class APGD:
     restart: int = 0
 
     def __post_init__(self):
-        if self.norm not in NORMS:
-            raise unknown("a norm", self.norm, NORMS)
-        if self.loss not in LOSSES:
-            raise unknown("a loss", self.loss, LOSSES)
+        expect_known("a norm", self.norm, NORMS)
+        expect_known("a loss", self.loss, LOSSES)
         linf.expect_ball(self.epsilon, self.bounds, self.norm)
         self._expect_target()
         expect(self.num_steps >= 1, "num_steps >= 1", num_steps=self.num_steps)

@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 
 from atat_tf.data import images as image_files
-from atat_tf.errors import InputError, expect, unknown
+from atat_tf.errors import InputError, expect, expect_known, unknown
 
 PREFIX = "folder:"
 BAD_IMAGES = ("stop", "skip")
@@ -107,8 +107,7 @@ def splits(
       InputError: a file cannot be decoded; it is named. Or a class has no
         image left.
     """
-    if bad_images not in BAD_IMAGES:
-        raise unknown("bad_images", bad_images, BAD_IMAGES)
+    expect_known("bad_images", bad_images, BAD_IMAGES)
     files = dict(pictures.files)
     if "test" not in files:
         files["train"], files["test"] = _held_out(files["train"])

@@ -17,7 +17,6 @@ from atat_tf.defenses import compared, released
 from atat_tf.defenses.objective import (
     Defense,
     Objective,
-    expect_choice,
     expect_clean_weight,
     expect_schedule,
     expect_smoothing,
@@ -26,7 +25,7 @@ from atat_tf.defenses.objective import (
     mixture_outputs,
     ramp,
 )
-from atat_tf.errors import expect
+from atat_tf.errors import expect, expect_known
 
 # Which classes' maps Eq. 5 compares.
 MAPPED_CLASSES = ("true", "two")
@@ -142,7 +141,7 @@ class LogitPairing:
     def __post_init__(self):
         expect_weight("logit_weight", self.logit_weight)
         expect_clean_weight(self.clean_weight)
-        expect_choice("a pairing", self.pairing, losses.PAIRINGS)
+        expect_known("a pairing", self.pairing, losses.PAIRINGS)
         expect_smoothing(self.label_smoothing)
         expect_schedule("logit_schedule", self.logit_schedule)
 
@@ -222,11 +221,11 @@ class ATAT:
             expect_weight(name, getattr(self, name))
         expect_clean_weight(self.clean_weight)
         expect(self.layers, "at least one attention layer", layers=self.layers)
-        expect_choice("a class score", self.score, attention.SCORES)
+        expect_known("a class score", self.score, attention.SCORES)
         known = losses.MAP_DISTANCES
-        expect_choice("a distance of maps", self.map_distance, known)
-        expect_choice("a pairing", self.pairing, losses.PAIRINGS)
-        expect_choice("classes to map", self.classes, MAPPED_CLASSES)
+        expect_known("a distance of maps", self.map_distance, known)
+        expect_known("a pairing", self.pairing, losses.PAIRINGS)
+        expect_known("classes to map", self.classes, MAPPED_CLASSES)
         expect_smoothing(self.label_smoothing)
         expect_schedule("attention_schedule", self.attention_schedule)
         expect_schedule("logit_schedule", self.logit_schedule)

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from atat_tf import losses
-from atat_tf.errors import expect, unknown
+from atat_tf.errors import expect
 
 
 class Objective(NamedTuple):
@@ -151,14 +151,6 @@ def expect_schedule(name: str, schedule: tuple[float, float]) -> None:
         "overlap",
         **{name: schedule},
     )
-
-
-def expect_choice(
-    kind: str, name: str, known: Mapping[str, Any] | tuple[str, ...]
-) -> None:
-    """Raises InputError, which lists the known names, for another one."""
-    if name not in known:
-        raise unknown(kind, name, known)
 
 
 def expect_fitting_attack(

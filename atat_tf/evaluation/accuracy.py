@@ -9,7 +9,6 @@ import tensorflow as tf
 from atat_tf import losses
 from atat_tf.attacks import randomness
 from atat_tf.data import datasets
-from atat_tf.errors import expect
 from atat_tf.models import frozen
 
 BATCH_NORM_MODES = ("frozen", "batch")
@@ -85,11 +84,6 @@ class Evaluator:
 
         on_gpu = bool(tf.config.list_physical_devices("GPU"))
         return tf.function(still_correct, signature, jit_compile=on_gpu)
-
-
-def expect_batch_norm_mode(name: str) -> None:
-    """Raises InputError unless a name is one of BATCH_NORM_MODES."""
-    expect(name in BATCH_NORM_MODES, "bn_eval of frozen or batch", bn_eval=name)
 
 
 def logits_function(

@@ -11,14 +11,14 @@ from ml_collections import ConfigDict
 from atat_tf.attacks import columns, stepped
 from atat_tf.data import datasets
 from atat_tf.data import folders as image_folders
-from atat_tf.errors import InputError, expect, unknown
+from atat_tf.errors import InputError, expect, expect_known
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.evaluation import ledger, verdicts
 from atat_tf.evaluation.attacker import Attacker
 from atat_tf.evaluation.run import Run
 from atat_tf.models import checks as model_checks
 from atat_tf.models import classifiers
-from atat_tf.runs import build, checks, terminal
+from atat_tf.runs import build, terminal
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 
@@ -82,12 +82,11 @@ def open_run(
       InputError: bad arguments, or no run there.
     """
     run = Run(workdir, data_dir)
-    checks.expect_weights(weights)
+    expect_known("weights", weights, run_folder.WEIGHTS)
     if num_images is not None:
         expect(num_images >= 1, "num_images >= 1", num_images=num_images)
-    robustness.expect_batch_norm_mode(bn_eval)
-    if split not in run_config.SPLITS:
-        raise unknown("images", split, run_config.SPLITS)
+    expect_known("bn_eval", bn_eval, robustness.BATCH_NORM_MODES)
+    expect_known("images", split, run_config.SPLITS)
     if dataset is None:
         dataset = _dataset(run, dataset_name)
     keras.utils.set_random_seed(run.config.seed)

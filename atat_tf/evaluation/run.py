@@ -8,9 +8,9 @@ import keras
 from ml_collections import ConfigDict
 
 from atat_tf.data import datasets
-from atat_tf.errors import expect
+from atat_tf.errors import expect_known
 from atat_tf.evaluation import ledger as ledgers
-from atat_tf.runs import build, checks
+from atat_tf.runs import build
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 
@@ -150,7 +150,7 @@ class Run:
         Raises:
           InputError: there are no such weights, or they do not fit.
         """
-        checks.expect_weights(weights)
+        expect_known("weights", weights, run_folder.WEIGHTS)
         classifier = build.build_classifier(
             self.config, self.spec, self.folder / run_folder.MODEL
         )
@@ -184,14 +184,4 @@ class Run:
           InputError: it is not JSON, or lacks one of the fields.
         """
         path = self.folder / name
-        if not path.exists():
-            return None
-        values = run_folder.read_json(path)
-        missing = fields - set(values if isinstance(values, dict) else ())
-        expect(
-            not missing,
-            f"{name} with {', '.join(sorted(fields))}",
-            path=str(path),
-            missing=sorted(missing),
-        )
-        return values
+        return run_folder.read_json(path, fields) if path.exists() else None

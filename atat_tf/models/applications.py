@@ -11,7 +11,7 @@ from collections.abc import Callable
 import keras
 from keras import layers
 
-from atat_tf.errors import InputError, unknown
+from atat_tf.errors import InputError, expect_known
 
 PREFIX = "keras:"
 
@@ -29,8 +29,7 @@ def factory(name: str) -> Callable:
     """
     known = [n for n in dir(keras.applications) if n[0].isupper()]
     application = name.removeprefix(PREFIX)
-    if application not in known:
-        raise unknown("a network of keras.applications", application, known)
+    expect_known("a network of keras.applications", application, known)
     return functools.partial(_network, application)
 
 

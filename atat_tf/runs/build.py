@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from atat_tf.attacks import columns, for_training, linf
 from atat_tf.data import datasets
 from atat_tf.defenses import atat, objective
-from atat_tf.errors import expect, unknown
+from atat_tf.errors import expect, expect_known
 from atat_tf.models import applications, cifar, wide_resnet
 from atat_tf.models import files as model_files
 from atat_tf.runs import config as run_config
@@ -158,8 +158,7 @@ def build_defense(config: ConfigDict) -> objective.Defense:
     factory = registered("a defense", atat.DEFENSES, section.pop("name"))
     fields = {field.name for field in dataclasses.fields(factory)}
     for name in section:
-        if name not in fields:
-            raise unknown(f"a field of {factory.__name__}", name, fields)
+        expect_known(f"a field of {factory.__name__}", name, fields)
     return factory(**section)
 
 
@@ -171,6 +170,5 @@ def _attack_section(config):
 
 def registered(kind: str, registry: Mapping[str, Any], name: str) -> Any:
     """Returns what a registry has under a name, or raises InputError."""
-    if name not in registry:
-        raise unknown(kind, name, registry)
+    expect_known(kind, name, registry)
     return registry[name]

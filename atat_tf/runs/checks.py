@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from atat_tf.data import batches, datasets
 from atat_tf.data import folders as image_folders
 from atat_tf.defenses import objective
-from atat_tf.errors import InputError, expect, unknown
+from atat_tf.errors import InputError, expect, expect_known
 from atat_tf.models import applications, checks, graphs
 from atat_tf.models import layers as model_layers
 from atat_tf.runs import build
@@ -137,8 +137,7 @@ def _expect_field(section, field, rule, words):
 
 
 def _expect_choice(section, field, known):
-    if section[field] not in known:
-        raise unknown(field, section[field], known)
+    expect_known(field, section[field], known)
 
 
 # Fields in which a run may differ from what it began with.
@@ -199,12 +198,6 @@ def expect_fitting_teacher(config: ConfigDict) -> None:
             "Expected a trained teacher. Received: "
             f"{config.teacher!r} without best.weights.h5."
         )
-
-
-def expect_weights(which: str) -> None:
-    """Raises InputError unless weights of a run are asked for by their name."""
-    if which not in run_folder.WEIGHTS:
-        raise unknown("weights", which, run_folder.WEIGHTS)
 
 
 def expect_a_batch(

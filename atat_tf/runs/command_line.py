@@ -354,6 +354,7 @@ def _with_decimals(argv, values):
 def _without_recipe(argv):
     """Returns the words without --config=RECIPE, and the recipe."""
     words, recipe = [], _DEFAULT_RECIPE
+    _recipe_words.clear()  # of another command in this process
     remaining = iter(argv)
     for word in remaining:
         match = re.fullmatch(r"--?config(=(.*))?", word)

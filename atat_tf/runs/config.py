@@ -126,15 +126,7 @@ def read(workdir: run_folder.Path) -> ConfigDict:
       InputError: no run there.
     """
     path = pathlib.Path(workdir) / run_folder.CONFIG
-    values = run_folder.read_json(path)
-    missing = _FIELDS - set(values if isinstance(values, dict) else ())
-    expect(
-        not missing,
-        f"{path.name} with {', '.join(sorted(_FIELDS))}",
-        path=str(path),
-        missing=sorted(missing),
-    )
-    return from_dict(values)
+    return from_dict(run_folder.read_json(path, _FIELDS))
 
 
 def teacher_config(config: ConfigDict) -> ConfigDict:

@@ -13,12 +13,12 @@ import shutil
 import subprocess
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from atat_tf.errors import InputError
+from atat_tf.errors import InputError, expect
 
 if TYPE_CHECKING:
     import keras
@@ -134,20 +134,32 @@ def write_json(path: Path, values: object) -> None:
         temporary.write_text(json.dumps(values, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, fields: Set[str] = frozenset()) -> Any:
     """Returns what `write_json` wrote.
 
+    Args:
+      path: the file.
+      fields: which it must have.
+
     Raises:
-      InputError: no such file, or not JSON.
+      InputError: no such file, not JSON, or without one of the fields.
     """
     path = pathlib.Path(path)
     try:
-        return json.loads(path.read_text())
+        values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(
             f"Expected a run folder with {path.name}. Received: "
             f"{str(path.parent)!r} ({getattr(error, 'strerror', error)})."
         ) from None
+    missing = fields - set(values if isinstance(values, dict) else ())
+    expect(
+        not missing,
+        f"{path.name} with {', '.join(sorted(fields))}",
+        path=str(path),
+        missing=sorted(missing),
+    )
+    return values
 
 
 def keep_model(path: Path, workdir: Path) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator
 
 import keras
 import ml_collections
@@ -128,16 +127,13 @@ class TrainingFiles:
         if self._config.optimizer.ema:
             self._save_weights("ema")
 
-    @contextlib.contextmanager
-    def events(self) -> Iterator[event_log.EventLog]:
-        """Yields the run's TensorBoard log, which ends with the context."""
-        log = event_log.EventLog(
-            self._workdir / "tensorboard", writes=self._group.is_chief
+    def events(self) -> contextlib.closing[event_log.EventLog]:
+        """Returns the run's TensorBoard log, closed when its context ends."""
+        return contextlib.closing(
+            event_log.EventLog(
+                self._workdir / "tensorboard", writes=self._group.is_chief
+            )
         )
-        try:
-            yield log
-        finally:
-            log.close()
 
     def _save_weights(self, which):
         if self._group.is_chief:

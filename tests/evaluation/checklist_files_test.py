@@ -12,12 +12,14 @@ from atat_tf.evaluation.checklist import run as checklist
 from atat_tf.runs import folder as run_folder
 from tests.support import trained_runs
 
+pytestmark = pytest.mark.early
+
 
 @pytest.fixture(name="opened", scope="module")
 def _opened(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checked") / "run"
     shutil.copytree(trained_runs.finished(), folder)
-    evaluate_run.evaluate_run(folder, ["clean", "fgsm", "pgd2"])
+    evaluate_run.evaluate_run(folder, ["clean", "fgsm"], 50)
     return evaluate_run.open_run(folder, 50)
 
 
@@ -43,9 +45,13 @@ def test_weights_that_validation_did_not_choose(opened):
     assert point.verdict == "FAIL"
     assert point.figure == pytest.approx(1.0)
     path.unlink()
-    point = checklist_files.checkpoint_point(opened, "best")
-    assert point.verdict == "NOT RUN"
+    assert checklist_files.checkpoint_point(opened, "best").verdict == "NOT RUN"
     path.write_text(kept)
+    other = dataclasses.replace(opened.dataset, name="another")
+    moved = dataclasses.replace(opened, dataset=other)
+    for where, weights in ((opened, "ema"), (moved, "best")):
+        point = checklist_files.checkpoint_point(where, weights)
+        assert point.verdict == "NOT RUN"
 
 
 @pytest.mark.parametrize(

@@ -188,8 +188,14 @@ def test_a_quantising_input(tmp_path):
     assert points["steps"].note == "no image has a gradient"
 
 
-def test_saturated_logits(tmp_path, short_sweeps):
-    points = _points(tmp_path, _after(layers.Rescaling(1e4)))
+def test_saturated_logits(tmp_path, short_sweeps, monkeypatch):
+    monkeypatch.setattr(checklist_attacks, "SQUARE_QUERIES", 20)
+    monkeypatch.setattr(checklist_attacks, "UNBOUNDED_STEPS", 10)
+    monkeypatch.setattr(checklist_attacks, "NOISE_TRIES", 10)
+    points = _points(tmp_path, _after(layers.Rescaling(1e4)), _trained())
+    # The teacher is the same network, whose gradients are there.
+    assert points["transfer"].verdict == "FAIL"
+    assert points["undefended_twin"].verdict == "FAIL"
     # The margin loss still has the gradient that cross-entropy lost.
     assert {"gradients", "margin_loss"} <= _with(points, "FAIL")
 

@@ -1,7 +1,7 @@
 """Evaluation of a run folder, which is rebuilt from its own config."""
 
 import json
-import sys
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from atat_tf.errors import InputError
 from atat_tf.evaluation import evaluate_run
 from atat_tf.evaluation.run import Run
-from tests.support import runs, untrained_runs
+from tests.support import commands, untrained_runs
 
 
 @pytest.fixture(name="run", scope="module")
@@ -60,7 +60,7 @@ def test_images_kept_aside_can_choose(run):
 
 
 def test_adversarial_images_are_kept(run, tmp_path):
-    names, path = ["square2", "fgsm"], tmp_path / "adversarials.npz"
+    names, path = ["pgd2", "fgsm"], tmp_path / "adversarials.npz"
     for _ in range(2):
         # The second time all verdicts are in the ledger.
         path.unlink(missing_ok=True)
@@ -90,7 +90,7 @@ def test_adversarial_images_are_kept(run, tmp_path):
         ({"weights": "bset"}, "Did you mean 'best'"),
         ({"weights": "ema"}, "ema.weights.h5. Received: .*best, last"),
         ({"num_images": 0}, "num_images >= 1"),
-        ({"bn_eval": "train"}, "frozen or batch"),
+        ({"bn_eval": "train"}, "bn_eval among batch, frozen"),
         ({"split": "train"}, "images among test, validation"),
         ({"attacks": ["fgms"]}, "Did you mean 'fgsm'"),
         ({"save_adversarials": "/nowhere/a.npz"}, "an .npz file in an exist"),
@@ -118,7 +118,18 @@ def test_the_teacher_is_opened_on_the_same_images(tmp_path):
     assert evaluate_run.open_teacher(opened) is None
 
 
-@pytest.mark.long
+def test_the_command_prints_a_table_and_the_checklist(run):
+    words = "atat_tf.evaluate", f"--workdir={run.folder}", "--num_images=10"
+    status, output = commands.run(*words, "--attacks=clean")
+    assert status == 0, output
+    assert run.results["num_images"] == 10
+    assert "ATAT" in output and "10 test images" in output
+    status, output = commands.run(*words, "--checklist")
+    assert status == 0, output
+    assert "10 images; at least 200 are needed" in output
+    assert run.checklist["num_images"] == 10
+
+
 @pytest.mark.parametrize(
     "word, message",
     [
@@ -133,11 +144,8 @@ def test_a_config_may_only_agree_with_the_runs_own(
 ):
     config = json.dumps(json.loads((run.folder / "config.json").read_text()))
     (tmp_path / "config.json").write_text(config)
-    status, output = runs.finish(
-        [
-            *(sys.executable, "-m", "atat_tf.evaluate"),
-            *(f"--workdir={tmp_path}", word),
-        ]
+    status, output = commands.run(
+        "atat_tf.evaluate", f"--workdir={tmp_path}", word
     )
     assert status == 1
-    assert message.partition(".*")[0] in output and "Traceback" not in output
+    assert re.search(message, output) and "Traceback" not in output

@@ -65,6 +65,16 @@ def test_the_batch_is_part_of_the_identity_with_batch_statistics_alone():
     assert ledger.identity("w", "d", "frozen", 0, [4, 8])["batch"] is None
 
 
+def test_with_batch_statistics_an_attack_is_of_every_image(path):
+    lines = _open(path, bn_eval="batch")
+    right = [{"index": index, "broken": False} for index in range(2)]
+    lines.append(ledger.CLEAN, right)
+    lines.append("A", [{"index": 0, "broken": True}])
+    assert lines.standing(["A"], 2) is None
+    lines.append("A", right[1:])
+    np.testing.assert_array_equal(lines.standing(["A"], 2), [False, True])
+
+
 def test_who_stands_after_several_attacks(path):
     """Image 4 is wrong from the start; A breaks 1, then B breaks 0."""
     lines = _open(path)

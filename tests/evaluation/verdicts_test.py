@@ -27,18 +27,23 @@ class _Counting(attacker_lib.Attacker):
         return super().run(attack, images, *args)
 
 
-class _Problem:
-    """Seventy images, ten of which are misclassified, and a ledger's file."""
+@pytest.fixture(name="attacked", scope="module")
+def _attacked():
+    """Returns an attacker and 70 images, of which ten are misclassified."""
+    classifier = toys.small_wide_resnet()
+    images = toys.random_bytes(70)
+    logits = classifier(images / np.float32(255), training=False).numpy()
+    labels = logits.argmax(-1).astype(np.int32)
+    labels[::7] = (labels[::7] + 1) % toys.NUM_CLASSES
+    return _Counting(classifier, 4), datasets.Split(images, labels)
 
-    def __init__(self, path):
-        self.path = path
-        classifier = toys.small_wide_resnet()
-        images = toys.random_bytes(70)
-        logits = classifier(images / np.float32(255), training=False).numpy()
-        labels = logits.argmax(-1).astype(np.int32)
-        labels[::7] = (labels[::7] + 1) % toys.NUM_CLASSES
-        self.split = datasets.Split(images, labels)
-        self.attacker = _Counting(classifier, 4)
+
+class _Problem:
+    """The images, and a ledger's file of their own."""
+
+    def __init__(self, path, attacker, split):
+        self.path, self.attacker, self.split = path, attacker, split
+        attacker.attacked = 0
 
     def lines(self):
         return ledger.Ledger(self.path, _IDENTITY)
@@ -51,8 +56,8 @@ class _Problem:
 
 
 @pytest.fixture(name="problem")
-def _problem(tmp_path):
-    return _Problem(tmp_path / ledger.FILE)
+def _problem(tmp_path, attacked):
+    return _Problem(tmp_path / ledger.FILE, *attacked)
 
 
 def test_images_leave_once_they_are_misclassified(problem):

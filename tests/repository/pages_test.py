@@ -73,6 +73,7 @@ class NamesTest(parameterized.TestCase):
             self.assertRegex(makefile, rf"(?m)^{target}:")
 
 
+@pytest.mark.early
 class ReadmeTest(absltest.TestCase):
     def test_the_client_example_runs(self):
         program, _ = _blocks("README.md", "python")

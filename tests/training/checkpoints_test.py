@@ -47,6 +47,10 @@ class CheckpointsTest(parameterized.TestCase, tf.test.TestCase):
     def test_none_without_a_checkpoint(self):
         self.assertIsNone(self._restore())
 
+    def test_a_worker_that_does_not_write_makes_nothing(self):
+        checkpoints.save(self.folder, 5, self.variables, {}, writes=False)
+        self.assertEmpty(list(self.folder.iterdir()))
+
     def test_two_are_kept(self):
         for step in (1, 2, 10):
             self._save(step)

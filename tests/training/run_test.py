@@ -67,6 +67,7 @@ class RunsTest(parameterized.TestCase, tf.test.TestCase):
             self.assertTrue(_are_equal(first, _arrays(there, name)), name)
 
 
+@pytest.mark.early
 class FilesTest(RunsTest):
     def test_a_run_folder_holds_what_the_readme_says(self):
         for folder in (self.done, self.done / "teacher"):
@@ -193,6 +194,7 @@ class MethodsTest(RunsTest):
         self.assertFalse([tag for tag in tags if "attention" in tag])
 
 
+@pytest.mark.early
 class KillTest(RunsTest):
     def test_killed_at_a_random_moment_it_ends_with_the_same_bits(self):
         self._kill_and_finish(1)
@@ -272,6 +274,7 @@ class AccumulatedResumeTest(RunsTest):
         self.assertTrue(_are_equal(whole, _arrays(self.workdir, "last")))
 
 
+@pytest.mark.early
 class InterruptTest(RunsTest):
     def test_ctrl_c_says_how_to_go_on(self):
         words = runs.command(
@@ -296,6 +299,41 @@ class InterruptTest(RunsTest):
         self.assertNotIn("Traceback", rest)
 
 
+def _raise_first_score(workdir, steps_left):
+    """Rewrites a run's checkpoints, so that its first epoch was perfect.
+
+    Args:
+      workdir: the run folder.
+      steps_left: how many of the newest checkpoints go.
+    """
+    paths = sorted(workdir.glob("checkpoints/step-*.npz"))
+    for newest in paths[len(paths) - steps_left :]:
+        newest.unlink()
+    path = paths[-1 - steps_left]
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    facts = json.loads(str(arrays["facts"]))
+    assert facts["step"] == 10 - steps_left
+    facts["epochs"][0]["validation_pgd_accuracy"] = facts["best"] = 1.0
+    arrays["facts"] = json.dumps(facts)
+    np.savez(path, **arrays)
+
+
+@pytest.mark.early
+class GuardOfFinishedTest(RunsTest):
+    def test_a_run_killed_before_its_guard_acted_ends_in_the_same_way(self):
+        shutil.copytree(self.done, self.workdir)
+        _raise_first_score(self.workdir, steps_left=0)
+        settings = {"teacher": "", **runs.AVERAGED, "attention_panels": 0}
+        with self.assertRaisesRegex(TrainingError, "in epoch 2, after 100.0 %"):
+            self._train(**settings, guard="stop")
+        results = self._train(**settings, guard="rollback")
+        self.assertEqual(results["num_images"], 360)
+        best = _arrays(self.workdir, "best")
+        for name in ("last", "ema"):
+            self.assertTrue(_are_equal(best, _arrays(self.workdir, name)))
+
+
 @pytest.mark.long
 class GuardTest(RunsTest):
     """One-step training; an epoch 1 that was better makes epoch 2 a collapse.
@@ -307,17 +345,7 @@ class GuardTest(RunsTest):
     def setUp(self):
         super().setUp()
         self._fast(guard="off")
-        newest, one_before = sorted(
-            self.workdir.glob("checkpoints/step-*.npz"), reverse=True
-        )
-        newest.unlink()
-        with np.load(one_before) as stored:
-            arrays = dict(stored)
-        facts = json.loads(str(arrays["facts"]))
-        self.assertEqual(facts["step"], 9)
-        facts["epochs"][0]["validation_pgd_accuracy"] = facts["best"] = 1.0
-        arrays["facts"] = json.dumps(facts)
-        np.savez(one_before, **arrays)
+        _raise_first_score(self.workdir, steps_left=1)
         for name in ("results.json", "ledger.jsonl"):
             (self.workdir / name).unlink(missing_ok=True)
 

@@ -6,6 +6,7 @@ import tempfile
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 from keras import layers
@@ -68,6 +69,7 @@ def _config(method="atat", **overrides):
     )
 
 
+@pytest.mark.early
 class HardenTest(tf.test.TestCase):
     def test_a_run_is_kept_whole(self):
         """Trained, evaluated again and exported without the file it was."""

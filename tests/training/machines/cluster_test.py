@@ -96,7 +96,43 @@ class ClusterTest(parameterized.TestCase):
         self.assertFalse(folder.exists())
 
 
+class WatchedTest(parameterized.TestCase):
+    """The worker at port 1, where nobody listens, is lost."""
+
+    def setUp(self):
+        super().setUp()
+        patched = mock.patch.object(machines, "_LINGER_SECONDS", 0)
+        self.enter_context(patched)
+
+    def test_a_failed_operation_names_who_is_lost(self):
+        cluster = _read({"worker": ["127.0.0.1:9", "127.0.0.1:1"]})
+        with (
+            self.assertRaisesRegex(
+                ConnectionError, r"all 2 workers.*worker 1 \(127.0.0.1:1\)"
+            ),
+            machines.watched(cluster),
+        ):
+            raise tf.errors.UnavailableError(None, None, "gone")
+
+    def test_where_all_answer_the_error_tells(self):
+        """Another worker that hangs, or this one's own failure."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            here = f"127.0.0.1:{server.getsockname()[1]}"
+            cluster = _read({"worker": ["127.0.0.1:9", here]})
+            for number, expected in (
+                (1, ConnectionError),
+                (0, tf.errors.InternalError),
+            ):
+                text = f"failed at /job:worker/replica:0/task:{number}"
+                with self.assertRaises(expected), machines.watched(cluster):
+                    raise tf.errors.InternalError(None, None, text)
+
+
 class WorkerGroupTest(parameterized.TestCase, tf.test.TestCase):
+    def test_more_devices_than_a_worker_has(self):
+        with self.assertRaisesRegex(InputError, "this worker of several.*=99"):
+            workers.build_strategy(_read({"worker": _TWO}), 99)
+
     @parameterized.parameters((8, 1), (8, 3), (7, 7), (128, 6))
     def test_parts_cover_a_batch_without_overlap(self, batch_size, count):
         parts = workers.parts(batch_size, count)

@@ -12,6 +12,7 @@ from tests.support import runs, toys
 from tests.training.machines import replicas_worker
 
 
+@pytest.mark.early
 class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
     def test_two_replicas_equal_one(self):
         self._assert_two_replicas_equal_one("atat")
