@@ -334,7 +334,7 @@ def _winner(lines, count):
     without = {line["index"] for line in lines if _has_no_winner(line)}
     flags = np.arange(count) < len(without)
     note = f"{len(without)} of {count} images, clean or under any attack"
-    return compared("winner", np.mean(flags), share_error(flags), note)
+    return compared("winner", float(np.mean(flags)), share_error(flags), note)
 
 
 def _has_no_winner(line):
