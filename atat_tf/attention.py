@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf import losses
-from atat_tf.errors import expect_known
+from atat_tf.errors import expect, expect_known
 
 
 def location_map(activations: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
@@ -146,6 +146,10 @@ def logits_and_attentions(
 
     Returns:
       logits float [b, k], and for each of the classes {layer: [b, h, w]}.
+
+    Raises:
+      InputError: there is no such score, or the logits have no gradient to a
+        layer.
     """
     expect_known("a class score", score, SCORES)
     # Frozen weights are not watched by a tape on their own, so a frozen
@@ -163,6 +167,14 @@ def logits_and_attentions(
     attended = []
     for of_class in scores:
         gradients = tape.gradient(of_class, activations)
+        for layer, gradient in gradients.items():
+            expect(
+                gradient is not None,
+                f"logits with a gradient to the layer {layer!r}, of which its "
+                "attention map is made (a stop_gradient, a rounding or a cast "
+                "to integers between them cuts it; choose another layer)",
+                gradient=gradient,
+            )
         attended.append(
             {
                 layer: attention_map(activations[layer], gradients[layer])

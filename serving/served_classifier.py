@@ -83,7 +83,8 @@ def withstands(
     size = max(1, min(len(images), _BATCH_SIZE))
     runner = attacker.Attacker(classifier, size, xla=False)
     # The start costs two queries: the image, and the first point.
-    attack = square.Square(epsilon, num_steps=queries - 2)
+    steps = queries - 2
+    attack = square.Square(epsilon, num_steps=steps, schedule=steps)
     indices = np.arange(len(images))
     outcome = runner.run(attack, images, labels, indices, np.int64(0), advance)
     return ~outcome.broken

@@ -31,13 +31,19 @@ def logits_and_maps_function(
       layers: names of layers with a spatial map.
 
     Raises:
-      InputError: a layer does not exist or has no spatial map.
+      InputError: a layer does not exist, has no spatial map, or the logits
+        have no gradient to it.
     """
     tapped = graphs.with_taps(classifier, layers)
 
     def logits_and_maps(images, labels):
         return attention.logits_and_attention(tapped, images, labels)
 
+    # Traced once, so that a missing gradient is told before any attack.
+    tf.function(logits_and_maps, autograph=False).get_concrete_function(
+        tf.TensorSpec([None, *classifier.input_shape[1:]]),
+        tf.TensorSpec([None], tf.int32),
+    )
     logits_and_maps.__name__ = f"maps_at_{'+'.join(layers)}"
     return logits_and_maps
 

@@ -21,7 +21,7 @@ from atat_tf.errors import expect
 # The share p of an image that a square covers is halved after each of these
 # iterations out of 10,000, as in the authors' code.
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-_SCHEDULE_LENGTH = 10_000
+SCHEDULE = 10_000
 # Keeps a rounded norm of ε inside the ball.
 _INSIDE = 1 - 1e-6
 
@@ -38,10 +38,13 @@ class Square:
     Attributes:
       epsilon: ε, the radius.
       norm: "linf" or "l2".
-      num_steps: queries, >= 1; the schedule of sizes is stretched to them.
+      num_steps: queries, >= 1.
       p_init: the share of the image that the first squares cover, in (0, 1].
       bounds: the smallest and the largest pixel value.
       restart: each number has random choices of its own.
+      schedule: queries, >= 1, over which the sizes go through HALVED_AFTER:
+        SCHEDULE in AutoAttack, whatever its number of queries; `num_steps` for
+        squares that become small within any number.
     """
 
     epsilon: float
@@ -50,6 +53,7 @@ class Square:
     p_init: float = 0.8
     bounds: tuple[float, float] = (0.0, 1.0)
     restart: int = 0
+    schedule: int = SCHEDULE
 
     passes_a_step: ClassVar = 1
 
@@ -61,6 +65,7 @@ class Square:
         expect(self.num_steps >= 1, "num_steps >= 1", num_steps=self.num_steps)
         expect(0 < self.p_init <= 1, "p_init in (0, 1]", p_init=self.p_init)
         expect(self.restart >= 0, "restart >= 0", restart=self.restart)
+        expect(self.schedule >= 1, "schedule >= 1", schedule=self.schedule)
 
     def start(
         self,
@@ -208,8 +213,8 @@ class Square:
     def _of_stage(self, values, index):
         """Returns the value for the stage that step `index` is in."""
         # Step 1 is the first iteration after the start, number 0.
-        iteration = (tf.cast(index, tf.int64) - 1) * _SCHEDULE_LENGTH
-        iteration //= self.num_steps
+        iteration = (tf.cast(index, tf.int64) - 1) * SCHEDULE
+        iteration //= self.schedule
         passed = iteration > tf.constant(HALVED_AFTER, tf.int64)
         stage = tf.reduce_sum(tf.cast(passed, tf.int32))
         return tf.constant(values)[stage]

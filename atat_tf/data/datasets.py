@@ -2,15 +2,14 @@
 
 import dataclasses
 import os
-import socket
-import urllib.parse
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from atat_tf.data import arrays, splits, tfds
 from atat_tf.data import folders as image_folders
-from atat_tf.errors import InputError, expect, unknown
+from atat_tf.errors import InputError, expect
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +140,8 @@ def spec(
     """Returns the Spec of a data set, without reading its images.
 
     Args:
-      name: one of SPECS, folder:PATH, or a set of tensorflow-datasets with
-        features "image" and "label".
+      name: one of SPECS, folder:PATH, an .npz file (see `arrays`), or a set
+        of tensorflow-datasets with features "image" and "label".
       data_dir: where tensorflow-datasets keeps its files.
       image_size: height and width to resize to, as one number, or the whole
         (H, W, C); needed where images differ in size, ignored for SPECS.
@@ -158,13 +157,19 @@ def spec(
         shape = _resized((None, None, 3), image_size)
         expect(shape[2] in (1, 3), "images of 1 or 3 channels", shape=shape)
         return Spec(len(names), shape, class_names=names)
-    features = _builder(name, data_dir).info.features
-    usable = "image" in features and "label" in features
-    expect(usable, "a data set of images and labels", dataset=name)
-    shape = _resized(features["image"].shape, image_size)
-    channels = features["image"].shape[-1]
+    if arrays.is_file(name):
+        num_classes, shape = arrays.about(name)
+        expect(
+            not image_size or _resized(shape, image_size) == shape,
+            f"no image size beside {name!r}, whose images are {shape}",
+            image_size=image_size,
+        )
+        return Spec(num_classes, shape)
+    stored, num_classes, _ = tfds.about(name, data_dir, SPECS)
+    shape = _resized(stored, image_size)
+    channels = stored[-1]
     expect(shape[2] == channels, f"{channels} channels", image_shape=shape)
-    return Spec(features["label"].num_classes, shape)
+    return Spec(num_classes, shape)
 
 
 def _resized(shape, image_size):
@@ -199,7 +204,9 @@ def class_names(
         return SPECS[name].class_names
     if image_folders.is_folder(name):
         return image_folders.listing(name).class_names
-    return tuple(_builder(name, data_dir).info.features["label"].names)
+    if arrays.is_file(name):
+        return tuple(map(str, range(arrays.about(name)[0])))
+    return tfds.about(name, data_dir, SPECS)[2]
 
 
 def load(
@@ -214,7 +221,9 @@ def load(
 
     Validation images are drawn from the training split by `split_seed`, and
     the test split is never touched by it (digits, which has none, is cut by
-    a fixed seed).
+    a fixed seed). They are a share of each class, of which at least one image
+    stays for training; those of SPECS, on which archived results rest, are
+    drawn from all images alike.
 
     Args:
       name: as for `spec`.
@@ -229,7 +238,8 @@ def load(
       A Dataset with uint8 images.
 
     Raises:
-      InputError: see `spec`; or the data is not there and cannot be had.
+      InputError: see `spec`; the data is not there and cannot be had; labels
+        that are no classes.
     """
     about = spec(name, data_dir, image_size)
     if image_folders.is_folder(name):
@@ -243,14 +253,22 @@ def load(
                 num_validation=num_validation,
             )
             parts = train, held_out, test
-            return Dataset(name, about, names, provenance, *parts)
+            return _checked(Dataset(name, about, names, provenance, *parts))
         about = dataclasses.replace(
             about, num_validation=max(1, len(train) // 10)
         )
     elif name == "digits":
         names, provenance, train, test = _digits()
+    elif arrays.is_file(name):
+        names = class_names(name)
+        provenance, *pairs = arrays.load(name)
+        train, test = (Split(*pair) for pair in pairs)
+        about = dataclasses.replace(
+            about, num_validation=max(1, len(train) // 10)
+        )
     else:
-        names, provenance, train, test = _tfds(name, data_dir, about)
+        names, provenance, *pairs = tfds.load(name, data_dir, about, SPECS)
+        train, test = (Split(*pair) for pair in pairs)
     if num_validation is None:
         num_validation = about.num_validation
     expect(
@@ -258,19 +276,39 @@ def load(
         f"num_validation between 1 and {len(train) - 1}",
         num_validation=num_validation,
     )
-    order = np.random.default_rng([split_seed, 1]).permutation(len(train))
-    # Sorted, so that a split keeps the order of the files.
-    kept = np.sort(order[num_validation:])
-    held_out = np.sort(order[:num_validation])
-    return Dataset(
-        name,
-        about,
-        names,
-        provenance,
-        Split(train.images[kept], train.labels[kept]),
-        Split(train.images[held_out], train.labels[held_out]),
-        test,
+    draw = splits.uniform if name in SPECS else splits.stratified
+    kept, held_out = draw(train.labels, num_validation, split_seed)
+    return _checked(
+        Dataset(
+            name,
+            about,
+            names,
+            provenance,
+            Split(train.images[kept], train.labels[kept]),
+            Split(train.images[held_out], train.labels[held_out]),
+            test,
+        )
     )
+
+
+def _checked(dataset):
+    """Returns the Dataset, or raises InputError for labels of no class."""
+    for name in ("train", "validation", "test"):
+        labels = getattr(dataset, name).labels
+        expect(
+            len(labels),
+            f"images in the {name} split of {dataset.name!r}",
+            images=0,
+        )
+        expect(
+            0 <= labels.min() and labels.max() < dataset.spec.num_classes,
+            f"labels from 0 to {dataset.spec.num_classes - 1} in the {name} "
+            f"split of {dataset.name!r} (-1 stands for labels that nobody has "
+            "published)",
+            smallest=int(labels.min()),
+            largest=int(labels.max()),
+        )
+    return dataset
 
 
 def _folder(name, about, bad_images):
@@ -304,93 +342,3 @@ def _digits():
         Split(images[train], labels[train]),
         Split(images[test], labels[test]),
     )
-
-
-def _tfds(name, data_dir, about):
-    import tensorflow_datasets as tfds
-
-    builder = _builder(name, data_dir)
-    _prepare(builder, data_dir)
-    splits = list(builder.info.splits)
-    held_out = next((s for s in ("test", "validation") if s in splits), None)
-    train, test = "train", held_out
-    if test is None:
-        train, test = "train[:90%]", "train[90%:]"
-    encoded = builder.as_dataset(
-        split=test, decoders={"image": tfds.decode.SkipDecoding()}
-    )
-    first = next(iter(encoded.take(1)))["image"].numpy()
-    provenance = f"tfds {builder.info.full_name}"
-    if name in SPECS and first[:2] == b"\xff\xd8":
-        provenance += ", JPEG copy"  # tfds' own CIFAR is stored without loss
-    names = tuple(builder.info.features["label"].names)
-    return (
-        names,
-        provenance,
-        _read(builder, train, about),
-        _read(builder, test, about),
-    )
-
-
-def _builder(name, data_dir):
-    import tensorflow_datasets as tfds
-
-    try:
-        return tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError:
-        known = {*SPECS, *tfds.list_builders(with_community_datasets=False)}
-        near = unknown("a data set", name, known)
-        hint = str(near).rpartition("Received: ")[2]
-        raise InputError(
-            f"Expected a data set among {', '.join(SPECS)}, folder:PATH, or "
-            "any image-classification set of tensorflow-datasets. "
-            f"Received: {hint}"
-        ) from None
-
-
-def _prepare(builder, data_dir):
-    if os.path.exists(builder.data_dir) and builder.info.splits:
-        return
-    try:
-        _expect_hosts(builder)
-        builder.download_and_prepare()
-    except Exception as error:  # tfds raises a different one for each cause
-        where = data_dir or os.path.dirname(os.path.dirname(builder.data_dir))
-        reason = str(error).strip().split("\n")[0][:200]
-        raise InputError(
-            f"Expected the data set {builder.name!r} in data_dir={where!r} or "
-            "a network to download it from. Received: "
-            f"{type(error).__name__}: {reason}"
-        ) from error
-
-
-def _expect_hosts(builder):
-    """Raises OSError at once where tfds would retry for minutes."""
-    if any(name.lower() == "https_proxy" for name in os.environ):
-        return  # the proxy resolves names
-    for url in getattr(builder, "url_infos", {}):
-        host = urllib.parse.urlparse(url).hostname
-        try:
-            socket.getaddrinfo(host, 443)
-        except socket.gaierror:
-            raise OSError(f"the host {host} cannot be reached") from None
-
-
-def _read(builder, split, about):
-    height, width, channels = about.image_shape
-
-    def example(item):
-        image = item["image"]
-        if builder.info.features["image"].shape != about.image_shape:
-            image = tf.image.resize(image, (height, width), antialias=True)
-            image = tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
-        image = tf.ensure_shape(image, (height, width, channels))
-        return image, tf.cast(item["label"], tf.int32)
-
-    pieces = list(
-        builder.as_dataset(split=split, shuffle_files=False)
-        .map(example, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(1000)
-        .as_numpy_iterator()
-    )
-    return Split(*(np.concatenate(part) for part in zip(*pieces, strict=True)))

@@ -9,11 +9,11 @@ import pathlib
 import numpy as np
 
 from atat_tf.data import images as image_files
+from atat_tf.data import splits as split_names
 from atat_tf.errors import InputError, expect, expect_known, unknown
 
 PREFIX = "folder:"
 BAD_IMAGES = ("stop", "skip")
-_SPLITS = ("train", "validation", "test")
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 _NAMED = 5  # bad files in a message
 # Held out where there is no folder of the split's name.
@@ -39,9 +39,16 @@ class Listing:
 
     @property
     def provenance(self) -> str:
-        """What is recorded with every result."""
+        """What is recorded with every result.
+
+        "shuffled" tells the verdicts on images in this order from those of
+        versions that left them class by class.
+        """
         count = sum(len(files) for files in self.files.values())
-        return f"folder {self.root.name}, {count} files, {self.digest[:23]}"
+        return (
+            f"folder {self.root.name}, {count} files, {self.digest[:23]}, "
+            "shuffled"
+        )
 
 
 def is_folder(name: str) -> bool:
@@ -61,26 +68,78 @@ def listing(name: str) -> Listing:
     """Returns the Listing of `folder:PATH`.
 
     Either PATH/CLASS/*.jpg, or PATH/train/CLASS/*.jpg, with validation/ and
-    test/ beside train/ or without. Sub-folders of a class belong to it; files
-    of other kinds and hidden ones are passed over.
+    test/ beside train/ or without, under any of the names in `splits`. A
+    folder of such a name with images right inside is a class. Sub-folders of a
+    class belong to it; files of other kinds and hidden ones are passed over.
+    Folders beside the splits are not used, which is logged.
 
     Raises:
       InputError: no such folder, fewer than two classes, a class without
-        images, or one that train/ does not have.
+        images, or one that train/ does not have; names of splits that may mean
+        two things.
     """
     root = pathlib.Path(absolute(name).removeprefix(PREFIX))
     expect(root.is_dir(), "a folder of images", dataset=name)
-    roots = {s: root / s for s in _SPLITS if (root / s).is_dir()}
-    if "train" not in roots:
-        roots = {"train": root}
+    roots = _roots(root)
     names = _class_names(roots["train"])
-    files = {s: _files(path, names) for s, path in roots.items()}
+    files = {
+        split: _files(path, names, may_lack=split != "train")
+        for split, path in roots.items()
+    }
     digest = hashlib.sha256()
     for split, pairs in files.items():
         for path, _ in pairs:
             where = path.relative_to(root)
             digest.update(f"{split} {where} {path.stat().st_size}\n".encode())
     return Listing(root, names, files, f"sha256:{digest.hexdigest()}")
+
+
+def _roots(root):
+    """Returns {split: its folder}, {"train": root} where there are none."""
+    folders = [path for path in root.iterdir() if _is_visible_folder(path)]
+    meant = split_names.meant(
+        path.name for path in folders if not _has_images(path)
+    )
+    if not meant:
+        return {"train": root}
+    expect(
+        "train" in meant,
+        f"a folder train/ beside {', '.join(sorted(meant.values()))}/, or "
+        "other names of the classes",
+        dataset=str(root),
+    )
+    unused = sorted({path.name for path in folders} - {*meant.values()})
+    ambiguous = [name for name in unused if _has_images(root / name)]
+    expect(
+        not ambiguous,
+        f"splits ({', '.join(meant.values())}) or classes with images, not "
+        f"both in {str(root)!r}",
+        with_images=ambiguous,
+    )
+    if unused:
+        logging.warning("%s: not used: %s", root, ", ".join(unused))
+    return {
+        split: root / meant[split]
+        for split in split_names.SPLITS
+        if split in meant
+    }
+
+
+def _is_visible_folder(path):
+    return path.is_dir() and not path.name.startswith(".")
+
+
+def _has_images(folder):
+    """Returns whether image files lie right inside a folder."""
+    return any(_is_image(path) for path in folder.iterdir())
+
+
+def _is_image(path):
+    return (
+        path.suffix.lower() in _SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
+    )
 
 
 def splits(
@@ -91,7 +150,8 @@ def splits(
     """Returns {split: (images, labels)} of a Listing, always with "test".
 
     Where there is no test/, a tenth of each class is held out for it, drawn
-    by a fixed seed.
+    by a fixed seed. The images of a split are in an order drawn by a fixed
+    seed, so that the first so many are of all classes.
 
     Args:
       pictures: Listing.
@@ -113,6 +173,8 @@ def splits(
         files["train"], files["test"] = _held_out(files["train"])
     decoded, bad = {}, []
     for split, pairs in files.items():
+        order = np.random.default_rng(0).permutation(len(pairs))
+        pairs = [pairs[i] for i in order]
         images, labels, damaged = _decoded(pairs, image_shape)
         bad += damaged
         decoded[split] = images, labels
@@ -126,9 +188,7 @@ def splits(
 
 def _class_names(folder):
     names = sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".")
+        entry.name for entry in folder.iterdir() if _is_visible_folder(entry)
     )
     expect(
         len(names) >= 2,
@@ -138,7 +198,7 @@ def _class_names(folder):
     return tuple(names)
 
 
-def _files(folder, names):
+def _files(folder, names, may_lack):
     """Returns [(path, label)], sorted by class and name."""
     extra = set(_class_names(folder)) - set(names)
     if extra:
@@ -146,15 +206,11 @@ def _files(folder, names):
     pairs = []
     for label, name in enumerate(names):
         paths = sorted(
-            path
-            for path in (folder / name).rglob("*")
-            if path.suffix.lower() in _SUFFIXES
-            and not path.name.startswith(".")
-            and path.is_file()
+            path for path in (folder / name).rglob("*") if _is_image(path)
         )
         # A validation or test folder need not have every class.
         expect(
-            paths or folder.name in _SPLITS[1:],
+            paths or may_lack,
             f"JPEG or PNG files in {str(folder / name)!r}",
             files=0,
         )

@@ -108,6 +108,12 @@ def _footnotes(all_results):
                 f"{results['method']}: batch-norm statistics of the attacked "
                 "batch (bn_eval=batch), not a claim of robustness."
             )
+        if results.get("refuted"):
+            notes.append(
+                f"{results['method']}: {results['refuted']} candidates were "
+                "broken in their batch and not alone, or left ball or box; "
+                "their images count as right."
+            )
         values = results["accuracy"]
         if "fgsm" in values and values["fgsm"] < values.get("pgd20", 0) - 0.01:
             notes.append(

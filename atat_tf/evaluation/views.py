@@ -75,6 +75,8 @@ class Viewer:
         self._seed, self._batch_size = seed, batch_size
         self._logits_fn = logits_fn or robustness.logits_function(classifier)
         self._options = {
+            # It would wrap the sentence of a refusal in its own error.
+            "autograph": False,
             "reduce_retracing": True,
             "jit_compile": bool(tf.config.list_physical_devices("GPU")),
         }

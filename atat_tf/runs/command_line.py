@@ -46,7 +46,8 @@ _DATASET = flags.DEFINE_string(
     "dataset",
     None,
     "cifar10, cifar100, digits, any image-classification set of "
-    "tensorflow-datasets, or folder:PATH with a sub-folder for each class",
+    "tensorflow-datasets, folder:PATH with a sub-folder for each class, or an "
+    ".npz file of x_train, y_train, x_test, y_test",
 )
 _SEED = flags.DEFINE_integer(
     "seed", None, "root of every random draw", lower_bound=0

@@ -10,7 +10,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from atat_tf.configs import base
-from atat_tf.data import datasets
+from atat_tf.data import arrays, datasets
 from atat_tf.data import folders as image_folders
 from atat_tf.defenses import atat
 from atat_tf.errors import expect
@@ -182,6 +182,7 @@ def _resolve_sources(config):
     if image_folders.is_folder(config.dataset):
         config.dataset = image_folders.absolute(config.dataset)
         config.class_names = image_folders.listing(config.dataset).class_names
+    config.dataset = arrays.absolute(config.dataset)
     if config.model:
         _resolve_model(config)
     if config.extra_images:
@@ -196,6 +197,7 @@ def _resolve_model(config):
     config.model = str(pathlib.Path(config.model).expanduser().absolute())
     config.model_digest = model_files.digest(config.model)
     free = config.dataset not in datasets.SPECS
+    free = free and not arrays.is_file(config.dataset)
     if free and not image_size(config):
         config.image_shape = model_files.image_shape(config.model)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
@@ -114,6 +115,17 @@ class AttentionAttackTest(parameterized.TestCase, tf.test.TestCase):
         self.assertNotEqual(
             one, columns.description(_attack(self.classifier, -0.1))
         )
+
+    def test_a_layer_without_a_gradient_is_refused(self):
+        """The scores are the network's, their gradient is another model's."""
+        inputs = self.classifier.inputs[0]
+        scores = self.classifier.output
+        linear = keras.layers.Dense(5)(keras.layers.Flatten()(inputs))
+        stop = keras.ops.stop_gradient
+        logits = stop(scores) + linear - stop(linear)
+        classifier = keras.Model(inputs, logits)
+        with self.assertRaisesRegex(InputError, "gradient to the layer 'feat"):
+            _attack(classifier, 1.0, layers=("features",))
 
     def test_unknown_layers_are_refused(self):
         with self.assertRaisesRegex(InputError, "hidden, features"):

@@ -588,6 +588,7 @@ def test_is_a_constant_and_moves_no_variable(name):
         (square.Square, {"norm": "l1"}, "norm of linf or l2.*norm='l1'"),
         (square.Square, {"p_init": 0.0}, r"p_init in \(0, 1\].*p_init=0.0"),
         (square.Square, {"restart": -1}, "restart >= 0.*restart=-1"),
+        (square.Square, {"schedule": 0}, "schedule >= 1.*schedule=0"),
         (for_training.NoiseFGSM, {"noise": -1.0}, "noise >= 0.*-1.0"),
         (for_training.NoiseFGSM, {"epsilon": 2.0}, "epsilon in"),
         (for_training.KLAttack, {"deviation": 0.0}, "deviation > 0.*0.0"),

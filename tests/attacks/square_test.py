@@ -81,7 +81,7 @@ class ScheduleTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllInRange(np.array(sides), 1, min(shape[1:3]))
 
     @parameterized.parameters(
-        # (queries, step, stage). Step 12 is iteration 11, the first past 10.
+        # (schedule, step, stage). Step 12 is iteration 11, the first past 10.
         (10_000, 0, 0),
         (10_000, 1, 0),
         (10_000, 11, 0),
@@ -97,10 +97,17 @@ class ScheduleTest(parameterized.TestCase, tf.test.TestCase):
         (100, 1, 0),
         (100, 2, 2),
     )
-    def test_stages_stretch_with_the_queries(self, num_steps, step, stage):
-        attack = Square(0.1, num_steps=num_steps)
+    def test_stages_stretch_with_the_schedule(self, schedule, step, stage):
+        attack = Square(0.1, schedule=schedule)
         found = attack._of_stage(np.arange(10), tf.constant(step))
         self.assertEqual(found, stage)
+
+    def test_the_stage_of_autoattacks_last_query_is_half_way(self):
+        """As in the original, whose 5,000 queries leave the schedule alone."""
+        attack = Square(0.1)
+        self.assertEqual(attack.num_steps, 5_000)
+        found = attack._of_stage(np.arange(10), tf.constant(4_999))
+        self.assertEqual(found, 7)
 
 
 class Twin:
@@ -204,7 +211,7 @@ class TwinTest(parameterized.TestCase, tf.test.TestCase):
     )
     def test_equals_numpy(self, norm, shape):
         epsilon = 0.2 if norm == "linf" else 1.0
-        attack = Square(epsilon, norm, num_steps=300)
+        attack = Square(epsilon, norm, num_steps=300, schedule=300)
         _, logits_fn, images, labels = _linear_model(shape, 3, 3)
         seeds = toys.seeds(3)
         twins = [
@@ -251,7 +258,10 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
         best = _best_corner_margins(weights, logits_fn, images, labels, epsilon)
         self.assertGreater(np.min(np.abs(best)), 1e-3)
         state = toys.last_state(
-            Square(epsilon, num_steps=900), logits_fn, images, labels
+            Square(epsilon, num_steps=900, schedule=900),
+            logits_fn,
+            images,
+            labels,
         )
         self.assertAllEqual(state["broke_at"] != stepped.NEVER, best < 0)
         self.assertBetween(np.sum(best < 0), 5, 25)
@@ -263,7 +273,7 @@ class LinearModelTest(parameterized.TestCase, tf.test.TestCase):
         labels = tf.argmax(logits_fn(images), -1, tf.int32)
         slope = np.linalg.norm(weights[..., 0] - weights[..., 1])
         distances = losses.margin(labels, logits_fn(images)).numpy() / slope
-        attack = Square(0.06, "l2", num_steps=1500)
+        attack = Square(0.06, "l2", num_steps=1500, schedule=1500)
         state = toys.last_state(attack, logits_fn, images, labels)
         broken = state["broke_at"] != stepped.NEVER
         self.assertTrue(np.all(broken[distances < 0.6 * 0.06]))

@@ -118,6 +118,90 @@ class OtherTfdsSetTest(tf.test.TestCase):
             datasets.spec("two_sizes", self.folder)
 
 
+class FeaturesTest(parameterized.TestCase, tf.test.TestCase):
+    """Sets of tfds that are no bytes with a class each, made here."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.folder = tempfile.mkdtemp()
+
+    def _store(self, name, splits, image=None, label=None, value=None):
+        import tensorflow_datasets as tfds
+
+        features = tfds.features
+        image = image or features.Image(shape=(8, 8, 3))
+        label = label or features.ClassLabel(names=["cat", "dog"])
+        value = value or (lambda split, i: i % 2)
+
+        def example(split, i):
+            pixels = np.full(image.shape, i).astype(image.np_dtype)
+            return {"image": pixels, "label": value(split, i)}
+
+        tfds.dataset_builders.store_as_tfds_dataset(
+            name=name,
+            version="1.0.0",
+            data_dir=self.folder,
+            features=features.FeaturesDict({"image": image, "label": label}),
+            split_datasets={
+                split: [(i, example(split, i)) for i in range(20)]
+                for split in splits
+            },
+        )
+
+    def _load(self, name):
+        return datasets.load(name, self.folder, num_validation=4)
+
+    def test_a_test_split_that_nobody_has_labelled(self):
+        splits = ("train", "validation", "test")
+        self._store(
+            "secret", splits, value=lambda s, i: -1 if s == "test" else i % 2
+        )
+        with self.assertLogs(level="WARNING") as logs:
+            dataset = self._load("secret")
+        self.assertIn("test has no labels", " ".join(logs.output))
+        self.assertEqual({*dataset.test.labels}, {0, 1})
+        self.assertEndsWith(dataset.provenance, ", validation split")
+        self._store(
+            "all_secret",
+            splits[::2],
+            value=lambda s, i: -1 if s == "test" else i % 2,
+        )
+        with self.assertRaisesRegex(InputError, "smallest=-1"):
+            self._load("all_secret")
+
+    def test_sets_that_are_refused(self):
+        import tensorflow_datasets as tfds
+
+        features, usual = tfds.features, ("train", "test")
+        sixteen = features.Image(
+            shape=(8, 8, 1), dtype=np.uint16, encoding_format="png"
+        )
+        floats = features.Tensor(shape=(8, 8, 3), dtype=np.float32)
+        for name, message, arguments in (
+            ("test_only", "a training split", {"splits": ("test",)}),
+            ("sixteen", "images of bytes.*uint16", {"image": sixteen}),
+            ("floats", "images of bytes.*float32", {"image": floats}),
+            (
+                "number",
+                "a ClassLabel.*Scalar",
+                {"label": features.Scalar(np.int64)},
+            ),
+            (
+                "words",
+                "a ClassLabel.*Text",
+                {"label": features.Text(), "value": lambda s, i: "cat"},
+            ),
+        ):
+            self._store(name, **{"splits": usual, **arguments})
+            with self.assertRaisesRegex(InputError, message):
+                self._load(name)
+
+    def test_a_folder_without_its_prefix(self):
+        with self.assertRaisesRegex(InputError, "Did you mean 'folder:"):
+            datasets.spec(self.folder)
+
+
 class ExtraImagesTest(parameterized.TestCase, tf.test.TestCase):
     def _written(self, **arrays):
         path = os.path.join(tempfile.mkdtemp(), "extra.npz")

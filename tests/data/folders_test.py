@@ -87,6 +87,46 @@ class SplitsTest(parameterized.TestCase, tf.test.TestCase):
         with self.assertRaisesRegex(InputError, "beside a folder validation"):
             _load(root, num_validation=2)
 
+    @parameterized.parameters(
+        (("train", "val"), ("train", "validation")),
+        (("Train", "valid", "Test"), ("train", "validation", "test")),
+        (("training", "Testing"), ("train", "test")),
+    )
+    def test_other_names_of_splits(self, folders, meant):
+        files = image_folders.listing(f"folder:{_folder(4, folders)}").files
+        self.assertSequenceEqual([*files], meant)
+        self.assertEqual({len(of_one) for of_one in files.values()}, {8})
+
+    def test_a_class_may_have_the_name_of_a_split(self):
+        root = _folder(4)
+        (root / "bat").rename(root / "train")
+        self.assertEqual(_load(root).class_names, ("ant", "train"))
+
+    def test_what_could_mean_two_things_is_refused(self):
+        both = _folder(2, ("train", ""))
+        for root, pattern in (
+            (_folder(2, ("test", "validation")), "a folder train/ beside test"),
+            (_folder(2, ("train", "val", "valid")), "one name of the split"),
+            (both, "splits .train. or classes.*'ant', 'bat'"),
+        ):
+            with self.assertRaisesRegex(InputError, pattern):
+                _load(root)
+
+    def test_folders_beside_the_splits_are_told(self):
+        root = _folder(4, ("train", "test"))
+        (root / "notes").mkdir()
+        with self.assertLogs(level="WARNING") as logs:
+            _load(root)
+        self.assertIn("not used: notes", logs.output[0])
+
+    def test_the_first_images_are_of_all_classes(self):
+        dataset = _load(_folder(40, ("train", "test")))
+        for split in (dataset.train, dataset.validation, dataset.test):
+            first = split.take(8).labels
+            self.assertBetween(np.sum(first), 1, 7)
+        again = _load(_folder(40, ("train", "test")))
+        self.assertAllEqual(again.test.labels, dataset.test.labels)
+
     def test_gray_images_of_one_channel(self):
         dataset = _load(_folder(4), image_size=(8, 8, 1))
         self.assertEqual(dataset.train.images.shape[1:], (8, 8, 1))
@@ -94,7 +134,9 @@ class SplitsTest(parameterized.TestCase, tf.test.TestCase):
     def test_provenance_tells_names_and_sizes(self):
         root = _folder(4)
         before = _load(root).provenance
-        self.assertRegex(before, r"^folder \w+, 8 files, sha256:[0-9a-f]{16}$")
+        self.assertRegex(
+            before, r"^folder \w+, 8 files, sha256:[0-9a-f]{16}, shuffled$"
+        )
         self.assertEqual(_load(root).provenance, before)
         _write(root / "ant" / "00.png", 200, (13, 10))
         self.assertNotEqual(_load(root).provenance, before)

@@ -22,7 +22,7 @@ def _groups():
         "restarts": {"pgd20x10": 0.29},
         "step_sizes": {"a": 0.32, "b": 0.29},
         "margin_loss": {"margin loss": 0.28},
-        "radii": {"small": 0.5, "own": 0.3, "large": 0.0},
+        "radii": {"quarter": 0.6, "half": 0.45, "own": 0.3, "large": 0.0},
         "unbounded": {"unbounded": 0.0},
         "square": {"square1000": 0.275},
         "transfer": {"transfer": 0.6},
@@ -82,8 +82,10 @@ def test_all_pass():
     assert points["single_step"].figure == pytest.approx(-5.0)
     # The worse of the two step sizes.
     assert points["step_sizes"].figure == pytest.approx(1.0)
-    # From one of 80, 50, 30 and 0 % to the next, the least fall is 20.
-    assert points["radii"].figure == pytest.approx(-20.0)
+    # From one of 80, 60, 45, 30 and 0 % to the next, the least fall is 15.
+    assert points["radii"].figure == pytest.approx(-15.0)
+    # 30 − 0 beyond ε, 20 · (60 − 30) before it.
+    assert points["cliff"].figure == pytest.approx(-570.0)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,19 @@ def test_one_fails(group, column, share):
     groups[group][column] = _first(share)
     points = checklist_points.from_standing(groups, {})
     assert _with(points, "FAIL") == {group}
+
+
+@pytest.mark.parametrize("fallen, verdict", [(0.0, "FAIL"), (0.05, "PASS")])
+def test_a_cliff_is_a_fall_that_nothing_announces(fallen, verdict):
+    groups = _groups()
+    flat = dict.fromkeys(("quarter", "half", "own"), _first(0.6))
+    flat["own"] = _first(0.6 - fallen)
+    groups["radii"] = {**flat, "large": _first(0.0)}
+    points = checklist_points.from_standing(groups, {})
+    assert points["cliff"].verdict == verdict
+    groups["radii"] = flat
+    points = checklist_points.from_standing(groups, {})
+    assert points["cliff"].verdict == "NOT RUN"
 
 
 def test_what_is_absent_is_not_run():

@@ -140,7 +140,7 @@ def _with(points, verdict):
 @pytest.fixture(name="short_sweeps")
 def _short_sweeps(monkeypatch):
     monkeypatch.setattr(checklist_attacks, "STEP_FACTORS", (2.0,))
-    monkeypatch.setattr(checklist_attacks, "RADIUS_FACTORS", (1.0,))
+    monkeypatch.setattr(checklist_attacks, "RADIUS_FACTORS", (0.25, 0.5, 1.0))
     monkeypatch.setattr(checklist_attacks, "ATTENTION_WEIGHTS", (1.0,))
 
 
@@ -198,6 +198,17 @@ def test_saturated_logits(tmp_path, short_sweeps, monkeypatch):
     assert points["undefended_twin"].verdict == "FAIL"
     # The margin loss still has the gradient that cross-entropy lost.
     assert {"gradients", "margin_loss"} <= _with(points, "FAIL")
+
+
+class _CutOff(layers.Layer):
+    def call(self, logits):
+        return tf.minimum(logits, 0.5)
+
+
+def test_scores_that_are_even(tmp_path, short_sweeps):
+    points = _points(tmp_path, _after(_CutOff()))
+    assert "winner" in _with(points, "FAIL")
+    assert points["winner"].figure > 5
 
 
 @pytest.mark.long

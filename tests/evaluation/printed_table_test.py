@@ -3,13 +3,16 @@
 from atat_tf.evaluation import printed_table
 
 
-def _results(method, dataset="cifar10", bn_eval="frozen", **accuracy):
+def _results(
+    method, dataset="cifar10", bn_eval="frozen", refuted=0, **accuracy
+):
     return {
         "dataset": dataset,
         "data": "some data",
         "method": method,
         "num_images": 10_000,
         "bn_eval": bn_eval,
+        "refuted": refuted,
         "accuracy": accuracy,
     }
 
@@ -33,8 +36,13 @@ def test_rows_columns_and_the_papers_row():
 
 def test_what_is_printed(capsys):
     printed_table.print_table(
-        [_results("at", bn_eval="batch", fgsm=0.2, pgd20=0.4)]
+        [_results("at", bn_eval="batch", refuted=3, fgsm=0.2, pgd20=0.4)]
     )
     text = capsys.readouterr().out
-    for words in ("20.00", "not a claim of robustness", "masked gradients"):
+    for words in (
+        "20.00",
+        "not a claim of robustness",
+        "masked gradients",
+        "3 candid",
+    ):
         assert words in text

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import tensorflow as tf
 
 from atat_tf import losses
-from atat_tf.attacks import baselines, columns, linf, on_attention
+from atat_tf.attacks import baselines, columns, linf, on_attention, square
 from atat_tf.errors import InputError
 from atat_tf.evaluation.evaluate_run import OpenRun, in_threat_model
 from atat_tf.models import classifiers
@@ -58,8 +58,6 @@ def groups(
         built["attention"] = {"adapted attacks": headline + adapted}
     except InputError as error:
         adapted, absent["attention"] = (), str(error)
-    query = f"square{SQUARE_QUERIES}"
-    square = columns.column(query, *ball, classes)
     by_gradient = (*headline, *adapted, *pgd)
     for name in ("steps", "restarts", "step_sizes", "margin_loss"):
         for column in built[name].values():
@@ -67,9 +65,15 @@ def groups(
     white_box = tuple(
         attack
         for attack in dict.fromkeys(by_gradient)
-        if not isinstance(attack, type(square[0]))
+        if not isinstance(attack, square.Square)
     )
-    built["square"] = {query: white_box + square}
+    # So few queries end with small squares only if the schedule is theirs.
+    by_queries = square.Square(
+        opened.config.attack.epsilon,
+        num_steps=SQUARE_QUERIES,
+        schedule=SQUARE_QUERIES,
+    )
+    built["square"] = {f"square{SQUARE_QUERIES}": (*white_box, by_queries)}
     if teacher:
         built["transfer"] = {"transfer": (_transfer(teacher, *ball),)}
     else:

@@ -6,7 +6,6 @@ those that validation images chose.
 
 import numpy as np
 
-from atat_tf.attacks.columns import description
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.evaluation.checklist.points import Point, compared, held, not_run
 from atat_tf.evaluation.evaluate_run import OpenRun, worst_case
@@ -47,8 +46,8 @@ def _worst_in_ledger(opened, results):
     classes = opened.dataset.spec.num_classes
     built = build.build_columns(opened.config, results["accuracy"], classes)
     stands = {
-        name: lines and lines.standing([*map(description, attacks)], count)
-        for name, attacks in built.items()
+        name: lines and lines.standing(attacks, count)
+        for name, attacks in results["attacks"].items()
     }
     if any(of_one is None for of_one in stands.values()):
         return None

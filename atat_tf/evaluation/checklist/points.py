@@ -95,6 +95,13 @@ CRITERIA = (
         "a larger ball holds the smaller one (Carlini et al. 2019)",
     ),
     Criterion(
+        "cliff",
+        "what 4 ε takes beyond 20 times what ε takes after ε / 4",
+        10.0,
+        "accuracy that is flat up to ε and then falls was made for this ε, as "
+        "by cut off or rounded scores; trained networks lose images on the way",
+    ),
+    Criterion(
         "unbounded",
         "accuracy without a bound",
         0.0,
@@ -145,6 +152,13 @@ CRITERIA = (
         "inside ball and box, finite, misclassified; rounding decides a few",
     ),
     Criterion(
+        "winner",
+        "images broken by even scores or by none that is finite",
+        1.0,
+        "no attack follows such scores, and other rules count them as right; "
+        "rounding makes one tie in a million",
+    ),
+    Criterion(
         "worst_case",
         "the worst case of all attacks is reported",
         None,
@@ -160,6 +174,10 @@ CRITERIA = (
     ),
 )
 _BY_NAME = {criterion.name: criterion for criterion in CRITERIA}
+
+# A real network loses images between ε / 4 and ε: how many times as many it may
+# lose beyond ε.
+_CLIFF = 20
 
 # Points that ask what attacks take away from another's accuracy: the column
 # that is taken for reference, and the group of columns held against it.
@@ -274,7 +292,8 @@ def from_standing(
 
     Args:
       stands: {group: {column: bool [n]}}. The group "reference" holds
-        "clean", "pgd20", "headline" and "white box", "radii" ascending ones.
+        "clean", "pgd20", "headline" and "white box", "radii" those of
+        ε / 4, ε / 2, ε and larger ones, ascending.
       absent: {group: why it was not run}.
     """
     reference = stands["reference"]
@@ -284,6 +303,7 @@ def from_standing(
         if group in stands
     }
     points["radii"] = _radii(reference["clean"], stands["radii"])
+    points["cliff"] = _cliff(stands["radii"])
     for name, group in stands.items():
         if name in ("unbounded", "undefended_twin"):
             ((column, flags),) = group.items()
@@ -317,6 +337,29 @@ def _radii(clean, columns):
         difference_error(larger, smaller),
         f"{', '.join(_percent(flags) for _, flags in ascending)}; least "
         f"fall at {column}",
+    )
+
+
+def _cliff(columns):
+    """Returns the Point of a fall beyond ε that nothing before it announces.
+
+    With a(r) the accuracy at radius r and R the largest radius,
+    (a(ε) − a(R)) − 20 (a(ε / 4) − a(ε)).
+    """
+    (_, quarter), _, (_, own), *larger = columns.items()
+    if not larger:
+        return not_run("cliff", "no radius above ε is inside the box")
+    column, last = larger[-1]
+    quarter, own, last = (
+        np.asarray(flags, float) for flags in (quarter, own, last)
+    )
+    terms = (own - last) - _CLIFF * (quarter - own)
+    return compared(
+        "cliff",
+        np.mean(terms),
+        np.std(terms) / np.sqrt(len(terms)),
+        f"{_percent(quarter)}, {_percent(own)} and then {_percent(last)} at "
+        f"{column}",
     )
 
 

@@ -36,6 +36,7 @@ from atat_tf.evaluation.checklist.points import (
     share_error,
 )
 from atat_tf.evaluation.evaluate_run import OpenRun
+from atat_tf.evaluation.ledger import CLEAN
 from atat_tf.models import checks, classifiers
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
@@ -282,7 +283,17 @@ def _attacked_points(opened, teacher):
     else:
         absent["undefended_twin"] = checklist_attacks.NO_TEACHER
     points = from_standing(stands, absent)
-    return {**points, "candidates": _candidates(opened, groups)}
+    lines = _lines(opened, groups)
+    wrong = [
+        line
+        for line in opened.ledger.verdicts(CLEAN).values()
+        if line["broken"]
+    ]
+    return {
+        **points,
+        "candidates": _candidates(lines),
+        "winner": _winner([*wrong, *lines], len(opened.split)),
+    }
 
 
 def _standing(opened, groups, doing):
@@ -299,23 +310,41 @@ def _standing(opened, groups, doing):
     }
 
 
-def _candidates(opened, groups):
-    """Returns the Point of candidates that were refuted when alone."""
+def _lines(opened, groups):
+    """Returns the ledger's lines of all attacks, one for each that broke.
+
+    Broken images, and those whose candidate was refuted.
+    """
     descriptions = {
         columns.description(attack)
         for of_group in groups.values()
         for built in of_group.values()
         for attack in built
     }
-    refuted = np.array(
-        [
-            line["refuted"]
-            for description in sorted(descriptions)
-            for line in opened.ledger.verdicts(description).values()
-            if line["broken"] or line["refuted"]
-        ],
-        bool,
-    )
+    return [
+        line
+        for description in sorted(descriptions)
+        for line in opened.ledger.verdicts(description).values()
+        if line["broken"] or line["refuted"]
+    ]
+
+
+def _winner(lines, count):
+    """Returns the Point of images that some attack broke without a winner."""
+    without = {line["index"] for line in lines if _has_no_winner(line)}
+    flags = np.arange(count) < len(without)
+    note = f"{len(without)} of {count} images, clean or under any attack"
+    return compared("winner", float(np.mean(flags)), share_error(flags), note)
+
+
+def _has_no_winner(line):
+    """Returns whether a line's margin is 0, or that of no finite score."""
+    return line["margin"] == 0 or line["margin"] <= np.finfo(np.float16).min
+
+
+def _candidates(lines):
+    """Returns the Point of candidates that were refuted when alone."""
+    refuted = np.array([line["refuted"] for line in lines], bool)
     if not len(refuted):
         return not_run("candidates", "no attack broke an image")
     note = f"{refuted.sum()} of {len(refuted)}"
