@@ -16,19 +16,51 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from atat_tf.api import (
+        ATAT,
+        TLA,
+        TRADES,
+        AdversarialTrainer,
+        AdversarialTraining,
+        InputError,
+        LinfAttack,
+        LogitPairing,
         Robustness,
         RobustnessCurve,
+        Standard,
         attack,
+        fgsm,
+        fgsm_rs,
+        harden,
+        ifgsm,
+        n_fgsm,
+        pgd,
         robust_accuracy,
+        trades,
     )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ATAT",
+    "TLA",
+    "TRADES",
+    "AdversarialTrainer",
+    "AdversarialTraining",
+    "InputError",
+    "LinfAttack",
+    "LogitPairing",
     "Robustness",
     "RobustnessCurve",
+    "Standard",
     "attack",
+    "fgsm",
+    "fgsm_rs",
+    "harden",
+    "ifgsm",
+    "n_fgsm",
+    "pgd",
     "robust_accuracy",
+    "trades",
 ]
 
 _HERE = pathlib.Path(__file__).resolve().parent

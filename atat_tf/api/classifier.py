@@ -7,6 +7,7 @@ of images is called as it is, and without its gradient where it has none.
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -96,7 +97,10 @@ def as_classifier(
 
 
 def functional_logits(
-    model: keras.Model, pixels: PixelRange, image_shape: tuple[int, int, int]
+    model: keras.Model,
+    pixels: PixelRange,
+    image_shape: tuple[int, int, int],
+    modes: Sequence[bool] = (False,),
 ) -> keras.Model | None:
     """Returns a functional model of pixels in [0, 1] that answers logits.
 
@@ -104,6 +108,7 @@ def functional_logits(
 
     Args:
       model, pixels, image_shape: as for `as_classifier`.
+      modes: as for `functional.functional_model`, of a subclassed model.
 
     Returns:
       keras.Model, float32 [b, H, W, C] in [0, 1] -> logits [b, k]; None for a
@@ -112,12 +117,10 @@ def functional_logits(
     Raises:
       InputError: it is no classifier of these images.
     """
-    if getattr(model, "inputs", None) is None:
-        _call_once(model, pixels, image_shape)
+    call_once(model, pixels, image_shape)
     if getattr(model, "inputs", None) is None:
         try:
-            # Nothing here trains it.
-            model = functional.functional_model(model, modes=(False,))
+            model = functional.functional_model(model, modes)
         except InputError:
             return None
     graph = graphs.of_functional(model)
@@ -154,8 +157,19 @@ def functional_logits(
     return classifiers.logits_model(model)
 
 
-def _call_once(model, pixels, image_shape):
-    """Calls a model that is not built, which tells it the images' size."""
+def call_once(
+    model: keras.Model, pixels: PixelRange, image_shape: tuple[int, int, int]
+) -> None:
+    """Calls a model without a graph, which tells it the images' size.
+
+    Args:
+      model, pixels, image_shape: as for `as_classifier`.
+
+    Raises:
+      InputError: it takes other images.
+    """
+    if getattr(model, "inputs", None) is not None:
+        return
     images = pixels.from_unit(np.zeros((1, *image_shape), np.float32))
     try:
         model(images)

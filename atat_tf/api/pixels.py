@@ -246,6 +246,37 @@ def labels_of(
     return labels.astype(np.int32)
 
 
+def targets_of(
+    given: ArrayLike,
+    count: int,
+    num_classes: int,
+    class_names: Sequence[str] | None = None,
+) -> NDArray[np.int32] | NDArray[np.float32]:
+    """Returns class numbers, or shares of the classes.
+
+    Args:
+      given: as for `labels_of`, or shares, [n, k], >= 0, that sum to 1.
+      count, num_classes, class_names: as for `labels_of`.
+
+    Returns:
+      int32 [n], or float32 [n, k].
+
+    Raises:
+      InputError: they are none of these, or other classes.
+    """
+    shares = _array(given, "labels")
+    if shares.shape == (count, num_classes) and shares.dtype.kind == "f":
+        # False for NaN too.
+        expect(
+            np.all(shares >= 0) and np.allclose(shares.sum(1), 1, atol=1e-3),
+            "shares of the classes, >= 0, that sum to 1",
+            smallest=float(shares.min()),
+            sums=[float(shares.sum(1).min()), float(shares.sum(1).max())],
+        )
+        return shares.astype(np.float32)
+    return labels_of(given, count, num_classes, class_names)
+
+
 def _numbers_of_names(labels, num_classes, class_names):
     if class_names is None:
         class_names = sorted({*map(str, labels)})

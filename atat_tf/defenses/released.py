@@ -14,6 +14,7 @@ import tensorflow as tf
 from atat_tf import attention, losses
 from atat_tf.defenses.objective import (
     Objective,
+    as_layers,
     mixture_cross_entropy,
     mixture_outputs,
 )
@@ -77,11 +78,14 @@ class ReleasedCIFAR100:
         last batch norm and leaky ReLU of its network.
     """
 
-    layers: tuple[str, ...] = ("features",)
+    layers: str | tuple[str, ...] = ("deepest",)
 
     terms: ClassVar = ("cross_entropy", "attention_transfer")
     needs_attack: ClassVar = True
     needs_teacher: ClassVar = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "layers", as_layers(self.layers))
 
     def __call__(
         self,
@@ -92,12 +96,13 @@ class ReleasedCIFAR100:
         labels: tf.Tensor,
     ) -> Objective:
         """Returns the Objective; arguments as for `atat.ATAT`."""
-        _, target = _released_maps(teacher, images, labels, training=False)
+        classes = losses.classes(labels)
+        _, target = _released_maps(teacher, images, classes, training=False)
         target = tf.nest.map_structure(tf.stop_gradient, target)
         logits, maps = _released_maps(
             student,
             tf.concat([images, adversarial], axis=0),
-            tf.concat([labels, labels], axis=0),
+            tf.concat([classes, classes], axis=0),
             training=True,
         )
         clean, attacked = tf.split(logits, 2)

@@ -33,7 +33,7 @@ def body():
     """Returns new layers up to the pooled features, "maps" the last map."""
     return [
         layers.Conv2D(8, 3, activation="relu"),
-        layers.BatchNormalization(),
+        layers.BatchNormalization(momentum=0.9),
         layers.Conv2D(16, 3, activation="relu", name="maps"),
         layers.GlobalAveragePooling2D(),
     ]
