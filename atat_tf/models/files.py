@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from atat_tf.errors import InputError, expect
-from atat_tf.models import classifiers, functional
+from atat_tf.models import classifiers, functional, graphs
 
 
 def load(

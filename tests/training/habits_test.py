@@ -32,7 +32,7 @@ def _defenses():
         yield pytest.param(defense, attack, id=name)
 
 
-@pytest.mark.parametrize("defense, attack", _defenses())
+@pytest.mark.parametrize("defense, attack", [*_defenses()])
 def test_every_defense_takes_any_model_metrics_and_shares(defense, attack):
     """By its own defaults, on a foreign model; `evaluate` is under attack."""
     teacher = digits.classifier() if defense.needs_teacher else None
