@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from atat_tf import attention, losses
+from atat_tf import grad_cam, losses
 from atat_tf.attacks import linf, stepped
 from atat_tf.models import graphs
 
@@ -36,7 +36,7 @@ def logits_and_maps_function(
     tapped = graphs.with_taps(classifier, layers)
 
     def logits_and_maps(images, labels):
-        return attention.logits_and_attention(tapped, images, labels)
+        return grad_cam.logits_and_attention(tapped, images, labels)
 
     logits_and_maps.__name__ = f"maps_at_{'+'.join(layers)}"
     return logits_and_maps

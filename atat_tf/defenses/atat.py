@@ -12,7 +12,7 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from atat_tf import attention, losses
+from atat_tf import grad_cam, losses
 from atat_tf.defenses import compared, released
 from atat_tf.defenses.objective import (
     Defense,
@@ -190,7 +190,7 @@ class ATAT:
         images alone in L_ce. The clean images pass the student all the same.
       layers: names of the layers l of Eq. 4 and 5, or one of them;
         "deepest" is the last with a spatial map (§3.2).
-      score: of `attention.SCORES`, the class score that the maps explain.
+      score: of `grad_cam.SCORES`, the class score that the maps explain.
       map_distance: of `losses.MAP_DISTANCES`, in the place of Eq. 4's norm.
       pairing: of `losses.PAIRINGS`, in the place of Eq. 6's norm.
       classes: "true", maps of the label, or "two": the mean of Eq. 5 over the
@@ -225,7 +225,7 @@ class ATAT:
         expect_clean_weight(self.clean_weight)
         object.__setattr__(self, "layers", as_layers(self.layers))
         expect(self.layers, "at least one attention layer", layers=self.layers)
-        expect_choice("a class score", self.score, attention.SCORES)
+        expect_choice("a class score", self.score, grad_cam.SCORES)
         known = losses.MAP_DISTANCES
         expect_choice("a distance of maps", self.map_distance, known)
         expect_choice("a pairing", self.pairing, losses.PAIRINGS)
@@ -274,14 +274,14 @@ class ATAT:
                 mapped.append(other)
             return [tf.concat([c, c], axis=0) for c in mapped]
 
-        logits, maps = attention.logits_and_attentions(
+        logits, maps = grad_cam.logits_and_attentions(
             student,
             tf.concat([images, adversarial], axis=0),
             twice,
             training=True,
             score=self.score,
         )
-        teacher_logits, teacher_maps = attention.logits_and_attentions(
+        teacher_logits, teacher_maps = grad_cam.logits_and_attentions(
             teacher, images, lambda _: mapped, training=False, score=self.score
         )
         # Frozen layers do not stop a tape: Keras fixes what it watches when

@@ -11,7 +11,7 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from atat_tf import attention, losses
+from atat_tf import grad_cam, losses
 from atat_tf.defenses.objective import (
     Objective,
     as_layers,
@@ -121,7 +121,7 @@ class ReleasedCIFAR100:
 
 def _released_maps(tapped, images, labels, training):
     """Returns logits and maps of the mean, not the sum, of class scores."""
-    logits, maps = attention.logits_and_attention(
+    logits, maps = grad_cam.logits_and_attention(
         tapped, images, labels, training
     )
     # Eq. 1 to 3 are homogeneous: a score divided by n divides its map by n.

@@ -38,7 +38,7 @@ def pooled_head(classifier: keras.Model, name: str) -> keras.Variable | None:
     """Returns W of a head "mean over space, then one dense layer", or None.
 
     For such a head the attention at the layer has a closed form, see
-    `attention.explanation`.
+    `grad_cam.explanation`.
 
     Args:
       classifier: functional keras.Model, images -> logits.
