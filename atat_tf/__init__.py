@@ -1,13 +1,82 @@
-"""Adversarial robustness via attention transfer, for TensorFlow and Keras."""
+"""Adversarial robustness via attention transfer, for TensorFlow and Keras.
 
+  import atat_tf as atat
+  atat.robust_accuracy(model, x, y)
+
+The names are those of `atat_tf.api`, which is imported when one of them is
+first asked for: neither this import nor a command's --help loads TensorFlow.
+"""
+
+import importlib
 import importlib.machinery
 import importlib.util
 import pathlib
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from atat_tf.api import (
+        ATAT,
+        TLA,
+        TRADES,
+        AdversarialTrainer,
+        AdversarialTraining,
+        InputError,
+        LinfAttack,
+        LogitPairing,
+        Robustness,
+        RobustnessCurve,
+        Standard,
+        attack,
+        fgsm,
+        fgsm_rs,
+        harden,
+        ifgsm,
+        n_fgsm,
+        pgd,
+        robust_accuracy,
+        trades,
+    )
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "ATAT",
+    "TLA",
+    "TRADES",
+    "AdversarialTrainer",
+    "AdversarialTraining",
+    "InputError",
+    "LinfAttack",
+    "LogitPairing",
+    "Robustness",
+    "RobustnessCurve",
+    "Standard",
+    "attack",
+    "fgsm",
+    "fgsm_rs",
+    "harden",
+    "ifgsm",
+    "n_fgsm",
+    "pgd",
+    "robust_accuracy",
+    "trades",
+]
+
 _HERE = pathlib.Path(__file__).resolve().parent
+
+
+def __getattr__(name: str) -> Any:
+    """Returns a public name, with which all registered layers are loaded."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module("atat_tf.api"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 class _Checkout:

@@ -24,20 +24,40 @@ def cross_entropy(
     (1 − s) · L_ce + s · mean_j −log softmax(logits)[j] (Szegedy et al. 2016).
 
     Args:
-      labels: integers [b], class indices.
+      labels: integers [b], class indices; or float [b, k], shares of the
+        classes that sum to 1, with −Σ_j y_j log softmax(logits)[j].
       logits: float [b, k], unnormalised scores.
       smoothing: s, in [0, 1).
 
     Returns:
       [b], the dtype of the logits, in nats, >= 0.
     """
-    of_label = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=labels, logits=logits
-    )
+    if labels.shape.rank == 2:
+        of_label = tf.nn.softmax_cross_entropy_with_logits(
+            labels=tf.cast(labels, logits.dtype), logits=logits
+        )
+    else:
+        of_label = tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=labels, logits=logits
+        )
     if not smoothing:
         return of_label
     of_all = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
     return (1.0 - smoothing) * of_label + smoothing * of_all
+
+
+def classes(labels: tf.Tensor) -> tf.Tensor:
+    """Returns the class of each label: itself, or that of the largest share.
+
+    Args:
+      labels: integers [b], or shares of the classes, float [b, k].
+
+    Returns:
+      integers [b].
+    """
+    if labels.shape.rank == 2:
+        return tf.argmax(labels, axis=-1, output_type=tf.int32)
+    return labels
 
 
 def safe_norm(x: tf.Tensor, epsilon: float = 1e-12) -> tf.Tensor:

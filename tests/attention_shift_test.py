@@ -3,7 +3,7 @@
 import numpy as np
 from absl.testing import absltest
 
-from atat_tf import attention
+from atat_tf import grad_cam
 
 
 def _maps(*rows):
@@ -16,27 +16,27 @@ class AttentionShiftTest(absltest.TestCase):
         first = _maps([3, 4, 0, 0], [1, 0, 0, 0], [1, 2, 3, 4], [1, 0, 0, 0])
         second = _maps([4, 3, 0, 0], [0, 1, 0, 0], [2, 4, 6, 8], [0, 0, 0, 0])
         np.testing.assert_allclose(
-            attention.cosine_distance(first, second),
+            grad_cam.cosine_distance(first, second),
             [0.04, 1.0, 0.0, 1.0],
             atol=1e-12,
         )
 
     def test_two_empty_maps_are_equal(self):
         empty = _maps([0, 0, 0, 0])
-        self.assertEqual(attention.cosine_distance(empty, empty), 0.0)
-        self.assertEqual(attention.l2_distance(empty, empty), 0.0)
+        self.assertEqual(grad_cam.cosine_distance(empty, empty), 0.0)
+        self.assertEqual(grad_cam.l2_distance(empty, empty), 0.0)
 
     def test_cosine_distance_is_free_of_scale_and_l2_is_not(self):
         generator = np.random.default_rng(0)
         first, second = generator.uniform(size=(2, 5, 4, 4))
         np.testing.assert_allclose(
-            attention.cosine_distance(first, 7 * second),
-            attention.cosine_distance(first, second),
+            grad_cam.cosine_distance(first, 7 * second),
+            grad_cam.cosine_distance(first, second),
             atol=1e-12,
         )
         # ‖(3, 4)‖
         self.assertEqual(
-            attention.l2_distance(_maps([3, 0, 1, 1]), _maps([0, 4, 1, 1])),
+            grad_cam.l2_distance(_maps([3, 0, 1, 1]), _maps([0, 4, 1, 1])),
             5.0,
         )
 
@@ -46,29 +46,29 @@ class AttentionShiftTest(absltest.TestCase):
         attacked[0, 3, 3:] = [2.0, 4.0]  # the two places of 18 and 19
         # (2 + 4) / (18 · 1 + 2 + 4)
         np.testing.assert_allclose(
-            attention.top_decile_mass(clean, attacked), [6 / 24]
+            grad_cam.top_decile_mass(clean, attacked), [6 / 24]
         )
         # Of 2 × 2 places one: 0.4 is rounded up.
         np.testing.assert_allclose(
-            attention.top_decile_mass(_maps([0, 9, 1, 1]), _maps([1, 3, 0, 4])),
+            grad_cam.top_decile_mass(_maps([0, 9, 1, 1]), _maps([1, 3, 0, 4])),
             [3 / 8],
         )
 
     def test_top_decile_takes_the_first_of_equal_places(self):
         np.testing.assert_allclose(
-            attention.top_decile_mass(_maps([5, 5, 0, 0]), _maps([1, 3, 0, 0])),
+            grad_cam.top_decile_mass(_maps([5, 5, 0, 0]), _maps([1, 3, 0, 0])),
             [1 / 4],
         )
 
     def test_nothing_is_said_of_the_mass_of_an_empty_map(self):
         full, empty = _maps([1, 2, 3, 4]), _maps([0, 0, 0, 0])
         for pair in ((full, empty), (empty, full)):
-            self.assertTrue(np.isnan(attention.top_decile_mass(*pair)))
+            self.assertTrue(np.isnan(grad_cam.top_decile_mass(*pair)))
 
     def test_numbers_of_an_unmoved_map(self):
         maps = np.random.default_rng(1).uniform(size=(3, 8, 8))
-        found = attention.shift_numbers(maps, maps)
-        self.assertSameElements(found, attention.SHIFT_NAMES)
+        found = grad_cam.shift_numbers(maps, maps)
+        self.assertSameElements(found, grad_cam.SHIFT_NAMES)
         np.testing.assert_allclose(found["cosine_distance"], 0, atol=1e-12)
         np.testing.assert_array_equal(found["l2_distance"], 0)
         # ⌈64 / 10⌉ = 7 places hold the most that seven can.

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf import attention, losses
+from atat_tf import grad_cam, losses
 from atat_tf.errors import InputError
 
 LAYERS = ("early", "late")
@@ -151,11 +151,11 @@ class MapDistancesTest(parameterized.TestCase, tf.test.TestCase):
         # An empty map, and two.
         first *= tf.constant([1.0, 0, 1, 0])[:, None, None]
         second *= tf.constant([1.0, 1, 1, 0])[:, None, None]
-        norm = attention.l2_distance(first, second)
+        norm = grad_cam.l2_distance(first, second)
         for name, expected in {
             "norm": norm,
             "rms": norm / 30**0.5,
-            "cosine": attention.cosine_distance(first, second),
+            "cosine": grad_cam.cosine_distance(first, second),
         }.items():
             distance = losses.MAP_DISTANCES[name](first, second)
             self.assertAllClose(distance, expected, 1e-5, 1e-6)

@@ -16,7 +16,7 @@ from atat_tf.errors import InputError, expect, unknown
 
 # AutoAttack's default (Croce & Hein 2020): 9 targets, 100 steps, 5,000 queries.
 _TARGETS = 9
-_AUTOATTACK = ("autoattack", "standard")
+AUTOATTACK = ("autoattack", "standard")
 _STANDARD = ("apgd_ce", "apgd_t", "fab_t", "square")
 _TABLES = ("fgsm", "ifgsm20", "pgd7", "pgd10", "pgd20", "pgd20x10")
 
@@ -47,7 +47,7 @@ def column(
         epsilon = radii.parsed(radius)
     if base == "clean":
         return ()
-    if base in _AUTOATTACK:
+    if base in AUTOATTACK:
         parts = (
             column(part, epsilon, step_size, num_classes) for part in _STANDARD
         )
@@ -67,7 +67,7 @@ def column(
             "an attack (any number of steps, of restarts as in pgd20x10, "
             "another radius as in pgd20@4/255)",
             name,
-            ("clean", *_AUTOATTACK, *PARTS, *_TABLES),
+            ("clean", *AUTOATTACK, *PARTS, *_TABLES),
         ) from error
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from atat_tf import attention, losses
+from atat_tf import grad_cam, losses
 from atat_tf.attacks import linf, stepped
 from atat_tf.models import graphs
 
@@ -37,7 +37,7 @@ def logits_and_maps_function(
     tapped = graphs.with_taps(classifier, layers)
 
     def logits_and_maps(images, labels):
-        return attention.logits_and_attention(tapped, images, labels)
+        return grad_cam.logits_and_attention(tapped, images, labels)
 
     # Traced once, so that a missing gradient is told before any attack.
     tf.function(logits_and_maps, autograph=False).get_concrete_function(

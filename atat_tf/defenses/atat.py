@@ -12,11 +12,12 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from atat_tf import attention, losses
+from atat_tf import grad_cam, losses
 from atat_tf.defenses import compared, released
 from atat_tf.defenses.objective import (
     Defense,
     Objective,
+    as_layers,
     expect_clean_weight,
     expect_schedule,
     expect_smoothing,
@@ -186,8 +187,9 @@ class ATAT:
       logit_weight: λ2, >= 0.
       clean_weight: w of `AdversarialTraining`, in [0, 1]; 0 has adversarial
         images alone in L_ce. The clean images pass the student all the same.
-      layers: names of the layers l of Eq. 4 and 5.
-      score: of `attention.SCORES`, the class score that the maps explain.
+      layers: names of the layers l of Eq. 4 and 5, or one of them;
+        "deepest" is the last with a spatial map (§3.2).
+      score: of `grad_cam.SCORES`, the class score that the maps explain.
       map_distance: of `losses.MAP_DISTANCES`, in the place of Eq. 4's norm.
       pairing: of `losses.PAIRINGS`, in the place of Eq. 6's norm.
       classes: "true", maps of the label, or "two": the mean of Eq. 5 over the
@@ -203,7 +205,7 @@ class ATAT:
     attention_weight: float = 1.0
     logit_weight: float = 1.0
     clean_weight: float = 0.5
-    layers: tuple[str, ...] = ("features",)
+    layers: str | tuple[str, ...] = ("deepest",)
     score: str = "logit"
     map_distance: str = "norm"
     pairing: str = "norm"
@@ -220,8 +222,9 @@ class ATAT:
         for name in ("attention_weight", "logit_weight", "distillation"):
             expect_weight(name, getattr(self, name))
         expect_clean_weight(self.clean_weight)
+        object.__setattr__(self, "layers", as_layers(self.layers))
         expect(self.layers, "at least one attention layer", layers=self.layers)
-        expect_known("a class score", self.score, attention.SCORES)
+        expect_known("a class score", self.score, grad_cam.SCORES)
         known = losses.MAP_DISTANCES
         expect_known("a distance of maps", self.map_distance, known)
         expect_known("a pairing", self.pairing, losses.PAIRINGS)
@@ -256,25 +259,28 @@ class ATAT:
           teacher: tapped model, in inference mode, on clean images.
           images: float32 [b, H, W, C] in [0, 1].
           adversarial: the same shape; a constant for the gradient.
-          labels: integers [b].
+          labels: integers [b]; of shares [b, k], maps are those of the class of
+            the largest.
           progress: the share of the training's steps that are done, in [0, 1).
         """
-        mapped = [labels]
+        true_classes = losses.classes(labels)
+        mapped = [true_classes]
 
         def twice(logits):
             if self.classes == "two":
                 _, of_adversarial = tf.split(logits, 2)
-                mapped.append(losses.strongest_other(labels, of_adversarial))
+                other = losses.strongest_other(true_classes, of_adversarial)
+                mapped.append(other)
             return [tf.concat([c, c], axis=0) for c in mapped]
 
-        logits, maps = attention.logits_and_attentions(
+        logits, maps = grad_cam.logits_and_attentions(
             student,
             tf.concat([images, adversarial], axis=0),
             twice,
             training=True,
             score=self.score,
         )
-        teacher_logits, teacher_maps = attention.logits_and_attentions(
+        teacher_logits, teacher_maps = grad_cam.logits_and_attentions(
             teacher, images, lambda _: mapped, training=False, score=self.score
         )
         # Frozen layers do not stop a tape: Keras fixes what it watches when

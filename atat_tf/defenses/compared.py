@@ -12,6 +12,7 @@ import tensorflow as tf
 from atat_tf import losses
 from atat_tf.defenses.objective import (
     Objective,
+    as_layers,
     expect_smoothing,
     expect_weight,
     mixture_cross_entropy,
@@ -45,7 +46,7 @@ class TLA:
     norm_weight: float = 1e-3
     margin: float = 0.03
     clean_weight: float = 0.0
-    layers: tuple[str, ...] = ("features",)
+    layers: str | tuple[str, ...] = ("deepest",)
     label_smoothing: float = 0.0
 
     terms: ClassVar = ("cross_entropy", "triplet", "embedding_norm")
@@ -58,6 +59,7 @@ class TLA:
         margin, clean = self.margin, self.clean_weight
         expect(0 <= margin <= 1, "margin in [0, 1]", margin=margin)
         expect(0 <= clean < 1, "clean_weight in [0, 1)", clean_weight=clean)
+        object.__setattr__(self, "layers", as_layers(self.layers))
         expect(len(self.layers) == 1, "one layer", layers=self.layers)
         expect_smoothing(self.label_smoothing)
 
@@ -71,9 +73,12 @@ class TLA:
     ) -> Objective:
         """Returns the Objective; `teacher` is not read."""
         clean, attacked = mixture_outputs(student, images, adversarial)
-        (layer,) = self.layers
+        layer = self.layers[0]
         triplet, norm = triplet_terms(
-            labels, _pooled(attacked[layer]), _pooled(clean[layer]), self.margin
+            losses.classes(labels),
+            _pooled(attacked[layer]),
+            _pooled(clean[layer]),
+            self.margin,
         )
         terms = {
             "cross_entropy": mixture_cross_entropy(

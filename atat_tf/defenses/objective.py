@@ -1,6 +1,6 @@
 """What a defense returns, and the parts that several defenses share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import keras
@@ -41,7 +41,7 @@ class Defense(Protocol):
     needs_teacher: ClassVar[bool]
 
     @property
-    def layers(self) -> tuple[str, ...]: ...
+    def layers(self) -> str | tuple[str, ...]: ...
 
     @property
     def terms(self) -> tuple[str, ...]: ...
@@ -67,7 +67,7 @@ def mixture_cross_entropy(
 
     Args:
       weight: w, in [0, 1]; ½ is the mean over the mixture (§3.3).
-      labels: integers [b].
+      labels: as for `losses.cross_entropy`.
       clean_logits: float [b, k].
       adversarial_logits: float [b, k].
       smoothing: of the labels, as for `losses.cross_entropy`.
@@ -124,6 +124,11 @@ def mixture_outputs(
         {name: half[0] for name, half in halves.items()},
         {name: half[1] for name, half in halves.items()},
     )
+
+
+def as_layers(layers: str | Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of layers of which one may be given as it is."""
+    return (layers,) if isinstance(layers, str) else tuple(layers)
 
 
 def expect_weight(name: str, value: float) -> None:

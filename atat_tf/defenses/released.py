@@ -11,9 +11,10 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from atat_tf import attention, losses
+from atat_tf import grad_cam, losses
 from atat_tf.defenses.objective import (
     Objective,
+    as_layers,
     mixture_cross_entropy,
     mixture_outputs,
 )
@@ -77,11 +78,14 @@ class ReleasedCIFAR100:
         last batch norm and leaky ReLU of its network.
     """
 
-    layers: tuple[str, ...] = ("features",)
+    layers: str | tuple[str, ...] = ("deepest",)
 
     terms: ClassVar = ("cross_entropy", "attention_transfer")
     needs_attack: ClassVar = True
     needs_teacher: ClassVar = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "layers", as_layers(self.layers))
 
     def __call__(
         self,
@@ -92,12 +96,13 @@ class ReleasedCIFAR100:
         labels: tf.Tensor,
     ) -> Objective:
         """Returns the Objective; arguments as for `atat.ATAT`."""
-        _, target = _released_maps(teacher, images, labels, training=False)
+        classes = losses.classes(labels)
+        _, target = _released_maps(teacher, images, classes, training=False)
         target = tf.nest.map_structure(tf.stop_gradient, target)
         logits, maps = _released_maps(
             student,
             tf.concat([images, adversarial], axis=0),
-            tf.concat([labels, labels], axis=0),
+            tf.concat([classes, classes], axis=0),
             training=True,
         )
         clean, attacked = tf.split(logits, 2)
@@ -116,7 +121,7 @@ class ReleasedCIFAR100:
 
 def _released_maps(tapped, images, labels, training):
     """Returns logits and maps of the mean, not the sum, of class scores."""
-    logits, maps = attention.logits_and_attention(
+    logits, maps = grad_cam.logits_and_attention(
         tapped, images, labels, training
     )
     # Eq. 1 to 3 are homogeneous: a score divided by n divides its map by n.

@@ -99,7 +99,7 @@ class Attacker:
         self._steps: dict[Any, Callable] = {}
         self._on_gpu = xla and bool(tf.config.list_physical_devices("GPU"))
         self._logits = tf.function(
-            lambda images: self.logits_fn(_as_pixels(images)),
+            lambda images: self.logits_fn(as_pixels(images)),
             reduce_retracing=True,
             jit_compile=self._on_gpu,
         )
@@ -139,7 +139,8 @@ class Attacker:
 
         Args:
           attack: a stepped attack, see `stepped`.
-          images: uint8 [n, H, W, C], at most `group_size`.
+          images: uint8 or float32 in [0, 1], [n, H, W, C], at most
+            `group_size`.
           labels: int32 [n].
           indices: int64 [n], positions in the data set: with `seed` they give
             each image its random numbers.
@@ -159,7 +160,7 @@ class Attacker:
 
     def _ended_rows(self, attack, images, labels, indices, seed, advance):
         """Returns the rows of all images, each once it has ended."""
-        start, go_on = self._functions(attack)
+        start, go_on = self._functions(attack, images.dtype)
         advance = advance or (lambda count: None)
         each = stepped.passes_a_step(attack)
         packs = []
@@ -184,21 +185,22 @@ class Attacker:
                 advance(count * (attack.num_steps - done) * each)
         return ended + [_as_numpy(pack) for pack in packs]
 
-    def _functions(self, attack):
+    def _functions(self, attack, dtype):
         """Returns the compiled start of an attack, and steps from a to b."""
-        if attack not in self._starts:
-            self._starts[attack] = self._compiled_start(attack)
-        start, walk = self._starts[attack], _with_first_target(attack)
+        key = attack, dtype
+        if key not in self._starts:
+            self._starts[key] = self._compiled_start(attack, dtype)
+        start, walk = self._starts[key], _with_first_target(attack)
         if walk not in self._steps:
             self._steps[walk] = self._compiled_steps(walk, start)
         return start, self._steps[walk]
 
-    def _compiled_start(self, attack):
+    def _compiled_start(self, attack, dtype):
         logits_fn = self._attacked_fn
 
         @tf.function(
             input_signature=(
-                tf.TensorSpec([None, *self._shape], tf.uint8),
+                tf.TensorSpec([None, *self._shape], dtype),
                 tf.TensorSpec([None], tf.int32),
                 tf.TensorSpec([None], tf.int64),
                 tf.TensorSpec([], tf.int64),
@@ -207,7 +209,7 @@ class Attacker:
         )
         def start(images, labels, indices, seed):
             seeds = randomness.example_seeds(seed, 0, indices)
-            state = attack.start(logits_fn, _as_pixels(images), labels, seeds)
+            state = attack.start(logits_fn, as_pixels(images), labels, seeds)
             return {k: tf.stop_gradient(v) for k, v in state.items()}
 
         return start
@@ -229,7 +231,9 @@ class Attacker:
 
     def _checked(self, attack, images, labels, rows, share):
         """Returns the Outcome with candidates that do not hold refuted."""
-        pixels = images.astype(np.float32) / np.float32(255)
+        pixels = images
+        if images.dtype == np.uint8:
+            pixels = images.astype(np.float32) / np.float32(255)
         adversarial, broke_at = rows["adversarial"], rows["broke_at"].copy()
         margin = rows["margin"].copy()
         distance = np.abs(adversarial - pixels)
@@ -315,7 +319,8 @@ def _as_numpy(pack):
     return {name: pack[name].numpy() for name in names}
 
 
-def _as_pixels(images):
+def as_pixels(images: tf.Tensor) -> tf.Tensor:
+    """Returns images float32 in [0, 1], to which uint8 ones are scaled."""
     if images.dtype == tf.uint8:
         return tf.cast(images, tf.float32) / 255.0
     return images

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from atat_tf.data import folders as image_folders
 from atat_tf.errors import InputError, expect, expect_known
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.evaluation import ledger, verdicts
-from atat_tf.evaluation.attacker import Attacker
+from atat_tf.evaluation.attacker import Attacker, Outcome
 from atat_tf.evaluation.run import Run
 from atat_tf.models import checks as model_checks
 from atat_tf.models import classifiers
@@ -180,8 +180,15 @@ def evaluate_run(
         model_checks.expect_judgeable(attacker.logits, opened.split.images)
     classes = opened.dataset.spec.num_classes
     built = build.build_columns(config, attacks, classes)
-    adversarials: dict | None = {} if save_adversarials else None
-    stands, refuted = standing(opened, built, "evaluating", adversarials)
+    adversarials: dict[str, dict[int, np.ndarray]] = {}
+
+    def keep(description, indices, outcome):
+        kept = adversarials.setdefault(description, {})
+        kept.update(zip(indices.tolist(), outcome.adversarial, strict=True))
+
+    stands, refuted = standing(
+        opened, built, "evaluating", keep if save_adversarials else None
+    )
     if save_adversarials:
         _save(save_adversarials, built, opened.split, adversarials)
     results = {
@@ -213,7 +220,7 @@ def standing(
     opened: OpenRun,
     built: Mapping[str, Sequence],
     doing: str,
-    adversarials: dict | None = None,
+    keep: Callable[[str, np.ndarray, Outcome], None] | None = None,
 ) -> tuple[dict[str, np.ndarray], int]:
     """Returns which images withstand each column, running what is missing.
 
@@ -221,7 +228,7 @@ def standing(
       opened: OpenRun.
       built: {column: stepped attacks}.
       doing: a word for the progress bar.
-      adversarials: as for `verdicts.Verdicts`.
+      keep: as for `verdicts.Verdicts`.
 
     Returns:
       {column: bool [n]}, and the number of refuted candidates.
@@ -243,7 +250,7 @@ def standing(
                 opened.ledger,
                 opened.seed,
                 ended,
-                adversarials,
+                keep,
             )
             stands[name] = judge.standing(attacks)
             refuted += judge.refuted(attacks)

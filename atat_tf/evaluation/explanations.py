@@ -12,7 +12,7 @@ import numpy as np
 import scipy.stats
 import tensorflow as tf
 
-from atat_tf import attention
+from atat_tf import grad_cam
 from atat_tf.attacks import linf
 from atat_tf.evaluation import accuracy, views
 from atat_tf.models import files as model_files
@@ -75,7 +75,7 @@ def quality(
       images: float32 [n, H, W, C] in [0, 1].
       labels: integers [n], the classes that are explained.
       attack: for the stability; None for none.
-      score: of `attention.SCORES`.
+      score: of `grad_cam.SCORES`.
       seed: of the attack's random starts and of the random network.
     """
     viewer = views.Viewer(classifier, layer, seed, score=score)
@@ -123,7 +123,7 @@ def class_sensitivity(
     ranked = np.argsort(-others, axis=1, kind="stable")
     count = min(_OTHERS, others.shape[1] - 1)
     distances = [
-        attention.cosine_distance(
+        grad_cam.cosine_distance(
             own, viewer.view(images, ranked[:, place].astype(np.int32)).maps
         )
         for place in range(count)

@@ -7,7 +7,7 @@ import numpy as np
 from atat_tf import losses
 from atat_tf.attacks import columns, stepped
 from atat_tf.data import datasets
-from atat_tf.evaluation.attacker import Attacker
+from atat_tf.evaluation.attacker import Attacker, Outcome
 from atat_tf.evaluation.ledger import CLEAN, Ledger
 
 
@@ -22,8 +22,9 @@ class Verdicts:
       advance: called with the number of forward passes that are done, or that
         are not needed: one for each image, and `stepped.passes` for each image
         and attack.
-      adversarials: a dictionary to fill, {description: {index: image}}; None
-        keeps no image. With it nothing is taken from the ledger.
+      keep: called with a description, int64 [m] indices and the Outcome of
+        each group of attacked images, whose candidates the ledger does not
+        hold. With it nothing is taken from the ledger.
     """
 
     def __init__(
@@ -33,14 +34,14 @@ class Verdicts:
         ledger: Ledger,
         seed: int,
         advance: Callable[[int], None] | None = None,
-        adversarials: dict | None = None,
+        keep: Callable[[str, np.ndarray, Outcome], None] | None = None,
     ) -> None:
         self._attacker = attacker
         self._split = split
         self._ledger = ledger
         self._seed = np.int64(seed)
         self._advance = advance or (lambda count: None)
-        self._adversarials = adversarials
+        self._keep = keep
         self._indices = np.arange(len(split))
 
     def standing(self, attacks: Sequence) -> np.ndarray:
@@ -110,8 +111,7 @@ class Verdicts:
     def _run(self, attack, indices):
         """Runs an attack on those of some images that the ledger lacks."""
         description = columns.description(attack)
-        reused = self._adversarials is None
-        known = self._ledger.verdicts(description) if reused else {}
+        known = {} if self._keep else self._ledger.verdicts(description)
         missing = [i for i in indices if i not in known]
         needless = len(self._split) - len(missing)
         self._advance(needless * stepped.passes(attack))
@@ -123,9 +123,8 @@ class Verdicts:
         outcome = self._attacker.run(
             attack, images, labels, group, self._seed, self._advance
         )
-        if self._adversarials is not None:
-            kept = self._adversarials.setdefault(description, {})
-            kept.update(zip(group.tolist(), outcome.adversarial, strict=True))
+        if self._keep:
+            self._keep(description, group, outcome)
         predictions = self._ledger.verdicts(CLEAN)
         lines = [
             {

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from atat_tf import attention, losses
+from atat_tf import grad_cam, losses
 from atat_tf.attacks import linf, randomness
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.models import classifiers, graphs
@@ -45,7 +45,7 @@ class Attended:
     @property
     def shift(self) -> np.ndarray:
         """1 − cosine of the two maps of each image, float64 [n]."""
-        return attention.cosine_distance(self.clean.maps, self.attacked.maps)
+        return grad_cam.cosine_distance(self.clean.maps, self.attacked.maps)
 
 
 class Viewer:
@@ -60,7 +60,7 @@ class Viewer:
       seed: of the random starts; image i has the start (seed, 0, i).
       batch_size: images at a time.
       logits_fn: what is attacked; None for the classifier in inference mode.
-      score: of `attention.SCORES`, the class score that maps explain.
+      score: of `grad_cam.SCORES`, the class score that maps explain.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Viewer:
         }
         self._look = tf.function(
             functools.partial(
-                attention.explanation,
+                grad_cam.explanation,
                 graphs.with_taps(classifier, [layer]),
                 pooled_head=classifiers.pooled_head(classifier, layer),
                 score=score,

@@ -38,7 +38,7 @@ def pooled_head(classifier: keras.Model, name: str) -> keras.Variable | None:
     """Returns W of a head "mean over space, then one dense layer", or None.
 
     For such a head the attention at the layer has a closed form, see
-    `attention.explanation`.
+    `grad_cam.explanation`.
 
     Args:
       classifier: functional keras.Model, images -> logits.
@@ -63,8 +63,10 @@ def pooled_head(classifier: keras.Model, name: str) -> keras.Variable | None:
 def logits_model(classifier: keras.Model) -> keras.Model:
     """Returns a classifier of the same weights that answers logits.
 
-    A last softmax is taken off, exactly: its dense layer is copied without
-    it. Anything else is left as it is, in one graph (`functional`).
+    A last softmax is taken off, exactly: the dense layer before it is read
+    without it. The weights are the classifier's own, so that to train one is
+    to train the other. Anything else is left as it is, in one graph
+    (`functional`). Logits of 16 bits are answered as float32.
 
     Args:
       classifier: keras.Model, functional, sequential or subclassed, images
@@ -95,8 +97,18 @@ def logits_model(classifier: keras.Model) -> keras.Model:
         "one score a class, [n, classes >= 2]",
         output_shape=outputs.shape,
     )
+    return _with_float_logits(_without_softmax(classifier))
+
+
+def _without_softmax(classifier):
+    """Returns a functional model without its softmax, itself without one."""
     graph = graphs.of_functional(classifier)
     last, before = _made_by(graph, graph.outputs[0])
+    if isinstance(last, keras.Model) and graphs.recorded(last) is not None:
+        inner = _without_softmax(last)
+        if inner is last:
+            return classifier
+        return keras.Model(graph.input, inner(before), name=classifier.name)
     ending = _ends_in(last)
     if ending == "linear":
         return classifier
@@ -105,15 +117,37 @@ def logits_model(classifier: keras.Model) -> keras.Model:
         "a classifier that ends in logits or in softmax",
         activation=ending,
     )
+    logits = before
     if isinstance(last, layers.Dense):
-        linear = layers.Dense.from_config(
-            {**last.get_config(), "activation": None}
-        )
-        logits = linear(before)
-        linear.set_weights(last.get_weights())
-    else:
-        logits = before
+        logits = _linear_twin(last)(before)
     return keras.Model(graph.input, logits, name=classifier.name)
+
+
+def _linear_twin(dense):
+    """Returns a dense layer of the same weights without an activation."""
+    config = {**dense.get_config(), "activation": None}
+    twin = layers.Dense.from_config(config)
+    if dense.quantization_mode or dense.lora_enabled:
+        twin.build(dense.input_spec.axes and (None, dense.input_spec.axes[-1]))
+        twin.set_weights(dense.get_weights())
+        return twin
+    # Where `build` would make variables, it is given those that there are.
+    twin.add_weight = lambda name, **_: getattr(dense, name)
+    twin.build((None, dense.kernel.shape[0]))
+    del twin.add_weight
+    return twin
+
+
+def _with_float_logits(classifier):
+    """Returns a model whose logits are not of 16 bits, itself where so."""
+    logits = classifier.outputs[0]
+    if logits.dtype not in ("float16", "bfloat16"):
+        return classifier
+    graph = graphs.of_functional(classifier)
+    as_float = layers.Activation("linear", dtype="float32", name="as_float32")
+    return keras.Model(
+        graph.input, as_float(graph.outputs[0]), name=classifier.name
+    )
 
 
 def weights_digest(classifier: keras.Model) -> str:
@@ -129,14 +163,21 @@ def weights_digest(classifier: keras.Model) -> str:
 def _made_by(graph, tensor):
     """Returns the layer that made a tensor and the layer's first input.
 
-    Dropout is seen through: in inference mode it is the identity.
+    Dropout is seen through, which in inference mode is the identity, and so is
+    a change of the number type.
     """
     call = graph.made_by(tensor)
     if call is None:
         return None, None
-    if isinstance(call.layer, layers.Dropout):
+    if isinstance(call.layer, layers.Dropout) or _is_cast(call.layer):
         return _made_by(graph, call.inputs[0])
     return call.layer, call.inputs[0]
+
+
+def _is_cast(layer):
+    return isinstance(layer, layers.Activation) and (
+        layer.activation is keras.activations.linear
+    )
 
 
 def _ends_in(layer):

@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from atat_tf.errors import InputError, expect
-from atat_tf.models import classifiers, functional
+from atat_tf.models import classifiers, functional, graphs
 
 
 def load(
@@ -64,7 +64,7 @@ def with_random_weights(classifier: keras.Model) -> keras.Model:
     for old, new in zip(classifier.layers, fresh.layers, strict=True):
         if isinstance(old, layers.Normalization) and old.weights:
             new.set_weights(old.get_weights())
-            new.finalize_state()
+    graphs.finalize_normalization(fresh)
     return fresh
 
 

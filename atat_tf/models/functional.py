@@ -5,6 +5,8 @@ model in both modes.
 """
 
 import functools
+import inspect
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -16,7 +18,9 @@ _AGREEMENT = 1e-5
 _SAMPLE = 2
 
 
-def functional_model(model: keras.Model) -> keras.Model:
+def functional_model(
+    model: keras.Model, modes: Sequence[bool] = (False, True)
+) -> keras.Model:
     """Returns the model as a functional one of the same layers and weights.
 
     A functional model without models inside is returned as it is. Where two
@@ -26,10 +30,11 @@ def functional_model(model: keras.Model) -> keras.Model:
       model: keras.Model of one image input; a subclassed one must have been
         called once, or built, and its `call` be made of Keras layers and
         keras.ops.
+      modes: in which both must be one function; True is training.
 
     Raises:
       InputError: it is no such model, or its `call` does something else in
-        training or inference mode than its layers do.
+        one of the modes than its layers do.
     """
     expect(
         isinstance(model, keras.Model),
@@ -42,7 +47,7 @@ def functional_model(model: keras.Model) -> keras.Model:
         graph = keras.Model(inputs, outputs, name=model.name)
     flat = _flat(graph)
     if flat is not model:
-        _expect_same(model, flat)
+        _expect_same(model, flat, modes)
     return flat
 
 
@@ -137,8 +142,8 @@ def _call_or_layer(model, *args, **kwargs):
         return model(*args, **kwargs)
 
 
-def _expect_same(model, graph):
-    """Raises InputError unless both are one function, in either mode."""
+def _expect_same(model, graph, modes):
+    """Raises InputError unless both are one function in some modes."""
     shape = (_SAMPLE, *graph.inputs[0].shape[1:])
     expect(
         None not in shape,
@@ -146,7 +151,7 @@ def _expect_same(model, graph):
         input_shape=graph.inputs[0].shape,
     )
     images = np.random.default_rng(0).random(shape, np.float32)
-    for training in (False, True):
+    for training in modes:
         here, again, there = (
             _stateless(m, images, training) for m in (model, model, graph)
         )
@@ -162,11 +167,14 @@ def _expect_same(model, graph):
 
 def _stateless(model, images, training):
     """Returns the outputs, of statistics and random seeds that do not move."""
+    mode = {}
+    if "training" in inspect.signature(model.call).parameters:
+        mode["training"] = training
     outputs, _ = model.stateless_call(
         model.trainable_variables,
         model.non_trainable_variables,
         images,
-        training=training,
+        **mode,
     )
     return np.asarray(outputs, np.float32)
 

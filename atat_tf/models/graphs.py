@@ -207,6 +207,19 @@ def spatial_layers(classifier: keras.Model) -> dict[str, keras.KerasTensor]:
     return dict(reversed(spatial))
 
 
+def finalize_normalization(model: keras.Model) -> None:
+    """Has adapted Normalization layers compute with the weights of now.
+
+    Keras lets them read their weights when they are loaded from a file, and
+    not when these are set.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            finalize_normalization(layer)
+        elif isinstance(layer, layers.Normalization) and layer.weights:
+            layer.finalize_state()
+
+
 def flops_per_image(classifier: keras.Model) -> int:
     """Returns the floating-point operations of one forward pass on one image.
 

@@ -152,7 +152,7 @@ def teacher_config(config: ConfigDict) -> ConfigDict:
 def score(config: ConfigDict) -> str:
     """Returns the class score that a run's attention maps explain.
 
-    A name of `attention.SCORES`: the one that it was trained with, or the
+    A name of `grad_cam.SCORES`: the one that it was trained with, or the
     paper's where its defense knows nothing of maps.
     """
     return config.defense.get("score", "logit")

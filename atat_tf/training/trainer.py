@@ -6,6 +6,7 @@ own, so that `compile`, `fit`, callbacks and tf.distribute work as everywhere.
 
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -14,7 +15,7 @@ import tensorflow as tf
 from atat_tf import losses
 from atat_tf.attacks import randomness
 from atat_tf.defenses import objective
-from atat_tf.errors import expect
+from atat_tf.errors import InputError, expect
 from atat_tf.models import checks, classifiers, frozen, graphs
 
 
@@ -27,15 +28,21 @@ class AdversarialTrainer(keras.Model):
     (seed, step, index in the global batch). Batch-norm statistics are per
     replica unless the layers are `synchronized`.
 
-    Labels are integers or one-hot; images uint8, or floats within the attack's
-    bounds. What is saved and exported is the student alone.
+    Labels are integers, one-hot, or shares of the classes (label smoothing,
+    mixup), whose cross-entropy is minimised, while attacks and maps take the
+    class of the largest share. Images are uint8, or floats within the attack's
+    bounds. Losses and maps are float32 whatever the layers compute in, and
+    the loss is scaled where they compute in float16. What is saved and
+    exported is the student alone.
 
     Args:
       student: keras.Model (functional, sequential or subclassed), images ->
-        logits, or softmax, which is taken off: see `student` below.
+        logits, or softmax, which is taken off: see `student` below. It is
+        trained: the weights are shared.
       defense: one of defenses.DEFENSES' objects.
       attack: an attacks.LinfAttack; None where the defense needs none. Its
-        `bounds` are the range of the pixels, [0, 1] without an attack.
+        `bounds` are the range of the pixels, [0, 1] without an attack. Every
+        defense is validated under it, also one that trains without.
       teacher: a model like the student; None where the defense needs none. It
         is frozen, and runs in inference mode.
       seed: in [0, 2**31), the root of every random start.
@@ -47,6 +54,8 @@ class AdversarialTrainer(keras.Model):
     Attributes:
       student: functional keras.Model, images -> logits, that is trained: the
         one given, or one of its layers (`classifiers.logits_model`).
+      teacher: functional keras.Model, images -> logits; None where the defense
+        needs none.
       steps_taken: keras.Variable, int64: calls of `train_step` so far. Random
         starts depend on it. The optimizer's `iterations` stands still while
         gradients are accumulated, and starts would repeat.
@@ -70,7 +79,10 @@ class AdversarialTrainer(keras.Model):
         num_steps: int | None = None,
         statistics_momentum: float = 0.0,
     ):
-        super().__init__(name="adversarial_trainer")
+        # Images are not rounded to what the student's layers compute in.
+        super().__init__(
+            name="adversarial_trainer", dtype="float32", autocast=False
+        )
         expect(
             attack is not None or not defense.needs_attack,
             f"an attack for {type(defense).__name__}",
@@ -98,9 +110,10 @@ class AdversarialTrainer(keras.Model):
         self._student = graphs.with_taps(self.student, defense.layers)
         checks.expect_trainable(self.student, self.bounds)
         self._attacked = frozen.refreshed(self.student)
-        self._teacher = None
+        self.teacher = self._teacher = None
         if defense.needs_teacher:
-            self._teacher = self._frozen(classifiers.logits_model(teacher))
+            self.teacher = classifiers.logits_model(teacher)
+            self._teacher = self._frozen(self.teacher)
         self.steps_taken = keras.Variable(
             0,
             dtype="int64",
@@ -137,19 +150,22 @@ class AdversarialTrainer(keras.Model):
         self,
         optimizer: str | keras.optimizers.Optimizer = "sgd",
         jit_compile: bool | None = None,
+        auto_scale_loss: bool = True,
         **kwargs: Any,
     ) -> None:
         """Configures training; `jit_compile` None means XLA on GPUs alone.
 
         On CPUs XLA runs convolutions inside a loop many times slower than the
         plain graph does. An optimizer with `gradient_accumulation_steps`
-        works on one device, outside of a mirrored strategy.
+        works on one device, outside of a mirrored strategy. `metrics` see the
+        labels as they are given and the logits of clean images, in training
+        of adversarial ones where the defense has no others.
 
         Raises:
-          InputError: a loss or metrics, which are the defense's, or gradient
-            accumulation in a mirrored strategy.
+          InputError: a loss, which is the defense's, or gradient accumulation
+            in a mirrored strategy.
         """
-        for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+        for name in ("loss", "loss_weights"):
             expect(
                 kwargs.get(name) is None,
                 f"no {name} in compile: the defense has them",
@@ -157,6 +173,14 @@ class AdversarialTrainer(keras.Model):
             )
         if jit_compile is None:
             jit_compile = bool(tf.config.list_physical_devices("GPU"))
+        optimizer = keras.optimizers.get(optimizer)
+        scaled = keras.optimizers.LossScaleOptimizer
+        if (
+            auto_scale_loss
+            and _computes_in_float16(self.student)
+            and not isinstance(optimizer, scaled)
+        ):
+            optimizer = scaled(optimizer)
         super().compile(optimizer, jit_compile=jit_compile, **kwargs)
         mirrored = isinstance(
             tf.distribute.get_strategy(),
@@ -185,9 +209,12 @@ class AdversarialTrainer(keras.Model):
         y: Any = None,
         *args: Any,
         validation_data: Any = None,
+        callbacks: Any = None,
         **kwargs: Any,
     ) -> keras.callbacks.History:
         """Trains as `keras.Model.fit`, after a look at the data.
+
+        Callbacks that monitor an accuracy or a term of the loss need no mode.
 
         Raises:
           InputError: images of another size or range, or labels that are no
@@ -198,9 +225,26 @@ class AdversarialTrainer(keras.Model):
         if isinstance(validation_data, (tuple, list)):
             images, labels = validation_data[:2]
         checks.expect_data(images, labels, self.student, self.bounds)
+        if isinstance(callbacks, Sequence):
+            self._tell_modes(callbacks)
         return super().fit(
-            x, y, *args, validation_data=validation_data, **kwargs
+            x,
+            y,
+            *args,
+            validation_data=validation_data,
+            callbacks=callbacks,
+            **kwargs,
         )
+
+    def _tell_modes(self, callbacks):
+        """Tells callbacks what is better; Keras knows it of its own metrics."""
+        modes = dict.fromkeys(self._terms, "min")
+        modes |= {metric.name: "max" for metric in self._accuracies.values()}
+        for callback in callbacks:
+            monitored = str(getattr(callback, "monitor", ""))
+            name = monitored.removeprefix("val_")
+            if getattr(callback, "mode", None) == "auto" and name in modes:
+                callback.mode = modes[name]
 
     def save(
         self,
@@ -221,6 +265,18 @@ class AdversarialTrainer(keras.Model):
         """Exports the student, as `keras.Model.export`, images -> logits."""
         self.student.export(filepath, *args, **kwargs)
 
+    def get_config(self) -> dict:
+        """Raises InputError: a trainer is no layer of another model.
+
+        Raises:
+          InputError: always.
+        """
+        raise InputError(
+            "Expected the student, which `save` writes and `student` is, in "
+            "the place of a trainer, which has no config. Received: a call of "
+            "get_config."
+        )
+
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.student(as_pixels(images, self.bounds), training=training)
 
@@ -228,7 +284,11 @@ class AdversarialTrainer(keras.Model):
         """Takes one step; returns the means since the metrics' last reset."""
         images, labels, weights = self._unpack(data)
         replicas = _Replicas(labels)
-        adversarial = self._attack(images, labels, replicas, self.steps_taken)
+        adversarial = None
+        if self.defense.needs_attack:
+            adversarial = self._attack(
+                images, labels, replicas, self.steps_taken
+            )
 
         with tf.GradientTape() as tape:
             objective = self.defense(
@@ -243,7 +303,8 @@ class AdversarialTrainer(keras.Model):
             # Replicas' gradients are summed: together this is the mean over
             # the global batch, and the penalty once.
             total = tf.reduce_sum(loss) / replicas.global_batch
-            total += self._regularization() / replicas.count
+            total += self._penalties() / replicas.count
+            total = self.optimizer.scale_loss(total)
         variables = self.student.trainable_variables
         gradients = tape.gradient(total, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
@@ -254,6 +315,7 @@ class AdversarialTrainer(keras.Model):
             loss,
             objective.terms,
             labels,
+            weights,
             clean=objective.clean_logits,
             adversarial=objective.adversarial_logits,
         )
@@ -280,27 +342,42 @@ class AdversarialTrainer(keras.Model):
         logits = {"clean": self._inference(images)}
         if self.attack is not None:
             adversarial = self._attack(images, labels, replicas, step=0)
-            if adversarial is not None:
-                logits["adversarial"] = self._inference(adversarial)
+            logits["adversarial"] = self._inference(adversarial)
         worst = logits.get("adversarial", logits["clean"])
         loss = losses.cross_entropy(labels, worst)
-        return self._measure(weights * loss, {}, labels, **logits)
+        return self._measure(weights * loss, {}, labels, weights, **logits)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
+        return [*self._own_metrics(), *self._compiled_metrics()]
+
+    def _own_metrics(self):
         return [
             self._loss,
             *self._terms.values(),
             *self._accuracies.values(),
         ]
 
+    def _compiled_metrics(self):
+        """Returns what `compile` was given, without Keras' tracker of a loss.
+
+        There is none: the loss is the defense's.
+        """
+        own = {id(metric) for metric in self._own_metrics()}
+        return [
+            metric
+            for metric in super().metrics
+            if id(metric) not in own and metric.name != "loss"
+        ]
+
     def _unpack(self, data):
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         if labels.shape.rank == 2 and (labels.shape[-1] or 1) > 1:
-            labels = tf.argmax(labels, axis=-1)
-        labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
+            labels = tf.cast(labels, keras.config.floatx())
+        else:
+            labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
         if weights is None:
-            weights = tf.ones(tf.shape(labels))
+            weights = tf.ones(tf.shape(labels)[:1])
         weights = tf.reshape(tf.cast(weights, keras.config.floatx()), [-1])
         return as_pixels(images, self.bounds), labels, weights
 
@@ -308,22 +385,22 @@ class AdversarialTrainer(keras.Model):
         return self.student(images, training=False)
 
     def _attack(self, images, labels, replicas, step):
-        if self.attack is None or not self.defense.needs_attack:
-            return None
         seeds = randomness.example_seeds(self.seed, step, replicas.indices)
-        return self.attack(self._attacked(), images, labels, seeds)
+        classes = losses.classes(labels)
+        return self.attack(self._attacked(), images, classes, seeds)
 
-    def _regularization(self):
-        # Keras' own `losses` of a model called twice is ambiguous: the
-        # penalty is a function of the kernels alone.
+    def _penalties(self):
+        """Returns what layers add to the loss in their last call, the tape's.
+
+        Regularizers of weights and of activities, and `add_loss`.
+        """
         penalties = [
-            variable.regularizer(variable)
-            for variable in self.student.trainable_variables
-            if variable.regularizer is not None
+            tf.cast(penalty, keras.config.floatx())
+            for penalty in self._student.losses
         ]
         return tf.add_n(penalties) if penalties else 0.0
 
-    def _measure(self, loss, terms, labels, **logits):
+    def _measure(self, loss, terms, labels, weights, **logits):
         self._loss.update_state(loss)
         seen = [self._loss]
         for name, values in terms.items():
@@ -331,10 +408,18 @@ class AdversarialTrainer(keras.Model):
             seen.append(self._terms[name])
         for name, metric in self._accuracies.items():
             if logits.get(name) is not None:
-                metric.update_state(labels, logits[name])
+                metric.update_state(losses.classes(labels), logits[name])
                 seen.append(metric)
         # Those alone: what was not measured is no zero.
-        return {metric.name: metric.result() for metric in seen}
+        results = {metric.name: metric.result() for metric in seen}
+        compiled = self._compiled_metrics()
+        if compiled:
+            clean, adversarial = logits.get("clean"), logits.get("adversarial")
+            shown = adversarial if clean is None else clean
+            self.compute_metrics(None, labels, shown, weights)
+        for metric in compiled:
+            results |= metric.result()
+        return results
 
 
 class _Replicas:
@@ -387,6 +472,16 @@ def _warn_of_tiny_ball(attack):
             f"of pixels from {low:g} to {high:g}: it is in their unit",
             stacklevel=3,
         )
+
+
+def _computes_in_float16(model):
+    """Returns whether a layer, of a model inside too, computes in float16."""
+    return any(
+        _computes_in_float16(layer)
+        if isinstance(layer, keras.Model)
+        else layer.compute_dtype == "float16"
+        for layer in model.layers
+    )
 
 
 def _average_of(statistic):

@@ -6,7 +6,7 @@ import keras
 import ml_collections
 import numpy as np
 
-from atat_tf import attention
+from atat_tf import grad_cam
 from atat_tf.attacks import linf
 from atat_tf.data import datasets
 from atat_tf.data import images as image_files
@@ -104,7 +104,7 @@ class AttentionPanels:
         there is none, the last layer with a spatial map.
       split: at least one image, uint8.
       seed: of the random starts; image i has the start (seed, 0, i).
-      score: of `attention.SCORES`.
+      score: of `grad_cam.SCORES`.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class AttentionPanels:
         images = self._split.images
         adversarial = image_files.as_uint8(attended.attacked.images)
         clean_heat, adversarial_heat = (
-            attention.scaled_for_reading(view.maps).numpy()
+            grad_cam.scaled_for_reading(view.maps).numpy()
             for view in (attended.clean, attended.attacked)
         )
         rows = [

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from atat_tf import attention, losses
+from atat_tf import grad_cam, losses
 from atat_tf.errors import InputError
 from atat_tf.models import classifiers, graphs
 
@@ -30,7 +30,7 @@ class ServedClassifier(tf.Module):
 
     Attributes:
       layer: name of the layer whose attention is answered.
-      score: of `attention.SCORES`, the class score that attention explains.
+      score: of `grad_cam.SCORES`, the class score that attention explains.
       closed_form: whether that attention needs no gradient.
       image_shape: (H, W, C).
       num_classes: k.
@@ -54,7 +54,7 @@ class ServedClassifier(tf.Module):
           layer: where attention is read; None for the last map with spatial
             extent.
           teacher: a model of the same layers, for `monitor`; or None.
-          score: of `attention.SCORES`.
+          score: of `grad_cam.SCORES`.
           class_names: k texts, for `about`; without any they are the numbers.
 
         Raises:
@@ -324,7 +324,7 @@ class _Explained:
         self.head = classifiers.pooled_head(classifier, layer)
 
     def __call__(self, images, labels=None):
-        return attention.explanation(
+        return grad_cam.explanation(
             self._tapped, images, labels, self.head, self._score
         )
 
@@ -346,6 +346,6 @@ def _predictions(logits):
 
 def _attention(maps):
     return {
-        "attention": attention.scaled_for_reading(maps),
+        "attention": grad_cam.scaled_for_reading(maps),
         "attention_raw": maps,
     }

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf import attention, losses
+from atat_tf import grad_cam, losses
 from atat_tf.attacks import columns, linf, on_attention
 from atat_tf.errors import InputError
 from atat_tf.evaluation import attacker as attacker_lib
@@ -44,7 +44,7 @@ class AttentionAttackTest(parameterized.TestCase, tf.test.TestCase):
     def _distance(self, points):
         tapped = graphs.with_taps(self.classifier, _LAYERS)
         maps = [
-            attention.logits_and_attention(
+            grad_cam.logits_and_attention(
                 tapped, tf.convert_to_tensor(at), self.labels
             )[1]
             for at in (points, self.images)

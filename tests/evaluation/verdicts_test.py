@@ -107,9 +107,13 @@ def test_a_killed_evaluation_ends_with_the_same_lines(problem):
 
 def test_adversarials_are_kept_when_asked_for(problem):
     problem.standing(_STRONG)
-    kept = {}
-    stands = problem.standing(_STRONG, adversarials=kept)
-    images = kept[columns.description(_STRONG)]
+    images = {}
+
+    def keep(description, indices, outcome):
+        assert description == columns.description(_STRONG)
+        images.update(zip(indices.tolist(), outcome.adversarial, strict=True))
+
+    stands = problem.standing(_STRONG, keep=keep)
     assert len(images) == 60
     logits = problem.attacker.logits(np.array(list(images.values())))
     labels = problem.split.labels[list(images)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from atat_tf import attention
+from atat_tf import grad_cam
 from atat_tf.attacks import linf
 from atat_tf.evaluation.views import Viewer
 from atat_tf.models import graphs
@@ -28,10 +28,10 @@ def test_views_are_grad_cam_of_clean_and_attacked_images(layer):
     tapped = graphs.with_taps(classifier, [layer])
     for view in (seen.clean, seen.attacked):
         points = tf.constant(view.images)
-        logits, maps = attention.logits_and_attention(tapped, points, labels)
+        logits, maps = grad_cam.logits_and_attention(tapped, points, labels)
         np.testing.assert_array_equal(view.predictions, np.argmax(logits, -1))
         np.testing.assert_allclose(view.maps, maps[layer], atol=1e-5)
-    distance = attention.cosine_distance(seen.clean.maps, seen.attacked.maps)
+    distance = grad_cam.cosine_distance(seen.clean.maps, seen.attacked.maps)
     np.testing.assert_array_equal(seen.shift, distance)
     assert seen.shift.max() > 0
 

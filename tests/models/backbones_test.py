@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf import attention
+from atat_tf import grad_cam
 from atat_tf.data import datasets
 from atat_tf.errors import InputError
 from atat_tf.models import cifar, classifiers, graphs, wide_resnet
@@ -148,8 +148,8 @@ class EveryBackboneTest(parameterized.TestCase, tf.test.TestCase):
         model = _tiny(name)
         tapped = graphs.with_taps(model, ["features"])
         images, labels = toys.random_images(3, _SHAPE), toys.random_labels(3)
-        _, maps = attention.logits_and_attention(tapped, images, labels)
-        _, closed = attention.explanation(
+        _, maps = grad_cam.logits_and_attention(tapped, images, labels)
+        _, closed = grad_cam.explanation(
             tapped, images, labels, classifiers.pooled_head(model, "features")
         )
         self.assertGreater(np.max(closed), 1e-3)

@@ -16,7 +16,7 @@ from absl.testing import flagsaver
 from keras import layers
 from PIL import Image
 
-from atat_tf import attention, losses
+from atat_tf import grad_cam, losses
 from atat_tf.errors import InputError
 from atat_tf.evaluation.run import Run
 from atat_tf.models import graphs
@@ -67,7 +67,7 @@ def _png(pixels):
 
 def _attention(model, classes):
     """Returns the maps of _IMAGES for classes, by the training's tape."""
-    _, maps = attention.logits_and_attention(
+    _, maps = grad_cam.logits_and_attention(
         graphs.with_taps(model, ["features"]),
         tf.constant(_IMAGES),
         tf.constant(classes),
@@ -129,12 +129,12 @@ def test_explain_follows_the_class_that_is_named(loaded, student):
     assert set(answer) == {"logits", "attention", "attention_raw"}
 
 
-@pytest.mark.parametrize("score", attention.SCORES)
+@pytest.mark.parametrize("score", grad_cam.SCORES)
 def test_maps_explain_the_score_that_was_trained(score):
     model = toys.small_classifier()
     served = signatures.ServedClassifier(model, "features", score=score)
     images, labels = toys.random_images(4), tf.constant([0, 1, 2, 3], tf.int64)
-    _, maps = attention.logits_and_attention(
+    _, maps = grad_cam.logits_and_attention(
         graphs.with_taps(model, ["features"]), images, labels, score=score
     )
     answer = served.explain(images, labels)["attention_raw"]

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf import attention
+from atat_tf import grad_cam
 from atat_tf.attacks import linf
 from atat_tf.data import datasets
 from atat_tf.data import images as image_files
@@ -44,7 +44,7 @@ class PanelsTest(parameterized.TestCase, tf.test.TestCase):
             (images, seen.clean.maps),
             (tf.constant(seen.attacked.images), seen.attacked.maps),
         ):
-            _, expected = attention.logits_and_attention(
+            _, expected = grad_cam.logits_and_attention(
                 tapped, points, split.labels, score=score
             )
             self.assertAllClose(maps, expected["features"], atol=1e-5)

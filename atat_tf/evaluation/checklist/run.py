@@ -22,6 +22,7 @@ from atat_tf import losses
 from atat_tf.attacks import columns, linf, randomness
 from atat_tf.errors import InputError
 from atat_tf.evaluation import evaluate_run, explanations
+from atat_tf.evaluation.attacker import as_pixels
 from atat_tf.evaluation.checklist import attacks as checklist_attacks
 from atat_tf.evaluation.checklist import files as checklist_files
 from atat_tf.evaluation.checklist.points import (
@@ -242,7 +243,7 @@ def dead_gradients(opened: OpenRun) -> np.ndarray:
 
     @tf.function(reduce_retracing=True)
     def dead(images, labels, indices):
-        images = tf.cast(images, tf.float32) / 255.0
+        images = as_pixels(images)
         seeds = randomness.example_seeds(opened.seed, 0, indices)
         start = linf.pgd(epsilon, epsilon, 1).first_point(images, seeds)
         return _is_dead(opened, images, labels) | _is_dead(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from atat_tf import attention
+from atat_tf import grad_cam
 from atat_tf.attacks import linf, radii
 from atat_tf.data import images as image_files
 from atat_tf.errors import expect, unknown
@@ -194,7 +194,7 @@ def distance_numbers(
     scene: Scene, clean: View, attacked: View
 ) -> list[dict[str, Any]]:
     """Returns a dictionary of numbers for each picture."""
-    shifts = attention.shift_numbers(clean.maps, attacked.maps)
+    shifts = grad_cam.shift_numbers(clean.maps, attacked.maps)
     distances = np.abs(attacked.images - clean.images)
     return [
         {

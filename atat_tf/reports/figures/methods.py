@@ -18,7 +18,7 @@ from tf_keras_vis import (
 )
 from tf_keras_vis.utils import scores
 
-from atat_tf import attention
+from atat_tf import grad_cam
 from atat_tf.data import images as image_files
 from atat_tf.errors import unknown
 from atat_tf.reports.figures import attention as attention_figures
@@ -104,7 +104,7 @@ def _compared(name, ours, theirs):
     """Returns numbers of our map and a method's; none where sizes differ."""
     if ours.shape != theirs.shape:
         return {}
-    distance = attention.cosine_distance(ours[None], theirs[None])[0]
+    distance = grad_cam.cosine_distance(ours[None], theirs[None])[0]
     row = {f"{name}_cosine_distance": float(distance)}
     if name == "gradcam":
         largest = max(float(ours.max()), np.finfo(np.float32).tiny)

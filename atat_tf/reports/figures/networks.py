@@ -67,7 +67,7 @@ class Network:
 
     @property
     def score(self) -> str:
-        """The class score that its maps explain, of `attention.SCORES`."""
+        """The class score that its maps explain, of `grad_cam.SCORES`."""
         return run_config.score(self.config) if self.config else "logit"
 
 

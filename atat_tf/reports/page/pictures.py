@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import ml_collections
 import numpy as np
 
-from atat_tf import attention
+from atat_tf import grad_cam
 from atat_tf.attacks import linf
 from atat_tf.data import images as image_files
 from atat_tf.evaluation import evaluate_run
@@ -70,7 +70,7 @@ def uris(seen: Attended) -> list[dict[str, str]]:
     """
     parts = {}
     for name, view in (("clean", seen.clean), ("attacked", seen.attacked)):
-        shares = attention.scaled_for_reading(view.maps).numpy()
+        shares = grad_cam.scaled_for_reading(view.maps).numpy()
         parts[name] = image_files.as_uint8(view.images)
         parts[f"{name}_map"] = image_files.coloured(shares)
     return [

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from atat_tf import attention
+from atat_tf import grad_cam
 from atat_tf.attacks import linf, randomness
 from atat_tf.data import images as image_files
 from atat_tf.errors import InputError
@@ -45,7 +45,7 @@ class AttentionFiguresTest(tf.test.TestCase):
     def _maps(self, images, network):
         """Returns predictions and Eq. 3's maps of the labels."""
         tapped = graphs.with_taps(network.classifier, ["features"])
-        logits, maps = attention.logits_and_attention(
+        logits, maps = grad_cam.logits_and_attention(
             tapped, tf.constant(images), self.labels
         )
         return np.argmax(logits, -1), maps["features"].numpy()
@@ -93,7 +93,7 @@ class AttentionFiguresTest(tf.test.TestCase):
         self.assertLen([t for axes in figure.axes for t in axes.texts], 4)
         _, clean = self._maps(*columns[0])
         predicted, moved = self._maps(*columns[1])
-        expected = attention.shift_numbers(clean, moved)
+        expected = grad_cam.shift_numbers(clean, moved)
         self.assertLen(rows, 4)
         for i, row in enumerate(rows[:2]):
             self.assertEqual(row["model"], "AT")

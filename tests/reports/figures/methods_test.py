@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf import attention
+from atat_tf import grad_cam
 from atat_tf.models import graphs
 from atat_tf.reports.figures import methods as method_figures
 from tests.support import toys
@@ -23,7 +23,7 @@ class TfKerasVisMapsTest(tf.test.TestCase, parameterized.TestCase):
 
     @parameterized.parameters("features", "group1_0_add")
     def test_gradcam_is_ours_before_it_is_enlarged(self, layer):
-        _, ours = attention.logits_and_attention(
+        _, ours = grad_cam.logits_and_attention(
             graphs.with_taps(self.classifier, [layer]),
             self.images,
             self.labels,

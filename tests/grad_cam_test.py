@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf import attention
+from atat_tf import grad_cam
 from atat_tf.defenses import atat
 from atat_tf.errors import InputError
 from atat_tf.models import classifiers, graphs
@@ -33,31 +33,31 @@ class EquationsTest(tf.test.TestCase):
         activations = tf.constant([[[[1.0, 2.0], [3.0, 1.0]]]])
         gradients = tf.constant([[[[2.0, -4.0], [0.0, -2.0]]]])
         # Eq. 2: ((2 + 0) / 2, (−4 − 2) / 2) = (1, −3).
-        weights = attention.channel_weights(gradients)
+        weights = grad_cam.channel_weights(gradients)
         self.assertAllClose(weights, [[1.0, -3.0]])
         # Eq. 1: 1·1 − 3·2 = −5 and 1·3 − 3·1 = 0.
         self.assertAllClose(
-            attention.location_map(activations, weights), [[[-5.0, 0.0]]]
+            grad_cam.location_map(activations, weights), [[[-5.0, 0.0]]]
         )
         # Eq. 1 with (1, −½): 1 − 1 = 0 and 3 − ½ = 2.5.
         self.assertAllClose(
-            attention.location_map(activations, tf.constant([[1.0, -0.5]])),
+            grad_cam.location_map(activations, tf.constant([[1.0, -0.5]])),
             [[[0.0, 2.5]]],
         )
         # Eq. 3: ReLU.
         self.assertAllEqual(
-            attention.attention_map(activations, gradients), [[[0.0, 0.0]]]
+            grad_cam.attention_map(activations, gradients), [[[0.0, 0.0]]]
         )
         # Of the opposite class: ReLU(5, 0).
         self.assertAllEqual(
-            attention.attention_map(activations, -gradients), [[[5.0, 0.0]]]
+            grad_cam.attention_map(activations, -gradients), [[[5.0, 0.0]]]
         )
 
     def test_equals_numpy_twin(self):
         generator = np.random.default_rng(0)
         activations = generator.normal(size=(3, 4, 5, 6)).astype("float32")
         gradients = generator.normal(size=(3, 4, 5, 6)).astype("float32")
-        maps = attention.attention_map(
+        maps = grad_cam.attention_map(
             tf.constant(activations), tf.constant(gradients)
         )
         expected = _twin(activations, gradients)
@@ -72,7 +72,7 @@ class EquationsTest(tf.test.TestCase):
             (tf.float16, tf.float32),
         ):
             x = tf.ones([1, 2, 2, 1], given)
-            self.assertEqual(attention.attention_map(x, x).dtype, wanted)
+            self.assertEqual(grad_cam.attention_map(x, x).dtype, wanted)
 
 
 class ScoresTest(parameterized.TestCase, tf.test.TestCase):
@@ -84,7 +84,7 @@ class ScoresTest(parameterized.TestCase, tf.test.TestCase):
     )
     def test_hand_numbers(self, name, label, expected):
         logits = tf.constant([[5.0, -2.0, 6.0]])
-        score = attention.SCORES[name](tf.constant([label]), logits)
+        score = grad_cam.SCORES[name](tf.constant([label]), logits)
         self.assertAllClose(score, [expected])
 
     @parameterized.parameters("centred", "margin")
@@ -95,7 +95,7 @@ class ScoresTest(parameterized.TestCase, tf.test.TestCase):
         tapped = graphs.with_taps(model, ["features"])
 
         def maps(score):
-            return attention.logits_and_attention(
+            return grad_cam.logits_and_attention(
                 tapped, images, labels, score=score
             )[1]["features"]
 
@@ -109,8 +109,8 @@ class ScoresTest(parameterized.TestCase, tf.test.TestCase):
         tapped = graphs.with_taps(toys.small_classifier(), ["features"])
         message = "centred, logit, margin.*'center'"
         for function in (
-            attention.logits_and_attention,
-            attention.explanation,
+            grad_cam.logits_and_attention,
+            grad_cam.explanation,
         ):
             with self.assertRaisesRegex(InputError, message):
                 function(tapped, toys.random_images(1), score="center")
@@ -129,7 +129,7 @@ class LogitsAndAttentionTest(parameterized.TestCase, tf.test.TestCase):
     def test_closed_form_of_pooled_linear_head(self, build):
         classifier = build()
         tapped = graphs.with_taps(classifier, ("features",))
-        logits, maps = attention.logits_and_attention(
+        logits, maps = grad_cam.logits_and_attention(
             tapped, self.images, self.labels
         )
         expected = toys.closed_form_maps(
@@ -146,12 +146,12 @@ class LogitsAndAttentionTest(parameterized.TestCase, tf.test.TestCase):
     def test_layers_do_not_disturb_each_other(self):
         classifier = toys.small_wide_resnet()
         names = ("group1_0_add", "features")
-        _, both = attention.logits_and_attention(
+        _, both = grad_cam.logits_and_attention(
             graphs.with_taps(classifier, names), self.images, self.labels
         )
         self.assertCountEqual(both, names)
         for name in names:
-            _, alone = attention.logits_and_attention(
+            _, alone = grad_cam.logits_and_attention(
                 graphs.with_taps(classifier, (name,)), self.images, self.labels
             )
             self.assertAllClose(both[name], alone[name], 1e-5, 1e-7)
@@ -160,11 +160,11 @@ class LogitsAndAttentionTest(parameterized.TestCase, tf.test.TestCase):
         tapped = graphs.with_taps(
             toys.small_wide_resnet(), ("group1_0_add", "features")
         )
-        _, maps = attention.logits_and_attention(
+        _, maps = grad_cam.logits_and_attention(
             tapped, self.images, self.labels
         )
         for i in range(len(self.images)):
-            _, alone = attention.logits_and_attention(
+            _, alone = grad_cam.logits_and_attention(
                 tapped, self.images[i : i + 1], self.labels[i : i + 1]
             )
             for layer, values in alone.items():
@@ -177,7 +177,7 @@ class LogitsAndAttentionTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(
             tapped(self.images, training=False)["features"].dtype, tf.bfloat16
         )
-        logits, maps = attention.logits_and_attention(
+        logits, maps = grad_cam.logits_and_attention(
             tapped, self.images, self.labels
         )
         self.assertEqual(logits.dtype, tf.float32)
@@ -282,7 +282,7 @@ class SecondOrderTest(parameterized.TestCase, tf.test.TestCase):
 
     @parameterized.parameters("gradients", "activations")
     def test_a_stop_gradient_would_be_noticed(self, stopped):
-        original = attention.attention_map
+        original = grad_cam.attention_map
 
         def stopping(activations, gradients):
             if stopped == "gradients":
@@ -296,7 +296,7 @@ class SecondOrderTest(parameterized.TestCase, tf.test.TestCase):
         layer = "logits" if stopped == "gradients" else "features_conv"
         kernel = self.student.get_layer(layer).kernel
         gradient = self._gradient(kernel)
-        with mock.patch.object(attention, "attention_map", stopping):
+        with mock.patch.object(grad_cam, "attention_map", stopping):
             broken = self._gradient(kernel)
         self.assertGreater(np.max(np.abs(gradient - broken)), 1e-3)
 
@@ -306,17 +306,17 @@ class ExplanationTest(tf.test.TestCase, parameterized.TestCase):
 
     @parameterized.product(
         build=(toys.small_classifier, toys.small_wide_resnet),
-        score=[*attention.SCORES],
+        score=[*grad_cam.SCORES],
     )
     def test_closed_form_equals_the_tape(self, build, score):
         model = build()
         tapped = graphs.with_taps(model, ["features"])
         head = classifiers.pooled_head(model, "features")
         images, labels = toys.random_images(5), toys.random_labels(5)
-        logits, maps = attention.logits_and_attention(
+        logits, maps = grad_cam.logits_and_attention(
             tapped, images, labels, score=score
         )
-        closed_logits, closed = attention.explanation(
+        closed_logits, closed = grad_cam.explanation(
             tapped, images, labels, head, score
         )
         self.assertGreater(np.max(maps["features"]), 1e-3)
@@ -332,17 +332,17 @@ class ExplanationTest(tf.test.TestCase, parameterized.TestCase):
         # Without its mean the largest logit is not always the same one.
         bias = model.get_layer("logits").bias
         bias.assign_sub(tf.reduce_mean(model(images), axis=0))
-        logits, maps = attention.explanation(tapped, images, None, head)
+        logits, maps = grad_cam.explanation(tapped, images, None, head)
         predicted = tf.argmax(logits, -1)
         self.assertGreater(len(set(predicted.numpy())), 1)
-        _, named = attention.explanation(tapped, images, predicted, head)
+        _, named = grad_cam.explanation(tapped, images, predicted, head)
         self.assertAllEqual(maps, named)
-        _, twin = attention.logits_and_attention(tapped, images, predicted)
+        _, twin = grad_cam.logits_and_attention(tapped, images, predicted)
         self.assertAllClose(maps, twin[layer], 1e-5, 1e-6)
 
     def test_scaled_for_reading(self):
         maps = tf.constant([[[0.0, 2.0], [4.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]])
         self.assertAllClose(
-            attention.scaled_for_reading(maps),
+            grad_cam.scaled_for_reading(maps),
             [[[0.0, 0.5], [1.0, 0.25]], [[0.0, 0.0], [0.0, 0.0]]],
         )

@@ -1,0 +1,48 @@
+"""The public names of `atat_tf`, which imports this package when asked.
+
+Every layer that a saved model may have is registered by this import.
+"""
+
+from atat_tf.api.hardening import harden
+from atat_tf.api.robustness import (
+    Robustness,
+    RobustnessCurve,
+    attack,
+    robust_accuracy,
+)
+from atat_tf.attacks.for_training import fgsm_rs, n_fgsm, trades
+from atat_tf.attacks.linf import LinfAttack, fgsm, ifgsm, pgd
+from atat_tf.defenses.atat import (
+    ATAT,
+    AdversarialTraining,
+    LogitPairing,
+    Standard,
+)
+from atat_tf.defenses.compared import TLA, TRADES
+from atat_tf.errors import InputError
+from atat_tf.models import layers
+from atat_tf.training.trainer import AdversarialTrainer
+
+__all__ = [
+    "ATAT",
+    "TLA",
+    "TRADES",
+    "AdversarialTrainer",
+    "AdversarialTraining",
+    "InputError",
+    "LinfAttack",
+    "LogitPairing",
+    "Robustness",
+    "RobustnessCurve",
+    "Standard",
+    "attack",
+    "fgsm",
+    "fgsm_rs",
+    "harden",
+    "ifgsm",
+    "layers",
+    "n_fgsm",
+    "pgd",
+    "robust_accuracy",
+    "trades",
+]

@@ -1,0 +1,213 @@
+"""Adversarial training of a Keras classifier in one call.
+
+The examples have `model`, `x` and `y` of `robustness`.
+"""
+
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import ArrayLike
+
+from atat_tf.api import classifier as classifiers
+from atat_tf.api.arrays import STEP_SHARE
+from atat_tf.api.pixels import PixelRange, pixel_range, targets_of
+from atat_tf.attacks import for_training, linf
+from atat_tf.defenses import atat
+from atat_tf.defenses.objective import Defense
+from atat_tf.errors import InputError, expect, unknown
+from atat_tf.models import functional, graphs
+from atat_tf.training.trainer import AdversarialTrainer
+
+# §4.1: seven steps of ε/4.
+_NUM_STEPS = 7
+# That of the saved models' own training, since the student starts trained.
+_LEARNING_RATE, _MOMENTUM = 0.01, 0.9
+
+
+def harden(
+    model: keras.Model,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    defense: str | Defense = "atat",
+    epsilon: float = 8 / 255,
+    bounds: Any = (0, 1),
+    epochs: int = 10,
+    validation: tuple[ArrayLike, ArrayLike] | None = None,
+    optimizer: str | keras.optimizers.Optimizer | None = None,
+    seed: int = 0,
+    class_names: Sequence[str] | None = None,
+    **fit: Any,
+) -> keras.Model:
+    """Returns a copy of a classifier that is trained to withstand attacks.
+
+    The copy starts from the model's weights and is trained on images that
+    PGD-7 within ε has moved (§4.1), by ATAT (Eq. 7) to keep the attention of
+    the model, its teacher. The model itself is left as it is.
+
+    Example:
+      >>> hardened = atat.harden(
+      ...     model, x, y, epsilon=8 / 255, epochs=1, verbose=0
+      ... )
+      >>> hardened.output_shape == model.output_shape
+      True
+      >>> hardened.save("hardened.keras")
+
+    Args:
+      model: keras.Model, functional, sequential or subclassed, images ->
+        logits or softmax.
+      x: images [n, H, W, C], floats within `bounds`, or uint8, which are
+        scaled to them.
+      y: integers [n], one-hot or shares of the classes [n, k] (mixup), or
+        strings [n].
+      defense: a name, "atat", "at", "alp", "tla", "trades" or "standard", or
+        a defense, as `atat.ATAT(attention_weight=2.0)`.
+      epsilon: ε, as for `robust_accuracy`.
+      bounds: what the model takes for black and for white, as there.
+      epochs: passes over the images.
+      validation: (x, y) of other images. The copy then has the weights of the
+        epoch that withstands PGD on most of them; without, those of the last.
+      optimizer: Keras'; None for SGD(0.01, momentum=0.9).
+      seed: of the random starts.
+      class_names: as for `robust_accuracy`.
+      **fit: of `keras.Model.fit`, as batch_size=32, verbose=2, callbacks,
+        sample_weight, class_weight.
+
+    Returns:
+      keras.Model of the same class, layers, pixel range and output, not
+      compiled. To `save`, `export` and `predict` it is as the model.
+
+    Raises:
+      InputError: bad arguments, or a model that cannot be copied or trained.
+    """
+    expect(isinstance(model, keras.Model), "a Keras model", model=type(model))
+    expect(
+        isinstance(epochs, int | np.integer) and epochs >= 1,
+        "epochs >= 1",
+        epochs=epochs,
+    )
+    pixels = pixel_range(bounds)
+    radius = pixels.epsilon_in_unit(epsilon)
+    images = pixels.in_unit(x)
+    chosen = _defense(defense)
+    student_copy, student = _copy(model, pixels, images.shape[1:])
+    num_classes = student.outputs[0].shape[-1]
+    targets = targets_of(y, len(images), num_classes, class_names)
+    if validation is not None:
+        expect(
+            isinstance(validation, tuple | list) and len(validation) == 2,
+            "validation=(images, labels)",
+            validation=type(validation),
+        )
+        held_out = pixels.in_unit(validation[0])
+        validation = (
+            held_out,
+            targets_of(validation[1], len(held_out), num_classes, class_names),
+        )
+    teacher = None
+    if chosen.needs_teacher:
+        _, teacher = _copy(model, pixels, images.shape[1:])
+    batch_size = fit.get("batch_size") or 32
+    trainer = AdversarialTrainer(
+        student,
+        chosen,
+        _attack(chosen, radius),
+        teacher,
+        seed=seed,
+        num_steps=epochs * -(-len(images) // batch_size),
+    )
+    trainer.compile(
+        optimizer or keras.optimizers.SGD(_LEARNING_RATE, momentum=_MOMENTUM)
+    )
+    callbacks = list(fit.pop("callbacks", None) or ())
+    if validation is not None:
+        # To the end: it is here for the weights of the best epoch.
+        callbacks.append(
+            keras.callbacks.EarlyStopping(
+                "val_adversarial_accuracy",
+                mode="max",
+                patience=epochs,
+                restore_best_weights=True,
+            )
+        )
+    trainer.fit(
+        images,
+        targets,
+        epochs=epochs,
+        validation_data=validation,
+        callbacks=callbacks,
+        **fit,
+    )
+    return student_copy
+
+
+def _defense(given):
+    """Returns the defense of a name, or the one given."""
+    if not isinstance(given, str):
+        expect(
+            callable(given) and hasattr(given, "needs_teacher"),
+            "a defense or its name",
+            defense=type(given),
+        )
+        return given
+    if given not in atat.DEFENSES:
+        raise unknown("a defense", given, atat.DEFENSES)
+    return atat.DEFENSES[given]()
+
+
+def _attack(defense, radius):
+    """Returns PGD, or what a defense needs in its place."""
+    step = STEP_SHARE * radius
+    if getattr(defense, "attack_loss", None) is not None:
+        return for_training.trades(radius, step, _NUM_STEPS)
+    return linf.pgd(radius, step, _NUM_STEPS)
+
+
+def _copy(
+    model: keras.Model, pixels: PixelRange, image_shape: tuple[int, ...]
+) -> tuple[keras.Model, keras.Model]:
+    """Returns a copy, and images in [0, 1] -> logits on the copy's layers.
+
+    Raises:
+      InputError: the model cannot be copied, or is no graph of layers.
+    """
+    height, width, channels = image_shape
+    shape = height, width, channels
+    classifiers.call_once(model, pixels, shape)
+    try:
+        if graphs.recorded(model) is not None:
+            copy = keras.models.clone_model(model)
+            copy.set_weights(model.get_weights())
+            graphs.finalize_normalization(copy)
+        else:
+            copy = _saved_and_loaded(model)
+    except Exception as error:  # whatever the model's own code raises
+        reason = str(error).strip().split("\n")[0][:200]
+        raise InputError(
+            "Expected a model that can be copied, as one that Keras can save "
+            "and load (atat.AdversarialTrainer trains the model itself). "
+            f"Received: {model.name} ({type(error).__name__}: {reason})."
+        ) from error
+    student = classifiers.functional_logits(
+        copy, pixels, shape, modes=(False, True)
+    )
+    if student is None:
+        # Which says why.
+        student = functional.functional_model(copy)
+    return copy, student
+
+
+def _saved_and_loaded(model):
+    """Returns a copy of a subclassed model, which has no layers to clone."""
+    kind = type(model)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        keras.saving.custom_object_scope({kind.__name__: kind}),
+    ):
+        path = pathlib.Path(folder) / "copy.keras"
+        model.save(path)
+        return keras.saving.load_model(path, compile=False)

@@ -1,0 +1,476 @@
+"""Accuracy under attack of any classifier, and adversarial images.
+
+The examples of this package have `model`, a small Keras classifier of
+scikit-learn's digits with pixels in [0, 1], and `x` and `y`, a few test images
+and their classes.
+"""
+
+import contextlib
+import dataclasses
+import html
+import logging
+import math
+import pathlib
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import ArrayLike, NDArray
+
+from atat_tf import losses
+from atat_tf.api import arrays
+from atat_tf.attacks import columns, linf, randomness
+from atat_tf.errors import expect, unknown
+from atat_tf.evaluation import evaluate_run, intervals
+from atat_tf.models import checks
+
+NORMS = ("linf", "l2")
+_WITHOUT_GRADIENT = "square"
+_IN_L2 = tuple(name for name in columns.PARTS if name != "fab_t")
+_TARGETED = ("fgsm", "ifgsm", "pgd")
+
+
+@dataclasses.dataclass(frozen=True)
+class Robustness:
+    """Which images a classifier gets right under which attack.
+
+    Attributes:
+      stands: {attack: bool [n]}, right, and right under the attack.
+      epsilon: ε, as it was given.
+      norm: "linf" or "l2".
+      refuted: candidates that broke an image in its batch and not alone, or
+        left ball or box; they count as not broken.
+      images: {attack: float32 [n, H, W, C]}, see `adversarial`; None with a
+        ledger.
+    """
+
+    stands: dict[str, NDArray[np.bool_]]
+    epsilon: float
+    norm: str
+    refuted: int
+    images: dict[str, np.ndarray] | None = dataclasses.field(
+        default=None, repr=False
+    )
+
+    @property
+    def num_images(self) -> int:
+        """n."""
+        return len(next(iter(self.stands.values())))
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        """{attack: share of the images that stand, in [0, 1]}."""
+        return {name: float(np.mean(s)) for name, s in self.stands.items()}
+
+    @property
+    def worst_case(self) -> float:
+        """The share of images that stand under all attacks, in [0, 1]."""
+        return float(np.mean(np.all(list(self.stands.values()), axis=0)))
+
+    @property
+    def interval(self) -> dict[str, tuple[float, float]]:
+        """{attack: (low, high)}, the Wilson 95 % interval of the accuracy.
+
+        What other images of the same kind would do to it; see
+        `intervals.wilson`.
+        """
+        return {
+            name: intervals.wilson(int(s.sum()), len(s))
+            for name, s in self.stands.items()
+        }
+
+    @property
+    def adversarial(self) -> dict[str, np.ndarray]:
+        """{attack: float32 [n, H, W, C]}, images in the caller's bounds.
+
+        Where an image breaks, its adversarial example, and the last candidate
+        where it does not. A misclassified image is as it was given, and so is
+        every image under "clean".
+
+        Raises:
+          InputError: the verdicts are a ledger's, which holds no images.
+        """
+        expect(
+            self.images is not None,
+            "robust_accuracy without a ledger, which holds no images (or "
+            "atat.attack)",
+            adversarial=None,
+        )
+        return self.images or {}
+
+    def __repr__(self) -> str:
+        lines = [f"{self._title()}"]
+        width = max(len(name) for name, *_ in self._rows())
+        lines += [
+            f"  {name:<{width}}  {share:>6}  [{interval}]"
+            for name, share, interval in self._rows()
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            "<tr>"
+            + "".join(f"<td>{html.escape(c)}</td>" for c in row)
+            + "</tr>"
+            for row in self._rows()
+        )
+        head = "<tr><th>attack</th><th>accuracy, %</th><th>95 %</th></tr>"
+        title = html.escape(self._title())
+        return f"<table><caption>{title}</caption>{head}{rows}</table>"
+
+    def _title(self):
+        sign = {"linf": "ℓ∞", "l2": "ℓ2"}[self.norm]
+        return f"{self.num_images:,} images, {sign}, ε = {self.epsilon:.4g}"
+
+    def _rows(self):
+        """Returns (name, share in %, interval in %) for each attack."""
+        accuracy, interval = self.accuracy, self.interval
+        rows = [
+            (name, f"{100 * accuracy[name]:.2f}", _percent(interval[name]))
+            for name in accuracy
+        ]
+        if len(rows) > 1:
+            standing = round(self.worst_case * self.num_images)
+            worst = intervals.wilson(standing, self.num_images)
+            share = f"{100 * self.worst_case:.2f}"
+            rows.append(("worst case", share, _percent(worst)))
+        return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class RobustnessCurve:
+    """Accuracy under attack at several radii.
+
+    Attributes:
+      points: a Robustness for each radius, in the order given.
+    """
+
+    points: tuple[Robustness, ...]
+
+    @property
+    def epsilons(self) -> tuple[float, ...]:
+        """The radii, as they were given."""
+        return tuple(point.epsilon for point in self.points)
+
+    @property
+    def accuracy(self) -> dict[str, list[float]]:
+        """{attack: the accuracy at each radius}."""
+        return {
+            name: [point.accuracy[name] for point in self.points]
+            for name in self.points[0].accuracy
+        }
+
+    @property
+    def worst_case(self) -> list[float]:
+        """The share of images that stand under all attacks, at each radius."""
+        return [point.worst_case for point in self.points]
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self.points))
+
+    def _repr_html_(self) -> str:
+        names = list(self.points[0].accuracy)
+        head = "".join(f"<th>{html.escape(name)}, %</th>" for name in names)
+        rows = "".join(
+            f"<tr><td>{point.epsilon:.4g}</td>"
+            + "".join(f"<td>{100 * point.accuracy[n]:.2f}</td>" for n in names)
+            + "</tr>"
+            for point in self.points
+        )
+        return f"<table><tr><th>ε</th>{head}</tr>{rows}</table>"
+
+
+def robust_accuracy(
+    model: Any,
+    x: ArrayLike,
+    y: ArrayLike,
+    attacks: str | Sequence[str] = ("clean", "pgd20", "autoattack"),
+    *,
+    epsilon: float | Sequence[float] = 8 / 255,
+    bounds: Any = (0, 1),
+    norm: str = "linf",
+    batch_size: int = 100,
+    seed: int = 0,
+    ledger: str | pathlib.Path | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Robustness | RobustnessCurve:
+    """Returns the accuracy of a classifier under attacks.
+
+    Each attack, as AutoAttack (Croce & Hein 2020) whose parts run one after
+    the other, is run on the images that are classified right and still stand.
+    An adversarial example counts once the classifier, alone in a batch of
+    one, is wrong about it, inside ball and box.
+
+    Example:
+      >>> result = atat.robust_accuracy(model, x, y, ["clean", "pgd5"])
+      >>> result.accuracy["pgd5"] <= result.accuracy["clean"]
+      True
+      >>> result.adversarial["pgd5"].shape == x.shape
+      True
+      >>> radii = [2 / 255, 8 / 255]
+      >>> curve = atat.robust_accuracy(model, x, y, "apgd_ce5", epsilon=radii)
+      >>> len(curve.accuracy["apgd_ce5"])
+      2
+
+    Args:
+      model: keras.Model (functional, sequential or subclassed; logits, or
+        softmax, which is taken off), or a function of float32 images
+        [b, H, W, C] within the bounds to scores [b, k]. A function that
+        TensorFlow cannot differentiate, as one of NumPy, is attacked by Square
+        alone, and a warning says so.
+      x: images [n, H, W, C], floats within `bounds`, or uint8, which are
+        scaled to them.
+      y: integers [n], one-hot [n, k] or strings [n].
+      attacks: "clean", "autoattack", its parts "apgd_ce", "apgd_dlr",
+        "apgd_t", "fab_t", "square", with another number of steps as in
+        "square1000"; "fgsm", "ifgsm20", "pgd20", "pgd20x10" (10 restarts).
+        PGD's step is ε/4.
+      epsilon: ε > 0, in the unit of the pixels where `bounds` are two
+        numbers, and in that of pixels in [0, 1] where they are given for each
+        channel. Several give a curve.
+      bounds: (low, high), what the model takes for black and for white: two
+        numbers, or two sequences of C numbers.
+      norm: "linf"; or "l2" for "clean", APGD and Square.
+      batch_size: images at a time; no verdict depends on it.
+      seed: of the random starts; image i has that of (seed, i).
+      ledger: a file of verdicts, taken from and added to, so that the same
+        call goes on after a kill. Images are then not kept.
+      class_names: k strings in the order of the model's outputs, for labels
+        that are strings; None for their alphabetical order.
+
+    Returns:
+      Robustness; RobustnessCurve for several radii.
+
+    Raises:
+      InputError: bad arguments, or a classifier that no attack can judge.
+    """
+    names = (attacks,) if isinstance(attacks, str) else tuple(attacks)
+    expect(names, "at least one attack", attacks=names)
+    expect(norm in NORMS, "norm of linf or l2", norm=norm)
+    several = np.ndim(epsilon) > 0
+    radii: list = list(np.ravel(epsilon)) if several else [epsilon]
+    expect(len(radii) > 0, "at least one epsilon", epsilon=epsilon)
+    examples = arrays.examples(model, x, y, bounds, class_names)
+    names = _possible(names, examples.classifier.has_gradient)
+    # Whatever is wrong is said before the first attack.
+    in_unit = [examples.pixels.epsilon_in_unit(r, norm) for r in radii]
+    built = [_built(names, r, norm, examples) for r in in_unit]
+    with _ledger_file(ledger) as path:
+        opened = arrays.opened(examples, in_unit[0], path, seed, batch_size)
+        checks.expect_judgeable(opened.attacker.logits, opened.split.images)
+        with _quiet_traces():
+            points = [
+                _judged(examples, opened, of_one, float(radius), norm, ledger)
+                for of_one, radius in zip(built, radii, strict=True)
+            ]
+    return RobustnessCurve(tuple(points)) if several else points[0]
+
+
+def attack(
+    model: Any,
+    x: ArrayLike,
+    y: ArrayLike,
+    name: str = "pgd20",
+    *,
+    epsilon: float = 8 / 255,
+    bounds: Any = (0, 1),
+    targets: ArrayLike | None = None,
+    seed: int = 0,
+    batch_size: int = 100,
+    class_names: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Returns adversarial images.
+
+    Where an image breaks, its adversarial example; where it does not, the last
+    candidate. An image that is misclassified as it is is returned as it is.
+
+    Example:
+      >>> adversarial = atat.attack(model, x, y, "pgd5", epsilon=8 / 255)
+      >>> bool(abs(adversarial - x).max() <= 8 / 255 + 1e-6)
+      True
+
+    Args:
+      model, x, y, epsilon, bounds, seed, batch_size, class_names: as for
+        `robust_accuracy`.
+      name: of one attack, as there.
+      targets: as y, the classes to reach, by "fgsm", "ifgsm20" or "pgd20": the
+        end of a descent of the target's cross-entropy, also where it does not
+        reach it. None for any wrong class.
+
+    Returns:
+      float32 [n, H, W, C] within the bounds, and within ε of x up to rounding.
+
+    Raises:
+      InputError: bad arguments, or a classifier that no attack can judge.
+    """
+    if targets is None:
+        found = robust_accuracy(
+            model,
+            x,
+            y,
+            (name,),
+            epsilon=float(epsilon),
+            bounds=bounds,
+            batch_size=batch_size,
+            seed=seed,
+            class_names=class_names,
+        )
+        if not isinstance(found, Robustness):
+            raise TypeError(f"expected one epsilon, received {epsilon}")
+        (images,) = found.adversarial.values()
+        return images
+    examples = arrays.examples(model, x, y, bounds, class_names)
+    aims = arrays.examples(model, x, targets, bounds, class_names).labels
+    expect(
+        examples.classifier.has_gradient,
+        "a classifier with a gradient for an attack with targets",
+        targets=name,
+    )
+    radius = examples.pixels.epsilon_in_unit(epsilon)
+    expect(
+        name.rstrip("0123456789") in _TARGETED,
+        "fgsm, ifgsm20 or pgd20 (any number of steps) with targets",
+        attack=name,
+    )
+    towards = dataclasses.replace(
+        linf.from_name(name, radius, arrays.STEP_SHARE * radius),
+        loss_fn=_towards,
+    )
+    pixels = _targeted(examples, towards, aims, seed, batch_size)
+    return examples.in_bounds(pixels, radius)
+
+
+def _towards(targets, logits):
+    """Returns −L_ce of the classes to reach, which the attack climbs."""
+    return -losses.cross_entropy(targets, logits)
+
+
+def _targeted(examples, attack, targets, seed, batch_size):
+    """Returns where a targeted attack ends, float32 [n, H, W, C] in [0, 1]."""
+
+    @tf.function(reduce_retracing=True)
+    def run(images, targets, indices):
+        seeds = randomness.example_seeds(seed, 0, indices)
+        return attack(examples.classifier.network, images, targets, seeds)
+
+    images = examples.images
+    if images.dtype == np.uint8:
+        images = images / np.float32(255)
+    ended = []
+    for first in range(0, len(images), batch_size):
+        part = slice(first, first + batch_size)
+        indices = np.arange(len(images))[part]
+        ended.append(run(images[part], targets[part], indices).numpy())
+    return np.concatenate(ended)
+
+
+def _possible(names, has_gradient):
+    """Returns the attacks that a classifier without gradient leaves."""
+    if has_gradient:
+        return names
+    left: dict[str, None] = {}
+    for name in names:
+        if name == "clean" or name.startswith(_WITHOUT_GRADIENT):
+            left[name] = None
+        elif name.partition("@")[0] in columns.AUTOATTACK:
+            left[_WITHOUT_GRADIENT] = None
+    if tuple(left) != names:
+        warnings.warn(
+            "The scores have no gradient to the images: of "
+            f"{', '.join(names)} there is {', '.join(left) or 'nothing'} left, "
+            "Square being the part of AutoAttack that needs none.",
+            stacklevel=3,
+        )
+    expect(
+        left,
+        "clean, square or autoattack for scores without a gradient",
+        attacks=names,
+    )
+    return tuple(left)
+
+
+def _built(names, radius, norm, examples):
+    """Returns {name: stepped attacks} in the unit of [0, 1]."""
+    step, classes = arrays.STEP_SHARE * radius, examples.classifier.num_classes
+    built = {}
+    for name in names:
+        expect(
+            "@" not in name,
+            "an attack without a radius of its own (epsilon takes several)",
+            attack=name,
+        )
+        if norm == "l2" and name != "clean":
+            if name.rstrip("0123456789") not in _IN_L2:
+                raise unknown("an attack in ℓ2", name, ("clean", *_IN_L2))
+            built[name] = columns.column(f"{name}_l2", radius, step, classes)
+        else:
+            built[name] = columns.column(name, radius, step, classes)
+    return built
+
+
+@contextlib.contextmanager
+def _ledger_file(path: str | pathlib.Path | None) -> Iterator[pathlib.Path]:
+    """Yields the ledger's file, one that goes at the end where none is."""
+    if path is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield pathlib.Path(folder) / "ledger.jsonl"
+        return
+    path = pathlib.Path(path)
+    expect(
+        path.parent.is_dir() and not path.is_dir(),
+        "a ledger's file in an existing folder",
+        ledger=str(path),
+    )
+    yield path
+
+
+def _judged(examples, opened, built, epsilon, norm, ledger):
+    """Returns the Robustness at one radius."""
+    stands: dict[str, np.ndarray] = {}
+    images: dict[str, np.ndarray] = {}
+    refuted = 0
+    for name, attacks in built.items():
+        pixels = examples.images
+        if pixels.dtype == np.uint8:
+            pixels = pixels / np.float32(255)
+        pixels = pixels.copy()
+
+        def keep(description, indices, outcome, pixels=pixels):
+            del description
+            held = ~outcome.refuted
+            pixels[indices[held]] = outcome.adversarial[held]
+
+        standing, count = evaluate_run.standing(
+            opened, {name: attacks}, "attacking", None if ledger else keep
+        )
+        stands |= standing
+        refuted += count
+        if not ledger:
+            radius = math.inf
+            if norm == "linf" and attacks:
+                radius = attacks[0].epsilon
+            images[name] = examples.in_bounds(pixels, radius)
+    return Robustness(stands, epsilon, norm, refuted, images or None)
+
+
+@contextlib.contextmanager
+def _quiet_traces() -> Iterator[None]:
+    """Keeps back TensorFlow's advice against many traced functions.
+
+    Each attack is one, traced once.
+    """
+    logger = tf.get_logger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _percent(interval):
+    low, high = interval
+    return f"{100 * low:.2f}, {100 * high:.2f}"

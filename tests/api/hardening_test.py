@@ -1,0 +1,168 @@
+"""`harden` gives a model that is used as the one given, which is left alone."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import atat_tf as atat
+from atat_tf.errors import InputError
+from tests.support import digits
+
+X, Y = digits.training_images(96)
+FIT = {"epochs": 1, "batch_size": 32, "verbose": 0, "epsilon": 8 / 255}
+
+
+@keras.saving.register_keras_serializable("tests")
+class Own(keras.Model):
+    """Subclassed, with a mode and an adapted normalisation of its own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = layers.Normalization(axis=-1)
+        self.convolution = layers.Conv2D(8, 3, activation="relu")
+        self.drop = layers.Dropout(0.1)
+        self.head = layers.Dense(10, activation="softmax")
+
+    def call(self, images, training=False):
+        maps = self.convolution(self.scale(images))
+        pooled = keras.ops.mean(maps, (1, 2))
+        return self.head(self.drop(pooled, training=training))
+
+
+def _subclassed():
+    model = Own()
+    model.scale.adapt(X)
+    model(X[:1])
+    return model
+
+
+GIVEN = {
+    "softmax": digits.classifier,
+    "logits": lambda: digits.classifier(activation=None),
+    "nested": lambda: keras.Sequential(
+        [keras.Input((8, 8, 1)), digits.classifier()]
+    ),
+    "subclassed": _subclassed,
+}
+
+
+@pytest.mark.parametrize("build", GIVEN.values(), ids=GIVEN)
+def test_the_copy_is_trained_whole_and_the_model_left_alone(build, tmp_path):
+    model = build()
+    before = model.predict(X[:8], verbose=0)
+    flags = [layer.trainable for layer in model.layers]
+    hardened = atat.harden(model, X, Y, **FIT)
+    np.testing.assert_array_equal(model.predict(X[:8], verbose=0), before)
+    assert [layer.trainable for layer in model.layers] == flags
+    assert type(hardened) is type(model)
+    for old, new in zip(
+        model.trainable_variables, hardened.trainable_variables, strict=True
+    ):
+        assert np.any(np.asarray(old) != np.asarray(new)), old.path
+    after = hardened.predict(X[:8], verbose=0)
+    sums_to_one = np.allclose(after.sum(1), 1, atol=1e-5)
+    assert sums_to_one == np.allclose(before.sum(1), 1, atol=1e-5)
+    hardened.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(loaded.predict(X[:8], verbose=0), after, 1e-5)
+    hardened.export(tmp_path / "m", verbose=False)
+    served = tf.saved_model.load(tmp_path / "m")
+    np.testing.assert_allclose(served.serve(X[:8]), after, 1e-4, 1e-6)
+
+
+def test_another_range_is_the_same_training():
+    """By FGSM-like steps that no rounding turns around."""
+    low, high = [-1.5], [3.5]
+    ways = [
+        (digits.classifier(), X, {}),
+        (
+            digits.classifier(layers.Rescaling(0.2, 0.3)),
+            X * 5 - 1.5,
+            {"bounds": (low, high)},
+        ),
+        (
+            digits.classifier(layers.Rescaling(1 / 255)),
+            X * 255,
+            {"bounds": (0, 255), "epsilon": 8},
+        ),
+    ]
+    trained = [
+        atat.harden(model, x, Y, defense="at", shuffle=False, **{**FIT, **more})
+        for model, x, more in ways
+    ]
+    first = trained[0].get_weights()
+    for other in trained[1:]:
+        for a, b in zip(first, other.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, atol=5e-3)
+
+
+def test_labels_of_all_kinds_and_the_best_epoch():
+    names = Y.astype(str)
+    options = {**FIT, "epochs": 2, "shuffle": False}
+    weights = []
+    for labels in (Y, np.eye(10)[Y], names):
+        hardened = atat.harden(
+            digits.classifier(), X, labels, validation=(X, labels), **options
+        )
+        weights.append(hardened.get_weights())
+    for other in weights[1:]:
+        for a, b in zip(weights[0], other, strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_it_withstands_more():
+    x, y = digits.training_images(700)
+    model = digits.classifier()
+    hardened = atat.harden(
+        model, x, y, defense="at", epsilon=16 / 255, epochs=6, verbose=0
+    )
+    before, after = (
+        atat.robust_accuracy(m, x[:200], y[:200], "pgd10", epsilon=16 / 255)
+        for m in (model, hardened)
+    )
+    assert after.accuracy["pgd10"] > before.accuracy["pgd10"] + 0.1
+
+
+class _Unclonable(keras.Model):
+    def __init__(self, number):
+        super().__init__()
+        self.inner = digits.classifier()
+        self.inner.name = f"inner_{number}"
+
+    def call(self, images):
+        return self.inner(images)
+
+
+REFUSED = {
+    "defense": ({"defense": "atta"}, "Did you mean 'atat'"),
+    "no defense": ({"defense": 3}, "a defense or its name"),
+    "epochs": ({"epochs": 0}, "epochs >= 1"),
+    "radius": ({"epsilon": 8}, r"epsilon in \(0, 1\]"),
+    "range": ({"x": X * 255}, "pixels within bounds"),
+    "labels": ({"y": Y + 1}, "labels from 0 to 9"),
+    "shares": ({"y": np.full((96, 10), 0.2)}, "sum to 1"),
+    "validation": ({"validation": X}, "validation=.images, labels."),
+    "function": ({"model": lambda images: images}, "a Keras model"),
+    "no map": (
+        {
+            "model": keras.Sequential(
+                [keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(10)]
+            )
+        },
+        "spatial map",
+    ),
+}
+
+
+@pytest.mark.parametrize("arguments, message", REFUSED.values(), ids=REFUSED)
+def test_refusals(arguments, message):
+    given = {"model": digits.classifier(), "x": X, "y": Y, **FIT, **arguments}
+    with pytest.raises(InputError, match=message):
+        atat.harden(given.pop("model"), given.pop("x"), given.pop("y"), **given)
+
+
+def test_a_model_that_cannot_be_copied_is_refused():
+    with pytest.raises(InputError, match="can be copied"):
+        atat.harden(_Unclonable(3), X, Y, **FIT)

@@ -1,0 +1,366 @@
+"""Accuracy under attack of any classifier, in any range, by any labels."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import atat_tf as atat
+from atat_tf.errors import InputError
+from atat_tf.models import layers as model_layers
+from tests.support import digits, runs
+
+EPSILON = 16 / 255
+X, Y = digits.test_images(24)
+Y = np.where(np.arange(24) % 8, Y, (Y + 1) % 10)  # three labels are wrong
+ATTACKS = ("clean", "pgd5")
+MEAN, DEVIATION = 0.3, 0.2
+NORMALISED = ([-MEAN / DEVIATION], [(1 - MEAN) / DEVIATION])
+
+
+@keras.saving.register_keras_serializable("tests")
+class Wrapped(keras.Model):
+    """A subclassed model around layers, or around TensorFlow's functions."""
+
+    def __init__(self, inner, function=None):
+        super().__init__()
+        self.inner, self.function = inner, function
+
+    def call(self, images):
+        if self.function:
+            images = self.function(images)
+        return self.inner(images)
+
+
+class Rooted(Wrapped):
+    """Its call is no graph of Keras layers, since it asks for a shape."""
+
+    def call(self, images):
+        count = int(tf.shape(images)[0]) if tf.executing_eagerly() else 1
+        return self.inner(tf.identity(images)) + 0.0 * count
+
+
+def _two_in_a_row():
+    """Two models whose layers have the same names, the second a softmax."""
+    whole = digits.classifier()
+    first = keras.Sequential([keras.Input((8, 8, 1)), *whole.layers[:3]])
+    second = keras.Sequential(
+        [keras.Input((4, 4, 16)), *whole.layers[3:]], name="second"
+    )
+    return keras.Sequential([keras.Input((8, 8, 1)), first, second])
+
+
+def _same_names():
+    """A head in a model of its own, named as a layer of the body."""
+    whole = digits.classifier()
+    head = keras.Sequential([keras.Input((16,))], name="head")
+    head.add(layers.Dense(10, activation="softmax", name="maps"))
+    head.set_weights(whole.layers[-1].get_weights())
+    return keras.Sequential([keras.Input((8, 8, 1)), *whole.layers[:-1], head])
+
+
+def _integers():
+    image = keras.Input((8, 8, 1), dtype="uint8")
+    inner = digits.classifier()
+    return keras.Model(image, inner(layers.Rescaling(1 / 255)(image)))
+
+
+def _fixed_batch():
+    image = keras.Input((8, 8, 1), batch_size=16)
+    return keras.Model(image, digits.classifier()(image))
+
+
+def _any_size():
+    return digits.classifier(shape=(None, None, 1))
+
+
+def _in(policy):
+    def build():
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy)
+        try:
+            return digits.classifier()
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    return build
+
+
+SAME = {
+    "softmax": digits.classifier,
+    "logits": lambda: digits.classifier(activation=None),
+    "softmax layer": lambda: digits.classifier(
+        activation=None, last=[layers.Softmax()]
+    ),
+    "nested": lambda: keras.Sequential(
+        [keras.Input((8, 8, 1)), digits.classifier()]
+    ),
+    "two in a row": _two_in_a_row,
+    "equal names": _same_names,
+    "functional": lambda: keras.Model(
+        i := keras.Input((8, 8, 1)), digits.classifier()(i)
+    ),
+    "subclassed": lambda: Wrapped(digits.classifier()),
+    "no graph": lambda: Rooted(digits.classifier(activation=None)),
+    "fixed batch": _fixed_batch,
+    "any size": _any_size,
+    "function of tensors": lambda: digits.classifier(activation=None).call,
+}
+
+
+@pytest.fixture(name="expected", scope="module")
+def _expected():
+    model = digits.classifier()
+    found = atat.robust_accuracy(model, X, Y, ATTACKS, epsilon=EPSILON)
+    assert 0 < found.accuracy["pgd5"] < found.accuracy["clean"] < 1
+    return found
+
+
+@pytest.mark.parametrize("build", SAME.values(), ids=SAME)
+def test_one_function_has_one_robustness(build, expected):
+    found = atat.robust_accuracy(build(), X, Y, ATTACKS, epsilon=EPSILON)
+    for name in ATTACKS:
+        np.testing.assert_array_equal(found.stands[name], expected.stands[name])
+
+
+@pytest.mark.parametrize("policy", ["float64", "mixed_float16", "bfloat16"])
+def test_other_number_types(policy, expected):
+    """Rounding may move an image that is on the edge."""
+    model = _in(policy)()
+    found = atat.robust_accuracy(model, X, Y, ATTACKS, epsilon=EPSILON)
+    for name in ATTACKS:
+        differs = found.stands[name] != expected.stands[name]
+        assert differs.mean() <= 0.1
+
+
+RANGES = {
+    "0 to 255": ((0, 255), [layers.Rescaling(1 / 255)]),
+    "-1 to 1": ((-1, 1), [layers.Rescaling(0.5, 0.5)]),
+    "normalised": (NORMALISED, [layers.Rescaling(DEVIATION, MEAN)]),
+}
+
+
+@pytest.mark.parametrize("bounds, first", RANGES.values(), ids=RANGES)
+def test_another_range_is_the_same_robustness(bounds, first, expected):
+    low, high = (np.asarray(b, np.float32) for b in bounds)
+    x = X * (high - low) + low
+    width = 1.0 if low.ndim else float(high - low)
+    found = atat.robust_accuracy(
+        digits.classifier(*first),
+        x,
+        Y,
+        ATTACKS,
+        epsilon=EPSILON * width,
+        bounds=bounds,
+    )
+    for name in ATTACKS:
+        np.testing.assert_array_equal(found.stands[name], expected.stands[name])
+        theirs = (found.adversarial[name] - low) / (high - low)
+        np.testing.assert_allclose(
+            theirs, expected.adversarial[name], atol=2e-6
+        )
+    distance = np.abs(found.adversarial["pgd5"] - x)
+    assert distance.max() <= EPSILON * (high - low) * (1 + 1e-5)
+
+
+def test_adversarial_images_are_what_the_verdicts_say(expected):
+    images = expected.adversarial["pgd5"]
+    predicted = digits.classifier().predict(images, verbose=0).argmax(1)
+    np.testing.assert_array_equal(predicted == Y, expected.stands["pgd5"])
+    assert np.abs(images - X).max() <= EPSILON + 1e-7
+    wrong = ~expected.stands["clean"]
+    np.testing.assert_array_equal(images[wrong], X[wrong])
+    assert images.min() >= 0 and images.max() <= 1
+
+
+def test_bytes_are_scaled_to_the_bounds():
+    pixels = np.rint(X * 255).astype(np.uint8)
+    ways = [
+        (digits.classifier(), pixels, (0, 1)),
+        (digits.classifier(), pixels / np.float32(255), (0, 1)),
+        (digits.classifier(layers.Rescaling(1 / 255)), pixels, (0, 255)),
+        (_integers(), pixels, (0, 255)),
+        (_integers(), pixels.astype(np.int64), (0, 255)),
+    ]
+    found = [
+        atat.robust_accuracy(
+            model, x, Y, "pgd5", epsilon=EPSILON * bounds[1], bounds=bounds
+        )
+        for model, x, bounds in ways
+    ]
+    for one in found[1:]:
+        np.testing.assert_array_equal(
+            one.stands["pgd5"], found[0].stands["pgd5"]
+        )
+
+
+NAMES = np.array("zero one two three four five six seven eight nine".split())
+LABELS = {
+    "column": (Y[:, None], None),
+    "one-hot": (np.eye(10)[Y], None),
+    "list": (Y.tolist(), None),
+    "tensor": (tf.constant(Y), None),
+    "whole floats": (Y.astype(float), None),
+    "names": (NAMES[Y], NAMES),
+    "names in alphabetical order": (Y.astype(str), None),
+}
+
+
+@pytest.mark.parametrize("labels, class_names", LABELS.values(), ids=LABELS)
+def test_labels(labels, class_names, expected):
+    found = atat.robust_accuracy(
+        digits.classifier(), X, labels, "clean", class_names=class_names
+    )
+    np.testing.assert_array_equal(
+        found.stands["clean"], expected.stands["clean"]
+    )
+
+
+@pytest.mark.parametrize("are_shares", [False, True])
+def test_numpy_has_square_alone_and_a_warning(are_shares):
+    model = digits.classifier(activation="softmax" if are_shares else None)
+    call = tf.function(model.call)
+
+    def scores(images):
+        assert isinstance(images, np.ndarray)
+        return call(images).numpy()
+
+    with pytest.warns(UserWarning, match="clean, square40 left"):
+        found = atat.robust_accuracy(
+            scores, X, Y, ("clean", "pgd5", "square40"), epsilon=EPSILON
+        )
+    assert list(found.accuracy) == ["clean", "square40"]
+    same = atat.robust_accuracy(
+        digits.classifier(), X, Y, "clean", epsilon=EPSILON
+    )
+    assert found.accuracy["clean"] == same.accuracy["clean"]
+    assert found.accuracy["square40"] < found.accuracy["clean"]
+
+
+def test_a_ledger_goes_on_and_knows_its_model(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    first = atat.robust_accuracy(
+        digits.classifier(), X, Y, "pgd5", epsilon=EPSILON, ledger=path
+    )
+    size = path.stat().st_size
+    again = atat.robust_accuracy(
+        digits.classifier(), X, Y, "pgd5", epsilon=EPSILON, ledger=path
+    )
+    assert path.stat().st_size == size
+    np.testing.assert_array_equal(again.stands["pgd5"], first.stands["pgd5"])
+    with pytest.raises(InputError, match="without a ledger"):
+        _ = again.adversarial
+    other = digits.classifier()
+    other.layers[-1].bias.assign_add(np.eye(10)[3] * 9)
+    third = atat.robust_accuracy(
+        other, X, Y, "pgd5", epsilon=EPSILON, ledger=path
+    )
+    assert path.stat().st_size > size
+    assert third.accuracy["pgd5"] < first.accuracy["pgd5"]
+
+
+def test_curve_and_what_a_notebook_shows(expected):
+    curve = atat.robust_accuracy(
+        digits.classifier(), X, Y, ATTACKS, epsilon=[1 / 255, EPSILON]
+    )
+    assert curve.epsilons == (1 / 255, EPSILON)
+    less, more = curve.accuracy["pgd5"]
+    assert more == expected.accuracy["pgd5"] < less
+    assert curve.worst_case == [less, more]
+    assert "pgd5" in repr(curve) and "<th>pgd5" in curve._repr_html_()
+    share = f"{100 * expected.accuracy['pgd5']:.2f}"
+    assert share in repr(expected) and share in expected._repr_html_()
+    low, high = expected.interval["pgd5"]
+    assert 0 < low < expected.accuracy["pgd5"] < high < 1
+
+
+def test_autoattack_in_two_lines():
+    found = atat.robust_accuracy(
+        digits.classifier(), X[:4], Y[:4], "autoattack", epsilon=1.0
+    )
+    assert found.accuracy == {"autoattack": 0.0}
+
+
+def test_targets():
+    targets = (Y + 1) % 10
+    model = digits.classifier()
+    adversarial = atat.attack(
+        model, X, Y, "pgd20", epsilon=0.4, targets=targets
+    )
+    assert np.abs(adversarial - X).max() <= 0.4 + 1e-6
+    before, after = (
+        (model.predict(images, verbose=0).argmax(1) == targets).mean()
+        for images in (X, adversarial)
+    )
+    assert before < 0.2 and after > 0.6
+
+
+REFUSED = {
+    "pixels of another range": ({"x": X * 255}, "pixels within bounds"),
+    "bounds of another range": ({"bounds": (0, 255), "epsilon": 8}, "(0, 1)"),
+    "not a number": ({"x": X * np.nan}, "pixels within bounds"),
+    "one image": ({"x": X[0]}, "images .n, height"),
+    "no image": ({"x": X[:0], "y": Y[:0]}, "n >= 1"),
+    "another size": ({"x": X[:, :4]}, "the size that the model takes"),
+    "descending": ({"bounds": (1, 0)}, "low < high"),
+    "channels": ({"bounds": ([0, 0], [1, 1])}, "bounds of 1 channels"),
+    "radius": ({"epsilon": 8}, r"epsilon in \(0, 1\]"),
+    "radius of another unit": (
+        {"x": X * 255, "bounds": (0, 255)},
+        "epsilon in the unit of bounds, as 8 for 8/255",
+    ),
+    "fewer labels": ({"y": Y[:3]}, "a label for each of 24 images"),
+    "labels": ({"y": Y + 5}, "labels from 0 to 9"),
+    "unlabelled": ({"y": Y * 0 - 1}, "labels from 0 to 9"),
+    "fractions": ({"y": Y + 0.5}, "whole numbers"),
+    "two of the names": ({"y": (Y % 2).astype(str)}, "10 names of classes"),
+    "norm": ({"norm": "l1"}, "norm of linf or l2"),
+    "attack": ({"attacks": "pdg20"}, "Did you mean 'pgd20'"),
+    "FAB in l2": ({"attacks": "fab_t", "norm": "l2"}, "an attack in ℓ2"),
+    "no attack": ({"attacks": ()}, "at least one attack"),
+    "ledger": ({"ledger": "/nowhere/a.jsonl"}, "existing folder"),
+    "no model": ({"model": 3}, "a Keras model or a function"),
+    "one output": (
+        {"model": lambda images: tf.reduce_sum(images, (1, 2))},
+        "one score a class",
+    ),
+    "a function that fails": (
+        {"model": lambda images: images[:, :, 99]},
+        "a function of images",
+    ),
+}
+
+
+@pytest.mark.parametrize("arguments, message", REFUSED.values(), ids=REFUSED)
+def test_refusals(arguments, message):
+    given = {"model": digits.classifier(), "x": X, "y": Y, **arguments}
+    with pytest.raises(InputError, match=message) as caught:
+        atat.robust_accuracy(**given)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_load_nothing_and_know_the_layers(tmp_path):
+    """In a new process, as a user's is."""
+    image = keras.Input((8, 8, 3))
+    padded = model_layers.PadChannels(4)(image)
+    keras.Model(image, padded).save(tmp_path / "m.keras")
+    program = (
+        "import sys, atat_tf as atat\n"
+        "assert 'robust_accuracy' in dir(atat)\n"
+        "assert not {'tensorflow', 'keras'} & sys.modules.keys()\n"
+        "atat.attack\n"
+        "import keras\n"
+        f"print(keras.saving.load_model({str(tmp_path / 'm.keras')!r}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=runs.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
