@@ -78,16 +78,15 @@ class Verdicts:
         """
         self._classify()
         run = [columns.description(attack) for attack in attacks]
+        asked = np.asarray(indices, np.int64)
         for number, attack in enumerate(attacks):
-            lines = (self._ledger.deciding(run[:number], i) for i in indices)
-            stand = [
-                i
-                for i, line in zip(indices, lines, strict=True)
-                if not line["broken"]
-            ]
-            self._run(attack, stand)
-        decided = (self._ledger.deciding(run, i) for i in indices)
-        return np.array([not line["broken"] for line in decided], bool)
+            stands = self._decided(run[:number], asked)
+            self._run(attack, asked[stands])
+        return self._decided(run, asked)
+
+    def _decided(self, descriptions, indices):
+        lines = [self._ledger.deciding(descriptions, i) for i in indices]
+        return np.array([bool(line and not line["broken"]) for line in lines])
 
     def refuted(self, attacks: Iterable) -> int:
         """Returns how many candidates of a column did not hold alone."""
