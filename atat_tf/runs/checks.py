@@ -34,6 +34,9 @@ def validate(
     for field in ("checkpoint_every_steps", "attention_panels"):
         _expect_field(config, field, lambda value: value >= 0, ">= 0")
     _validate_accumulation(config)
+    _expect_field(
+        config, "weight_perturbation", lambda size: 0 <= size < 1, "in [0, 1)"
+    )
     _expect_choice(config, "student_start", ("teacher", "random"))
     _expect_choice(config, "precision", ("float32", "mixed_bfloat16"))
     _validate_optimizer(config.optimizer)
@@ -100,6 +103,12 @@ def _validate_accumulation(config):
         "gradient_accumulation_steps",
         lambda steps: steps == 0 or (steps >= 2 and size % steps == 0),
         f"as 0, or from 2 and a divisor of batch_size={size}",
+    )
+    expect(
+        not (config.gradient_accumulation_steps and config.weight_perturbation),
+        "weight_perturbation=0 with gradient accumulation, whose parts would "
+        "each move the weights",
+        weight_perturbation=config.weight_perturbation,
     )
     # Keras' optimizers move the average at every part of a batch.
     expect(
@@ -216,6 +225,11 @@ def expect_a_batch(
       strategy: whose devices share a batch.
     """
     smallest = strategy.num_replicas_in_sync
+    expect(
+        smallest == 1 or not config.weight_perturbation,
+        "weight_perturbation=0 on several devices (--num_devices=1 takes one)",
+        weight_perturbation=config.weight_perturbation,
+    )
     expect(
         smallest == 1 or not config.gradient_accumulation_steps,
         "gradient_accumulation_steps=0 on several devices (--num_devices=1 "

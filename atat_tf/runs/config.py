@@ -141,6 +141,7 @@ def teacher_config(config: ConfigDict) -> ConfigDict:
     teacher.optimizer.learning_rate = config.teacher_learning_rate
     teacher.attack.name = "pgd"
     teacher.guard = "off"
+    teacher.weight_perturbation = 0.0
     teacher.student_start = "random"
     if config.model:
         teacher.student_start = "teacher"

@@ -89,20 +89,21 @@ def build_trainer(
         seed=config.seed,
         num_steps=config.num_epochs * steps_per_epoch * parts,
         statistics_momentum=section.ema if averages_statistics else 0.0,
+        weight_perturbation=config.weight_perturbation,
     )
     built.compile(build_optimizer(config, steps_per_epoch))
     return built
 
 
 def build_strategy(
-    num_devices: int | None = None, accumulates: bool = False
+    num_devices: int | None = None, on_one_device: bool = False
 ) -> tf.distribute.Strategy:
     """Returns a strategy over all visible GPUs, or over N logical CPUs.
 
     Args:
       num_devices: how many; None for all GPUs, or the one CPU.
-      accumulates: whether gradients are added up over several steps, which
-        a MirroredStrategy of one device cannot do.
+      on_one_device: whether the step writes weights, or adds gradients up
+        over several steps, which a MirroredStrategy of one device cannot do.
 
     Raises:
       InputError: fewer GPUs than asked for.
@@ -121,7 +122,7 @@ def build_strategy(
         f"num_devices from 1 to {available}, the {kind}s there are",
         num_devices=num_devices,
     )
-    if accumulates and count == 1:
+    if on_one_device and count == 1:
         return tf.distribute.OneDeviceStrategy(f"{kind}:0")
     return tf.distribute.MirroredStrategy(
         [f"{kind}:{number}" for number in range(count)]

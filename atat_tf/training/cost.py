@@ -26,5 +26,7 @@ def passes_per_image(config: ml_collections.ConfigDict) -> int:
     )
     attack = build.build_attack(config)
     before = isinstance(attack, for_training.KLAttack)
-    passes = before + 2 * attack.num_steps + defense.needs_teacher
-    return passes + (3 if alone else 6)
+    passes = before + 2 * attack.num_steps
+    step = defense.needs_teacher + (3 if alone else 6)
+    # Perturbing the weights takes the loss and its gradient once more.
+    return passes + step * (2 if config.weight_perturbation else 1)

@@ -62,7 +62,9 @@ def train_and_evaluate(
             if config.teacher:
                 run_checks.expect_fitting_teacher(config)
         strategy = strategy or training_build.build_strategy(
-            num_devices, bool(config.gradient_accumulation_steps)
+            num_devices,
+            bool(config.gradient_accumulation_steps)
+            or config.weight_perturbation > 0,
         )
         if not tf.config.list_physical_devices("GPU"):
             # A resumed run repeats the killed one to the bit; on GPUs it

@@ -17,6 +17,7 @@ from atat_tf.attacks import randomness
 from atat_tf.defenses import objective
 from atat_tf.errors import InputError, expect
 from atat_tf.models import checks, classifiers, frozen, graphs
+from atat_tf.training import weight_perturbation
 
 
 class AdversarialTrainer(keras.Model):
@@ -50,6 +51,8 @@ class AdversarialTrainer(keras.Model):
         whose weights follow a schedule reads it.
       statistics_momentum: of an average over steps of the batch-norm
         statistics, to go with averaged weights; 0 keeps none.
+      weight_perturbation: γ of adversarial weight perturbation, on one device;
+        0 for none.
 
     Attributes:
       student: functional keras.Model, images -> logits, that is trained: the
@@ -78,6 +81,7 @@ class AdversarialTrainer(keras.Model):
         seed: int = 0,
         num_steps: int | None = None,
         statistics_momentum: float = 0.0,
+        weight_perturbation: float = 0.0,
     ):
         # Images are not rounded to what the student's layers compute in.
         super().__init__(
@@ -101,6 +105,12 @@ class AdversarialTrainer(keras.Model):
             num_steps=num_steps,
         )
         self._num_steps = num_steps if scheduled else None
+        expect(
+            0 <= weight_perturbation < 1,
+            "weight_perturbation in [0, 1)",
+            weight_perturbation=weight_perturbation,
+        )
+        self._weight_perturbation = weight_perturbation
         self.student = classifiers.logits_model(student)
         self.defense = defense
         self.attack = attack
@@ -193,6 +203,12 @@ class AdversarialTrainer(keras.Model):
             "no gradient_accumulation_steps in a mirrored strategy (one device "
             "has tf.distribute.OneDeviceStrategy)",
             steps=self.optimizer.gradient_accumulation_steps,
+        )
+        expect(
+            not (mirrored and self._weight_perturbation),
+            "no weight_perturbation in a mirrored strategy (one device has "
+            "tf.distribute.OneDeviceStrategy)",
+            weight_perturbation=self._weight_perturbation,
         )
         # Variables born inside a replica's traced step are not initialised.
         self.optimizer.build(self.student.trainable_variables)
@@ -290,16 +306,10 @@ class AdversarialTrainer(keras.Model):
                 images, labels, replicas, self.steps_taken
             )
 
+        batch = images, adversarial, labels, weights
+        own = self._perturb_weights(*batch) if self._weight_perturbation else []
         with tf.GradientTape() as tape:
-            objective = self.defense(
-                self._student,
-                self._teacher,
-                images,
-                adversarial,
-                labels,
-                **self._progress(),
-            )
-            loss = weights * tf.cast(objective.loss, keras.config.floatx())
+            objective, loss = self._objective_of(*batch)
             # Replicas' gradients are summed: together this is the mean over
             # the global batch, and the penalty once.
             total = tf.reduce_sum(loss) / replicas.global_batch
@@ -307,6 +317,8 @@ class AdversarialTrainer(keras.Model):
             total = self.optimizer.scale_loss(total)
         variables = self.student.trainable_variables
         gradients = tape.gradient(total, variables)
+        for variable, value in own:
+            variable.assign(value)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         self._average_statistics()
         self.steps_taken.assign_add(1)
@@ -319,6 +331,45 @@ class AdversarialTrainer(keras.Model):
             clean=objective.clean_logits,
             adversarial=objective.adversarial_logits,
         )
+
+    def _objective_of(self, images, adversarial, labels, weights):
+        """Returns the defense's Objective, and its weighted loss, [b]."""
+        objective = self.defense(
+            self._student,
+            self._teacher,
+            images,
+            adversarial,
+            labels,
+            **self._progress(),
+        )
+        return objective, weights * tf.cast(
+            objective.loss, keras.config.floatx()
+        )
+
+    def _perturb_weights(self, *batch):
+        """Moves the kernels to where the batch's loss is higher.
+
+        Returns:
+          [(kernel, its value before)]. Statistics and seeds of the layers are
+          as they were.
+        """
+        kernels = weight_perturbation.kernels(self.student)
+        state = [
+            (variable, tf.identity(variable))
+            for variable in self.student.non_trainable_variables
+        ]
+        with tf.GradientTape() as tape:
+            _, loss = self._objective_of(*batch)
+            total = tf.reduce_mean(loss)
+        steps = weight_perturbation.steps(
+            kernels, tape.gradient(total, kernels), self._weight_perturbation
+        )
+        for variable, value in state:
+            variable.assign(value)
+        own = [(kernel, tf.identity(kernel)) for kernel in kernels]
+        for kernel, step in zip(kernels, steps, strict=True):
+            kernel.assign_add(step)
+        return own
 
     def _progress(self):
         """Returns what a defense with a schedule is called with beside all."""

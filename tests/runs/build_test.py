@@ -106,8 +106,8 @@ def test_every_defense_has_a_recipe():
     [
         ("madry", atat.AdversarialTraining(clean_weight=0)),
         ("trades", compared.TRADES(robust_weight=6)),
-        ("tla", compared.TLA(2.0, 1e-3, 0.03, 0.0)),
-        ("fast", atat.ATAT(1, 1)),
+        ("tla", compared.TLA(2.0, 1e-3, 0.03, 0.0, layers="features")),
+        ("fast", atat.ATAT(1, 1, layers="features")),
     ],
 )
 def test_what_recipes_say(method, expected):
@@ -128,7 +128,7 @@ def test_the_papers_protocol():
     """§4.1, and λ1 = λ2 = 1."""
     config = _config()
     assert build.build_attack(config) == _PGD_7
-    assert build.build_defense(config) == atat.ATAT(1, 1)
+    assert build.build_defense(config) == atat.ATAT(1, 1, layers="features")
     assert (config.backbone.depth, config.backbone.width) == (34, 10)
     assert (config.batch_size, config.optimizer.momentum) == (128, 0.9)
     assert config.optimizer.weight_decay == 2e-4
@@ -192,6 +192,11 @@ def test_the_teacher_is_what_the_standard_recipe_trains(dataset):
         ({"optimizer__ema": 1.5}, r"ema in \[0, 1\)"),
         ({"optimizer__decay_at": (0.9, 0.75)}, "decay_at as ascending"),
         ({"attack__epsilon": 8.0}, r"epsilon in \(0, 1\]"),
+        ({"weight_perturbation": 1.0}, r"weight_perturbation in \[0, 1\)"),
+        (
+            {"weight_perturbation": 0.01, "gradient_accumulation_steps": 2},
+            "weight_perturbation=0 with gradient accumulation",
+        ),
         ({"guard": "halt"}, "guard among off, rollback, stop"),
         ({"guard_share": 1.0}, r"guard_share in \(0, 1\)"),
         ({"attack__name": "pdg"}, "a training attack.*Did you mean 'pgd'"),
