@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from atat_tf.api.pixels import labels_of, pixel_range
-from atat_tf.data import datasets
+from atat_tf.data import datasets, splits
 from atat_tf.data import images as image_files
 from atat_tf.errors import expect
 
@@ -28,7 +28,7 @@ class Data:
       train: (x, y): images [n, H, W, C], uint8, or floats in [0, 1], which are
         rounded to 256 levels; labels as for `robust_accuracy`.
       validation, test: (x, y) of other images; None draws a tenth of the
-        training images for each, without replacement.
+        training images for each, of every class the same share.
       class_names: k strings, for labels that are strings the order of the
         classes; None for numbers, or the names in alphabetical order.
       flip: whether a mirrored image still shows its class: training then
@@ -57,8 +57,7 @@ class Data:
         for number, name in enumerate(("test", "validation")):
             given = getattr(self, name)
             if given is None:
-                seed = [self.split_seed, number]
-                train, split = _drawn(train, share, seed)
+                train, split = _drawn(train, share, self.split_seed + number)
             else:
                 split = _split(given, name, names)
             expect(
@@ -153,8 +152,7 @@ def _drawn(train, count, seed):
         "draw them from",
         train=len(train),
     )
-    order = np.random.default_rng(seed).permutation(len(train))
-    kept, drawn = np.sort(order[count:]), np.sort(order[:count])
+    kept, drawn = splits.stratified(train.labels, count, seed)
     return (
         datasets.Split(train.images[kept], train.labels[kept]),
         datasets.Split(train.images[drawn], train.labels[drawn]),

@@ -79,15 +79,9 @@ class Verdicts:
         self._classify()
         run = [columns.description(attack) for attack in attacks]
         for number, attack in enumerate(attacks):
-            lines = (self._ledger.deciding(run[:number], i) for i in indices)
-            stand = [
-                i
-                for i, line in zip(indices, lines, strict=True)
-                if not line["broken"]
-            ]
+            stand = [i for i in indices if self._stands(run[:number], i)]
             self._run(attack, stand)
-        decided = (self._ledger.deciding(run, i) for i in indices)
-        return np.array([not line["broken"] for line in decided], bool)
+        return np.array([self._stands(run, i) for i in indices], bool)
 
     def refuted(self, attacks: Iterable) -> int:
         """Returns how many candidates of a column did not hold alone."""
@@ -96,6 +90,10 @@ class Verdicts:
             for attack in attacks
         )
         return sum(line["refuted"] for of_one in lines for line in of_one)
+
+    def _stands(self, descriptions, index):
+        line = self._ledger.deciding(descriptions, index)
+        return line is not None and not line["broken"]
 
     def _standing(self, descriptions):
         return self._ledger.standing(descriptions, len(self._split))
