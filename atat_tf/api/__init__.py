@@ -3,7 +3,12 @@
 Every layer that a saved model may have is registered by this import.
 """
 
+from atat_tf.api.attended import Attention, attention
+from atat_tf.api.checking import Checklist, checklist
+from atat_tf.api.data import Data
 from atat_tf.api.hardening import harden
+from atat_tf.api.loaded import Run, load
+from atat_tf.api.registry import register
 from atat_tf.api.robustness import (
     Robustness,
     RobustnessCurve,
@@ -29,20 +34,28 @@ __all__ = [
     "TRADES",
     "AdversarialTrainer",
     "AdversarialTraining",
+    "Attention",
+    "Checklist",
+    "Data",
     "InputError",
     "LinfAttack",
     "LogitPairing",
     "Robustness",
     "RobustnessCurve",
+    "Run",
     "Standard",
     "attack",
+    "attention",
+    "checklist",
     "fgsm",
     "fgsm_rs",
     "harden",
     "ifgsm",
     "layers",
+    "load",
     "n_fgsm",
     "pgd",
+    "register",
     "robust_accuracy",
     "trades",
 ]

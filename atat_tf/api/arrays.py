@@ -1,12 +1,15 @@
 """A model and its examples, checked, as an evaluation of a run opens them."""
 
+import contextlib
 import dataclasses
 import hashlib
+import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
+import tensorflow as tf
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike, NDArray
 
@@ -159,3 +162,18 @@ def _digest(*parts):
         digest.update(f"{part.dtype}{part.shape}".encode())
         digest.update(np.ascontiguousarray(part).tobytes())
     return f"arrays sha256:{digest.hexdigest()}"
+
+
+@contextlib.contextmanager
+def quiet_traces() -> Iterator[None]:
+    """Keeps back TensorFlow's advice against many traced functions.
+
+    Each attack is one, traced once.
+    """
+    logger = tf.get_logger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -8,7 +8,6 @@ and their classes.
 import contextlib
 import dataclasses
 import html
-import logging
 import math
 import pathlib
 import tempfile
@@ -261,7 +260,7 @@ def robust_accuracy(
     with _ledger_file(ledger) as path:
         opened = arrays.opened(examples, in_unit[0], path, seed, batch_size)
         checks.expect_judgeable(opened.attacker.logits, opened.split.images)
-        with _quiet_traces():
+        with arrays.quiet_traces():
             points = [
                 _judged(examples, opened, of_one, float(radius), norm, ledger)
                 for of_one, radius in zip(built, radii, strict=True)
@@ -454,21 +453,6 @@ def _judged(examples, opened, built, epsilon, norm, ledger):
                 radius = attacks[0].epsilon
             images[name] = examples.in_bounds(pixels, radius)
     return Robustness(stands, epsilon, norm, refuted, images or None)
-
-
-@contextlib.contextmanager
-def _quiet_traces() -> Iterator[None]:
-    """Keeps back TensorFlow's advice against many traced functions.
-
-    Each attack is one, traced once.
-    """
-    logger = tf.get_logger()
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _percent(interval):

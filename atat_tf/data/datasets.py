@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -57,6 +57,10 @@ SPECS = {
         class_names=tuple("0123456789"),
     ),
 }
+
+
+# {name: function -> Dataset} of sets that callers have registered.
+REGISTERED: dict[str, Callable[[], "Dataset"]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +156,8 @@ def spec(
     """
     if name in SPECS:
         return SPECS[name]
+    if name in REGISTERED:
+        return REGISTERED[name]().spec
     if image_folders.is_folder(name):
         names = image_folders.listing(name).class_names
         shape = _resized((None, None, 3), image_size)
@@ -202,6 +208,8 @@ def class_names(
     """
     if name in SPECS and SPECS[name].class_names:
         return SPECS[name].class_names
+    if name in REGISTERED:
+        return REGISTERED[name]().class_names
     if image_folders.is_folder(name):
         return image_folders.listing(name).class_names
     if arrays.is_file(name):
@@ -241,6 +249,8 @@ def load(
       InputError: see `spec`; the data is not there and cannot be had; labels
         that are no classes.
     """
+    if name in REGISTERED:
+        return REGISTERED[name]()
     about = spec(name, data_dir, image_size)
     if image_folders.is_folder(name):
         names, provenance, train, test, held_out = _folder(

@@ -1,6 +1,7 @@
 """What every command shares: flags, quiet start-up, errors as one sentence."""
 
 import contextlib
+import importlib
 import logging
 import os
 import pathlib
@@ -49,6 +50,12 @@ _DATASET = flags.DEFINE_string(
     "tensorflow-datasets, folder:PATH with a sub-folder for each class, or an "
     ".npz file of x_train, y_train, x_test, y_test",
 )
+_PLUGIN = flags.DEFINE_list(
+    "plugin",
+    [],
+    "modules to import first, comma-separated, that register attacks, "
+    "defenses, backbones or data sets (atat.register)",
+)
 _SEED = flags.DEFINE_integer(
     "seed", None, "root of every random draw", lower_bound=0
 )
@@ -81,6 +88,7 @@ def run(main: Callable[[list[str]], Any], recipes: bool = True) -> None:
                     "Expected flags only, as --name=value. Received: "
                     f"{' '.join(argv[1:])!r}."
                 )
+            _import_plugins()
             main(argv)
         except (
             InputError,
@@ -99,6 +107,25 @@ def run(main: Callable[[list[str]], Any], recipes: bool = True) -> None:
             sys.exit(130)
 
     app.run(guarded, flags_parser=_parse if recipes else _parse_flags)
+
+
+def _import_plugins():
+    """Imports the modules of --plugin, from the working folder too."""
+    if not _PLUGIN.value:
+        return
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    with quiet_start():
+        for name in _PLUGIN.value:
+            try:
+                importlib.import_module(name)
+            except ModuleNotFoundError as error:
+                if error.name != name:
+                    raise
+                raise InputError(
+                    "Expected the name of a module, as my_defenses for "
+                    f"my_defenses.py. Received: --plugin={name}."
+                ) from error
 
 
 @contextlib.contextmanager

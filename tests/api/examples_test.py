@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 
 import pytest
@@ -39,8 +40,22 @@ def test_examples_run(module, tmp_path, monkeypatch):
 
 
 def test_public_functions_have_examples():
-    """Classes that are only returned have theirs in what returns them."""
+    """What they return needs none; `load` shows a run folder's."""
     documented = {
         test.name.rpartition(".")[2] for m in MODULES for test in _examples(m)
     }
-    assert {"robust_accuracy", "attack"} <= documented
+    functions = {
+        name
+        for name in atat_tf.__all__
+        if inspect.isfunction(getattr(atat_tf, name))
+        and getattr(atat_tf, name).__module__ in MODULES
+    }
+    assert len(functions) >= 7
+    assert functions - {"load"} <= documented
+
+
+def test_every_name_is_that_of_the_package():
+    assert {*atat_tf.__all__} == {*api.__all__} - {"layers"}
+    assert {*atat_tf.__all__} <= {*dir(atat_tf)}
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = atat_tf.nothing

@@ -163,7 +163,7 @@ def explained(opened: OpenRun) -> explanations.Quality | None:
     return explanations.quality(
         opened.classifier,
         layer,
-        opened.split.images[part] / np.float32(255),
+        as_pixels(tf.constant(opened.split.images[part])).numpy(),
         opened.split.labels[part],
         linf.pgd(*ball, 20),
         run_config.score(config),

@@ -1,0 +1,42 @@
+"""The checklist of a model and arrays."""
+
+import numpy as np
+import pytest
+
+import atat_tf as atat
+from atat_tf.errors import InputError
+from tests.support import digits
+
+X, Y = digits.test_images(12)
+
+
+def test_few_images_decide_what_needs_no_statistics():
+    pixels = np.rint(X * 255).astype(np.uint8)
+    points = atat.checklist(digits.classifier(), pixels, Y)
+    verdicts = {point.name: point.verdict for point in points.points}
+    assert verdicts["logits"] == verdicts["batch_independence"] == "PASS"
+    assert verdicts["gradients"] == "NOT RUN"
+    assert points.passed and not points.failed
+    assert "12 images; at least 200" in repr(points)
+    assert points._repr_html_().count("<tr>") == len(points.points)
+
+
+def test_no_gradient_is_refused():
+    model = digits.classifier()
+    with pytest.raises(InputError, match="a classifier with a gradient"):
+        atat.checklist(lambda x: model.predict(x, verbose=0), X, Y)
+
+
+@pytest.mark.long
+def test_every_point_is_decided_of_enough_images():
+    points = atat.checklist(
+        digits.classifier(),
+        X,
+        Y,
+        epsilon=16 / 255,
+        minimum_images=12,
+        teacher=digits.classifier(),
+    )
+    assert {point.verdict for point in points.points} <= {"PASS", "FAIL"}
+    # It is no undefended twin that withstands what the model withstands.
+    assert "undefended_twin" in points.failed
