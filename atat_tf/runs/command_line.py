@@ -145,6 +145,8 @@ def quiet_start(onednn: bool = True) -> Iterator[None]:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", str(int(onednn)))
     sys.stderr.flush()
     screen = os.dup(2)
+    if os.isatty(screen):
+        os.write(screen, b"loading TensorFlow ...\r")
     with tempfile.TemporaryFile() as held_back:
         os.dup2(held_back.fileno(), 2)
         try:
@@ -155,6 +157,8 @@ def quiet_start(onednn: bool = True) -> Iterator[None]:
             raise
         finally:
             os.dup2(screen, 2)
+            if os.isatty(screen):
+                os.write(screen, b"\x1b[2K")  # the line is empty again
             os.close(screen)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
 

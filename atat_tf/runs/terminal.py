@@ -16,13 +16,26 @@ from rich.progress import (
 )
 from rich.table import Table
 
+# In a file a line is printed after a minute at least, and after a twentieth of
+# the work: twenty lines, however long it takes.
 _LINE_EVERY_SECONDS = 60.0
+_LINE_EVERY_SHARE = 0.05
 _FILE_WIDTH = 200
+_BAR_WIDTH = 20
+# Of the time that is left, 0:00:00, and the spaces between columns.
+_TIME_WIDTH = 12
 
 
 def console(quiet: bool = False) -> Console:
     """Returns a console that writes to standard output as it is now."""
-    return Console(highlight=False, soft_wrap=True, quiet=quiet)
+    # A notebook's `!command` has a terminal that keeps every line.
+    in_notebook = "JPY_PARENT_PID" in os.environ
+    return Console(
+        highlight=False,
+        soft_wrap=True,
+        quiet=quiet,
+        force_terminal=False if in_notebook else None,
+    )
 
 
 @contextlib.contextmanager
@@ -35,7 +48,8 @@ def bar(
 ) -> Iterator[Callable[..., None]]:
     """Yields a function to call after each unit of work.
 
-    On a terminal a bar is drawn; in a file a line is printed now and then.
+    On a terminal a bar is drawn, with as many figures behind it as the line
+    has room for; in a file a line is printed now and then.
 
     Args:
       description: what is going on.
@@ -47,7 +61,7 @@ def bar(
 
     Yields:
       advance(description=None, units=1, **figures): more units are done;
-      figures are shown behind the bar.
+      figures are shown behind the bar, the first ones first.
     """
     screen = console(quiet)
     counted = (
@@ -55,7 +69,7 @@ def bar(
     )
     progress = Progress(
         TextColumn("{task.description}"),
-        BarColumn(20),
+        BarColumn(_BAR_WIDTH),
         counted,
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[state]}"),
@@ -64,6 +78,7 @@ def bar(
         disable=not screen.is_terminal,
     )
     start = shown = time.monotonic()
+    shown_at = done
     with progress:
         number = progress.add_task(
             description, total=total, completed=done, state=""
@@ -73,23 +88,41 @@ def bar(
         def advance(
             description: str = description, units: int = 1, **figures: float
         ) -> None:
-            nonlocal shown
+            nonlocal shown, shown_at
             now = time.monotonic()
             progress.update(number, advance=units, description=description)
             rate = (task.completed - done) / max(now - start, 1e-9)
             words = [f"{name} {value:.3f}" for name, value in figures.items()]
             if images_each is not None:
                 words.insert(0, f"{rate * images_each:.0f} images/s")
-            progress.update(number, state="  ".join(words))
-            due = now - shown >= _LINE_EVERY_SECONDS and rate > 0
+            share = counted.render(task).plain.strip()
+            if not progress.disable:
+                room = screen.width - len(description) - len(share)
+                room -= _BAR_WIDTH + _TIME_WIDTH
+                progress.update(number, state=_fitting(words, room))
+            due = (
+                now - shown >= _LINE_EVERY_SECONDS
+                and task.completed - shown_at >= _LINE_EVERY_SHARE * total
+                and rate > 0
+            )
             if progress.disable and due:
-                shown = now
-                share = counted.render(task).plain.strip()
+                shown, shown_at = now, task.completed
                 left = duration((total - task.completed) / rate)
                 line = [description, share, f"{left} left", *words]
                 screen.print("  ".join(line))
 
         yield advance
+
+
+def _fitting(words, room):
+    """Returns as many of the first words as a line has room for."""
+    text = ""
+    for word in words:
+        longer = f"{text}  {word}" if text else word
+        if len(longer) > room:
+            break
+        text = longer
+    return text
 
 
 def duration(seconds: float) -> str:

@@ -19,6 +19,13 @@ from atat_tf.runs import folder as run_folder
 from atat_tf.training import build as training_build
 from atat_tf.training import checkpoints, cost, files, validation, workers
 
+# What is printed of the validation: (heading, field of the epoch's line, how).
+_VALIDATED = (
+    ("clean", "validation_clean_accuracy", ".1%"),
+    ("under PGD", "validation_pgd_accuracy", ".1%"),
+    ("shift", "validation_attention_shift", ".3f"),
+)
+
 
 class TrainingLoop:
     """One training of one classifier.
@@ -73,6 +80,7 @@ class TrainingLoop:
             workdir, config, self._trainer, self._group
         )
         self._console = terminal.console(quiet=not self._group.is_chief)
+        self._has_heading = False
 
     def run(self) -> bool:
         """Trains; returns whether there was anything left to train.
@@ -110,7 +118,8 @@ class TrainingLoop:
         with (
             self._files.events() as events,
             terminal.bar(
-                config.defense.name,
+                # Until the first step has been traced and taken.
+                f"{config.defense.name}: tracing the step",
                 self._num_steps,
                 config.batch_size,
                 progress.step,
@@ -126,14 +135,15 @@ class TrainingLoop:
                 epoch = math.ceil(progress.step / self._steps_per_epoch)
                 title = f"{config.defense.name} epoch {epoch}/"
                 title += f"{config.num_epochs}"
-                advance(title, **figures)
+                first = ("loss", "adversarial_accuracy", "clean_accuracy")
+                advance(title, **{f: figures[f] for f in first if f in figures})
                 if progress.step % self._steps_per_epoch == 0:
                     seconds = time.monotonic() - started
                     row, picture = self._epoch_row(progress, figures, seconds)
                     started = time.monotonic()
                     score = row[self._validation.score]
                     self._files.end_epoch(progress, row, score)
-                    self._print_epoch(title, row)
+                    self._print_epoch(row)
                     files.log_epoch(events, row, picture)
                     self._trainer.reset_metrics()
                 elif not self._time_for_checkpoint(progress.step):
@@ -240,14 +250,21 @@ class TrainingLoop:
             f"  {num_steps:,} steps of {config.batch_size} images"
         )
 
-    def _print_epoch(self, title, row):
-        words = [
-            f"{name.replace('_', ' ')} {value:.3f}"
-            for name, value in row.items()
-            if name not in ("epoch", "step", "seconds", "learning_rate")
-        ]
-        seconds = terminal.duration(row["seconds"])
-        self._console.print(f"{title} ({seconds}): {', '.join(words)}")
+    def _print_epoch(self, row):
+        """Prints an epoch's figures in columns, under a heading."""
+        columns = {
+            "epoch": f"{row['epoch']}/{self._config.num_epochs}",
+            "time": terminal.duration(row["seconds"]),
+            "loss": f"{row['train_loss']:.3f}",
+        }
+        for head, field, shown in _VALIDATED:
+            if field in row:
+                columns[head] = format(row[field], shown)
+        if not self._has_heading:
+            heads = "  ".join(f"{head:>11}" for head in columns)
+            self._console.print(heads)
+            self._has_heading = True
+        self._console.print("  ".join(f"{v:>11}" for v in columns.values()))
 
 
 def _expect_finite(step, loss):

@@ -1,8 +1,10 @@
 """Bars and tables where there is no terminal."""
 
+import io
 import re
 
 import pytest
+from rich.console import Console
 
 from atat_tf.runs import terminal
 
@@ -41,6 +43,42 @@ def test_bar(monkeypatch, capsys, total, units, images_each, lines):
     printed = capsys.readouterr().out.splitlines()
     for line, pattern in zip(printed, lines, strict=True):
         assert re.fullmatch(pattern, line)
+
+
+def _on_a_terminal(monkeypatch, width):
+    """Returns what is printed to a terminal of a width."""
+    screen = Console(
+        file=io.StringIO(), force_terminal=True, width=width, highlight=False
+    )
+    monkeypatch.setattr(terminal, "console", lambda quiet=False: screen)
+    with terminal.bar("atat epoch 2/30", 2106, 128, done=300) as advance:
+        advance("atat epoch 2/30", loss=1.685, adversarial_accuracy=0.25)
+        advance("atat epoch 2/30", loss=1.685, adversarial_accuracy=0.25)
+    return screen.file.getvalue()
+
+
+def test_the_bar_on_a_terminal_of_80_columns(monkeypatch):
+    printed = _on_a_terminal(monkeypatch, 80)
+    for words in ("epoch 2/30", "302/2106", "━", "images/s"):
+        assert words in printed
+
+
+def test_a_wide_terminal_has_the_figures_too(monkeypatch):
+    printed = _on_a_terminal(monkeypatch, 130)
+    assert "loss 1.685  adversarial_accuracy 0.250" in printed
+
+
+def test_a_file_has_twenty_lines(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "_LINE_EVERY_SECONDS", 0.0)
+    with terminal.bar("working", 1000, 1) as advance:
+        for _ in range(1000):
+            advance()
+    assert len(capsys.readouterr().out.splitlines()) == 20
+
+
+def test_a_notebooks_command_is_no_terminal(monkeypatch):
+    monkeypatch.setenv("JPY_PARENT_PID", "1")
+    assert not terminal.console().is_terminal
 
 
 def test_a_table_in_a_file_keeps_cells_whole(monkeypatch, capsys):
