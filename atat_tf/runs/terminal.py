@@ -78,7 +78,7 @@ def bar(
         disable=not screen.is_terminal,
     )
     start = shown = time.monotonic()
-    shown_at = done
+    shown_at: float = done
     with progress:
         number = progress.add_task(
             description, total=total, completed=done, state=""
