@@ -20,6 +20,7 @@ Goals: robust accuracies within 1 point of each other, ours not the higher one;
 import dataclasses
 import functools
 import importlib.metadata
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -271,6 +272,8 @@ def main(argv: list[str]) -> None:
     command.expect_names("--cases", _CASES.value, CASES)
     command.expect_names("--attacks", _ATTACKS.value, PARTS)
     data_dir = command_line.data_dir()
+    # OpenMP threads of torch that wait would take turns with those that work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     results = {"surroundings": command.begin(), "rows": {}, "comparisons": []}
     steps = dict.fromkeys(_STANDARD, _NUM_STEPS.value)
     steps |= {"pgd": _PGD_STEPS.value, "square": _NUM_QUERIES.value}

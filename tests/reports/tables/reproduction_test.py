@@ -240,6 +240,15 @@ class EndToEndTest(tf.test.TestCase):
         self.assertContainsSubset({"fgsm", "standard"}, stands)
 
 
+class HardwareTest(tf.test.TestCase):
+    def test_the_cores_that_the_process_may_use(self):
+        count = len(os.sched_getaffinity(0))
+        words = reproduction.hardware()
+        self.assertRegex(words, rf"^{count} cores? of [^ ]")
+        gpus = tf.config.list_physical_devices("GPU")
+        self.assertLen(words.split(", "), 1 + len(gpus))
+
+
 class NoDataTest(tf.test.TestCase):
     def test_table_2_says_so_and_makes_no_folder(self):
         folder = table_runs.temporary_folder(self)
