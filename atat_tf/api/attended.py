@@ -8,6 +8,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
@@ -15,8 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from atat_tf import grad_cam
 from atat_tf.api import classifier as classifiers
 from atat_tf.api.pixels import labels_of, pixel_range
+from atat_tf.attacks import linf
 from atat_tf.data import images as image_files
 from atat_tf.errors import expect, unknown
+from atat_tf.evaluation import explanations
 from atat_tf.evaluation.views import Viewer
 from atat_tf.models.classifiers import attention_layer
 
@@ -33,6 +36,9 @@ class Attention:
       predictions: int [n], what the model takes each image for.
       layer: the layer of the maps.
       images: uint8 [n, H, W, C], the images.
+      network: functional keras.Model, float32 images in [0, 1] -> logits, whose
+        maps these are.
+      score: of a class, "logit", "centred" or "margin".
     """
 
     maps: NDArray[np.float32]
@@ -40,6 +46,41 @@ class Attention:
     predictions: NDArray[np.integer]
     layer: str
     images: NDArray[np.uint8]
+    network: keras.Model
+    score: str = "logit"
+
+    def quality(
+        self, epsilon: float | None = None, seed: int = 0
+    ) -> dict[str, float]:
+        """Returns what these maps are worth as explanations, means of images.
+
+        Example:
+          >>> worth = atat.attention(model, x, y).quality()
+          >>> 0 < worth["class_sensitivity"] < 1
+          True
+
+        Args:
+          epsilon: ε of PGD(20), of pixels in [0, 1], under which `stability`
+            is measured; None leaves that out.
+          seed: of its random starts, and of the random network.
+
+        Returns:
+          {name: number} of "class_sensitivity", "deletion", "insertion",
+          "stability" and "parameter_randomisation", each as the module
+          `evaluation.explanations` defines it; without what no image has.
+        """
+        attack = None
+        if epsilon is not None:
+            attack = linf.pgd(epsilon, epsilon / 4, 20)
+        return explanations.quality(
+            self.network,
+            self.layer,
+            self.images / np.float32(255),
+            self.classes,
+            attack,
+            self.score,
+            seed,
+        ).means()
 
     def overlay(self) -> NDArray[np.uint8]:
         """Returns the images in gray under their maps in colours.
@@ -162,4 +203,12 @@ def attention(
         classifier.network, name, batch_size=batch_size, score=score
     ).view(images, labels)
     classes = view.predictions if labels is None else labels
-    return Attention(view.maps, classes, view.predictions, name, as_bytes)
+    return Attention(
+        view.maps,
+        classes,
+        view.predictions,
+        name,
+        as_bytes,
+        classifier.network,
+        score,
+    )

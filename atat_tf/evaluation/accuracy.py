@@ -9,7 +9,7 @@ import tensorflow as tf
 from atat_tf import losses
 from atat_tf.attacks import randomness
 from atat_tf.data import datasets
-from atat_tf.models import frozen
+from atat_tf.models import compilation, frozen
 
 BATCH_NORM_MODES = ("frozen", "batch")
 
@@ -82,8 +82,9 @@ class Evaluator:
                 images = attack(self._attacked(), images, labels, seeds)
             return losses.is_right(labels, self._logits_fn(images))
 
-        on_gpu = bool(tf.config.list_physical_devices("GPU"))
-        return tf.function(still_correct, signature, jit_compile=on_gpu)
+        return tf.function(
+            still_correct, signature, jit_compile=compilation.by_xla()
+        )
 
 
 def logits_function(

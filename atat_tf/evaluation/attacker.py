@@ -16,7 +16,7 @@ import tensorflow as tf
 from atat_tf import losses
 from atat_tf.attacks import randomness, stepped
 from atat_tf.evaluation import accuracy as robustness
-from atat_tf.models import frozen
+from atat_tf.models import compilation, frozen
 
 # Batches that are attacked side by side, so that the rest of one can join the
 # rest of another.
@@ -70,8 +70,8 @@ class Attacker:
       batch_norm: "frozen", or "batch" for the attacked batch's statistics: then
         batches stay as they are, whole, and no image is looked at alone.
       compact: whether broken images leave their batch; verdicts are the same.
-      xla: whether a GPU runs it compiled by XLA, which takes no Python function
-        as a classifier.
+      xla: whether XLA may compile it (see `compilation`), which takes no
+        Python function as a classifier.
 
     What is attacked has the weights of now; what candidates are checked with
     is the classifier itself.
@@ -97,11 +97,11 @@ class Attacker:
         self._shape = tuple(classifier.input_shape[1:])
         self._starts: dict[Any, Callable] = {}
         self._steps: dict[Any, Callable] = {}
-        self._on_gpu = xla and bool(tf.config.list_physical_devices("GPU"))
+        self._by_xla = xla and compilation.by_xla()
         self._logits = tf.function(
             lambda images: self.logits_fn(as_pixels(images)),
             reduce_retracing=True,
-            jit_compile=self._on_gpu,
+            jit_compile=self._by_xla,
         )
         # Each in a batch of one; XLA would compile for every number of them.
         self._logits_alone = tf.function(
@@ -124,7 +124,31 @@ class Attacker:
         """Returns logits float [n, k] of images, uint8 or float in [0, 1]."""
         starts = range(0, len(images), self.batch_size)
         parts = [images[s : s + self.batch_size] for s in starts]
-        return np.concatenate([self._logits(part).numpy() for part in parts])
+        found = [
+            self._in_bucket(
+                lambda rows: {"logits": self._logits(rows["images"])},
+                {"images": part},
+            )
+            for part in parts
+        ]
+        return np.concatenate([rows["logits"].numpy() for rows in found])
+
+    def _in_bucket(self, function, rows):
+        """Returns {name: [b, ...]} of a function of rows, {name: [b, ...]}.
+
+        XLA compiles it for each number of rows. Their last one is repeated up
+        to a power of two, so that broken images that leave do not have it
+        compiled again and again.
+        """
+        count = len(next(iter(rows.values())))
+        size = count
+        if self._by_xla and self.is_frozen and count:
+            size = min(2 ** (count - 1).bit_length(), self.batch_size)
+        if size <= count:
+            return function(rows)
+        filled = np.minimum(np.arange(size), count - 1)
+        more = function({k: tf.gather(v, filled) for k, v in rows.items()})
+        return {name: row[:count] for name, row in more.items()}
 
     def run(
         self,
@@ -166,7 +190,14 @@ class Attacker:
         packs = []
         for first in range(0, len(images), self.batch_size):
             part = slice(first, first + self.batch_size)
-            state = start(images[part], labels[part], indices[part], seed)
+            state = self._in_bucket(
+                lambda rows: start(*rows.values(), seed),
+                {
+                    "images": images[part],
+                    "labels": labels[part],
+                    "indices": indices[part],
+                },
+            )
             positions = np.arange(len(images))[part]
             packs.append({**state, _POSITION: tf.constant(positions)})
         ended, done = [], 0
@@ -175,7 +206,7 @@ class Attacker:
             if self._compacts:
                 last = min(last, done + _look_after(done, attack))
             for number, pack in enumerate(packs):
-                packs[number] = _stepped_pack(go_on, pack, done, last)
+                packs[number] = self._stepped_pack(go_on, pack, done, last)
                 advance(len(pack["margin"]) * (last - done) * each)
             done = last
             if done < attack.num_steps:
@@ -184,6 +215,14 @@ class Attacker:
                 count = sum(len(row["margin"]) for row in gone)
                 advance(count * (attack.num_steps - done) * each)
         return ended + [_as_numpy(pack) for pack in packs]
+
+    def _stepped_pack(self, go_on, pack, first, last):
+        state = {k: v for k, v in pack.items() if k != _POSITION}
+        after = self._in_bucket(
+            lambda rows: go_on(rows, tf.constant(first), tf.constant(last)),
+            state,
+        )
+        return {**after, _POSITION: pack[_POSITION]}
 
     def _functions(self, attack, dtype):
         """Returns the compiled start of an attack, and steps from a to b."""
@@ -205,7 +244,7 @@ class Attacker:
                 tf.TensorSpec([None], tf.int64),
                 tf.TensorSpec([], tf.int64),
             ),
-            jit_compile=self._on_gpu,
+            jit_compile=self._by_xla,
         )
         def start(images, labels, indices, seed):
             seeds = randomness.example_seeds(seed, 0, indices)
@@ -226,7 +265,7 @@ class Attacker:
                 attack, self._attacked_fn, state, first, last
             ),
             input_signature=(state_spec, step_spec, step_spec),
-            jit_compile=self._on_gpu,
+            jit_compile=self._by_xla,
         )
 
     def _checked(self, attack, images, labels, rows, share):
@@ -275,13 +314,6 @@ def _with_first_target(attack):
 
 def _look_after(done, attack):
     return max(1, min(done, attack.num_steps // _LOOKS))
-
-
-def _stepped_pack(go_on, pack, first, last):
-    position = pack[_POSITION]
-    state = {k: v for k, v in pack.items() if k != _POSITION}
-    after = go_on(state, tf.constant(first), tf.constant(last))
-    return {**after, _POSITION: position}
 
 
 def _without_broken(packs, batch_size):

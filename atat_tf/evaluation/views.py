@@ -12,7 +12,7 @@ import tensorflow as tf
 from atat_tf import grad_cam, losses
 from atat_tf.attacks import linf, randomness
 from atat_tf.evaluation import accuracy as robustness
-from atat_tf.models import classifiers, graphs
+from atat_tf.models import classifiers, compilation, graphs
 
 # Whose class score an attention map explains: the true class, as Eq. 3 has
 # it, or the class that is predicted on the image at hand.
@@ -78,7 +78,7 @@ class Viewer:
             # It would wrap the sentence of a refusal in its own error.
             "autograph": False,
             "reduce_retracing": True,
-            "jit_compile": bool(tf.config.list_physical_devices("GPU")),
+            "jit_compile": compilation.by_xla(),
         }
         self._look = tf.function(
             functools.partial(

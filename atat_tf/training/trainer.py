@@ -16,7 +16,7 @@ from atat_tf import losses
 from atat_tf.attacks import randomness
 from atat_tf.defenses import objective
 from atat_tf.errors import InputError, expect
-from atat_tf.models import checks, classifiers, frozen, graphs
+from atat_tf.models import checks, classifiers, compilation, frozen, graphs
 from atat_tf.training import weight_perturbation
 
 
@@ -182,7 +182,7 @@ class AdversarialTrainer(keras.Model):
                 **{name: kwargs.get(name)},
             )
         if jit_compile is None:
-            jit_compile = bool(tf.config.list_physical_devices("GPU"))
+            jit_compile = compilation.by_xla()
         optimizer = keras.optimizers.get(optimizer)
         scaled = keras.optimizers.LossScaleOptimizer
         if (

@@ -1,0 +1,205 @@
+"""What a GPU compiles by XLA gives what the plain graph gives, on the CPU.
+
+Tiny sizes: XLA for CPUs is slow in loops. An attack or a defense joins by being
+registered.
+"""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from atat_tf.attacks import columns, for_training, linf
+from atat_tf.data import datasets
+from atat_tf.defenses import atat
+from atat_tf.errors import InputError
+from atat_tf.evaluation import accuracy, attacker, views
+from atat_tf.models import compilation
+from atat_tf.training import trainer
+from tests.support import toys
+
+_EPSILON = 8 / 255
+# Sums are in another order, and an attack's steps follow signs.
+_TOLERANCE = {"rtol": 2e-3, "atol": 2e-4}
+_QUICK = "standard", "pgd"
+
+_ATTACKS = {
+    "pgd": lambda: linf.pgd(_EPSILON, _EPSILON / 2, 2),
+    **{
+        name: (lambda factory=factory: _of_training(factory))
+        for name, factory in for_training.TRAINING_ATTACKS.items()
+    },
+}
+
+
+def _of_training(factory):
+    values = {"epsilon": _EPSILON, "step_size": _EPSILON / 2, "num_steps": 2}
+    fields = inspect.signature(factory).parameters
+    return factory(**{n: v for n, v in values.items() if n in fields})
+
+
+def _defense(name):
+    kind = atat.DEFENSES[name]
+    fields = inspect.signature(kind).parameters
+    return kind(**({"layers": "features"} if "layers" in fields else {}))
+
+
+def _stepped(monkeypatch, by_xla, defense, attack, **settings):
+    """Returns the figures and the weights after a step."""
+    monkeypatch.setenv(compilation.VARIABLE, str(int(by_xla)))
+    keras.utils.set_random_seed(0)
+    student, teacher = toys.small_wide_resnet(1), toys.small_wide_resnet(2)
+    optimizer = keras.optimizers.SGD(
+        0.1, gradient_accumulation_steps=settings.pop("accumulation", None)
+    )
+    built = trainer.AdversarialTrainer(
+        student, defense, attack, teacher, **settings
+    )
+    built.compile(optimizer)
+    assert built.jit_compile == by_xla
+    built.make_train_function()
+    images = tf.constant(toys.random_images(4))
+    batch = images, tf.constant(toys.random_labels(4))
+    for _ in range(optimizer.gradient_accumulation_steps or 1):
+        figures = built.train_function(iter([batch]))
+    return (
+        {name: float(value) for name, value in figures.items()},
+        student.get_weights(),
+    )
+
+
+def _assert_same(monkeypatch, *arguments, **settings):
+    plain, weights = _stepped(monkeypatch, False, *arguments, **settings)
+    compiled, others = _stepped(monkeypatch, True, *arguments, **settings)
+    assert plain.keys() == compiled.keys()
+    for name, value in plain.items():
+        np.testing.assert_allclose(compiled[name], value, **_TOLERANCE)
+    for mine, other in zip(weights, others, strict=True):
+        np.testing.assert_allclose(other, mine, **_TOLERANCE)
+
+
+def _with_marks(names):
+    """Returns the names, all but the quick ones marked as long."""
+    return [
+        name if name in _QUICK else pytest.param(name, marks=pytest.mark.long)
+        for name in names
+    ]
+
+
+@pytest.mark.parametrize("name", _with_marks(atat.DEFENSES))
+def test_a_step_of_every_defense(monkeypatch, name):
+    defense = _defense(name)
+    attack = None
+    if defense.needs_attack:
+        attack = _ATTACKS["trades" if name == "trades" else "pgd"]()
+    _assert_same(monkeypatch, defense, attack)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [*for_training.TRAINING_ATTACKS])
+def test_a_step_under_every_training_attack(monkeypatch, name):
+    defense = _defense("trades" if name == "trades" else "at")
+    _assert_same(monkeypatch, defense, _ATTACKS[name]())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "settings",
+    [{"accumulation": 2}, {"weight_perturbation": 0.01}],
+    ids=str,
+)
+def test_a_step_with_more_in_it(monkeypatch, settings):
+    _assert_same(
+        monkeypatch, _defense("at"), _ATTACKS["pgd"](), **dict(settings)
+    )
+
+
+def _suites():
+    names = (*linf.ATTACKS, *columns.PARTS)
+    return [name if name in ("fgsm", "clean") else f"{name}3" for name in names]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", _suites())
+def test_every_attack_in_steps(monkeypatch, name):
+    """Verdicts are equal but for images at the very edge."""
+    classifier = toys.small_wide_resnet()
+    images = toys.random_bytes(20)
+    logits = classifier(images / np.float32(255), training=False).numpy()
+    labels = logits.argmax(-1).astype(np.int32)
+    attack = columns.column(name, 1 / 255, 0.5 / 255, toys.NUM_CLASSES)[-1]
+    outcomes = []
+    for by_xla in ("0", "1"):
+        monkeypatch.setenv(compilation.VARIABLE, by_xla)
+        runner = attacker.Attacker(classifier, 8)
+        outcomes.append(runner.run(attack, images, labels, np.arange(20), 0))
+    plain, compiled = outcomes
+    assert (plain.broken != compiled.broken).sum() <= 1
+    same = plain.broken == compiled.broken
+    np.testing.assert_allclose(
+        plain.margin[same], compiled.margin[same], rtol=0.05, atol=0.02
+    )
+
+
+@pytest.mark.long
+def test_validation_and_attention(monkeypatch):
+    classifier = toys.small_wide_resnet()
+    split = datasets.Split(
+        toys.random_bytes(12), np.asarray(toys.random_labels(12))
+    )
+    images, found = split.images / np.float32(255), []
+    for by_xla in ("0", "1"):
+        monkeypatch.setenv(compilation.VARIABLE, by_xla)
+        attacks = {"clean": None, "pgd": _ATTACKS["pgd"]()}
+        evaluator = accuracy.Evaluator(classifier, attacks)
+        seen = views.Viewer(classifier, "features").attended(
+            _ATTACKS["pgd"](), images, split.labels
+        )
+        found.append(
+            (
+                *(evaluator.correct(name, split, 6) for name in attacks),
+                seen.clean.maps,
+                seen.attacked.maps,
+            )
+        )
+    for plain, compiled in zip(*found, strict=True):
+        np.testing.assert_allclose(compiled, plain, rtol=0.02, atol=2e-3)
+
+
+def test_compaction_asks_for_few_sizes(monkeypatch):
+    """Powers of two: XLA compiles for each number of rows that it sees."""
+    classifier = toys.small_wide_resnet()
+    images = toys.random_bytes(40)
+    labels = np.asarray(toys.random_labels(40))
+    attack = linf.Steps(linf.pgd(1 / 255, 0.2 / 255, 8))
+    sizes: set[int] = set()
+    plain = attacker.Attacker(classifier, 16)
+    expected = plain.run(attack, images, labels, np.arange(40), 0)
+    padding = attacker.Attacker(classifier, 16)
+    # As XLA has it, without waiting for it.
+    monkeypatch.setattr(padding, "_by_xla", True)
+    compiled_steps = padding._compiled_steps
+
+    def counting(walk, start):
+        inner = compiled_steps(walk, start)
+
+        def go_on(rows, first, last):
+            sizes.add(len(rows["margin"]))
+            return inner(rows, first, last)
+
+        return go_on
+
+    monkeypatch.setattr(padding, "_compiled_start", plain._compiled_start)
+    monkeypatch.setattr(padding, "_compiled_steps", counting)
+    found = padding.run(attack, images, labels, np.arange(40), 0)
+    np.testing.assert_array_equal(found.broke_at, expected.broke_at)
+    np.testing.assert_allclose(found.margin, expected.margin, atol=1e-5)
+    assert sizes <= {1, 2, 4, 8, 16}
+
+
+def test_another_value_is_refused(monkeypatch):
+    monkeypatch.setenv(compilation.VARIABLE, "yes")
+    with pytest.raises(InputError, match="ATAT_XLA as 0 or 1"):
+        compilation.by_xla()
