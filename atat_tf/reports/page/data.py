@@ -81,9 +81,7 @@ def provenance(
             (name, _text(results[name])) for name in names if name in results
         ]
         for column, attacks in results["attacks"].items():
-            # A list since columns may have several attacks.
-            listed = [attacks] if isinstance(attacks, str) else attacks
-            facts += [(column, attack) for attack in listed]
+            facts += [(column, attack) for attack in attacks]
         rows.append(
             (
                 whose or printed_table.METHODS.get(results["method"], "run"),
@@ -144,8 +142,7 @@ def verdict(
         return Verdict(STANDS, prediction=line["label"])
     if lines.verdicts(CLEAN)[index]["broken"]:
         return Verdict(WRONG, prediction=line["prediction"])
-    # Ledgers of older versions do not have the attacked class.
-    return Verdict(BROKEN, line["step"], line.get("attacked_prediction"))
+    return Verdict(BROKEN, line["step"], line["attacked_prediction"])
 
 
 def attacked_columns(results: Mapping[str, Any]) -> list[str]:
@@ -178,7 +175,8 @@ def confusion(
       num_classes: k.
 
     Returns:
-      int [k, k], rows are true classes; None where the ledger lacks a class.
+      int [k, k], rows are true classes; None where a class is not known, as
+      with batch statistics.
     """
     counts = np.zeros((num_classes, num_classes), int)
     labels = lines.verdicts(CLEAN)
