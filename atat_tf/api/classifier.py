@@ -146,6 +146,7 @@ def functional_logits(
         not (is_float32 and pixels.is_unit)
         or given.shape[0] is not None
         or None in declared
+        or not isinstance(model.output, keras.KerasTensor)
     ):
         images = keras.Input(image_shape, name="images")
         values = images if pixels.is_unit else pixels.layer()(images)

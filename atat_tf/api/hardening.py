@@ -180,7 +180,7 @@ def _copy(
     classifiers.call_once(model, pixels, shape)
     try:
         if graphs.recorded(model) is not None:
-            copy = keras.models.clone_model(model)
+            copy = keras.models.clone_model(model, clone_function=_cloned)
             copy.set_weights(model.get_weights())
             graphs.finalize_normalization(copy)
         else:
@@ -199,6 +199,16 @@ def _copy(
         # Which says why.
         student = functional.functional_model(copy)
     return copy, student
+
+
+def _cloned(layer):
+    """Returns a new layer; a Lambda, which has no weights, as it is.
+
+    Keras reads one from a config only where it may run any code.
+    """
+    if isinstance(layer, keras.layers.Lambda):
+        return layer
+    return type(layer).from_config(layer.get_config())
 
 
 def _saved_and_loaded(model):

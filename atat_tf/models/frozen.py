@@ -100,6 +100,11 @@ def _can_be_rebuilt(classifier):
         and len(classifier.inputs) == len(classifier.outputs) == 1
         and None not in classifier.input_shape[1:]
         and all(layer.compute_dtype == "float32" for layer in classifier.layers)
+        # Integer kernels are multiplied by scales of their own.
+        and not any(
+            getattr(layer, "quantization_mode", None)
+            for layer in classifier.layers
+        )
     )
 
 

@@ -112,6 +112,11 @@ class AdversarialTrainer(keras.Model):
         )
         self._weight_perturbation = weight_perturbation
         self.student = classifiers.logits_model(student)
+        expect(
+            self.student.trainable_variables,
+            "a student with a trainable layer (layer.trainable = True)",
+            trainable_variables=0,
+        )
         self.defense = defense
         self.attack = attack
         self.seed = seed

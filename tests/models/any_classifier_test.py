@@ -204,7 +204,7 @@ class KerasHabitsTest(tf.test.TestCase):
 
     def test_a_loss_in_compile_is_refused(self):
         built = _trainer(sequential(), sequential(seed=2))
-        for name in ("loss", "metrics"):
+        for name in ("loss", "loss_weights"):
             with self.assertRaisesRegex(InputError, f"no {name} in compile"):
                 built.compile("sgd", **{name: ["mse"]})
 

@@ -1,0 +1,131 @@
+"""Models as people have them: a right figure, a trained copy, or a sentence."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import atat_tf as atat
+from atat_tf.errors import InputError
+
+SHAPE = (8, 8, 3)
+X = np.random.default_rng(0).random((10, *SHAPE), np.float32)
+Y = np.arange(10)
+
+
+def _head(maps):
+    return layers.Dense(10)(layers.GlobalAveragePooling2D()(maps))
+
+
+def _network(first=None, **input_options):
+    keras.utils.set_random_seed(0)
+    image = keras.Input(SHAPE, **input_options)
+    maps = layers.Conv2D(8, 3, activation="relu")(
+        first(image) if first else image
+    )
+    return keras.Model(image, _head(maps))
+
+
+def _unbuilt():
+    return keras.Sequential(
+        [layers.Conv2D(8, 3), layers.Flatten(), layers.Dense(10)]
+    )
+
+
+def _adapted():
+    scale = layers.Normalization(axis=-1)
+    scale.adapt(X)
+    return _network(scale)
+
+
+def _structured(outputs):
+    def build():
+        image = keras.Input(SHAPE, name="image")
+        logits = _head(layers.Conv2D(8, 3)(image))
+        if outputs:
+            return keras.Model(image, {"logits": logits})
+        return keras.Model({"image": image}, logits)
+
+    return build
+
+
+def _quantised():
+    model = _network()
+    model(X)
+    model.quantize("int8")
+    return model
+
+
+def _augmented():
+    augment = keras.Sequential(
+        [layers.RandomFlip(), layers.RandomRotation(0.2)]
+    )
+    return _network(augment)
+
+
+KINDS = {
+    "fixed batch": lambda: _network(batch_size=4),
+    "unbuilt": _unbuilt,
+    "adapted": _adapted,
+    "lambda": lambda: _network(layers.Lambda(lambda t: 2 * t - 1)),
+    "resized": lambda: _network(layers.Resizing(12, 12)),
+    "dictionary in": _structured(False),
+    "dictionary out": _structured(True),
+    "augmented": _augmented,
+}
+
+
+@pytest.mark.parametrize("build", KINDS.values(), ids=KINDS)
+def test_kinds_are_judged_and_copied(build):
+    model = build()
+    found = atat.robust_accuracy(model, X, Y, ("clean", "pgd2"))
+    outputs = model(X, training=False)
+    logits = outputs["logits"] if isinstance(outputs, dict) else outputs
+    right = np.argmax(logits, -1) == Y
+    np.testing.assert_array_equal(found.stands["clean"], right)
+    hardened = atat.harden(
+        model, X, Y, defense="at", epochs=1, batch_size=5, verbose=0
+    )
+    old, new = model.trainable_variables[0], hardened.trainable_variables[0]
+    assert np.any(old.numpy() != new.numpy())
+
+
+def test_quantised_models_are_judged():
+    model = _quantised()
+    found = atat.robust_accuracy(model, X, Y, ("clean", "pgd2"))
+    right = np.argmax(model(X, training=False), -1) == Y
+    np.testing.assert_array_equal(found.stands["clean"], right)
+
+
+def _two(inputs):
+    image, other = keras.Input(SHAPE), keras.Input(SHAPE)
+    logits = _head(layers.Conv2D(8, 3)(image))
+    if inputs:
+        return keras.Model([image, other], logits + _head(other))
+    return keras.Model(image, [logits, _head(image)])
+
+
+def _sigmoid():
+    image = keras.Input(SHAPE)
+    scores = layers.Dense(10, activation="sigmoid")(layers.Flatten()(image))
+    return keras.Model(image, scores)
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: _two(True), "one input and one output"),
+        (lambda: _two(False), "one input and one output"),
+        (_sigmoid, "logits or in softmax"),
+    ],
+)
+def test_kinds_that_are_refused(build, message):
+    with pytest.raises(InputError, match=message):
+        atat.robust_accuracy(build(), X, Y, "clean")
+
+
+def test_nothing_to_train_is_refused():
+    model = _network()
+    model.trainable = False
+    with pytest.raises(InputError, match="a trainable layer"):
+        atat.harden(model, X, Y, epochs=1, verbose=0)
