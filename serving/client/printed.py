@@ -139,7 +139,8 @@ def _lines(result, names, shades):
 
 
 def _class(number, names):
-    return f"{number} {names[number]}" if names else f"class {number}"
+    name = names[number] if names else str(number)
+    return f"class {number}" if name == str(number) else f"{number} {name}"
 
 
 def _shades():

@@ -27,15 +27,12 @@ class BatchingOptions:
 
     Attributes:
       max_batch_size: the most rows that one call may have; None: no limit.
-      allowed_batch_sizes: ascending; a batch is padded up to the next of them.
-        Empty: every size.
       max_execution_batch_size: the most rows that run together.
       splits: whether a call with more rows than that is cut, and waits anew
         after each cut, so that others have their turn.
     """
 
     max_batch_size: int | None = None
-    allowed_batch_sizes: tuple[int, ...] = ()
     max_execution_batch_size: int = _MERGED_ROWS
     splits: bool = True
 
@@ -173,7 +170,7 @@ class Runners:
         if ready and options.splits and ready[0].rows > most:
             answers = self._run_large(ready[0], most)
         elif ready:
-            answers = _answers(ready, options.allowed_batch_sizes)
+            answers = _answers(ready)
         answers += [(call, None, _late()) for call in late]
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_settle_all, answers)
@@ -220,19 +217,14 @@ def _late():
     )
 
 
-def _answers(calls: Sequence[Call], sizes: Sequence[int]) -> list[tuple]:
-    """Returns (call, answer, error) of calls that run together.
-
-    Args:
-      calls: of one kind.
-      sizes: ascending numbers of rows, to which a batch is padded up.
-    """
+def _answers(calls: Sequence[Call]) -> list[tuple]:
+    """Returns (call, answer, error) of calls that run together."""
     try:
-        parts = _run(calls, sizes)
+        parts = _run(calls)
     except Exception as error:
         if len(calls) > 1:
             # One caller's bad request is no reason to refuse the others.
-            return [_answers([call], sizes)[0] for call in calls]
+            return [_answers([call])[0] for call in calls]
         return [(calls[0], None, error)]
     answers = []
     for call, outputs in zip(calls, parts, strict=True):
@@ -243,25 +235,24 @@ def _answers(calls: Sequence[Call], sizes: Sequence[int]) -> list[tuple]:
     return answers
 
 
-def _run(calls, sizes):
+def _run(calls):
     """Returns the list of outputs of each call."""
-    first, rows = calls[0], sum(call.rows for call in calls)
-    waits = [call.remaining() for call in calls]
+    first, waits = calls[0], [call.remaining() for call in calls]
     timeout = None if None in waits else max(waits)
-    padded = next((size for size in sizes if size >= rows), rows)
-    if len(calls) == 1 and (padded == rows or not rows):
+    if len(calls) == 1:
         return [first.run(first.feeds, timeout)]
+    # Of other shapes or types: raises, and each then runs alone.
     feeds = {
-        name: _merged([call.feeds[name] for call in calls], padded)
+        name: np.concatenate([call.feeds[name] for call in calls], casting="no")
         for name in first.feeds
     }
     outputs = first.run(feeds, timeout)
-    if any(output.shape[:1] != (padded,) for output in outputs):
+    ends = np.cumsum([call.rows for call in calls]).tolist()
+    if any(output.shape[:1] != (ends[-1],) for output in outputs):
         raise StatusError(
             "FAILED_PRECONDITION",
             "Expected outputs with a row for each row of the inputs.",
         )
-    ends = np.cumsum([call.rows for call in calls]).tolist()
     return [
         [output[end - call.rows : end] for output in outputs]
         for call, end in zip(calls, ends, strict=True)
@@ -273,16 +264,3 @@ def _number_of_rows(arrays):
     if len(sizes) != 1 or () in sizes:
         raise invalid("Expected inputs of one number of rows.")
     return next(iter(sizes))[0]
-
-
-def _merged(parts, rows):
-    if len({(part.dtype, part.shape[1:]) for part in parts}) > 1:
-        raise StatusError(
-            "FAILED_PRECONDITION", "Calls of several shapes do not run as one."
-        )
-    missing = rows - sum(map(len, parts))
-    if missing:
-        # A row that the model has seen: no new numbers can fail.
-        filler = next(part[:1] for part in parts if len(part))
-        parts = [*parts, np.repeat(filler, missing, axis=0)]
-    return np.concatenate(parts)

@@ -248,7 +248,8 @@ def batching_options(
     What has no meaning here is read and not looked at: no call waits for a
     timer (`batch_timeout_micros`), the waiting calls are bounded by the server
     (`max_enqueued_batches`), and calls of several shapes run one by one
-    (`pad_variable_length_inputs`).
+    (`pad_variable_length_inputs`), and no batch is padded
+    (`allowed_batch_sizes`).
 
     Raises:
       StatusError: INVALID_ARGUMENT; the parameters contradict each other.
@@ -260,12 +261,10 @@ def batching_options(
         executed = _value(
             parameters, "max_execution_batch_size", _DEFAULT_BATCH_SIZE
         )
-    sizes = tuple(parameters.allowed_batch_sizes)
     numbers = {
         "max_batch_size": largest,
         "num_batch_threads": batch_threads(parameters),
         "max_execution_batch_size": executed,
-        "allowed_batch_sizes": min(sizes, default=1),
     }
     for name, number in numbers.items():
         if number < 1:
@@ -275,16 +274,8 @@ def batching_options(
             "Expected max_batch_size of at least max_execution_batch_size, "
             f"{executed}. Received: {largest}."
         )
-    # Else batches would be padded to the wrong size.
-    ascending = sorted(set(sizes)) == list(sizes)
-    if sizes and not (ascending and sizes[-1] == largest):
-        raise invalid(
-            "Expected allowed_batch_sizes that ascend to max_batch_size, "
-            f"{largest}. Received: {list(sizes)}."
-        )
     return batching.BatchingOptions(
         max_batch_size=largest,
-        allowed_batch_sizes=sizes,
         max_execution_batch_size=executed,
         splits=splits,
     )

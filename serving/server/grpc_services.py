@@ -25,6 +25,9 @@ from tensorflow_serving.apis import (
 from ..status import StatusError, invalid
 from . import inference, threads
 
+_PREDICTION = "tensorflow.serving.PredictionService"
+_MODELS = "tensorflow.serving.ModelService"
+_HEALTH = "grpc.health.v1.Health"
 HEALTH_NAMES = ("", "PredictionService", "ModelService")
 _MAX_ERROR_CHARACTERS = 1024
 # Calls whose message has not come. Beyond the first number the one that began
@@ -89,46 +92,31 @@ class Services:
     def add_to(self, server: grpc.aio.Server, with_health: bool) -> None:
         """Registers the services."""
         core = self._core
-        methods = {
-            "tensorflow.serving.PredictionService": {
-                "Predict": (predict_pb2.PredictRequest, self._predict),
-                "GetModelMetadata": (
-                    get_model_metadata_pb2.GetModelMetadataRequest,
-                    _plain(core.get_model_metadata),
-                ),
-            },
-            "tensorflow.serving.ModelService": {
-                "GetModelStatus": (
-                    get_model_status_pb2.GetModelStatusRequest,
-                    _plain(core.get_model_status),
-                ),
-                "HandleReloadConfigRequest": (
-                    model_management_pb2.ReloadConfigRequest,
-                    self._reload,
-                ),
-            },
-        }
+        metadata = get_model_metadata_pb2.GetModelMetadataRequest
+        status = get_model_status_pb2.GetModelStatusRequest
+        reload = model_management_pb2.ReloadConfigRequest
+        check = health_pb2.HealthCheckRequest
+        methods = [
+            (_PREDICTION, "Predict", predict_pb2.PredictRequest, self._predict),
+            (
+                _PREDICTION,
+                "GetModelMetadata",
+                metadata,
+                _plain(core.get_model_metadata),
+            ),
+            (_MODELS, "GetModelStatus", status, _plain(core.get_model_status)),
+            (_MODELS, "HandleReloadConfigRequest", reload, self._reload),
+        ]
         if with_health:
-            methods["grpc.health.v1.Health"] = {
-                "Check": (
-                    health_pb2.HealthCheckRequest,
-                    _plain(self._health),
-                )
-            }
-        server.add_generic_rpc_handlers(
-            [
-                grpc.method_handlers_generic_handler(
-                    service,
-                    {
-                        name: grpc.stream_unary_rpc_method_handler(
-                            self._handler(*method)
-                        )
-                        for name, method in named.items()
-                    },
-                )
-                for service, named in methods.items()
-            ]
-        )
+            methods.append((_HEALTH, "Check", check, _plain(self._health)))
+        for service, name, kind, answer in methods:
+            method = grpc.stream_unary_rpc_method_handler(
+                self._handler(kind, answer)
+            )
+            handler = grpc.method_handlers_generic_handler(
+                service, {name: method}
+            )
+            server.add_generic_rpc_handlers([handler])
 
     def _handler(
         self,

@@ -1,14 +1,14 @@
-"""Work of the event loop's that blocks, done by threads that nobody waits for.
+"""Work of the event loop's that blocks, done by threads.
 
-They are daemons: a thread that hangs in a dead file system, or in an endless
-call, does not keep the process from ending, as an executor's would.
+What may hang, in a dead file system, is done by daemons: they do not keep the
+process from ending, as an executor's threads would.
 """
 
 import asyncio
-import queue
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent import futures
 
 
 def in_thread(function: Callable, *args: object) -> asyncio.Future:
@@ -28,8 +28,7 @@ class Worker:
     """
 
     def __init__(self, name: str):
-        self._queue = queue.SimpleQueue()
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        self._pool = futures.ThreadPoolExecutor(1, name)
 
     async def do(
         self, at_once: bool, function: Callable, *args: object
@@ -45,20 +44,12 @@ class Worker:
         """
         if at_once:
             return function(*args)
-        future = asyncio.get_running_loop().create_future()
-        self._queue.put((future, function, args))
-        return await future
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, function, *args)
 
     def close(self) -> None:
-        """Ends the thread once all is done."""
-        self._queue.put(None)
-
-    def _run(self):
-        while (item := self._queue.get()) is not None:
-            if not item[0].cancelled():
-                _work(*item)
-            # Or what it was about would be kept until there is another.
-            del item
+        """Ends the thread with what it does."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _work(future, function, args):
@@ -66,8 +57,6 @@ def _work(future, function, args):
         outcome = function(*args), None
     except BaseException as error:
         outcome = None, error
-    # An error holds this frame, which must not hold a request in turn.
-    del function, args
     loop = future.get_loop()
     if not loop.is_closed():
         loop.call_soon_threadsafe(settle, future, *outcome)

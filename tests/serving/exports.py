@@ -178,3 +178,14 @@ def save_numbers(folder, offset=2.0):
             },
         )
         writer.save()
+
+
+def answer(loaded, signature_name, **inputs):
+    """Returns {output: array} of a signature of a loaded Servable."""
+    signature = loaded.signatures[signature_name]
+    outputs = sorted(signature.outputs)
+    values = loaded.run(
+        {signature.inputs[k].name: v for k, v in inputs.items()},
+        [signature.outputs[o].name for o in outputs],
+    )
+    return dict(zip(outputs, values, strict=True))

@@ -243,7 +243,7 @@ class AnswersTest(server_calls.ServerTest):
         for family in parser.text_string_to_metric_families(page):
             for sample in family.samples:
                 name = sample.name.removeprefix(":tensorflow:serving:")
-                if name.endswith(("server_calls.count", "_total")):
+                if name.endswith(("_count", "_total")):
                     key = (name, *sample.labels.values())
                     found[key] = int(sample.value)
         return found

@@ -135,12 +135,6 @@ class RunnersTest(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(await self.answers(large), [[2, 4, 6]])
         self.assertEqual(self.model.batches, [[0], [1, 2, 3]])
 
-    async def test_padding_repeats_a_row_and_is_cut_off(self):
-        await self.start(allowed_batch_sizes=(4, 8))
-        call = self.submitted([7, 9])
-        self.assertEqual(await self.answers(call), [[14, 18]])
-        self.assertEqual(self.model.batches[1], [7, 9, 7, 7])
-
     async def test_other_shapes_run_alone(self):
         calls = [self.submitted(values) for values in ([[1, 2]], [[3]])]
         self.assertEqual(await self.answers(*calls), [[[2, 4]], [[6]]])

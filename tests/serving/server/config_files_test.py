@@ -193,7 +193,6 @@ def test_batching_defaults():
 def test_batching_parameters():
     assert _options(_ALL_PARAMETERS) == batching.BatchingOptions(
         max_batch_size=8,
-        allowed_batch_sizes=(2, 8),
         max_execution_batch_size=2,
         splits=True,
     )
@@ -209,13 +208,6 @@ def test_without_splitting_a_batch_is_as_large_as_a_request():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("max_batch_size { value: 16 } allowed_batch_sizes: [4, 8]", "ascend"),
-        ("max_batch_size { value: 4 } allowed_batch_sizes: [4, 8]", "ascend"),
-        (
-            "max_batch_size { value: 8 } allowed_batch_sizes: [4, 4, 8]",
-            "ascend",
-        ),
-        ("max_batch_size { value: 8 } allowed_batch_sizes: [0, 8]", "positive"),
         ("max_batch_size { value: 0 }", "max_batch_size must be positive"),
         ("num_batch_threads { value: 0 }", "num_batch_threads must be"),
         (

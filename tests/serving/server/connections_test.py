@@ -144,6 +144,13 @@ class ConnectionsTest(server_calls.ServerTest):
         self.assert_unavailable(calls())
         self.assert_unavailable(calls(foreign_key, foreign))
 
+    def test_ssl_file_without_a_certificate_in_it(self):
+        pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+        with self.assertRaisesRegex(OSError, "server_key"):
+            self.started(
+                *self.models, self.ssl(server_key=pem, server_cert=pem)
+            )
+
     def assert_unavailable(self, calls):
         with self.assertRaises(grpc.RpcError) as raised:
             calls.predict(

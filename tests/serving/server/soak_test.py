@@ -31,8 +31,6 @@ from tests.support import toys
 _CALLERS = 16
 _OUTPUTS = ("attention", "logits")
 _NUM_IMAGES = 12
-# One call in so many is wrong on purpose.
-_WRONG_EVERY = 8
 _CALL_SECONDS = 30
 _LOAD_SECONDS = 60
 # In ten swaps; measured: 3 and 9.
@@ -82,13 +80,12 @@ class _Caller(threading.Thread):
 
     Attributes:
       versions: {version's number: right answers from it}.
-      refused: number of wrong calls, all refused as they should be.
       failures: texts, one for each call that went otherwise.
     """
 
     def __init__(self, target, seed, stop):
         super().__init__(daemon=True)
-        self.versions, self.refused, self.failures = {}, 0, []
+        self.versions, self.failures = {}, []
         self._target, self._stop_calling = target, stop
         self._draw = np.random.default_rng(seed)
 
@@ -97,10 +94,7 @@ class _Caller(threading.Thread):
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             while not self._stop_calling.is_set():
                 try:
-                    if self._draw.integers(_WRONG_EVERY):
-                        self._call(stub)
-                    else:
-                        self._call_wrongly(stub)
+                    self._call(stub)
                 except Exception as error:
                     self.failures.append(repr(error))
 
@@ -124,28 +118,6 @@ class _Caller(threading.Thread):
             output = tensors.from_proto(response.outputs[name])
             np.testing.assert_allclose(output, right[name][chosen], 1e-4, 1e-5)
         self.versions[version] = self.versions.get(version, 0) + 1
-
-    def _call_wrongly(self, stub):
-        request, _ = self._request()
-        code = "INVALID_ARGUMENT"
-        kind = self._draw.integers(3)
-        if kind == 0:
-            request.model_spec.version.value, code = 10**6, "NOT_FOUND"
-        elif kind == 1:
-            request.model_spec.signature_name = "nope"
-            code = "FAILED_PRECONDITION"
-        else:
-            pixels = np.full((1, *toys.IMAGE_SHAPE), np.nan, np.float32)
-            request.inputs.clear()
-            to_proto(pixels, request.inputs["images"])
-        try:
-            stub.Predict(request, timeout=_CALL_SECONDS)
-        except grpc.RpcError as error:
-            if error.code().name != code:
-                raise
-            self.refused += 1
-        else:
-            self.failures.append(f"answered instead of {code}")
 
 
 class SoakTest(parameterized.TestCase):
@@ -248,7 +220,6 @@ class SoakTest(parameterized.TestCase):
         for caller in callers:
             self.assertFalse(caller.is_alive())
             self.assertEqual(caller.failures[:3], [])
-            self.assertGreater(caller.refused, 0)
         seen = set().union(*(caller.versions for caller in callers))
         self.assertEqual(seen, served)
 
