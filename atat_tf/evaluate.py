@@ -73,7 +73,7 @@ def main(argv):
             checklist.run_checklist(
                 workdir,
                 _NUM_IMAGES.value,
-                _WEIGHTS.value or "best",
+                _WEIGHTS.value,
                 command_line.dataset(),
                 data_dir,
                 command_line.seed(),

@@ -31,7 +31,9 @@ _WORKDIRS = flags.DEFINE_list(
     "run folders, comma-separated, as --workdir; the Standard one, or else "
     "the teacher in the first, is the raw network",
 )
-_WEIGHTS = flags.DEFINE_string("weights", "best", "best, last or ema")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", None, "best, last or ema (default: the recipe's, mostly best)"
+)
 _INDICES = flags.DEFINE_list(
     "indices",
     [str(index) for index in _PAPER_INDICES],

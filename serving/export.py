@@ -36,7 +36,9 @@ _LAYER = flags.DEFINE_string(
     "layer whose attention is answered (default: the run's own, or the last "
     "one with spatial extent)",
 )
-_WEIGHTS = flags.DEFINE_string("weights", "best", "best, last or ema")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", None, "best, last or ema (default: the recipe's, mostly best)"
+)
 _REFERENCE_IMAGES = flags.DEFINE_integer(
     "reference_images",
     0,

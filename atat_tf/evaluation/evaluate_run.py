@@ -55,7 +55,7 @@ def open_run(
     workdir: run_folder.Path,
     num_images: int | None = None,
     bn_eval: str = "frozen",
-    weights: str = "best",
+    weights: str | None = None,
     dataset_name: str | None = None,
     data_dir: run_folder.Path | None = None,
     dataset: datasets.Dataset | None = None,
@@ -69,7 +69,7 @@ def open_run(
       workdir: the run folder.
       num_images: the first so many images; None for all.
       bn_eval: "frozen" or "batch" statistics, see `Attacker`.
-      weights: "best", "last" or "ema".
+      weights: "best", "last" or "ema"; None for the config's own.
       dataset_name: another data set with the same classes.
       data_dir: of tensorflow-datasets.
       dataset: the Dataset, where the caller has read it already.
@@ -82,6 +82,7 @@ def open_run(
       InputError: bad arguments, or no run there.
     """
     run = Run(workdir, data_dir)
+    weights = weights or run.config.evaluation.weights
     expect_known("weights", weights, run_folder.WEIGHTS)
     if num_images is not None:
         expect(num_images >= 1, "num_images >= 1", num_images=num_images)

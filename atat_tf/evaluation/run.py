@@ -138,11 +138,11 @@ class Run:
         )
         return ledgers.Ledger(self.folder / ledgers.FILE, identity)
 
-    def classifier(self, weights: str = "best") -> keras.Model:
+    def classifier(self, weights: str | None = None) -> keras.Model:
         """Returns a new network with the run's weights.
 
         Args:
-          weights: "best", "last" or "ema".
+          weights: "best", "last" or "ema"; None for the config's own.
 
         Returns:
           keras.Model, float32 [b, H, W, C] in [0, 1] -> logits [b, k].
@@ -150,6 +150,7 @@ class Run:
         Raises:
           InputError: there are no such weights, or they do not fit.
         """
+        weights = weights or self.config.evaluation.weights
         expect_known("weights", weights, run_folder.WEIGHTS)
         classifier = build.build_classifier(
             self.config, self.spec, self.folder / run_folder.MODEL
@@ -158,8 +159,9 @@ class Run:
         return classifier
 
     def has_weights(self) -> bool:
-        """Returns whether the folder has the best weights."""
-        return run_folder.weights_path(self.folder, "best").exists()
+        """Returns whether the folder has the config's own weights."""
+        own = self.config.evaluation.weights
+        return run_folder.weights_path(self.folder, own).exists()
 
     @property
     def teacher_folder(self) -> pathlib.Path:

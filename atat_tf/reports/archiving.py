@@ -1,9 +1,9 @@
 """Archives a finished run: a few small files, enough to use it from.
 
 What evaluation, figures, tables, reports and serving read is kept: config,
-metrics, results, best weights, records, the whole ledger packed, a model card,
-and the same of a teacher inside the run folder. Checkpoints, other weights and
-TensorBoard's files are left behind.
+metrics, results, the best weights and those that the config evaluates, records,
+the whole ledger packed, a model card, and the same of a teacher inside the run
+folder. Checkpoints, other weights and TensorBoard's files are left behind.
 """
 
 import pathlib
@@ -15,7 +15,6 @@ from atat_tf.reports import model_card
 from atat_tf.reports.tables import shift as shift_measurement
 from atat_tf.runs import folder as run_folder
 
-_WEIGHTS = "best"
 _TEACHER = "teacher"
 _KEPT = (
     run_folder.CONFIG,
@@ -44,14 +43,18 @@ def archive(
       InputError: no trained run there, or `output` holds another run.
     """
     workdir, output = pathlib.Path(workdir), pathlib.Path(output)
-    weights = run_folder.weights_path(workdir, _WEIGHTS)
     rows = run_folder.read_metrics(workdir)
     config = run_folder.read_json(workdir / run_folder.CONFIG)
+    own = config.get("evaluation", {}).get("weights", "best")
+    weights = [
+        run_folder.weights_path(workdir, which)
+        for which in dict.fromkeys(("best", own))
+    ]
     # A run that its guard ended has fewer epochs, and its results.
     has_results = (workdir / run_folder.RESULTS).exists()
     is_over = has_results or len(rows) >= config["num_epochs"]
     expect(
-        weights.exists() and is_over,
+        all(path.exists() for path in weights) and is_over,
         f"a run whose {config['num_epochs']} epochs are over",
         workdir=str(workdir),
         epochs=len(rows),
@@ -59,7 +62,7 @@ def archive(
     _expect_no_other_run(output, config)
     run_folder.create(output)
     names = [p.name for kept in _KEPT for p in sorted(workdir.glob(kept))]
-    names.append(weights.name)
+    names += [path.name for path in weights]
     if output.resolve() != workdir.resolve():
         for name in names:
             with run_folder.replacing(output / name) as temporary:

@@ -202,10 +202,12 @@ def expect_fitting_teacher(config: ConfigDict) -> None:
             f"backbone. Received: {config.teacher!r} with "
             f"{'; '.join(differing)}."
         )
-    if not run_folder.weights_path(config.teacher, "best").exists():
+    own = run_config.read(config.teacher).evaluation.weights
+    path = run_folder.weights_path(config.teacher, own)
+    if not path.exists():
         raise InputError(
             "Expected a trained teacher. Received: "
-            f"{config.teacher!r} without best.weights.h5."
+            f"{config.teacher!r} without {path.name}."
         )
 
 

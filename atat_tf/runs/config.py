@@ -146,6 +146,7 @@ def teacher_config(config: ConfigDict) -> ConfigDict:
     if config.model:
         teacher.student_start = "teacher"
         teacher.num_epochs = 0  # it is the file's
+        teacher.evaluation.weights = "best"
     teacher.teacher = ""
     return teacher.lock()
 

@@ -127,5 +127,9 @@ def _trained_teacher(
             training_teacher.write_teacher(config, folder, dataset)
     with strategy.scope():
         teacher = build.build_classifier(config, dataset.spec)
-        group.load_weights(folder, "best", teacher)
+        # The chief alone reads; the folder need not be on other machines.
+        own = "best"
+        if group.is_chief:
+            own = run_config.read(folder).evaluation.weights
+        group.load_weights(folder, own, teacher)
     return teacher

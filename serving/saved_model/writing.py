@@ -41,7 +41,7 @@ def export_run(
     output: str | pathlib.Path,
     version: int | None = None,
     layer: str | None = None,
-    weights: str = "best",
+    weights: str | None = None,
     data_dir: str | None = None,
     reference_images: int = 0,
 ) -> pathlib.Path:
@@ -52,7 +52,7 @@ def export_run(
       output: folder of the versions, named as the model.
       version: number from 1 to 2**63 - 1; None for the next free one.
       layer: whose attention is answered; None for the run's own.
-      weights: "best", "last" or "ema".
+      weights: "best", "last" or "ema"; None for the config's own.
       data_dir: of tensorflow-datasets.
       reference_images: the first so many test images, on which attention is
         compared with the teacher's for the card; 0: none.
@@ -65,6 +65,7 @@ def export_run(
     """
     run = Run(workdir, data_dir)
     config, names = run.config, run.class_names
+    weights = weights or run.config.evaluation.weights
     classifier = run.classifier(weights)
     layers = config.defense.get("layers", ())
     served = signatures.ServedClassifier(

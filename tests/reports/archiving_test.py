@@ -6,11 +6,15 @@ from absl.testing import absltest
 
 from atat_tf.errors import InputError
 from atat_tf.evaluation import evaluate_run, ledger
+from atat_tf.evaluation.run import Run
+from atat_tf.models import classifiers
 from atat_tf.reports import archiving, model_card
+from atat_tf.reports.figures import networks
 from atat_tf.reports.tables import records as table_records
 from atat_tf.runs import folder as run_folder
 from tests.reports.page import report_runs
 from tests.reports.tables import table_runs
+from tests.support import untrained_runs
 
 
 class ArchivingTest(absltest.TestCase):
@@ -110,3 +114,33 @@ class ArchivingTest(absltest.TestCase):
         with self.assertRaisesRegex(InputError, "archive of the same run"):
             archiving.archive(self.run, output)
         self.assertEqual([p.name for p in output.iterdir()], ["config.json"])
+
+
+def test_averaged_weights_are_the_ones_that_a_run_with_them_means(tmp_path):
+    """Everywhere: what is loaded, evaluated, looked at and archived."""
+    run = untrained_runs.write(tmp_path / "run", "at", 0)
+    other = untrained_runs.write(tmp_path / "other", "at", 1)
+    for name in ("best.weights.h5", "ema.weights.h5"):
+        source = other if name.startswith("ema") else run
+        shutil.copy(source / "best.weights.h5", run / f"kept.{name}")
+    for name in ("best.weights.h5", "ema.weights.h5"):
+        (run / f"kept.{name}").rename(run / name)
+    values = run_folder.read_json(run / run_folder.CONFIG)
+    values["optimizer"]["ema"] = 0.9
+    values["evaluation"]["weights"] = "ema"
+    values["num_epochs"] = 1
+    run_folder.write_json(run / run_folder.CONFIG, values)
+    run_folder.write_metrics(
+        run, [{"epoch": 1, "validation_pgd_accuracy": 0.5}]
+    )
+    archiving.archive(run, tmp_path / "archive")
+    expected = classifiers.weights_digest(Run(other).classifier())
+    for folder in (run, tmp_path / "archive"):
+        opened = evaluate_run.open_run(folder, 4)
+        assert opened.ledger.identity["weights"] == expected
+        (network,) = networks.load_all([str(folder)])
+        found = classifiers.weights_digest(network.classifier)
+        assert found == expected
+    # Best weights are there for who asks for them.
+    best = Run(tmp_path / "archive").classifier("best")
+    assert classifiers.weights_digest(best) != expected

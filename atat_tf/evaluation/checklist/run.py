@@ -53,7 +53,7 @@ _EXPLAINED_IMAGES = 200
 def run_checklist(
     workdir: run_folder.Path,
     num_images: int | None = None,
-    weights: str = "best",
+    weights: str | None = None,
     dataset_name: str | None = None,
     data_dir: run_folder.Path | None = None,
     seed: int | None = None,
@@ -79,6 +79,7 @@ def run_checklist(
         data_dir=data_dir,
         seed=seed,
     )
+    weights = weights or opened.config.evaluation.weights
     teacher = evaluate_run.open_teacher(opened)
     quality = explained(opened)
     points = decided_points(opened, teacher, weights, quality=quality)

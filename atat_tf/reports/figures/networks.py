@@ -82,7 +82,7 @@ def load(
     Args:
       name: a run folder, a .keras file, or one of APPLICATIONS.
       weights: "best", "last" or "ema" of a run; "imagenet", "none" (random) or
-        a file for an application. None for "best", and for "imagenet".
+        a file for an application. None for the run's own, and "imagenet".
       layer: as for `classifiers.attention_layer`.
       data_dir: of tensorflow-datasets.
 
@@ -98,7 +98,7 @@ def load(
         raise unknown(
             "a run folder, a .keras file or an application", name, APPLICATIONS
         )
-    return _run(name, weights if of_run else "best", layer, data_dir)
+    return _run(name, weights if of_run else None, layer, data_dir)
 
 
 def load_all(
@@ -179,6 +179,7 @@ def caption(command: str, networks: Sequence[Network], seed: int) -> str:
 
 def _run(workdir, weights, layer, data_dir):
     run = Run(workdir, data_dir)
+    weights = weights or run.config.evaluation.weights
     classifier = run.classifier(weights)
     return Network(
         _title(run.config),

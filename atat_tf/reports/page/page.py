@@ -145,7 +145,7 @@ class _Pictures:
         opened = evaluate_run.open_run(
             run.folder,
             num_images,
-            weights=results.get("weights", "best"),
+            weights=results.get("weights"),
             dataset_name=results.get("dataset"),
             data_dir=run.data_dir,
             seed=results.get("seed"),
