@@ -1,5 +1,6 @@
 """What must hold of classifiers and data before a training starts."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,12 @@ import tensorflow as tf
 from atat_tf.errors import InputError, expect
 
 _SAMPLE = 2
+# Keras' layers of data augmentation. Dropout and noise are no such layers.
+_RANDOM = tuple(
+    getattr(keras.layers, name)
+    for name in dir(keras.layers)
+    if re.fullmatch("Random[A-Z].*|RandAugment|AugMix|CutMix|MixUp", name)
+)
 # Enough to tell [0, 1] from 0-255; labels are looked at to the last one.
 _FIRST_IMAGES = 1024
 _JUDGED_IMAGES = 32
@@ -27,6 +34,16 @@ def expect_trainable(
       bounds: the smallest and the largest pixel value.
     """
     name = classifier.name
+    turned = [
+        layer.name for layer in classifier.layers if isinstance(layer, _RANDOM)
+    ]
+    expect(
+        not turned,
+        f"{name} without layers that change images at random: the attack, the "
+        "teacher and the student must see one image (put them into the input "
+        "pipeline; config.flip and config.augmentation do it here)",
+        layers=turned,
+    )
     draw = np.random.default_rng(0)
     shape = (_SAMPLE, *classifier.inputs[0].shape[1:])
     images = tf.constant(draw.uniform(*bounds, shape), keras.config.floatx())
@@ -60,6 +77,31 @@ def expect_trainable(
         "cuts it)",
         gradient=None if gradient is None else float(np.abs(gradient).max()),
     )
+
+
+def expect_weights_to_train(classifier: keras.Model) -> tuple[int, int]:
+    """Returns how many weights are trained, and how many are frozen.
+
+    Batch statistics, which no gradient moves, are neither.
+
+    Raises:
+      InputError: all are frozen.
+    """
+    sizes = {True: 0, False: 0}
+    for layer in classifier.layers:
+        moved = {id(v) for v in layer.trainable_variables}
+        layer_trains = layer.trainable
+        for variable in layer.weights:
+            if id(variable) in moved or not layer_trains:
+                sizes[id(variable) in moved] += int(np.prod(variable.shape))
+    expect(
+        sizes[True],
+        f"weights to train in {classifier.name} (--unfreeze, or "
+        "trainable=True before it is saved)",
+        trained=0,
+        frozen=sizes[False],
+    )
+    return sizes[True], sizes[False]
 
 
 def expect_pair(

@@ -61,6 +61,20 @@ class FitTest(parameterized.TestCase, tf.test.TestCase):
         self.assertNotAllEqual(before[0], after[0])
 
 
+class RandomImagesTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        layers.RandomFlip("horizontal"),
+        layers.RandomRotation(0.2),
+        layers.RandomContrast(0.1),
+    )
+    def test_layers_that_change_images_are_refused_by_name(self, layer):
+        """The student would see another image than teacher and attack."""
+        nested = keras.Sequential([keras.Input(SHAPE), layer], name="augment")
+        student = keras.Sequential([keras.Input(SHAPE), nested, sequential()])
+        with self.assertRaisesRegex(InputError, layer.name):
+            _trainer(student, sequential())
+
+
 @pytest.mark.long
 class ApplicationTest(tf.test.TestCase):
     def test_an_application(self):
