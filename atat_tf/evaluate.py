@@ -76,7 +76,7 @@ def main(argv):
     default = None
     if _MODEL.value:
         default = f"runs/evaluated/{pathlib.Path(_MODEL.value).stem}"
-    workdirs = str(command_line.workdir(default)).split(",")
+    workdirs = command_line.workdirs() or [str(command_line.workdir(default))]
     data_dir = command_line.data_dir()
     _refuse_contradictions(workdirs)
 

@@ -32,6 +32,7 @@ def cross_entropy(
     Returns:
       [b], the dtype of the logits, in nats, >= 0.
     """
+    labels = tf.convert_to_tensor(labels)
     if labels.shape.rank == 2:
         of_label = tf.nn.softmax_cross_entropy_with_logits(
             labels=tf.cast(labels, logits.dtype), logits=logits

@@ -196,11 +196,83 @@ def _expect_labels(labels, num_classes):
         )
         return
     expect(
-        labels.min() >= 0 and labels.max() < num_classes,
-        f"labels from 0 to {num_classes - 1}: the classifier has "
+        labels.min() >= 0
+        and labels.max() < num_classes
+        and np.all(labels == np.round(labels)),
+        f"whole labels from 0 to {num_classes - 1}: the classifier has "
         f"{num_classes} outputs",
         smallest=labels.min().item(),
         largest=labels.max().item(),
+    )
+
+
+# Of the range: what rounding in somebody's normalisation may add.
+_TOLERANCE = 1e-5
+
+
+def expect_batch(
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    num_classes: int,
+    bounds: tuple[float, float],
+) -> list[tf.Operation]:
+    """Returns assertions in a graph that a batch suits a classifier.
+
+    `expect_data` looks at the first batch of a data set, before training; a
+    later one is wrong as easily. XLA leaves assertions out.
+
+    Args:
+      images: [b, H, W, C], as they are given.
+      labels: [b] or [b, 1], or shares of the classes [b, k].
+      num_classes: k.
+      bounds: the smallest and the largest pixel value.
+    """
+    low, high = bounds
+    asserted = []
+    if images.dtype != tf.uint8:
+        slack = _TOLERANCE * (high - low)
+        pixels = tf.cast(images, tf.float32)
+        asserted.append(
+            _asserted(
+                (pixels >= low - slack) & (pixels <= high + slack),
+                pixels,
+                f"pixels from {low:g} to {high:g}, the attack's bounds, in "
+                "every batch",
+            )
+        )
+    numbers = tf.cast(labels, tf.float32)
+    if labels.shape.rank == 2 and (labels.shape[-1] or 1) > 1:
+        rule = f"shares of {num_classes} classes that sum to 1, in every batch"
+        is_one = tf.abs(tf.reduce_sum(numbers, -1, keepdims=True) - 1) < 1e-3
+        holds = (numbers >= 0) & is_one
+    else:
+        rule = f"whole labels from 0 to {num_classes - 1}, in every batch"
+        in_range = (numbers >= 0) & (numbers < num_classes)
+        holds = in_range & (numbers == tf.round(numbers))
+    return [*asserted, _asserted(holds, numbers, rule)]
+
+
+def _asserted(holds, values, rule):
+    return tf.debugging.Assert(
+        tf.reduce_all(holds),
+        [f"Expected {rule}", tf.reduce_min(values), tf.reduce_max(values)],
+    )
+
+
+def as_input_error(error: tf.errors.InvalidArgumentError) -> Exception:
+    """Returns the InputError that an assertion of `expect_batch` stands for.
+
+    Any other error is returned as it is.
+    """
+    found = re.search(
+        r"assertion failed: \[(Expected [^\]]*)\] \[(.*?)\] \[(.*?)\]",
+        error.message,
+    )
+    if not found:
+        return error
+    rule, smallest, largest = found.groups()
+    return InputError(
+        f"{rule}. Received: smallest={smallest}, largest={largest}."
     )
 
 

@@ -215,8 +215,14 @@ def workdir(default: str | os.PathLike[str] | None = None) -> pathlib.Path:
 
 
 def workdirs() -> list[str]:
-    """Returns the paths in --workdir, comma-separated, or an empty list."""
-    return _WORKDIR.value.split(",") if _WORKDIR.value else []
+    """Returns the paths in --workdir, comma-separated, or an empty list.
+
+    A folder with a comma in its name is one path.
+    """
+    value = _WORKDIR.value or ""
+    if not value or os.path.isdir(value):
+        return [value] if value else []
+    return value.split(",")
 
 
 def integers(name: str, words: Iterable[str]) -> list[int]:

@@ -201,6 +201,12 @@ def _resolve_sources(config):
 
 def _resolve_model(config):
     config.model = str(pathlib.Path(config.model).expanduser().absolute())
+    expect(
+        config.model.endswith(".keras"),
+        "a .keras file to keep beside the run (keras.saving.load_model(FILE)"
+        ".save('my.keras') writes one)",
+        model=config.model,
+    )
     config.model_digest = model_files.digest(config.model)
     # The file is the network: a config that names another would mislead.
     config.backbone.name = pathlib.Path(config.model).name
