@@ -5,7 +5,11 @@ python -m atat_tf.evaluate --workdir=runs/demo/teacher,runs/demo
 python -m atat_tf.evaluate --workdir=runs/demo --attacks=standard,pgd20x10
 
 python -m atat_tf.evaluate --workdir=runs/demo --checklist
+
+python -m atat_tf.evaluate --model=my.keras --dataset=folder:photos
 """
+
+import pathlib
 
 from absl import flags
 
@@ -13,6 +17,18 @@ from atat_tf.errors import InputError, expect
 from atat_tf.runs import command_line
 
 flags.adopt_module_key_flags(command_line)
+_MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "a .keras file to evaluate on --dataset: it becomes a run, in --workdir or "
+    "runs/evaluated/NAME, which every other command takes",
+)
+_MODEL_RANGE = flags.DEFINE_list(
+    "model_range",
+    None,
+    "with --model: what the model takes for black and white, as 0,255 "
+    "(default: 0,1)",
+)
 _ATTACKS = flags.DEFINE_list(
     "attacks",
     None,
@@ -57,7 +73,10 @@ _SAVE_ADVERSARIALS = flags.DEFINE_string(
 
 def main(argv):
     del argv
-    workdirs = str(command_line.workdir()).split(",")
+    default = None
+    if _MODEL.value:
+        default = f"runs/evaluated/{pathlib.Path(_MODEL.value).stem}"
+    workdirs = command_line.workdirs() or [str(command_line.workdir(default))]
     data_dir = command_line.data_dir()
     _refuse_contradictions(workdirs)
 
@@ -66,6 +85,8 @@ def main(argv):
         from atat_tf.evaluation.checklist import run as checklist
         from atat_tf.evaluation.run import Run
 
+    if _MODEL.value:
+        _keep_model(pathlib.Path(workdirs[0]), data_dir)
     for workdir in workdirs:
         _refuse_other_config(Run(workdir).config)
     if _CHECKLIST.value:
@@ -97,8 +118,48 @@ def main(argv):
     printed_table.print_table(results)
 
 
+def _keep_model(folder, data_dir):
+    """Makes the run folder of a saved model that is evaluated as it is."""
+    from ml_collections import ConfigDict
+
+    from atat_tf.runs import build, checks
+    from atat_tf.runs import config as run_config
+    from atat_tf.training import teacher
+
+    config = command_line.config(model=_MODEL.value)
+    config.unlock()
+    config.defense = ConfigDict({"name": "standard"})
+    if _MODEL_RANGE.value:
+        config.model_range = command_line.pair(
+            "model_range", _MODEL_RANGE.value
+        )
+    config = run_config.resolve(config)
+    checks.expect_same_config(folder, run_config.teacher_config(config))
+    if (folder / "config.json").exists():
+        return
+    dataset = build.load_dataset(config, data_dir)
+    # Refused before a folder is made.
+    build.build_classifier(config, dataset.spec)
+    teacher.write_teacher(config, folder, dataset, called="model")
+
+
 def _refuse_contradictions(workdirs):
     """Raises InputError for flags that do not go together."""
+    expect(
+        not _MODEL.value or len(workdirs) == 1,
+        "one --workdir with --model",
+        workdir=",".join(workdirs),
+    )
+    expect(
+        not _MODEL.value or command_line.dataset(),
+        "--dataset with --model",
+        dataset=command_line.dataset(),
+    )
+    expect(
+        _MODEL.value or _MODEL_RANGE.value is None,
+        "--model_range with --model alone",
+        model_range=_MODEL_RANGE.value,
+    )
     expect(
         _SAVE_ADVERSARIALS.value is None or len(workdirs) == 1,
         "one --workdir with --save_adversarials",
@@ -121,6 +182,8 @@ def _refuse_contradictions(workdirs):
 
 def _refuse_other_config(config):
     """A run is rebuilt from its own config; a flag may only agree with it."""
+    if _MODEL.value:
+        return  # the config was made from the flags
     from atat_tf.runs import config as run_config
 
     there = run_config.to_dict(config)

@@ -31,6 +31,11 @@ _MODEL = flags.DEFINE_string(
 _BACKBONE = flags.DEFINE_string(
     "backbone", None, "wide_resnet, ..., or keras:ResNet50 and its like"
 )
+_UNFREEZE = flags.DEFINE_bool(
+    "unfreeze",
+    None,
+    "with --model: train the layers that the file has frozen, too",
+)
 _BAD_IMAGES = flags.DEFINE_enum(
     "bad_images",
     None,
@@ -51,6 +56,7 @@ def main(argv: list[str]) -> None:
     config = command_line.config(
         teacher=_TEACHER.value,
         model=_MODEL.value,
+        unfreeze=_UNFREEZE.value,
         bad_images=_BAD_IMAGES.value,
         **{"backbone.name": _BACKBONE.value},
     )
@@ -75,6 +81,11 @@ def _refuse_contradictions():
         "one of --model and --backbone",
         model=_MODEL.value,
         backbone=_BACKBONE.value,
+    )
+    expect(
+        _MODEL.value or not _UNFREEZE.value,
+        "--unfreeze with --model alone",
+        unfreeze=_UNFREEZE.value,
     )
 
 

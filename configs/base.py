@@ -50,6 +50,8 @@ def get_config():
     config.model_digest = ""
     # What that model takes for black and white. ε is in [0, 1] all the same.
     config.model_range = (0.0, 1.0)
+    # Whether layers that the file has frozen are trained as well.
+    config.unfreeze = False
 
     config.backbone = ml_collections.ConfigDict()
     # Of models.BACKBONES, or keras:NAME of keras.applications.

@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
             _OUTPUT.value,
             _VERSION.value,
             _LAYER.value,
-            _model_range(),
+            command_line.pair("model_range", _MODEL_RANGE.value),
         )
     else:
         folder = writing.export_run(
@@ -85,17 +85,6 @@ def main(argv: list[str]) -> None:
         f"Exported {folder}: signatures {', '.join(card['signatures'])}; "
         f"attention at {card['attention_layer']} ({card['attention_method']})."
     )
-
-
-def _model_range():
-    try:
-        low, high = map(float, _MODEL_RANGE.value)
-    except ValueError:
-        raise InputError(
-            "Expected two numbers, as --model_range=0,255. Received: "
-            f"{','.join(_MODEL_RANGE.value)!r}."
-        ) from None
-    return low, high
 
 
 if __name__ == "__main__":

@@ -142,7 +142,9 @@ def evaluate_run(
     save_adversarials: run_folder.Path | None = None,
     split: str | None = None,
 ) -> dict:
-    """Evaluates a run and writes results.json.
+    """Evaluates a run and writes results.json, beside the columns it has.
+
+    Figures of more images of the same weights are left there.
 
     Args:
       workdir: the run folder.
@@ -155,7 +157,7 @@ def evaluate_run(
         is then taken from the ledger.
 
     Returns:
-      The dictionary written to results.json.
+      The dictionary written to results.json, or what would have been.
 
     Raises:
       InputError: bad arguments, or no run there.
@@ -213,8 +215,69 @@ def evaluate_run(
     }
     if split != "test":
         results["split"] = split
-    run_folder.write_json(opened.run.folder / run_folder.RESULTS, results)
+    return _kept(opened, results)
+
+
+# What the columns of one results.json have in common.
+_SETTINGS = (
+    "data",
+    "num_images",
+    "bn_eval",
+    "seed",
+    "weights",
+    "weights_digest",
+    "batch_size",
+    "split",
+)
+
+
+def _kept(opened, results):
+    """Returns results as they are to be shown, written where they are kept.
+
+    Columns of the same settings stay beside the new ones, as far as the ledger
+    has their lines. Fewer images of the same weights replace no figures.
+    """
+    path = opened.run.folder / run_folder.RESULTS
+    before = opened.run.read(run_folder.RESULTS) or {}
+    is_of_these = before.get("weights_digest") == results["weights_digest"]
+    if is_of_these and before.get("num_images", 0) > results["num_images"]:
+        terminal.console().print(
+            f"{path} keeps its figures of {before['num_images']:,} images: "
+            f"those of {results['num_images']:,} are shown alone."
+        )
+        return results
+    if all(before.get(name) == results.get(name) for name in _SETTINGS):
+        results = _merged(opened, before, results)
+    run_folder.write_json(path, results)
     return results
+
+
+def _merged(opened, before, results):
+    """Returns results with the columns that a results.json had before."""
+    stands, attacks = {}, {}
+    for name, descriptions in {
+        **before["attacks"],
+        **results["attacks"],
+    }.items():
+        of_one = opened.ledger.standing(descriptions, results["num_images"])
+        if of_one is not None:
+            stands[name], attacks[name] = of_one, descriptions
+    if not {*results["attacks"]} <= {*attacks}:
+        return results
+    classes = opened.dataset.spec.num_classes
+    built = build.build_columns(opened.config, attacks, classes)
+    lines = [
+        line
+        for description in sorted({d for of in attacks.values() for d in of})
+        for line in opened.ledger.verdicts(description).values()
+    ]
+    return {
+        **results,
+        "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},
+        "worst_case": worst_case(opened.config, built, stands),
+        "refuted": sum(line["refuted"] for line in lines),
+        "attacks": attacks,
+    }
 
 
 def standing(

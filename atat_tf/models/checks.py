@@ -1,5 +1,6 @@
 """What must hold of classifiers and data before a training starts."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,12 @@ import tensorflow as tf
 from atat_tf.errors import InputError, expect
 
 _SAMPLE = 2
+# Keras' layers of data augmentation. Dropout and noise are no such layers.
+_RANDOM = tuple(
+    getattr(keras.layers, name)
+    for name in dir(keras.layers)
+    if re.fullmatch("Random[A-Z].*|RandAugment|AugMix|CutMix|MixUp", name)
+)
 # Enough to tell [0, 1] from 0-255; labels are looked at to the last one.
 _FIRST_IMAGES = 1024
 _JUDGED_IMAGES = 32
@@ -27,6 +34,16 @@ def expect_trainable(
       bounds: the smallest and the largest pixel value.
     """
     name = classifier.name
+    turned = [
+        layer.name for layer in classifier.layers if isinstance(layer, _RANDOM)
+    ]
+    expect(
+        not turned,
+        f"{name} without layers that change images at random: the attack, the "
+        "teacher and the student must see one image (put them into the input "
+        "pipeline; config.flip and config.augmentation do it here)",
+        layers=turned,
+    )
     draw = np.random.default_rng(0)
     shape = (_SAMPLE, *classifier.inputs[0].shape[1:])
     images = tf.constant(draw.uniform(*bounds, shape), keras.config.floatx())
@@ -60,6 +77,31 @@ def expect_trainable(
         "cuts it)",
         gradient=None if gradient is None else float(np.abs(gradient).max()),
     )
+
+
+def expect_weights_to_train(classifier: keras.Model) -> tuple[int, int]:
+    """Returns how many weights are trained, and how many are frozen.
+
+    Batch statistics, which no gradient moves, are neither.
+
+    Raises:
+      InputError: all are frozen.
+    """
+    sizes = {True: 0, False: 0}
+    for layer in classifier.layers:
+        moved = {id(v) for v in layer.trainable_variables}
+        layer_trains = layer.trainable
+        for variable in layer.weights:
+            if id(variable) in moved or not layer_trains:
+                sizes[id(variable) in moved] += int(np.prod(variable.shape))
+    expect(
+        sizes[True],
+        f"weights to train in {classifier.name} (--unfreeze, or "
+        "trainable=True before it is saved)",
+        trained=0,
+        frozen=sizes[False],
+    )
+    return sizes[True], sizes[False]
 
 
 def expect_pair(
@@ -154,11 +196,83 @@ def _expect_labels(labels, num_classes):
         )
         return
     expect(
-        labels.min() >= 0 and labels.max() < num_classes,
-        f"labels from 0 to {num_classes - 1}: the classifier has "
+        labels.min() >= 0
+        and labels.max() < num_classes
+        and np.all(labels == np.round(labels)),
+        f"whole labels from 0 to {num_classes - 1}: the classifier has "
         f"{num_classes} outputs",
         smallest=labels.min().item(),
         largest=labels.max().item(),
+    )
+
+
+# Of the range: what rounding in somebody's normalisation may add.
+_TOLERANCE = 1e-5
+
+
+def expect_batch(
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    num_classes: int,
+    bounds: tuple[float, float],
+) -> list[tf.Operation]:
+    """Returns assertions in a graph that a batch suits a classifier.
+
+    `expect_data` looks at the first batch of a data set, before training; a
+    later one is wrong as easily. XLA leaves assertions out.
+
+    Args:
+      images: [b, H, W, C], as they are given.
+      labels: [b] or [b, 1], or shares of the classes [b, k].
+      num_classes: k.
+      bounds: the smallest and the largest pixel value.
+    """
+    low, high = bounds
+    asserted = []
+    if images.dtype != tf.uint8:
+        slack = _TOLERANCE * (high - low)
+        pixels = tf.cast(images, tf.float32)
+        asserted.append(
+            _asserted(
+                (pixels >= low - slack) & (pixels <= high + slack),
+                pixels,
+                f"pixels from {low:g} to {high:g}, the attack's bounds, in "
+                "every batch",
+            )
+        )
+    numbers = tf.cast(labels, tf.float32)
+    if labels.shape.rank == 2 and (labels.shape[-1] or 1) > 1:
+        rule = f"shares of {num_classes} classes that sum to 1, in every batch"
+        is_one = tf.abs(tf.reduce_sum(numbers, -1, keepdims=True) - 1) < 1e-3
+        holds = (numbers >= 0) & is_one
+    else:
+        rule = f"whole labels from 0 to {num_classes - 1}, in every batch"
+        in_range = (numbers >= 0) & (numbers < num_classes)
+        holds = in_range & (numbers == tf.round(numbers))
+    return [*asserted, _asserted(holds, numbers, rule)]
+
+
+def _asserted(holds, values, rule):
+    return tf.debugging.Assert(
+        tf.reduce_all(holds),
+        [f"Expected {rule}", tf.reduce_min(values), tf.reduce_max(values)],
+    )
+
+
+def as_input_error(error: tf.errors.InvalidArgumentError) -> Exception:
+    """Returns the InputError that an assertion of `expect_batch` stands for.
+
+    Any other error is returned as it is.
+    """
+    found = re.search(
+        r"assertion failed: \[(Expected [^\]]*)\] \[(.*?)\] \[(.*?)\]",
+        error.message,
+    )
+    if not found:
+        return error
+    rule, smallest, largest = found.groups()
+    return InputError(
+        f"{rule}. Received: smallest={smallest}, largest={largest}."
     )
 
 

@@ -11,6 +11,11 @@ from keras import layers
 from atat_tf.errors import InputError, expect
 from atat_tf.models import classifiers, functional, graphs
 
+# Of Keras' reasons, which for a layer of one's own are long.
+_REASON = 600
+# Of images after a first layer; of [0, 1] through 1/255 is left 0.004.
+_NARROWEST = 0.05
+
 
 def load(
     path: str | pathlib.Path, pixel_range: tuple[float, float] = (0.0, 1.0)
@@ -33,10 +38,12 @@ def load(
     try:
         loaded = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds
-        reason = str(error).strip().split("\n")[0][:200]
+        reason = " ".join(str(error).split())
+        own = "register_keras_serializable" in reason
+        advice = " (--plugin=MODULE imports layers of your own)" if own else ""
         raise InputError(
-            f"Expected a saved Keras model. Received: {str(path)!r} "
-            f"({type(error).__name__}: {reason})."
+            f"Expected a saved Keras model{advice}. Received: {str(path)!r} "
+            f"({type(error).__name__}: {reason[:_REASON]})."
         ) from error
     classifier = classifiers.logits_model(loaded)
     kind = classifier.inputs[0].dtype
@@ -46,12 +53,38 @@ def load(
         "float32; the pixel range 0,255 says that it takes bytes' values)",
         dtype=kind,
     )
+    _expect_range(classifier, low, high)
     if (low, high) == (0, 1):
         return classifier
     images = keras.Input(classifier.inputs[0].shape[1:], name="images")
     pixels = layers.Rescaling(high - low, low, name="from_unit_range")(images)
     logits = classifier(pixels)
     return functional.functional_model(keras.Model(images, logits))
+
+
+def _expect_range(classifier, low, high):
+    """Raises InputError if a first layer shrinks the range to next to nothing.
+
+    As Rescaling(1/255) does with pixels from 0 to 1: all images are alike then,
+    and so is every answer.
+    """
+    graph = graphs.of_functional(classifier)
+    for call in graph.calls:
+        if not any(tensor is graph.inputs[0] for tensor in call.inputs):
+            continue
+        scale = 1.0
+        if isinstance(call.layer, layers.Rescaling):
+            scale = float(np.max(np.abs(call.layer.scale)))
+        if isinstance(call.layer, layers.Normalization):
+            variance = np.asarray(call.layer.variance)
+            scale = float(1 / np.sqrt(max(np.min(variance), 1e-12)))
+        expect(
+            scale * (high - low) >= _NARROWEST,
+            f"a model_range that the model's first layer {call.layer.name!r} "
+            f"does not shrink to nothing: it multiplies by {scale:.3g} (0,255 "
+            "for a model of bytes' values)",
+            model_range=(low, high),
+        )
 
 
 def with_random_weights(classifier: keras.Model) -> keras.Model:
@@ -102,8 +135,14 @@ def expect_classes(classifier: keras.Model, spec: Any) -> None:
     )
 
 
-def image_shape(path: str | pathlib.Path) -> tuple[int, int, int]:
-    """Returns the (H, W, C) that a saved model takes."""
-    shape = np.array(load(path).inputs[0].shape[1:])
+def image_shape(
+    path: str | pathlib.Path, pixel_range: tuple[float, float] = (0.0, 1.0)
+) -> tuple[int, int, int]:
+    """Returns the (H, W, C) that a saved model takes.
+
+    Args:
+      path, pixel_range: as for `load`.
+    """
+    shape = np.array(load(path, pixel_range).inputs[0].shape[1:])
     height, width, channels = (int(size) for size in shape)
     return height, width, channels

@@ -167,9 +167,17 @@ def with_taps(
         can be named are listed.
     """
     spatial = spatial_layers(classifier)
+    tapped_layers = tuple(tapped_layers)
+    if tapped_layers and not spatial:
+        raise InputError(
+            "Expected a classifier with a spatial map, [height, width, "
+            "channels] as of a convolution, channels last, for attention "
+            "(adversarial training alone, the recipe at, needs none). "
+            f"Received: {classifier.name!r} without any."
+        )
     outputs = {}
     for name in tapped_layers:
-        if spatial and name == DEEPEST:
+        if name == DEEPEST:
             outputs[name] = list(spatial.values())[-1]
         elif name not in spatial:
             raise InputError(
@@ -190,9 +198,11 @@ def spatial_layers(classifier: keras.Model) -> dict[str, keras.KerasTensor]:
     """Returns {layer name: output [b, h, w, c]} where h · w > 1.
 
     In the order from the images to the logits, of a functional classifier;
-    layers that the logits do not read are left out.
+    layers that the logits do not read are left out, and so is what has four
+    axes and is no picture, as heads of tokens or channels that come first.
     """
     graph = of_functional(classifier)
+    layouts = _layouts(graph)
     needed = {id(graph.outputs[0])}
     spatial = []
     for call in reversed(graph.calls):
@@ -202,7 +212,8 @@ def spatial_layers(classifier: keras.Model) -> dict[str, keras.KerasTensor]:
         needed.update(map(id, call.inputs))
         for tensor in outputs:
             shape = tensor.shape
-            if len(shape) == 4 and shape[1] * shape[2] > 1:
+            is_picture = layouts.get(id(tensor)) == _PICTURE
+            if is_picture and shape[1] * shape[2] > 1:
                 spatial.append((call.layer.name, tensor))
     return dict(reversed(spatial))
 
@@ -218,6 +229,61 @@ def finalize_normalization(model: keras.Model) -> None:
             finalize_normalization(layer)
         elif isinstance(layer, layers.Normalization) and layer.weights:
             layer.finalize_state()
+
+
+# What the axes of a tensor are: [b, h, w, c], [b, c, h, w], [b, h · w, c].
+_PICTURE, _CHANNELS_FIRST, _TOKENS = "picture", "channels first", "tokens"
+_RANKS = {_PICTURE: 4, _CHANNELS_FIRST: 4, _TOKENS: 3}
+# Operations after which nobody knows which place an axis tells.
+_MIXING = ("Dot", "Einsum", "Matmul", "Moveaxis", "Swapaxes", "Tensordot")
+
+
+def _layouts(graph):
+    """Returns {id of a symbolic tensor: what its axes are}, of those known."""
+    known = {id(graph.inputs[0]): _PICTURE}
+    for call in graph.calls:
+        layout = _layout(call, known)
+        for tensor in keras.tree.flatten(call.outputs):
+            if layout and len(tensor.shape) == _RANKS[layout]:
+                known[id(tensor)] = layout
+    return known
+
+
+def _layout(call, known):
+    """Returns what the axes of a call's output are, or None."""
+    shape = keras.tree.flatten(call.outputs)[0].shape
+    declared = getattr(call.layer, "data_format", None)
+    if declared and len(shape) == 4:
+        return {"channels_last": _PICTURE, "channels_first": _CHANNELS_FIRST}[
+            declared
+        ]
+    of_known = [tensor for tensor in call.inputs if id(tensor) in known]
+    if not of_known:
+        return None
+    before, layout = of_known[0].shape, known[id(of_known[0])]
+    kind = type(call.layer).__name__
+    if kind == "Reshape":
+        return _reshaped(layout, before, shape)
+    if kind in ("Permute", "Transpose"):
+        order = getattr(call.layer, "dims", None) or call.layer.axes[1:]
+        return {
+            (_PICTURE, (3, 1, 2)): _CHANNELS_FIRST,
+            (_CHANNELS_FIRST, (2, 3, 1)): _PICTURE,
+        }.get((layout, tuple(order)))
+    return None if kind in _MIXING else layout
+
+
+def _reshaped(layout, before, after):
+    if before[1:] == after[1:]:
+        return layout
+    if layout == _PICTURE and after[1:] == (before[1] * before[2], before[3]):
+        return _TOKENS
+    is_grid = (
+        layout == _TOKENS
+        and len(after) == 4
+        and (after[1] * after[2], after[3]) == before[1:]
+    )
+    return _PICTURE if is_grid else None
 
 
 def flops_per_image(classifier: keras.Model) -> int:

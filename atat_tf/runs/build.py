@@ -75,6 +75,9 @@ def build_classifier(
         path = model_file or config.model
         classifier = model_files.load(path, config.model_range)
         model_files.expect_classes(classifier, spec)
+        if config.unfreeze:
+            for layer in classifier.layers:
+                layer.trainable = True
         return applications.with_settings(
             classifier, l2, config.sync_batch_norm
         )

@@ -10,7 +10,7 @@ import shlex
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from absl import app, flags
@@ -215,8 +215,14 @@ def workdir(default: str | os.PathLike[str] | None = None) -> pathlib.Path:
 
 
 def workdirs() -> list[str]:
-    """Returns the paths in --workdir, comma-separated, or an empty list."""
-    return _WORKDIR.value.split(",") if _WORKDIR.value else []
+    """Returns the paths in --workdir, comma-separated, or an empty list.
+
+    A folder with a comma in its name is one path.
+    """
+    value = _WORKDIR.value or ""
+    if not value or os.path.isdir(value):
+        return [value] if value else []
+    return value.split(",")
 
 
 def integers(name: str, words: Iterable[str]) -> list[int]:
@@ -236,6 +242,26 @@ def integers(name: str, words: Iterable[str]) -> list[int]:
                 f"Received: {word!r}."
             )
     return [int(word) for word in words]
+
+
+def pair(name: str, words: Sequence[str]) -> tuple[float, float]:
+    """Returns the two words of a list flag as numbers.
+
+    Args:
+      name: of the flag.
+      words: its value.
+
+    Raises:
+      InputError: there are not two, or one is no number.
+    """
+    try:
+        low, high = map(float, words)
+    except ValueError:
+        raise InputError(
+            f"Expected two numbers, as --{name}=0,255. Received: "
+            f"{','.join(words)!r}."
+        ) from None
+    return low, high
 
 
 def command() -> str:

@@ -69,6 +69,11 @@ def _defaults(config):
     defaults = {**by_attack, **by_dataset}
     if config.model:
         defaults |= base.FOR_MODEL
+        defaults = {
+            path: value
+            for path, value in defaults.items()
+            if not path.startswith("backbone.")
+        }
     if "layers" in config.defense:
         defaults["defense.layers"] = (
             (graphs.DEEPEST,) if config.model else ("features",)
@@ -197,11 +202,22 @@ def _resolve_sources(config):
 
 def _resolve_model(config):
     config.model = str(pathlib.Path(config.model).expanduser().absolute())
+    expect(
+        config.model.endswith(".keras"),
+        "a .keras file to keep beside the run (keras.saving.load_model(FILE)"
+        ".save('my.keras') writes one)",
+        model=config.model,
+    )
     config.model_digest = model_files.digest(config.model)
+    # The file is the network: a config that names another would mislead.
+    config.backbone.name = pathlib.Path(config.model).name
+    config.backbone.depth = config.backbone.width = None
     free = config.dataset not in datasets.SPECS
     free = free and not arrays.is_file(config.dataset)
     if free and not image_size(config):
-        config.image_shape = model_files.image_shape(config.model)
+        config.image_shape = model_files.image_shape(
+            config.model, config.model_range
+        )
 
 
 def image_size(

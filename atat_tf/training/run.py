@@ -11,9 +11,11 @@ import ml_collections
 import tensorflow as tf
 
 from atat_tf.data import datasets
+from atat_tf.errors import expect
 from atat_tf.evaluation import evaluate_run
+from atat_tf.models import checks as model_checks
 from atat_tf.models import graphs
-from atat_tf.runs import build
+from atat_tf.runs import build, terminal
 from atat_tf.runs import checks as run_checks
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
@@ -93,9 +95,20 @@ def _train(
     run_checks.expect_a_batch(config, dataset, strategy)
     with strategy.scope():
         # A layer that is unknown is refused before a folder is made.
-        graphs.with_taps(
-            build.build_classifier(config, dataset.spec),
-            build.build_defense(config).layers,
+        classifier = build.build_classifier(config, dataset.spec)
+        graphs.with_taps(classifier, build.build_defense(config).layers)
+    trained, frozen = model_checks.expect_weights_to_train(classifier)
+    expect(
+        not frozen or config.student_start == "teacher",
+        "student_start=teacher, or --unfreeze, for a model with frozen layers: "
+        "random weights that are never trained are of no use",
+        student_start=config.student_start,
+        frozen=frozen,
+    )
+    if frozen and group.is_chief:
+        terminal.console().print(
+            f"student: {trained:,} of {trained + frozen:,} weights are trained,"
+            " the file has frozen the others (--unfreeze trains all)"
         )
     if group.is_chief:
         run_folder.create(workdir)

@@ -16,6 +16,7 @@ def write_teacher(
     config: ml_collections.ConfigDict,
     folder: pathlib.Path,
     dataset: datasets.Dataset,
+    called: str = "teacher",
 ) -> None:
     """Makes the teacher's run folder from the config's saved model.
 
@@ -26,6 +27,7 @@ def write_teacher(
       config: the student's, with `model`.
       folder: the teacher's run folder.
       dataset: on whose validation images it is measured.
+      called: what it is in the line that is printed.
     """
     run_folder.create(folder)
     run_folder.keep_model(config.model, folder)
@@ -43,7 +45,7 @@ def write_teacher(
     accuracy = float(np.mean(correct))
     console = terminal.console()
     console.print(
-        f"teacher: {config.model}, {100 * accuracy:.2f} % of "
+        f"{called}: {config.model}, {100 * accuracy:.2f} % of "
         f"{len(correct):,} validation images"
     )
     if accuracy <= 1.5 / dataset.spec.num_classes:

@@ -4,6 +4,7 @@
 own, so that `compile`, `fit`, callbacks and tf.distribute work as everywhere.
 """
 
+import contextlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -248,14 +249,25 @@ class AdversarialTrainer(keras.Model):
         checks.expect_data(images, labels, self.student, self.bounds)
         if isinstance(callbacks, Sequence):
             self._tell_modes(callbacks)
-        return super().fit(
-            x,
-            y,
-            *args,
-            validation_data=validation_data,
-            callbacks=callbacks,
-            **kwargs,
-        )
+        with _sentences():
+            return super().fit(
+                x,
+                y,
+                *args,
+                validation_data=validation_data,
+                callbacks=callbacks,
+                **kwargs,
+            )
+
+    def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+        """Evaluates as `keras.Model.evaluate`, after a look at the data.
+
+        Raises:
+          InputError: as for `fit`.
+        """
+        checks.expect_data(x, y, self.student, self.bounds)
+        with _sentences():
+            return super().evaluate(x, y, **kwargs)
 
     def _tell_modes(self, callbacks):
         """Tells callbacks what is better; Keras knows it of its own metrics."""
@@ -428,6 +440,10 @@ class AdversarialTrainer(keras.Model):
 
     def _unpack(self, data):
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        num_classes = self.student.output_shape[-1]
+        asserted = checks.expect_batch(images, labels, num_classes, self.bounds)
+        with tf.control_dependencies([a for a in asserted if a is not None]):
+            images = tf.identity(images)
         if labels.shape.rank == 2 and (labels.shape[-1] or 1) > 1:
             labels = tf.cast(labels, keras.config.floatx())
         else:
@@ -515,6 +531,15 @@ def as_pixels(
     low, high = bounds
     # By 255 first, so that [0, 1] is the plain quotient, bit by bit.
     return pixels / 255.0 * (high - low) + low
+
+
+@contextlib.contextmanager
+def _sentences():
+    """Raises a batch's failed assertion as the InputError that it is."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        raise checks.as_input_error(error) from None
 
 
 def _warn_of_tiny_ball(attack):

@@ -84,8 +84,11 @@ def export_run(
         "dataset": config.dataset,
         "class_names": list(names),
         "method": config.defense.name,
-        "backbone": config.backbone.to_dict(),
-        **({"model": pathlib.Path(config.model).name} if config.model else {}),
+        **(
+            {"model": pathlib.Path(config.model).name}
+            if config.model
+            else {"backbone": config.backbone.to_dict()}
+        ),
         "threat_model": {"norm": "linf", "epsilon": config.attack.epsilon},
         "seed": config.seed,
         "weights": weights,

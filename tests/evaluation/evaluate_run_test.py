@@ -32,6 +32,31 @@ def test_verdicts_are_those_of_the_stored_weights(run):
     assert run.results == results
 
 
+def test_columns_of_one_setting_stay_beside_each_other(tmp_path):
+    run = Run(untrained_runs.write(tmp_path / "run"))
+    evaluate_run.evaluate_run(run.folder, ["clean"], 40)
+    both = evaluate_run.evaluate_run(run.folder, ["pgd2"], 40)
+    assert [*both["accuracy"]] == ["clean", "pgd2"] and run.results == both
+    assert both["worst_case"] == both["accuracy"]["pgd2"]
+    again = evaluate_run.evaluate_run(run.folder, ["pgd2"], 40)
+    assert again["accuracy"] == both["accuracy"]
+    other = evaluate_run.evaluate_run(run.folder, ["fgsm"], 40, seed=3)
+    assert [*other["accuracy"]] == ["fgsm"] and run.results == other
+
+
+def test_fewer_images_replace_no_figures(tmp_path, capsys):
+    run = Run(untrained_runs.write(tmp_path / "run"))
+    kept = evaluate_run.evaluate_run(run.folder, ["clean"], 40)
+    shown = evaluate_run.evaluate_run(run.folder, ["fgsm"], 10)
+    assert shown["num_images"] == 10 and [*shown["accuracy"]] == ["fgsm"]
+    assert run.results == kept
+    assert "keeps its figures of 40 images" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    more = evaluate_run.evaluate_run(run.folder, ["fgsm"], 50)
+    assert run.results == more and [*more["accuracy"]] == ["fgsm"]
+
+
 def test_choices_are_recorded(run):
     results = evaluate_run.evaluate_run(
         run.folder, ["pgd2x2"], 20, "batch", "last", seed=7
@@ -122,7 +147,6 @@ def test_the_command_prints_a_table_and_the_checklist(run):
     words = "atat_tf.evaluate", f"--workdir={run.folder}", "--num_images=10"
     status, output = commands.run(*words, "--attacks=clean")
     assert status == 0, output
-    assert run.results["num_images"] == 10
     assert "ATAT" in output and "10 test images" in output
     status, output = commands.run(*words, "--checklist")
     assert status == 0, output

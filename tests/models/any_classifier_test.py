@@ -61,6 +61,130 @@ class FitTest(parameterized.TestCase, tf.test.TestCase):
         self.assertNotAllEqual(before[0], after[0])
 
 
+def _batches(images, labels):
+    """Returns {name: the same batches, as people feed them}."""
+
+    class Sequence(keras.utils.PyDataset):
+        def __len__(self):
+            return len(images)
+
+        def __getitem__(self, number):
+            return images[number], labels[number]
+
+    def generator():
+        yield from zip(images, labels, strict=True)
+
+    signature = (
+        tf.TensorSpec([None, *SHAPE], tf.float32),
+        tf.TensorSpec([None], labels[0].dtype),
+    )
+    return {
+        "arrays": (np.concatenate(images), np.concatenate(labels)),
+        "generator": (generator(), None),
+        "sequence": (Sequence(), None),
+        "dataset": (
+            tf.data.Dataset.from_generator(
+                generator, output_signature=signature
+            ),
+            None,
+        ),
+    }
+
+
+class EveryBatchTest(parameterized.TestCase, tf.test.TestCase):
+    """Each mistake, in the second of two batches, on every path."""
+
+    @parameterized.parameters(
+        ("range", "arrays"),
+        ("range", "generator"),
+        ("range", "sequence"),
+        ("range", "dataset"),
+        ("nan", "generator"),
+        ("label", "dataset"),
+        ("unlabelled", "sequence"),
+        ("fraction", "generator"),
+    )
+    def test_a_later_batch_is_refused_in_a_sentence(self, mistake, how):
+        images, labels = arrays(8)
+        images, labels = [images[:4], images[4:]], [labels[:4], labels[4:]]
+        labels = [part.astype("float32") for part in labels]
+        pattern = "whole labels from 0 to 3"
+        if mistake == "range":
+            images[1], pattern = images[1] * 255, "pixels from 0 to 1"
+        elif mistake == "nan":
+            images[1] = np.where(images[1] > 0.9, np.nan, images[1])
+            pattern = "pixels from 0 to 1"
+        else:
+            wrong = {"label": 4.0, "unlabelled": -1.0, "fraction": 0.5}
+            labels[1] = np.full(4, wrong[mistake], np.float32)
+        images = [part.astype("float32") for part in images]
+        built = _trainer(sequential(), defense=atat.AdversarialTraining())
+        for method in (built.fit, built.evaluate):
+            x, y = _batches(images, labels)[how]
+            with self.assertRaisesRegex(InputError, pattern):
+                given = {"batch_size": 4} if how == "arrays" else {}
+                method(x, y, verbose=0, **given)
+
+
+def _body(image):
+    return keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+        ]
+    )(image)
+
+
+def _two_inputs():
+    image, numbers = keras.Input(SHAPE), keras.Input((4,))
+    x = layers.Concatenate()([_body(image), numbers])
+    return keras.Model([image, numbers], layers.Dense(4)(x))
+
+
+def _dictionary():
+    image = keras.Input(SHAPE)
+    return keras.Model(image, {"logits": layers.Dense(4)(_body(image))})
+
+
+def _two_outputs():
+    image = keras.Input(SHAPE)
+    x = _body(image)
+    return keras.Model(image, [layers.Dense(4)(x), layers.Dense(2)(x)])
+
+
+def _quantised():
+    model = sequential()
+    model.quantize("int8")
+    return model
+
+
+class OtherModelsTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        (_two_inputs, "one input and one output.*inputs=2"),
+        (_two_outputs, "one input and one output.*outputs=2"),
+        (_dictionary, "one input and one output.*output='dict'"),
+        (_quantised, "floating-point layers.*dense"),
+    )
+    def test_models_of_another_kind_are_refused(self, build, pattern):
+        with self.assertRaisesRegex(InputError, pattern):
+            _trainer(build(), defense=atat.AdversarialTraining())
+
+
+class RandomImagesTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        layers.RandomFlip("horizontal"),
+        layers.RandomRotation(0.2),
+        layers.RandomContrast(0.1),
+    )
+    def test_layers_that_change_images_are_refused_by_name(self, layer):
+        """The student would see another image than teacher and attack."""
+        nested = keras.Sequential([keras.Input(SHAPE), layer], name="augment")
+        student = keras.Sequential([keras.Input(SHAPE), nested, sequential()])
+        with self.assertRaisesRegex(InputError, layer.name):
+            _trainer(student, sequential())
+
+
 @pytest.mark.long
 class ApplicationTest(tf.test.TestCase):
     def test_an_application(self):

@@ -105,6 +105,53 @@ class WithTapsTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(list(graphs.spatial_layers(model)), ["two"])
 
 
+def _tokens(image):
+    x = layers.Conv2D(6, 2, strides=2, name="patches")(image)
+    return layers.Reshape((12, 6), name="tokens")(x)
+
+
+def _heads(image):
+    """Attention by hand: [b, 12, heads, c] has four axes and is no map."""
+    x = _tokens(image)
+    split = layers.Reshape((12, 2, 3), name="split")(layers.Dense(6)(x))
+    heads = layers.Permute((2, 1, 3), name="heads")(split)
+    scores = keras.ops.matmul(heads, keras.ops.transpose(heads, (0, 1, 3, 2)))
+    mixed = keras.ops.matmul(layers.Softmax(name="scores")(scores), heads)
+    mixed = layers.Permute((2, 1, 3), name="heads_last")(mixed)
+    return layers.Reshape((12, 6), name="joined")(mixed)
+
+
+def _grid(image):
+    x = layers.LayerNormalization(name="norm")(_tokens(image))
+    return layers.Reshape((4, 3, 6), name="grid")(x)
+
+
+def _channels_first(image):
+    x = layers.Permute((3, 1, 2), name="first")(image)
+    arguments = {"padding": "same", "data_format": "channels_first"}
+    x = layers.Conv2D(4, 3, name="maps", **arguments)(x)
+    x = layers.ReLU(name="relu")(x)
+    x = layers.Permute((2, 3, 1), name="last")(x)
+    return layers.Conv2D(4, 3, name="picture")(x)
+
+
+class LayoutTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        (_heads, ["patches"]),
+        (_grid, ["patches", "grid"]),
+        (_channels_first, ["last", "picture"]),
+        (lambda image: layers.Dense(8)(layers.Flatten()(image)), []),
+    )
+    def test_what_is_no_picture_is_no_map(self, body, expected):
+        image = keras.Input((8, 6, 3))
+        x = layers.Flatten()(body(image))
+        model = keras.Model(image, layers.Dense(4)(x), name="mine")
+        self.assertEqual(list(graphs.spatial_layers(model)), expected)
+        if not expected:
+            with self.assertRaisesRegex(InputError, "training alone.*'mine'"):
+                graphs.with_taps(model, [graphs.DEEPEST])
+
+
 class FlopsTest(tf.test.TestCase):
     def test_hand_numbers(self):
         inputs = keras.Input((8, 8, 3))

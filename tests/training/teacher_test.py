@@ -1,5 +1,7 @@
 """A saved model hardened by the command's own function, and what follows."""
 
+import contextlib
+import io
 import json
 import pathlib
 import tempfile
@@ -67,6 +69,59 @@ def _config(method="atat", **overrides):
         evaluation__attacks=("clean", "pgd2"),
         **overrides,
     )
+
+
+class FrozenTest(tf.test.TestCase):
+    def _frozen(self, *names):
+        path, model = _saved_model()
+        for name in names:
+            model.get_layer(name).trainable = False
+        model.save(path)
+        return str(path), model
+
+    def _train(self, path, capture, **overrides):
+        config = _config(
+            "at",
+            model=path,
+            dataset=_photos(),
+            student_start="teacher",
+            **overrides,
+        )
+        workdir = pathlib.Path(tempfile.mkdtemp()) / "run"
+        with contextlib.redirect_stdout(capture):
+            training_run.train_and_evaluate(config, workdir)
+        return Run(workdir)
+
+    def test_what_is_frozen_is_told_and_stays_unless_unfrozen(self):
+        path, model = self._frozen("maps")
+        for unfreeze in (False, True):
+            printed = io.StringIO()
+            run = self._train(path, printed, unfreeze=unfreeze)
+            told = "has frozen the others" in printed.getvalue()
+            self.assertEqual(told, not unfreeze)
+            kernel = run.classifier("last").get_layer("maps").kernel
+            before = model.get_layer("maps").kernel
+            moved = np.abs(np.array(kernel) - np.array(before)).max()
+            self.assertEqual(moved > 0, unfreeze)
+
+    def test_frozen_layers_do_not_start_at_random(self):
+        path, _ = self._frozen("maps")
+        config = _config("at", model=path, dataset=_photos())
+        self.assertEqual(config.student_start, "random")
+        workdir = pathlib.Path(tempfile.mkdtemp()) / "run"
+        with self.assertRaisesRegex(InputError, "student_start=teacher"):
+            training_run.train_and_evaluate(config, workdir)
+        self.assertFalse(workdir.exists())
+
+    def test_nothing_to_train_is_refused_before_a_folder_is_made(self):
+        path, model = self._frozen()
+        model.trainable = False
+        model.save(path)
+        config = _config("at", model=path, dataset=_photos())
+        workdir = pathlib.Path(tempfile.mkdtemp()) / "run"
+        with self.assertRaisesRegex(InputError, "weights to train.*unfreeze"):
+            training_run.train_and_evaluate(config, workdir)
+        self.assertFalse(workdir.exists())
 
 
 @pytest.mark.early

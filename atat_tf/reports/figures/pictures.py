@@ -138,7 +138,8 @@ def load_dataset(
       InputError: neither a name nor a run.
     """
     if name is not None:
-        return datasets.load(name, data_dir)
+        size = network.image_shape
+        return datasets.load(name, data_dir, image_size=size)
     expect(
         network.config is not None,
         "--images, --dataset or a run folder to take images from",

@@ -108,11 +108,16 @@ def commands(
     twin = [
         ("--config", "configs/standard.py"),
         ("--dataset", config["dataset"]),
-        *(
+    ]
+    if config.get("model"):
+        twin.append(("--model", config["model"]))
+        low, high = config["model_range"]
+        twin.append(("--config.model_range", f"({low}, {high})"))
+    else:
+        twin += [
             (f"--config.backbone.{name}", value)
             for name, value in config["backbone"].items()
-        ),
-    ]
+        ]
     evaluate = "evaluate"
     return {
         "results": _command(evaluate, ("--workdir", workdir), data),

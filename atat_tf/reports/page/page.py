@@ -116,7 +116,9 @@ def _verdicts(run, pictures):
     column = report_data.strongest_column(results) if lines else None
     confusion = None
     if column:
-        classes = datasets.class_names(results["dataset"], run.data_dir)
+        classes = run.class_names
+        if results["dataset"] != run.config.dataset:
+            classes = datasets.class_names(results["dataset"], run.data_dir)
         counts = report_data.confusion(lines, results, column, len(classes))
         if counts is not None:
             confusion = report_data.confusion_table(counts, classes)
