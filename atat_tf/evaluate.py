@@ -42,6 +42,12 @@ _NUM_IMAGES = flags.DEFINE_integer(
     None,
     "the first so many images (default: all; 500 for --checklist)",
 )
+_PRECISION = flags.DEFINE_float(
+    "precision",
+    None,
+    "points: estimate autoattack to ± so many, from a sample of the images, "
+    "as 1 (default: all images)",
+)
 _BN_EVAL = flags.DEFINE_string(
     "bn_eval",
     "frozen",
@@ -112,10 +118,16 @@ def main(argv):
             seed=command_line.seed(),
             save_adversarials=_SAVE_ADVERSARIALS.value,
             split=_SPLIT.value,
+            precision=_precision(),
         )
         for workdir in workdirs
     ]
     printed_table.print_table(results)
+
+
+def _precision():
+    """Returns --precision as a share of the images, or None."""
+    return None if _PRECISION.value is None else _PRECISION.value / 100
 
 
 def _keep_model(folder, data_dir):
@@ -165,9 +177,14 @@ def _refuse_contradictions(workdirs):
         "one --workdir with --save_adversarials",
         workdir=",".join(workdirs),
     )
+    expect(
+        _PRECISION.value is None or _SAVE_ADVERSARIALS.value is None,
+        "--save_adversarials without --precision: a sample is attacked",
+        precision=_PRECISION.value,
+    )
     if not _CHECKLIST.value:
         return
-    for flag in (_ATTACKS, _SAVE_ADVERSARIALS, _SPLIT):
+    for flag in (_ATTACKS, _SAVE_ADVERSARIALS, _SPLIT, _PRECISION):
         expect(
             flag.value is None,
             f"--checklist without --{flag.name}: it has attacks of its own",

@@ -24,6 +24,7 @@ from atat_tf.api import arrays
 from atat_tf.attacks import columns, linf, randomness
 from atat_tf.errors import expect, unknown
 from atat_tf.evaluation import evaluate_run, intervals
+from atat_tf.evaluation.estimate import Estimate, expect_precision
 from atat_tf.models import checks
 
 NORMS = ("linf", "l2")
@@ -44,6 +45,8 @@ class Robustness:
         left ball or box; they count as not broken.
       images: {attack: float32 [n, H, W, C]}, see `adversarial`; None with a
         ledger.
+      estimates: {attack: evaluation.estimate.Estimate}, those that met a
+        sample of the images; `stands` has none of them.
     """
 
     stands: dict[str, NDArray[np.bool_]]
@@ -53,20 +56,33 @@ class Robustness:
     images: dict[str, np.ndarray] | None = dataclasses.field(
         default=None, repr=False
     )
+    estimates: dict[str, Estimate] = dataclasses.field(default_factory=dict)
 
     @property
     def num_images(self) -> int:
         """n."""
-        return len(next(iter(self.stands.values())))
+        for stands in self.stands.values():
+            return len(stands)
+        return next(iter(self.estimates.values())).num_images
 
     @property
     def accuracy(self) -> dict[str, float]:
         """{attack: share of the images that stand, in [0, 1]}."""
-        return {name: float(np.mean(s)) for name, s in self.stands.items()}
+        shares = {name: float(np.mean(s)) for name, s in self.stands.items()}
+        return shares | {n: e.accuracy for n, e in self.estimates.items()}
 
     @property
     def worst_case(self) -> float:
-        """The share of images that stand under all attacks, in [0, 1]."""
+        """The share of images that stand under all attacks, in [0, 1].
+
+        Raises:
+          InputError: one of them met a sample of the images alone.
+        """
+        expect(
+            not self.estimates,
+            "attacks on all images (no precision) for a worst case",
+            estimates=[*self.estimates],
+        )
         return float(np.mean(np.all(list(self.stands.values()), axis=0)))
 
     @property
@@ -74,12 +90,14 @@ class Robustness:
         """{attack: (low, high)}, the Wilson 95 % interval of the accuracy.
 
         What other images of the same kind would do to it; see
-        `intervals.wilson`.
+        `intervals.wilson`. Of an estimate it is that of the figure on all of
+        these images.
         """
-        return {
+        found = {
             name: intervals.wilson(int(s.sum()), len(s))
             for name, s in self.stands.items()
         }
+        return found | {n: (e.low, e.high) for n, e in self.estimates.items()}
 
     @property
     def adversarial(self) -> dict[str, np.ndarray]:
@@ -131,6 +149,11 @@ class Robustness:
             (name, f"{100 * accuracy[name]:.2f}", _percent(interval[name]))
             for name in accuracy
         ]
+        if self.estimates:
+            return [
+                (f"{name} (estimate)" if name in self.estimates else name, *row)
+                for name, *row in rows
+            ]
         if len(rows) > 1:
             standing = round(self.worst_case * self.num_images)
             worst = intervals.wilson(standing, self.num_images)
@@ -195,6 +218,7 @@ def robust_accuracy(
     seed: int = 0,
     ledger: str | pathlib.Path | None = None,
     class_names: Sequence[str] | None = None,
+    precision: float | None = None,
 ) -> Robustness | RobustnessCurve:
     """Returns the accuracy of a classifier under attacks.
 
@@ -239,6 +263,9 @@ def robust_accuracy(
         call goes on after a kill. Images are then not kept.
       class_names: k strings in the order of the model's outputs, for labels
         that are strings; None for their alphabetical order.
+      precision: half the width of a 95 % interval, as 0.01 for a point:
+        "autoattack" is then estimated. All images meet its first attack, and
+        of those that stand a sample meets the others. None for all images.
 
     Returns:
       Robustness; RobustnessCurve for several radii.
@@ -252,6 +279,8 @@ def robust_accuracy(
     several = np.ndim(epsilon) > 0
     radii: list = list(np.ravel(epsilon)) if several else [epsilon]
     expect(len(radii) > 0, "at least one epsilon", epsilon=epsilon)
+    if precision is not None:
+        expect_precision(precision)
     examples = arrays.examples(model, x, y, bounds, class_names)
     names = _possible(names, examples.classifier.has_gradient)
     # Whatever is wrong is said before the first attack.
@@ -262,7 +291,15 @@ def robust_accuracy(
         checks.expect_judgeable(opened.attacker.logits, opened.split.images)
         with arrays.quiet_traces():
             points = [
-                _judged(examples, opened, of_one, float(radius), norm, ledger)
+                _judged(
+                    examples,
+                    opened,
+                    of_one,
+                    float(radius),
+                    norm,
+                    ledger,
+                    precision,
+                )
                 for of_one, radius in zip(built, radii, strict=True)
             ]
     return RobustnessCurve(tuple(points)) if several else points[0]
@@ -426,12 +463,19 @@ def _ledger_file(path: str | pathlib.Path | None) -> Iterator[pathlib.Path]:
     yield path
 
 
-def _judged(examples, opened, built, epsilon, norm, ledger):
+def _judged(examples, opened, built, epsilon, norm, ledger, precision):
     """Returns the Robustness at one radius."""
+    estimates: dict[str, Estimate] = {}
     stands: dict[str, np.ndarray] = {}
     images: dict[str, np.ndarray] = {}
     refuted = 0
     for name, attacks in built.items():
+        if precision is not None and len(attacks) > 1:
+            estimates[name], count = evaluate_run.estimated(
+                opened, name, attacks, precision
+            )
+            refuted += count
+            continue
         pixels = examples.images
         if pixels.dtype == np.uint8:
             pixels = pixels / np.float32(255)
@@ -452,7 +496,7 @@ def _judged(examples, opened, built, epsilon, norm, ledger):
             if norm == "linf" and attacks:
                 radius = attacks[0].epsilon
             images[name] = examples.in_bounds(pixels, radius)
-    return Robustness(stands, epsilon, norm, refuted, images or None)
+    return Robustness(stands, epsilon, norm, refuted, images or None, estimates)
 
 
 def _percent(interval):

@@ -16,13 +16,12 @@ images would give is `intervals.wilson`'s question.
 
 import bisect
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 from scipy import stats
 
 from atat_tf.errors import expect
-from atat_tf.evaluation.verdicts import Verdicts
 
 PILOT = 100
 _ALPHA = 0.05
@@ -56,33 +55,30 @@ class Estimate:
 
 
 def estimate(
-    judge: Verdicts,
-    attacks: Sequence,
-    count: int,
+    first: np.ndarray,
+    stand: Callable[[np.ndarray], np.ndarray],
     precision: float,
     seed: int,
 ) -> Estimate:
     """Returns the accuracy under attacks to a precision.
 
-    What was run lies in the ledger: a smaller precision later goes on from
-    there, with the same order of images.
-
     Args:
-      judge: of the images.
-      attacks: the stepped attacks of a column, two at least.
-      count: n, how many images there are.
+      first: bool [n], the images that withstand the first attack.
+      stand: images' indices [k] -> bool [k], which withstand all attacks.
+        Called twice at most. With a ledger behind it, a smaller precision
+        later goes on from there: the order of the images is the same.
       precision: half the width that the interval is to have, in (0, 0.5), as
         0.01 for a point. By chance it may be a little wider.
       seed: of the order in which images are drawn.
     """
     expect_precision(precision)
-    first = judge.standing(attacks[:1])
+    count = len(first)
     order = np.random.default_rng(seed).permutation(count)
     drawn = order[first[order]]
     pilot = min(PILOT, len(drawn))
-    broken = _broken(judge, attacks, drawn[:pilot])
+    broken = int(np.sum(~stand(drawn[:pilot])))
     more = sample_size(count, len(drawn), pilot, broken, precision)
-    later = _broken(judge, attacks, drawn[pilot : pilot + more])
+    later = int(np.sum(~stand(drawn[pilot : pilot + more])))
     return from_counts(count, len(drawn), (pilot, broken), (more, later))
 
 
@@ -170,9 +166,3 @@ def _broken_of(population, size, broken):
     first = bisect.bisect_right(possible, _ALPHA / 2, key=too_few)
     last = bisect.bisect_left(possible, -_ALPHA / 2, key=too_many) - 1
     return possible[first], possible[last]
-
-
-def _broken(judge, attacks, indices):
-    """Returns how many of some images the attacks break, running them."""
-    stands = judge.standing_of(attacks, indices)
-    return int(len(indices) - stands.sum())

@@ -13,7 +13,7 @@ from atat_tf.data import datasets
 from atat_tf.data import folders as image_folders
 from atat_tf.errors import InputError, expect, expect_known
 from atat_tf.evaluation import accuracy as robustness
-from atat_tf.evaluation import ledger, verdicts
+from atat_tf.evaluation import estimate, ledger, verdicts
 from atat_tf.evaluation.attacker import Attacker, Outcome
 from atat_tf.evaluation.run import Run
 from atat_tf.models import checks as model_checks
@@ -141,6 +141,7 @@ def evaluate_run(
     seed: int | None = None,
     save_adversarials: run_folder.Path | None = None,
     split: str | None = None,
+    precision: float | None = None,
 ) -> dict:
     """Evaluates a run and writes results.json, beside the columns it has.
 
@@ -155,6 +156,9 @@ def evaluate_run(
       weights, split: as for `open_run`; None for the config's own.
       save_adversarials: .npz file for the candidates of every attack; nothing
         is then taken from the ledger.
+      precision: half the width of a 95 % interval, as 0.01 for a point: columns
+        of several attacks, as AutoAttack, are estimated from a sample of the
+        images, see `estimate`. None for all images.
 
     Returns:
       The dictionary written to results.json, or what would have been.
@@ -163,7 +167,7 @@ def evaluate_run(
       InputError: bad arguments, or no run there.
     """
     config = Run(workdir).config
-    build.build_columns(config, attacks)
+    _expect_estimates(build.build_columns(config, attacks), precision, bn_eval)
     _expect_place(save_adversarials)
     weights = weights or config.evaluation.weights
     split = split or config.evaluation.split
@@ -189,9 +193,17 @@ def evaluate_run(
         kept = adversarials.setdefault(description, {})
         kept.update(zip(indices.tolist(), outcome.adversarial, strict=True))
 
+    sampled = _estimated_columns(built, precision)
+    share = precision or 0.0
+    whole = {name: built[name] for name in built if name not in sampled}
     stands, refuted = standing(
-        opened, built, "evaluating", keep if save_adversarials else None
+        opened, whole, "evaluating", keep if save_adversarials else None
     )
+    estimates = {}
+    for name, of_one in sampled.items():
+        found, count = estimated(opened, name, of_one, share)
+        estimates[name] = dataclasses.asdict(found)
+        refuted += count
     if save_adversarials:
         _save(save_adversarials, built, opened.split, adversarials)
     results = {
@@ -203,16 +215,18 @@ def evaluate_run(
         "seed": opened.seed,
         "commit": run_folder.commit(),
         "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},
-        "worst_case": worst_case(config, built, stands),
+        "worst_case": worst_case(config, whole, stands),
         "refuted": refuted,
         "weights": weights,
         "weights_digest": opened.ledger.identity["weights"],
         "batch_size": attacker.batch_size,
         "attacks": {
-            name: [columns.description(attack) for attack in built[name]]
-            for name in built
+            name: [columns.description(attack) for attack in whole[name]]
+            for name in whole
         },
     }
+    if estimates:
+        results["estimates"] = estimates
     if split != "test":
         results["split"] = split
     return _kept(opened, results)
@@ -264,6 +278,17 @@ def _merged(opened, before, results):
             stands[name], attacks[name] = of_one, descriptions
     if not {*results["attacks"]} <= {*attacks}:
         return results
+    # A figure of all images takes the place of an estimate.
+    estimates = {
+        name: of_one
+        for name, of_one in {
+            **before.get("estimates", {}),
+            **results.get("estimates", {}),
+        }.items()
+        if name not in attacks
+    }
+    if estimates:
+        results = {**results, "estimates": estimates}
     classes = opened.dataset.spec.num_classes
     built = build.build_columns(opened.config, attacks, classes)
     lines = [
@@ -319,6 +344,63 @@ def standing(
             stands[name] = judge.standing(attacks)
             refuted += judge.refuted(attacks)
     return stands, refuted
+
+
+def estimated(
+    opened: OpenRun, name: str, attacks: Sequence, precision: float
+) -> tuple[estimate.Estimate, int]:
+    """Returns the accuracy under a column from a sample, and what was refuted.
+
+    Args:
+      opened: OpenRun.
+      name: the column's.
+      attacks: its stepped attacks, two at least.
+      precision: as for `evaluate_run`.
+    """
+    first, _ = standing(opened, {name: attacks[:1]}, "all images, first attack")
+    passes = 1 + sum(stepped.passes(attack) for attack in attacks)
+
+    def stand(indices):
+        doing = f"{name}, {len(indices):,} images"
+        with terminal.bar(doing, passes * len(indices)) as advance:
+            return verdicts.Verdicts(
+                opened.attacker,
+                opened.split,
+                opened.ledger,
+                opened.seed,
+                lambda count: advance(units=count),
+            ).standing_of(attacks, indices)
+
+    found = estimate.estimate(first[name], stand, precision, opened.seed)
+    judge = verdicts.Verdicts(
+        opened.attacker, opened.split, opened.ledger, opened.seed
+    )
+    return found, judge.refuted(attacks)
+
+
+def _estimated_columns(built, precision):
+    """Returns the columns that are estimated, of several attacks."""
+    if precision is None:
+        return {}
+    return {name: of for name, of in built.items() if len(of) > 1}
+
+
+def _expect_estimates(built, precision, bn_eval):
+    """Raises InputError where there is nothing that could be estimated."""
+    if precision is None:
+        return
+    estimate.expect_precision(precision)
+    expect(
+        _estimated_columns(built, precision),
+        "an attack of several parts, as autoattack, where a precision is asked "
+        "for",
+        attacks=[*built],
+    )
+    expect(
+        bn_eval == "frozen",
+        "bn_eval=frozen with a precision: of a batch there is no sample",
+        bn_eval=bn_eval,
+    )
 
 
 def worst_case(

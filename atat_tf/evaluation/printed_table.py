@@ -66,15 +66,15 @@ def print_table(all_results: Sequence[dict]) -> None:
 
 def table(all_results: Sequence[dict]) -> Table:
     """Returns the Table that `print_table` prints."""
-    names = (name for results in all_results for name in results["accuracy"])
+    names = (
+        name
+        for results in all_results
+        for name in (*results["accuracy"], *results.get("estimates", ()))
+    )
     columns = [*dict.fromkeys(names)]
     rows = []
     for results in all_results:
-        accuracy = results["accuracy"]
-        cells = [
-            f"{100 * accuracy[c]:.2f}" if c in accuracy else "not run"
-            for c in columns
-        ]
+        cells = [_cell(results, column) for column in columns]
         rows.append([METHODS.get(results["method"], results["method"]), *cells])
         paper = paper_row(results["dataset"], results["method"])
         if paper:
@@ -82,6 +82,17 @@ def table(all_results: Sequence[dict]) -> Table:
             rows.append(["  the paper's, WRN on all images", *cells])
     heads = ["accuracy, %", *columns]
     return Table(_title(all_results), heads, rows, _footnotes(all_results))
+
+
+def _cell(results, column):
+    """Returns a figure of all images, or an estimate with its interval."""
+    if column in results["accuracy"]:
+        return f"{100 * results['accuracy'][column]:.2f}"
+    found = results.get("estimates", {}).get(column)
+    if not found:
+        return "not run"
+    half = (found["high"] - found["low"]) / 2
+    return f"about {100 * found['accuracy']:.1f} ± {100 * half:.1f}"
 
 
 def paper_row(dataset: str, method: str) -> dict[str, float] | None:
@@ -107,6 +118,16 @@ def _footnotes(all_results):
             notes.append(
                 f"{results['method']}: batch-norm statistics of the attacked "
                 "batch (bn_eval=batch), not a claim of robustness."
+            )
+        for column, found in results.get("estimates", {}).items():
+            notes.append(
+                f"{results['method']}: {column} is an estimate. All "
+                f"{found['num_images']:,} images met its first attack, and "
+                f"{found['num_sampled']:,} of the {found['num_standing']:,} "
+                "that stood met the others, which broke "
+                f"{found['num_broken']:,}. The 95 % interval, "
+                f"{100 * found['low']:.1f} to {100 * found['high']:.1f} %, is "
+                "of the figure on all of these images."
             )
         if results.get("refuted"):
             notes.append(

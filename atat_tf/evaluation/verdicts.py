@@ -20,8 +20,8 @@ class Verdicts:
       ledger: Ledger.
       seed: of the random starts; image i has the start (seed, 0, i).
       advance: called with the number of forward passes that are done, or that
-        are not needed: one for each image, and `stepped.passes` for each image
-        and attack.
+        are not needed: one for each image in question, and `stepped.passes`
+        for each of them and attack.
       keep: called with a description, int64 [m] indices and the Outcome of
         each group of attacked images, whose candidates the ledger does not
         hold. With it nothing is taken from the ledger.
@@ -54,13 +54,14 @@ class Verdicts:
           bool [n].
         """
         self._classify()
+        self._advance(len(self._split))
         run: list[str] = []
         for attack in attacks:
             # With batch statistics a batch has to stay as it is.
             attacked = self._indices
             if self._attacker.is_frozen:
                 attacked = np.flatnonzero(self._standing(run))
-            self._run(attack, attacked)
+            self._run(attack, attacked, len(self._split))
             run.append(columns.description(attack))
         return self._standing(run)
 
@@ -79,14 +80,17 @@ class Verdicts:
         self._classify()
         run = [columns.description(attack) for attack in attacks]
         asked = np.asarray(indices, np.int64)
+        self._advance(len(asked))
         for number, attack in enumerate(attacks):
             stands = self._decided(run[:number], asked)
-            self._run(attack, asked[stands])
+            self._run(attack, asked[stands], len(asked))
         return self._decided(run, asked)
 
     def _decided(self, descriptions, indices):
         lines = [self._ledger.deciding(descriptions, i) for i in indices]
-        return np.array([bool(line and not line["broken"]) for line in lines])
+        return np.array(
+            [bool(line and not line["broken"]) for line in lines], bool
+        )
 
     def refuted(self, attacks: Iterable) -> int:
         """Returns how many candidates of a column did not hold alone."""
@@ -105,14 +109,19 @@ class Verdicts:
         for group in self._groups(missing):
             logits = self._attacker.logits(self._split.images[group])
             self._ledger.append(CLEAN, self._clean_lines(group, logits))
-        self._advance(len(self._split))
 
-    def _run(self, attack, indices):
-        """Runs an attack on those of some images that the ledger lacks."""
+    def _run(self, attack, indices, count):
+        """Runs an attack on those of some images that the ledger lacks.
+
+        Args:
+          attack: the stepped attack.
+          indices: the images that stand before it.
+          count: the images in question, those that do not stand included.
+        """
         description = columns.description(attack)
         known = {} if self._keep else self._ledger.verdicts(description)
         missing = [i for i in indices if i not in known]
-        needless = len(self._split) - len(missing)
+        needless = count - len(missing)
         self._advance(needless * stepped.passes(attack))
         for group in self._groups(missing):
             self._attack(attack, description, group)

@@ -364,3 +364,23 @@ def test_names_load_nothing_and_know_the_layers(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_precision_gives_an_estimate():
+    images, labels = digits.test_images(240)
+    found = atat.robust_accuracy(
+        digits.classifier(),
+        images,
+        labels,
+        ("clean", "apgd_t2"),
+        epsilon=EPSILON,
+        precision=0.08,
+    )
+    estimate = found.estimates["apgd_t2"]
+    assert estimate.num_sampled < estimate.num_standing
+    assert found.accuracy["apgd_t2"] == estimate.accuracy
+    assert found.interval["apgd_t2"] == (estimate.low, estimate.high)
+    assert "apgd_t2 (estimate)" in repr(found)
+    assert [*found.stands] == ["clean"]
+    with pytest.raises(InputError, match="no precision"):
+        _ = found.worst_case

@@ -91,10 +91,17 @@ def test_more_precision_goes_on_from_the_ledger(tmp_path, monkeypatch):
         return len((tmp_path / ledger.FILE).read_text().splitlines())
 
     attacks = _FIRST, _SECOND
-    rough = estimate.estimate(judge(), attacks, 60, 0.2, 0)
+
+    def estimated(precision):
+        first = judge().standing(attacks[:1])
+        return estimate.estimate(
+            first, lambda i: judge().standing_of(attacks, i), precision, 0
+        )
+
+    rough = estimated(0.2)
     lines = sizes()
     assert rough.num_sampled < rough.num_standing
-    fine = estimate.estimate(judge(), attacks, 60, 0.001, 0)
+    fine = estimated(0.001)
     assert fine.is_whole
     # One line an image for the images as they are, each attack, and no more.
     assert sizes() == 60 + 60 + fine.num_standing > lines

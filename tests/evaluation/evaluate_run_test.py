@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from atat_tf.errors import InputError
-from atat_tf.evaluation import evaluate_run
+from atat_tf.evaluation import evaluate_run, printed_table
 from atat_tf.evaluation.run import Run
 from tests.support import commands, untrained_runs
 
@@ -173,3 +173,37 @@ def test_a_config_may_only_agree_with_the_runs_own(
     )
     assert status == 1
     assert re.search(message, output) and "Traceback" not in output
+
+
+def test_a_precision_gives_an_estimate_apart_from_whole_figures(
+    tmp_path, capsys
+):
+    """And a whole figure later takes its place; the ledger is gone on from."""
+    run = Run(untrained_runs.write(tmp_path / "run"))
+    attacks = ["clean", "apgd_t1"]
+    rough = evaluate_run.evaluate_run(run.folder, attacks, 200, precision=0.1)
+    assert [*rough["accuracy"]] == ["clean"]
+    found = rough["estimates"]["apgd_t1"]
+    assert found["low"] <= found["accuracy"] <= found["high"]
+    assert found["num_sampled"] < found["num_standing"] < 200
+    printed_table.print_table([rough])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "about" in words and "apgd_t1 is an estimate" in words
+    whole = evaluate_run.evaluate_run(run.folder, attacks, 200)
+    assert "estimates" not in whole
+    assert found["low"] <= whole["accuracy"]["apgd_t1"] <= found["high"]
+    assert run.results == whole
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"attacks": ["pgd2"]}, "an attack of several parts"),
+        ({"bn_eval": "batch"}, "of a batch there is no sample"),
+        ({"precision": 0.7}, "below 50 points"),
+    ],
+)
+def test_what_cannot_be_estimated(run, options, message):
+    given = {"attacks": ["autoattack"], "precision": 0.01, **options}
+    with pytest.raises(InputError, match=message):
+        evaluate_run.evaluate_run(run.folder, num_images=4, **given)
