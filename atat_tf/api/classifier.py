@@ -146,7 +146,7 @@ def functional_logits(
         not (is_float32 and pixels.is_unit)
         or given.shape[0] is not None
         or None in declared
-        or not isinstance(model.output, keras.KerasTensor)
+        or not _answers_a_tensor(model)
     ):
         images = keras.Input(image_shape, name="images")
         values = images if pixels.is_unit else pixels.layer()(images)
@@ -156,6 +156,14 @@ def functional_logits(
             _expect_same_on_whole_numbers(model, rebuilt, pixels, image_shape)
         model = rebuilt
     return classifiers.logits_model(model)
+
+
+def _answers_a_tensor(model):
+    """Returns whether the output is no dictionary or list of one tensor."""
+    # A Sequential has one tensor, and no output before it is called.
+    return isinstance(model, keras.Sequential) or isinstance(
+        model.output, keras.KerasTensor
+    )
 
 
 def call_once(
