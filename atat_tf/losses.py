@@ -56,7 +56,7 @@ def classes(labels: tf.Tensor) -> tf.Tensor:
     Returns:
       integers [b].
     """
-    if labels.shape.rank == 2:
+    if len(labels.shape) == 2:
         return tf.argmax(labels, axis=-1, output_type=tf.int32)
     return labels
 
