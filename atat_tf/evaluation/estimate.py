@@ -153,6 +153,8 @@ def _broken_of(population, size, broken):
     All numbers under which a sample such as this one, or one farther from
     what they let expect, has a chance of 2.5 % at least on either side.
     """
+    if size == population:
+        return broken, broken
     fewest, most = broken, population - (size - broken)
 
     def too_few(number):
