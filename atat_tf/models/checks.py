@@ -34,16 +34,6 @@ def expect_trainable(
       bounds: the smallest and the largest pixel value.
     """
     name = classifier.name
-    turned = [
-        layer.name for layer in classifier.layers if isinstance(layer, _RANDOM)
-    ]
-    expect(
-        not turned,
-        f"{name} without layers that change images at random: the attack, the "
-        "teacher and the student must see one image (put them into the input "
-        "pipeline; config.flip and config.augmentation do it here)",
-        layers=turned,
-    )
     draw = np.random.default_rng(0)
     shape = (_SAMPLE, *classifier.inputs[0].shape[1:])
     images = tf.constant(draw.uniform(*bounds, shape), keras.config.floatx())
@@ -104,6 +94,26 @@ def expect_weights_to_train(classifier: keras.Model) -> tuple[int, int]:
     return sizes[True], sizes[False]
 
 
+def expect_one_image(classifier: keras.Model) -> None:
+    """Raises InputError if layers of a student change images at random.
+
+    Its maps and logits would be of another image than its teacher's.
+
+    Args:
+      classifier: functional keras.Model.
+    """
+    turned = [
+        layer.name for layer in classifier.layers if isinstance(layer, _RANDOM)
+    ]
+    expect(
+        not turned,
+        f"{classifier.name} without layers that change images at random: "
+        "student and teacher must see one image (put them into the input "
+        "pipeline; config.flip and config.augmentation do it in commands)",
+        layers=turned,
+    )
+
+
 def expect_pair(
     student: keras.Model, teacher: keras.Model, layers: Sequence[str]
 ) -> None:
@@ -113,6 +123,7 @@ def expect_pair(
       student, teacher: models from `graphs.with_taps`.
       layers: whose maps are compared.
     """
+    expect_one_image(student)
     shared = {id(v) for v in student.variables} & {
         id(v) for v in teacher.variables
     }
