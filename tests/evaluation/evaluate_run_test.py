@@ -2,14 +2,15 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 
 from atat_tf.errors import InputError
-from atat_tf.evaluation import evaluate_run, printed_table
+from atat_tf.evaluation import estimate, evaluate_run, printed_table
 from atat_tf.evaluation.run import Run
-from tests.support import commands, untrained_runs
+from tests.support import commands, trained_runs, untrained_runs
 
 
 @pytest.fixture(name="run", scope="module")
@@ -176,22 +177,23 @@ def test_a_config_may_only_agree_with_the_runs_own(
 
 
 def test_a_precision_gives_an_estimate_apart_from_whole_figures(
-    tmp_path, capsys
+    tmp_path, capsys, monkeypatch
 ):
     """And a whole figure later takes its place; the ledger is gone on from."""
-    run = Run(untrained_runs.write(tmp_path / "run"))
-    attacks = ["clean", "apgd_t1"]
-    rough = evaluate_run.evaluate_run(run.folder, attacks, 200, precision=0.1)
+    monkeypatch.setattr(estimate, "PILOT", 10)
+    run = Run(shutil.copytree(trained_runs.finished(), tmp_path / "run"))
+    attacks = ["clean", "apgd_t1@1/255"]
+    rough = evaluate_run.evaluate_run(run.folder, attacks, 360, precision=0.1)
     assert [*rough["accuracy"]] == ["clean"]
-    found = rough["estimates"]["apgd_t1"]
+    found = rough["estimates"]["apgd_t1@1/255"]
     assert found["low"] <= found["accuracy"] <= found["high"]
-    assert found["num_sampled"] < found["num_standing"] < 200
+    assert found["num_sampled"] < found["num_standing"] < 360
     printed_table.print_table([rough])
     words = " ".join(capsys.readouterr().out.split())
-    assert "about" in words and "apgd_t1 is an estimate" in words
-    whole = evaluate_run.evaluate_run(run.folder, attacks, 200)
+    assert "about" in words and "apgd_t1@1/255 is an estimate" in words
+    whole = evaluate_run.evaluate_run(run.folder, attacks, 360)
     assert "estimates" not in whole
-    assert found["low"] <= whole["accuracy"]["apgd_t1"] <= found["high"]
+    assert found["low"] <= whole["accuracy"]["apgd_t1@1/255"] <= found["high"]
     assert run.results == whole
 
 
