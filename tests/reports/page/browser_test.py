@@ -1,17 +1,15 @@
 """The report in headless Chromium: works, by keyboard too, and can be read."""
 
 import functools
-import os
 import pathlib
-import shutil
 import tempfile
 
 import pytest
 from absl.testing import parameterized
-from playwright import sync_api
 
 from atat_tf.reports.page import page as report_page
 from tests.reports.page import report_runs
+from tests.support import chromium
 
 _DESKTOP = {"width": 1280, "height": 900}
 _PHONE = {"width": 360, "height": 740}
@@ -87,31 +85,11 @@ def _page_file():
     return path
 
 
-def _chromium(playwright):
-    """Returns a Chromium that is installed here, or None."""
-    own = playwright.chromium.executable_path
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    found = [own if os.path.exists(own) else None, *map(shutil.which, names)]
-    return next(filter(None, found), None)
-
-
 @pytest.mark.long
 class BrowserTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
-        playwright = self.enter_context(sync_api.sync_playwright())
-        path = _chromium(playwright)
-        if path is None:
-            self.skipTest(
-                "there is no Chromium: `apt-get install chromium` or "
-                "`playwright install chromium` brings one"
-            )
-        # Chromium's sandbox refuses to work for root.
-        words = ["--no-sandbox"] if os.geteuid() == 0 else []
-        self.browser = playwright.chromium.launch(
-            executable_path=path, args=words
-        )
-        self.addCleanup(self.browser.close)
+        self.browser = chromium.launched(self)
         self.problems, self.requests = [], []
 
     def _open(self, viewport=_DESKTOP, scheme="light", **kwargs):
