@@ -51,8 +51,8 @@ def offered(networks: Sequence[Network]) -> tuple[str, list[Sample]]:
             continue
         return (
             f"Test images ({dataset.provenance}): the first of each class. "
-            "The page begins with the first that all networks have right, "
-            "which is an easy one for them.",
+            "The page begins with the first that all networks have right, if "
+            "there is one: an easy one for them.",
             test_images(dataset),
         )
     drawn = [

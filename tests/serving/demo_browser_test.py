@@ -78,6 +78,9 @@ class BrowserTest(parameterized.TestCase):
             "[document.documentElement.scrollWidth, innerWidth]"
         )
         self.assertLessEqual(wide, screen)
+        found = page.evaluate(chromium.TOO_FAINT)
+        self.assertGreater(found["count"], 40)
+        self.assertEmpty(found["faint"])
         own = f"http://127.0.0.1:{self.port}/"
         for url in self.requests:
             self.assertTrue(url.startswith((own, "data:")), url)

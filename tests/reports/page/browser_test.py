@@ -21,55 +21,6 @@ _FOCUSABLE = """() => [...document.querySelectorAll(
   .filter((e) => e.checkVisibility())
   .map((e, i) => (e.dataset.order = i))"""
 
-# WCAG 2.2, success criterion 1.4.3: texts whose contrast to what lies behind
-# is below 4.5, or 3 for large ones.
-_TOO_FAINT = """() => {
-  const parsed = (colour) => {
-    const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
-    return {rgb: [r, g, b], a};
-  };
-  const over = (top, below) =>
-    top.rgb.map((v, i) => top.a * v + (1 - top.a) * below[i]);
-  const luminance = (rgb) => {
-    const [r, g, b] = rgb.map((v) => v / 255).map((v) =>
-      v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const ground = (element) => {
-    const layers = [];
-    for (let e = element; e; e = e.parentElement) {
-      layers.push(parsed(getComputedStyle(e).backgroundColor));
-    }
-    return layers.reverse().reduce((below, top) => over(top, below),
-      matchMedia('(prefers-color-scheme: dark)').matches
-        ? [18, 18, 18] : [255, 255, 255]);
-  };
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  const faint = [], seen = new Set();
-  let count = 0;
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || seen.has(element)
-        || !element.checkVisibility()
-        || ['SCRIPT', 'STYLE'].includes(element.tagName)) continue;
-    seen.add(element);
-    count += 1;
-    const style = getComputedStyle(element);
-    const below = ground(element);
-    const ink = over(parsed(style.color), below);
-    const both = [luminance(ink), luminance(below)];
-    const [low, high] = both.sort((a, b) => a - b);
-    const contrast = (high + 0.05) / (low + 0.05);
-    const size = parseFloat(style.fontSize);
-    const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
-    if (contrast < (large ? 3 : 4.5)) {
-      faint.push([element.tagName, element.className,
-        walker.currentNode.data.trim().slice(0, 30), contrast]);
-    }
-  }
-  return {count, faint};
-}"""
-
 # Shown tiles, by the numbers of their images.
 _SHOWN = """() => [...document.querySelectorAll('.tile')]
   .filter((tile) => tile.checkVisibility())
@@ -201,7 +152,7 @@ class BrowserTest(parameterized.TestCase):
         page.evaluate(
             "document.querySelectorAll('details').forEach(d => d.open = true)"
         )
-        found = page.evaluate(_TOO_FAINT)
+        found = page.evaluate(chromium.TOO_FAINT)
         self.assertGreater(found["count"], 300)
         self.assertEmpty(found["faint"])
         # The page itself never scrolls sideways; wide tables do in their box.
@@ -214,7 +165,7 @@ class BrowserTest(parameterized.TestCase):
         page.screenshot(path=path, full_page=True)
         print(f"screenshot: {path}")
         page.evaluate("document.querySelector('h1').style.color = '#777b'")
-        found = page.evaluate(_TOO_FAINT)
+        found = page.evaluate(chromium.TOO_FAINT)
         self.assertEqual([tag for tag, *_ in found["faint"]], ["H1"])
 
     def test_without_scripts_all_images_are_there(self):
