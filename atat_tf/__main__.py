@@ -38,6 +38,11 @@ COMMANDS: dict[str, dict[str, tuple[str, tuple[str, ...], str]]] = {
         ),
         "landscape": ("atat_tf.landscape", (), "draw the loss around an image"),
         "report": ("atat_tf.report", (), "write a run as one page"),
+        "demo": (
+            "atat_tf.serving.demo",
+            (),
+            "attack networks live on a web page",
+        ),
     },
     "Serve": {
         "export": ("atat_tf.serving.export", (), "write a SavedModel version"),
@@ -52,6 +57,7 @@ COMMANDS: dict[str, dict[str, tuple[str, tuple[str, ...], str]]] = {
 }
 
 _EXAMPLES = """\
+  atat demo                                            networks attacked live
   atat train --dataset=digits --workdir=runs/digits    two minutes on a laptop
   atat train --model=my.keras --dataset=folder:photos  your own model and images
   atat evaluate --workdir=runs/digits --attacks=clean,pgd20,autoattack

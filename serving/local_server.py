@@ -13,7 +13,6 @@ import logging
 import os
 import resource
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from collections.abc import Sequence
 from atat_tf import __version__
 from atat_tf.runs import command_line
 
+from . import ports
 from .server import config_files
 from .server import flags as server_flags
 from .status import StatusError
@@ -53,7 +53,7 @@ def main(words: Sequence[str]) -> int:
     try:
         files = config_files.read_all(flags)
         for port in {flags.port, flags.rest_api_port} - {0}:
-            _expect_free(flags.bind, port)
+            ports.expect_free(flags.bind, port)
         _allow_files(flags.max_connections)
     except (config_files.ConfigFileError, StatusError, OSError) as error:
         return _failed(error, _FAILED_START)
@@ -131,22 +131,6 @@ def _failed(error, status):
         message = error.strerror or str(error)
     print(f"error: {message}", file=sys.stderr)
     return status
-
-
-def _expect_free(host, port):
-    """Raises OSError where a port is taken, before anything is loaded."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # Connections of an ended server that linger are no obstacle.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            place = config_files.address(host, port)
-            raise OSError(
-                error.errno,
-                f"Expected a free port. Received: {place} ({error.strerror}).",
-            ) from None
 
 
 def _allow_files(max_connections):

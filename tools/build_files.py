@@ -24,7 +24,7 @@ COMMANDS = "atat_tf/", "serving/"
 UNBUILT = "tests/repository/"
 # Folders of Python files that a file reads by their path.
 READ = {"atat_tf/runs/recipes.py": "configs"}
-DATA = ".config", ".jinja", ".yaml"
+DATA = ".config", ".css", ".jinja", ".js", ".yaml"
 # Modules that only the interpreter of benchmarks/requirements.txt has.
 PEERS = "torch", "torchattacks"
 _NO_DISTRIBUTION = {"", *FOLDERS, *PEERS, *sys.stdlib_module_names}

@@ -12,10 +12,11 @@ import math
 import pathlib
 import warnings
 from collections.abc import Iterable
+from typing import BinaryIO
 
 import matplotlib
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from atat_tf.errors import InputError, expect
 
@@ -78,26 +79,48 @@ def load(
     expect(
         channels in (1, 3), "a model of gray or RGB images", channels=channels
     )
+    pixels = decoded(path, str(path))
+    return resized(pixels, height, width, channels)
+
+
+def decoded(
+    file: str | pathlib.Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Returns the pixels of an image file, in their own size.
+
+    Args:
+      file: its path, or the file itself.
+      name: what an error calls it.
+      max_pixels: a file that says it holds more is refused undecoded.
+
+    Returns:
+      uint8 [h, w, 3].
+
+    Raises:
+      InputError: it cannot be read, or is too large.
+    """
     try:
         with (
             # Pillow's, about what is refused below.
             warnings.catch_warnings(action="ignore"),
-            Image.open(path, formats=_FORMATS) as image,
+            Image.open(file, formats=_FORMATS) as image,
         ):
             size = image.size
-            pixels = _rgb(image) if math.prod(size) <= MAX_PIXELS else None
+            pixels = _rgb(image) if math.prod(size) <= max_pixels else None
     except Exception as error:  # Pillow raises many kinds for broken files
         reason = str(error).split("\n")[0].rstrip(".") or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = "it begins like none of these"
         raise InputError(
             "Expected a whole image file (PNG, JPEG, BMP, GIF or WebP). "
-            f"Received: {str(path)!r} ({reason})."
+            f"Received: {name!r} ({reason})."
         ) from error
     if pixels is None:
         raise InputError(
-            f"Expected an image of at most {MAX_PIXELS} pixels. "
-            f"Received: {str(path)!r} of {size[0]} x {size[1]}."
+            f"Expected an image of at most {max_pixels} pixels. "
+            f"Received: {name!r} of {size[0]} x {size[1]}."
         )
-    return resized(pixels, height, width, channels)
+    return pixels
 
 
 def resized(
@@ -174,7 +197,10 @@ def as_uint8(images: np.ndarray) -> np.ndarray:
 
 
 def data_uri(pixels: np.ndarray) -> str:
-    """Returns "data:image/png;base64,..." of uint8 [H, W, 1 or 3]."""
+    """Returns "data:image/png;base64,..." of uint8 [H, W, 1, 3 or 4].
+
+    Of four channels the last is alpha.
+    """
     if pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
     file = io.BytesIO()

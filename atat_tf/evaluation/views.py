@@ -28,11 +28,13 @@ class View:
       predictions: int [n], classes; where labels are known, those of
         `losses.predicted`.
       maps: float32 [n, h, w], Eq. 3, as they are.
+      logits: float32 [n, k].
     """
 
     images: np.ndarray
     predictions: np.ndarray
     maps: np.ndarray
+    logits: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Viewer:
         else:
             logits, maps = self._in_batches(self._look, images, labels)
             predictions = losses.predicted(labels, logits).numpy()
-        return View(np.asarray(images), predictions, maps)
+        return View(np.asarray(images), predictions, maps, logits)
 
     def attended(
         self,

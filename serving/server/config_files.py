@@ -148,11 +148,6 @@ def read_all(flags: argparse.Namespace) -> ServerFiles:
     )
 
 
-def address(host: str, port: int) -> str:
-    """Returns a host and port as one word."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def read(
     path: str | os.PathLike, kind: type[message.Message] = ModelServerConfig
 ) -> message.Message:

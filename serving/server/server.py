@@ -10,6 +10,7 @@ import time
 
 import grpc
 
+from .. import ports
 from . import (
     batching,
     config_files,
@@ -144,9 +145,7 @@ class Server:
         )
         self._services.add_to(self._grpc, flags.enable_grpc_healthcheck_service)
         if flags.port or any_port:
-            address = config_files.address(
-                flags.bind, 0 if any_port else flags.port
-            )
+            address = ports.address(flags.bind, 0 if any_port else flags.port)
             self.port = self._listen(address, self._credentials())
         if flags.grpc_socket_path:
             self._listen(f"unix:{os.path.abspath(flags.grpc_socket_path)}")

@@ -1,17 +1,15 @@
 """The report in headless Chromium: works, by keyboard too, and can be read."""
 
 import functools
-import os
 import pathlib
-import shutil
 import tempfile
 
 import pytest
 from absl.testing import parameterized
-from playwright import sync_api
 
 from atat_tf.reports.page import page as report_page
 from tests.reports.page import report_runs
+from tests.support import chromium
 
 _DESKTOP = {"width": 1280, "height": 900}
 _PHONE = {"width": 360, "height": 740}
@@ -22,55 +20,6 @@ _FOCUSABLE = """() => [...document.querySelectorAll(
     'a[href], button, select, input, summary, [tabindex="0"]')]
   .filter((e) => e.checkVisibility())
   .map((e, i) => (e.dataset.order = i))"""
-
-# WCAG 2.2, success criterion 1.4.3: texts whose contrast to what lies behind
-# is below 4.5, or 3 for large ones.
-_TOO_FAINT = """() => {
-  const parsed = (colour) => {
-    const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
-    return {rgb: [r, g, b], a};
-  };
-  const over = (top, below) =>
-    top.rgb.map((v, i) => top.a * v + (1 - top.a) * below[i]);
-  const luminance = (rgb) => {
-    const [r, g, b] = rgb.map((v) => v / 255).map((v) =>
-      v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const ground = (element) => {
-    const layers = [];
-    for (let e = element; e; e = e.parentElement) {
-      layers.push(parsed(getComputedStyle(e).backgroundColor));
-    }
-    return layers.reverse().reduce((below, top) => over(top, below),
-      matchMedia('(prefers-color-scheme: dark)').matches
-        ? [18, 18, 18] : [255, 255, 255]);
-  };
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  const faint = [], seen = new Set();
-  let count = 0;
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || seen.has(element)
-        || !element.checkVisibility()
-        || ['SCRIPT', 'STYLE'].includes(element.tagName)) continue;
-    seen.add(element);
-    count += 1;
-    const style = getComputedStyle(element);
-    const below = ground(element);
-    const ink = over(parsed(style.color), below);
-    const both = [luminance(ink), luminance(below)];
-    const [low, high] = both.sort((a, b) => a - b);
-    const contrast = (high + 0.05) / (low + 0.05);
-    const size = parseFloat(style.fontSize);
-    const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
-    if (contrast < (large ? 3 : 4.5)) {
-      faint.push([element.tagName, element.className,
-        walker.currentNode.data.trim().slice(0, 30), contrast]);
-    }
-  }
-  return {count, faint};
-}"""
 
 # Shown tiles, by the numbers of their images.
 _SHOWN = """() => [...document.querySelectorAll('.tile')]
@@ -87,31 +36,11 @@ def _page_file():
     return path
 
 
-def _chromium(playwright):
-    """Returns a Chromium that is installed here, or None."""
-    own = playwright.chromium.executable_path
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    found = [own if os.path.exists(own) else None, *map(shutil.which, names)]
-    return next(filter(None, found), None)
-
-
 @pytest.mark.long
 class BrowserTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
-        playwright = self.enter_context(sync_api.sync_playwright())
-        path = _chromium(playwright)
-        if path is None:
-            self.skipTest(
-                "there is no Chromium: `apt-get install chromium` or "
-                "`playwright install chromium` brings one"
-            )
-        # Chromium's sandbox refuses to work for root.
-        words = ["--no-sandbox"] if os.geteuid() == 0 else []
-        self.browser = playwright.chromium.launch(
-            executable_path=path, args=words
-        )
-        self.addCleanup(self.browser.close)
+        self.browser = chromium.launched(self)
         self.problems, self.requests = [], []
 
     def _open(self, viewport=_DESKTOP, scheme="light", **kwargs):
@@ -223,7 +152,7 @@ class BrowserTest(parameterized.TestCase):
         page.evaluate(
             "document.querySelectorAll('details').forEach(d => d.open = true)"
         )
-        found = page.evaluate(_TOO_FAINT)
+        found = page.evaluate(chromium.TOO_FAINT)
         self.assertGreater(found["count"], 300)
         self.assertEmpty(found["faint"])
         # The page itself never scrolls sideways; wide tables do in their box.
@@ -236,7 +165,7 @@ class BrowserTest(parameterized.TestCase):
         page.screenshot(path=path, full_page=True)
         print(f"screenshot: {path}")
         page.evaluate("document.querySelector('h1').style.color = '#777b'")
-        found = page.evaluate(_TOO_FAINT)
+        found = page.evaluate(chromium.TOO_FAINT)
         self.assertEqual([tag for tag, *_ in found["faint"]], ["H1"])
 
     def test_without_scripts_all_images_are_there(self):

@@ -1,0 +1,1 @@
+"""The demo page: networks attacked live in a browser."""

@@ -1,0 +1,141 @@
+"""The demo page in headless Chromium, on a desktop and on a phone."""
+
+import io
+import pathlib
+import tempfile
+
+import numpy as np
+import pytest
+from absl.testing import parameterized
+from PIL import Image
+from playwright import sync_api
+
+from serving.demo_page import page as demo_page
+from tests.serving import demo_runs
+from tests.support import chromium
+
+_WIDTHS = (1280, 390)
+_SECONDS = 60_000
+
+
+@pytest.mark.long
+class BrowserTest(parameterized.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.port = cls.enterClassContext(demo_runs.serving())
+
+    def setUp(self):
+        super().setUp()
+        self.browser = chromium.launched(self)
+        self.problems, self.requests = [], []
+
+    def _open(self, url=None, width=1280, scheme="light"):
+        """Returns the page with its first answer; what goes wrong is kept."""
+        context = self.browser.new_context(
+            viewport={"width": width, "height": 800}, color_scheme=scheme
+        )
+        page = context.new_page()
+        page.set_default_timeout(_SECONDS)
+        page.on("console", lambda message: self.problems.append(message.text))
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.goto(url or f"http://127.0.0.1:{self.port}/")
+        self._expect_status(page, "ε = 8/255")
+        return page
+
+    def _expect_status(self, page, text):
+        status = page.locator("#status")
+        sync_api.expect(status).to_contain_text(text, timeout=_SECONDS)
+
+    def _expect_no_problem(self, page):
+        self.assertEmpty(self.problems)
+        self.assertTrue(page.is_hidden("#problem"))
+        broken = "[...document.images].filter((i) => i.checkVisibility() && "
+        broken += "!i.naturalWidth).length"
+        self.assertEqual(page.evaluate(broken), 0)
+
+    def _attacked(self, page):
+        picture = page.locator(".network .attacked .picture").first
+        return picture.get_attribute("src")
+
+    @parameterized.product(width=_WIDTHS, scheme=("light", "dark"))
+    def test_the_slider_changes_the_attacked_picture(self, width, scheme):
+        page = self._open(width=width, scheme=scheme)
+        seen = [self._attacked(page)]
+        clean = page.locator(".network .clean .picture").first
+        slider = page.get_by_label("Strength of the attack")
+        slider.focus()
+        for epsilon in ("4/255", "2/255", "1/255", "0, no attack"):
+            page.keyboard.press("ArrowLeft")
+            self._expect_status(page, f"ε = {epsilon}")
+            seen.append(self._attacked(page))
+        self.assertLen({*seen}, 5)
+        self.assertEqual(seen[-1], clean.get_attribute("src"))
+        self.assertEqual(slider.get_attribute("aria-valuetext"), "0, no attack")
+        self._expect_no_problem(page)
+        wide, screen = page.evaluate(
+            "[document.documentElement.scrollWidth, innerWidth]"
+        )
+        self.assertLessEqual(wide, screen)
+        found = page.evaluate(chromium.TOO_FAINT)
+        self.assertGreater(found["count"], 40)
+        self.assertEmpty(found["faint"])
+        own = f"http://127.0.0.1:{self.port}/"
+        for url in self.requests:
+            self.assertTrue(url.startswith((own, "data:")), url)
+        path = pathlib.Path(tempfile.mkdtemp()) / f"{width}-{scheme}.png"
+        page.screenshot(path=path, full_page=True)
+        print(f"screenshot: {path}")
+
+    def test_pictures_and_classes_are_chosen_by_keyboard(self):
+        page = self._open()
+        before = self._attacked(page)
+        checked = page.locator("input[name=sample]:checked")
+        checked.focus()
+        page.keyboard.press("ArrowRight")
+        name = page.locator("input[name=sample]:checked + img")
+        self._expect_status(page, name.get_attribute("alt"))
+        self.assertNotEqual(self._attacked(page), before)
+        of_map = page.locator(".network .clean .map").first
+        page.get_by_label("Map of the class").select_option("7")
+        sync_api.expect(of_map).to_have_attribute(
+            "alt", "Map of what speaks for 7"
+        )
+        page.get_by_label("Show the maps").uncheck()
+        self.assertFalse(of_map.is_visible())
+        self._expect_no_problem(page)
+
+    def test_a_picture_of_ones_own(self):
+        page = self._open()
+        noise = np.random.default_rng(0).integers(0, 256, (1500, 900, 3))
+        file = io.BytesIO()
+        Image.fromarray(noise.astype(np.uint8)).save(file, "JPEG")
+        given = {"name": "a.jpg", "mimeType": "image/jpeg"}
+        page.locator("#file").set_input_files(
+            {**given, "buffer": file.getvalue()}
+        )
+        self._expect_status(page, "your own picture")
+        self.assertTrue(page.is_visible("#own"))
+        self._expect_no_problem(page)
+        page.locator("#file").set_input_files({**given, "buffer": b"junk"})
+        alert = page.get_by_role("alert")
+        sync_api.expect(alert).to_contain_text("Expected a whole image file")
+        # The browser's own line on the answer 400 is no error of the page.
+        self.assertLen(self.problems, 1)
+        page.locator("input[name=sample]").first.check()
+        sync_api.expect(alert).to_be_hidden(timeout=_SECONDS)
+
+    def test_the_exported_page_works_offline(self):
+        text = demo_page.exported(*demo_runs.demo())
+        path = pathlib.Path(tempfile.mkdtemp()) / "index.html"
+        path.write_text(text, encoding="utf-8")
+        page = self._open(path.as_uri(), width=390)
+        before = self._attacked(page)
+        page.locator("#epsilon").focus()
+        page.keyboard.press("End")
+        self._expect_status(page, "ε = 16/255")
+        self.assertNotEqual(self._attacked(page), before)
+        self._expect_no_problem(page)
+        outside = [u for u in self.requests if not u.startswith("data:")]
+        self.assertEqual(outside, [path.as_uri()])
