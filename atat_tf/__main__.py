@@ -38,6 +38,7 @@ COMMANDS: dict[str, dict[str, tuple[str, tuple[str, ...], str]]] = {
         ),
         "landscape": ("atat_tf.landscape", (), "draw the loss around an image"),
         "report": ("atat_tf.report", (), "write a run as one page"),
+        "compare": ("atat_tf.compare", (), "write several runs as one page"),
     },
     "Serve": {
         "export": ("atat_tf.serving.export", (), "write a SavedModel version"),
