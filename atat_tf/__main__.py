@@ -43,6 +43,7 @@ COMMANDS: dict[str, dict[str, tuple[str, tuple[str, ...], str]]] = {
             (),
             "attack networks live on a web page",
         ),
+        "compare": ("atat_tf.compare", (), "write several runs as one page"),
     },
     "Serve": {
         "export": ("atat_tf.serving.export", (), "write a SavedModel version"),

@@ -154,7 +154,7 @@ def _rgb(image):
 
 # Of attention maps: lighter is more, also in print and to the colour-blind.
 COLOURS = matplotlib.colormaps["viridis"]
-OPACITY = 0.65  # of a map that lies over an image
+OPACITY = 0.85  # of a map over an image, where attention is highest
 
 
 def coloured(maps: np.ndarray) -> np.ndarray:
@@ -169,13 +169,44 @@ def coloured(maps: np.ndarray) -> np.ndarray:
     return as_uint8(COLOURS(np.asarray(maps))[..., :3])
 
 
+def tinted(maps: np.ndarray) -> np.ndarray:
+    """Returns the colour and the opacity of each value.
+
+    Opacity follows attention, so that an empty map hides nothing.
+
+    Args:
+      maps: float [...] in [0, 1].
+
+    Returns:
+      uint8 [..., 4]; opacity is OPACITY times the value.
+    """
+    opacity = as_uint8(OPACITY * np.asarray(maps, np.float32))
+    return np.concatenate([coloured(maps), opacity[..., np.newaxis]], axis=-1)
+
+
+def enlarged(attention: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Returns an attention map at an image's size, as shares of its maximum.
+
+    Args:
+      attention: float [h, w], >= 0; an empty map stays empty.
+      height, width: of the image.
+
+    Returns:
+      float32 [height, width] in [0, 1], enlarged bilinearly.
+    """
+    shares = np.asarray(attention, np.float32) / (np.max(attention) or 1)
+    image = Image.fromarray(shares).resize(
+        (width, height), Image.Resampling.BILINEAR
+    )
+    return np.clip(np.asarray(image), 0.0, 1.0)
+
+
 def overlaid(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     """Returns an image in gray under its attention map in colours.
 
     Args:
       image: uint8 [H, W, 1 or 3].
-      attention: float [h, w], >= 0; divided by its maximum, where that is not
-        0, and enlarged to the image, bilinearly.
+      attention: as for `enlarged`.
 
     Returns:
       uint8 [H, W, 3].
@@ -183,12 +214,10 @@ def overlaid(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     rgb = Image.fromarray(np.broadcast_to(image, (height, width, 3)))
     gray = np.asarray(rgb.convert("L"))[..., np.newaxis]
-    shares = np.asarray(attention, np.float32) / (np.max(attention) or 1)
-    enlarged = Image.fromarray(shares).resize(
-        (width, height), Image.Resampling.BILINEAR
-    )
-    heat = coloured(np.clip(np.asarray(enlarged), 0.0, 1.0))
-    return np.rint((1 - OPACITY) * gray + OPACITY * heat).astype(np.uint8)
+    tint = tinted(enlarged(attention, height, width))
+    opacity = tint[..., 3:] / 255
+    covered = (1 - opacity) * gray + opacity * tint[..., :3]
+    return np.rint(covered).astype(np.uint8)
 
 
 def as_uint8(images: np.ndarray) -> np.ndarray:

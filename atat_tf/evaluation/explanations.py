@@ -22,6 +22,14 @@ from atat_tf.models import files as model_files
 _OTHERS = 9
 # Points of a deletion or insertion curve after the first, as in xplique.
 STEPS = 10
+# {field of Quality: which values are good}, as tables of them say.
+GOOD = {
+    "class_sensitivity": "high; 0 is one map for all classes",
+    "deletion": "low",
+    "insertion": "high",
+    "stability": "high, if the class sensitivity is",
+    "parameter_randomisation": "near 1; 0 shows the image, not the network",
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from atat_tf import grad_cam, losses
 from atat_tf.attacks import linf, randomness
+from atat_tf.errors import expect
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.models import classifiers, compilation, graphs
 
@@ -27,12 +28,14 @@ class View:
       images: float32 [n, H, W, C].
       predictions: int [n], classes; where labels are known, those of
         `losses.predicted`.
+      confidences: float32 [n] in [0, 1], the probabilities of these classes.
       maps: float32 [n, h, w], Eq. 3, as they are.
       logits: float32 [n, k].
     """
 
     images: np.ndarray
     predictions: np.ndarray
+    confidences: np.ndarray
     maps: np.ndarray
     logits: np.ndarray
 
@@ -109,7 +112,60 @@ class Viewer:
         else:
             logits, maps = self._in_batches(self._look, images, labels)
             predictions = losses.predicted(labels, logits).numpy()
-        return View(np.asarray(images), predictions, maps, logits)
+        probabilities = tf.nn.softmax(logits).numpy()
+        confidences = probabilities[np.arange(len(images)), predictions]
+        return View(np.asarray(images), predictions, confidences, maps, logits)
+
+    def attacked_at(
+        self,
+        attack: linf.LinfAttack,
+        images: np.ndarray,
+        labels: np.ndarray,
+        radii: Sequence[float],
+        indices: np.ndarray,
+    ) -> list[View]:
+        """Returns the View of images at each of several radii of an attack.
+
+        All radii take part in one batch, step by step, so that the network is
+        traced once.
+
+        Args:
+          attack: its radius is not read; without restarts.
+          images, labels, indices: as for `attended`.
+          radii: ε of each View; 0 gives the clean images.
+        """
+        expect(attack.restarts == 1, "an attack of one start", attack=attack)
+        low, high = attack.bounds
+        # The ball around every image that holds all images.
+        widest = dataclasses.replace(attack, epsilon=high - low)
+        step = tf.function(
+            lambda point, images, labels: widest.next_point(
+                self._logits_fn, point, images, labels
+            )[0],
+            **self._options,
+        )
+        seeds = randomness.example_seeds(self._seed, 0, indices)
+        starts = [
+            dataclasses.replace(attack, epsilon=radius).first_point(
+                tf.constant(images), seeds
+            )
+            if radius
+            else tf.constant(images)
+            for radius in radii
+        ]
+        clean = tf.tile(images, (len(radii), 1, 1, 1))
+        classes = tf.tile(labels, (len(radii),))
+        room = np.repeat(np.array(radii, np.float32), len(images))
+        room = room[:, None, None, None]
+        # As an attack of that radius projects: clipping to the box first
+        # changes nothing, since the ball is clipped to it too.
+        lower = tf.maximum(clean - room, low)
+        upper = tf.minimum(clean + room, high)
+        point = tf.concat(starts, 0)
+        for _ in range(attack.num_steps):
+            moved = step(point, clean, classes)
+            point = tf.clip_by_value(moved, lower, upper)
+        return [self.view(part, labels) for part in np.split(point, len(radii))]
 
     def attended(
         self,

@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 
 from atat_tf.attacks import radii
-from atat_tf.evaluation import intervals
+from atat_tf.evaluation import explanations, intervals
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import curves as report_curves
 from atat_tf.reports.page import data as report_data
@@ -50,6 +50,7 @@ def text(workdir: str | pathlib.Path) -> str:
         evaluated=evaluated,
         workdir=pathlib.Path(workdir).as_posix(),
         threat=_threat(run.config),
+        explanations=_explanations(run.checklist),
     )
 
 
@@ -127,6 +128,16 @@ def _cell(column, right, count):
         "percent": f"{_PERCENT * right / count:.2f}",
         "interval": f"{_PERCENT * low:.1f}–{_PERCENT * high:.1f}",
     }
+
+
+def _explanations(checklist):
+    """Returns [(what, figure, what is good)] as far as the checklist tells."""
+    measured = (checklist or {}).get("explanations", {})
+    return [
+        (name.replace("_", " "), f"{measured[name]:.2f}", good)
+        for name, good in explanations.GOOD.items()
+        if name in measured
+    ]
 
 
 def _threat(config):

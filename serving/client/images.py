@@ -26,7 +26,7 @@ _COLOURS = bytes.fromhex(
     " 2c728e 26828e 21918c 1fa088 28ae80 3fbc73"
     " 5ec962 84d44b addc30 d8e219 fde725"
 )
-_OPACITY = 0.65  # of the attention map that lies over an image
+_OPACITY = 0.85  # of a map over an image, where attention is highest
 BLOCKS = "·░▒▓█"
 ASCII = ".:+#@"  # the same for terminals that cannot show blocks
 _MAX_CELLS = 16  # on the longer side of a map of characters
@@ -102,7 +102,8 @@ def overlay(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     steps = np.linspace(0, 1, len(colours))
     heat = np.stack([np.interp(values, steps, c) for c in colours.T], -1)
     gray = image @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-    covered = (1 - _OPACITY) * gray[..., np.newaxis] + _OPACITY * heat
+    opacity = _OPACITY * values[..., np.newaxis]
+    covered = (1 - opacity) * gray[..., np.newaxis] + opacity * heat
     pair = np.concatenate([image, covered], axis=1)
     return np.rint(pair.clip(0, 1) * 255).astype(np.uint8)
 

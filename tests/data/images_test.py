@@ -154,18 +154,21 @@ class HeatMapsTest(absltest.TestCase):
         image = np.full((4, 4, 3), [200, 100, 0], np.uint8)
         for highest in (1.0, 3.0):  # a map is divided by its maximum
             covered = image_files.overlaid(image, np.full((2, 2), highest))
-            expected = 0.35 * 118.5 + 0.65 * np.array([253, 231, 37])
+            expected = 0.15 * 118.5 + 0.85 * np.array([253, 231, 37])
             np.testing.assert_allclose(covered[1, 2], expected, atol=1)
-        empty = image_files.overlaid(np.zeros_like(image), np.zeros((2, 2)))
-        lowest = np.rint(0.65 * np.array([68, 1, 84]))
-        np.testing.assert_array_equal(empty[1, 2], lowest)
+
+    def test_an_empty_map_hides_nothing(self):
+        image = np.full((4, 4, 3), [200, 100, 0], np.uint8)
+        covered = image_files.overlaid(image, np.zeros((2, 2)))
+        np.testing.assert_allclose(covered, np.full((4, 4, 3), 118), atol=1)
 
     def test_a_map_is_enlarged_bilinearly_between_its_centres(self):
         image = np.zeros((1, 4, 3), np.uint8)
         covered = image_files.overlaid(image, np.array([[0.0, 8.0]]))
         # Centres of two cells among four: −0.25, 0.25, 0.75, 1.25.
-        shares = image_files.coloured(np.array([0, 0.25, 0.75, 1]))
-        np.testing.assert_allclose(covered[0], 0.65 * shares, atol=1)
+        shares = np.array([0, 0.25, 0.75, 1])
+        colours = 0.85 * shares[:, np.newaxis] * image_files.coloured(shares)
+        np.testing.assert_allclose(covered[0], colours, atol=1)
 
     def test_a_map_keeps_its_place_on_a_gray_image(self):
         image = np.zeros((8, 8, 1), np.uint8)

@@ -1,5 +1,7 @@
 """Where a network looks, before and after an attack."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -65,3 +67,19 @@ def test_weights_of_now_are_looked_at():
     before = viewer.view(images).maps
     toys.randomise(classifier, seed=1)
     assert not np.allclose(before, viewer.view(images).maps)
+
+
+def test_several_radii_at_once_are_attacks_of_those_radii():
+    classifier = toys.small_classifier()
+    images, labels = toys.random_images(2).numpy(), toys.random_labels(2)
+    viewer, indices = Viewer(classifier, "features", seed=7), np.array([0, 1])
+    radii = [0, 2 / 255, 8 / 255]
+    views = viewer.attacked_at(_PGD, images, labels.numpy(), radii, indices)
+    np.testing.assert_array_equal(views[0].images, images)
+    for radius, view in zip(radii[1:], views[1:], strict=True):
+        attack = dataclasses.replace(_PGD, epsilon=radius)
+        seen = viewer.attended(attack, images, labels.numpy(), indices)
+        np.testing.assert_allclose(view.images, seen.attacked.images, atol=1e-6)
+    probabilities = tf.nn.softmax(classifier(images, training=False))
+    own = probabilities.numpy()[indices, views[0].predictions]
+    np.testing.assert_allclose(views[0].confidences, own, rtol=1e-5)

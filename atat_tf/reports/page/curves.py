@@ -1,8 +1,9 @@
-"""Draws a run's training curves for its report, as SVG by Matplotlib."""
+"""Draws the curves of reports as SVG: training, and accuracy against ε."""
 
 import base64
 import dataclasses
 import io
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -74,14 +75,19 @@ class Panel:
 
     Attributes:
       title, unit: in words.
-      series: {name of a line: {epoch: value}}.
+      series: {name of a line: {epoch or 255 ε: value}}.
       uri: the drawing, "data:image/svg+xml;base64,...".
     """
 
     title: str
     unit: str
-    series: dict[str, dict[int, float]]
+    series: Mapping[str, Mapping[float, float]]
     uri: str
+
+    @property
+    def across(self) -> list[float]:
+        """Where any line has a value, ascending."""
+        return sorted(set().union(*self.series.values()))
 
 
 def panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
@@ -127,26 +133,46 @@ def _finite(rows, metric, factor=1):
     }
 
 
+def radius_panel(series: Mapping[str, Mapping[float, float]]) -> Panel | None:
+    """Returns the Panel of accuracy against ε, or None without a line.
+
+    Args:
+      series: {name of a run: {255 ε: percent}}; empty ones are left out.
+    """
+    series = {name: values for name, values in series.items() if values}
+    if not series:
+        return None
+    uri = _svg_uri("%", series, None, "ε · 255")
+    return Panel("Accuracy against ε", "%", series, uri)
+
+
 def curves(
-    unit: str, series: Mapping[str, Mapping[int, float]], kept: int | None
+    unit: str,
+    series: Mapping[str, Mapping[float, float]],
+    kept: int | None,
+    across: str = "epoch",
 ) -> Figure:
     """Returns the drawing of a panel: its lines over the epochs.
 
     Args:
       unit, series: as of a Panel.
       kept: the epoch that a dotted line marks; None for no line.
+      across: what the horizontal axis is.
     """
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.subplots()
     for (name, values), style, marker in zip(
-        series.items(), drawing.LINE_STYLES, _MARKERS, strict=False
+        series.items(),
+        itertools.cycle(drawing.LINE_STYLES),
+        itertools.cycle(_MARKERS),
+        strict=False,
     ):
         marker = marker if len(values) <= _MOST_MARKED else None
         epochs, heights = zip(*sorted(values.items()), strict=True)
         axes.plot(epochs, heights, **style, marker=marker, label=name)
     if kept is not None:
         axes.axvline(kept, color=_INK, linestyle=":")
-    axes.set_xlabel("epoch")
+    axes.set_xlabel(across)
     axes.set_ylabel(unit)
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
@@ -156,10 +182,10 @@ def curves(
     return figure
 
 
-def _svg_uri(unit, series, kept):
+def _svg_uri(unit, series, kept, across="epoch"):
     file = io.BytesIO()
     with matplotlib.rc_context(_STYLE):
-        curves(unit, series, kept).savefig(
+        curves(unit, series, kept, across).savefig(
             file, format="svg", transparent=True, metadata={"Date": None}
         )
     text = base64.b64encode(file.getvalue()).decode("ascii")

@@ -20,6 +20,9 @@ STANDS, BROKEN, WRONG, NOT_RUN = "stands", "broken", "wrong", "not run"
 _MATRIX_CLASSES = 20
 _PAIRS = 20
 _SHADES = 4
+_AT_RADII = ",".join(
+    ["clean", "pgd20", *(f"pgd20@{radius}/255" for radius in (1, 2, 4, 16))]
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +129,15 @@ def commands(
         ),
         "teacher": _command("train", *twin, ("--workdir", teacher), data),
         "teacher_results": _command(evaluate, ("--workdir", teacher), data),
+        "radii": _command(
+            evaluate, ("--workdir", workdir), data, ("--attacks", _AT_RADII)
+        ),
+        "autoattack": _command(
+            evaluate,
+            ("--workdir", workdir),
+            data,
+            ("--attacks", "clean,pgd20,autoattack"),
+        ),
         "report": _command("report", ("--workdir", workdir), data),
     }
 

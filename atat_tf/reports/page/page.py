@@ -15,18 +15,19 @@ import numpy as np
 from atat_tf import __version__
 from atat_tf.attacks import columns
 from atat_tf.data import datasets
-from atat_tf.data import images as image_files
 from atat_tf.errors import expect
-from atat_tf.evaluation import evaluate_run, printed_table
+from atat_tf.evaluation import evaluate_run, explanations, printed_table
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import curves as report_curves
 from atat_tf.reports.page import data as report_data
+from atat_tf.reports.page import measured
 from atat_tf.reports.page import pictures as report_pictures
+from atat_tf.reports.page import strip as report_strip
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 
 _TEMPLATE = "page.html.jinja"
-_ATTENTION_ROWS = 6
+_STRIP_IMAGES = 4
 
 
 def page(
@@ -57,17 +58,21 @@ def page(
     return rendered(values)
 
 
-def rendered(values: Mapping[str, Any]) -> str:
-    """Returns the template with the values in it; every text is escaped."""
-    source = importlib.resources.files(__package__).joinpath(_TEMPLATE)
+def rendered(values: Mapping[str, Any], template: str = _TEMPLATE) -> str:
+    """Returns a template with the values in it; every text is escaped."""
     environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_source),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template = environment.from_string(source.read_text(encoding="utf-8"))
-    return template.render(values)
+    return environment.get_template(template).render(values)
+
+
+def _source(name):
+    source = importlib.resources.files(__package__).joinpath(name)
+    return source.read_text(encoding="utf-8")
 
 
 def _facts(run):
@@ -76,9 +81,20 @@ def _facts(run):
     config = run_config.to_dict(run.config)
     teacher_results = teacher.results if teacher else None
     method = config["defense"]["name"]
+    columns_of_run = measured.measured(run)
+    radii = {
+        "this run": measured.accuracy_at_radii(run),
+        "teacher": measured.accuracy_at_radii(teacher) if teacher else {},
+    }
     return {
         "version": __version__,
-        "map_opacity": image_files.OPACITY,
+        "cards": measured.headline(
+            columns_of_run, measured.measured(teacher) if teacher else {}
+        ),
+        "checked": measured.checked(run.checklist),
+        "explanations": (run.checklist or {}).get("explanations", {}),
+        "good": explanations.GOOD,
+        "radii": report_curves.radius_panel(radii),
         "commit": run_folder.commit(),
         "workdir": str(run.folder),
         "method": printed_table.METHODS.get(method, method),
@@ -114,12 +130,13 @@ def _verdicts(run, pictures):
         for index in range(len(pictures.images) if pictures else 0)
     ]
     column = report_data.strongest_column(results) if lines else None
-    confusion = None
+    confusion, by_class = None, []
     if column:
         classes = run.class_names
         if results["dataset"] != run.config.dataset:
             classes = datasets.class_names(results["dataset"], run.data_dir)
         counts = report_data.confusion(lines, results, column, len(classes))
+        by_class = measured.classes_of(run, column, classes)
         if counts is not None:
             confusion = report_data.confusion_table(counts, classes)
     return {
@@ -128,6 +145,7 @@ def _verdicts(run, pictures):
         "verdicts": verdicts,
         "confused_under": column,
         "confusion": confusion,
+        "classes": by_class,
     }
 
 
@@ -138,7 +156,8 @@ class _Pictures:
       class_names: k strings.
       column, attack: which attack made the attacked images, with parameters.
       images: a dictionary an image: words and data URIs.
-      attention: those images of them whose attention is drawn in rows.
+      strip: the first of them that are right before the attack, with
+        attention before and after it, at several radii.
       shifts: [(whose, mean shift, images)] of the student and the teacher.
     """
 
@@ -155,29 +174,32 @@ class _Pictures:
         self._digest = opened.ledger.identity["weights"]
         self.class_names = opened.dataset.class_names
         self.column, attack = report_pictures.shown_attack(
-            run.config, list(results.get("accuracy", ())), len(self.class_names)
+            run.config, results.get("accuracy", {}), len(self.class_names)
         )
         self.attack = columns.description(attack)
         labels = opened.split.labels
         seen = report_pictures.attended(opened, attack)
         uris = report_pictures.uris(seen)
         teacher = evaluate_run.open_teacher(opened)
-        teacher_uris, self.shifts = None, []
+        self.shifts = []
+        right = seen.clean.predictions == labels
         if teacher:
             by_teacher = report_pictures.attended(teacher, attack)
-            teacher_uris = report_pictures.uris(by_teacher)
+            right &= by_teacher.clean.predictions == labels
             self.shifts.append(_shift("teacher", by_teacher, labels))
         self.shifts.append(_shift("this run", seen, labels))
         self.images = [
             {
                 **self._words(seen, labels[i], i),
                 "uris": uris[i],
-                "teacher_map": teacher_uris and teacher_uris[i]["clean_map"],
             }
             for i in range(len(labels))
         ]
-        right = [image for image in self.images if image["is_right"]]
-        self.attention = right[:_ATTENTION_ROWS]
+        shown = {"teacher": teacher} if teacher else {}
+        indices = np.flatnonzero(right)[:_STRIP_IMAGES].tolist()
+        self.strip = report_strip.strip(
+            {**shown, "this run": opened}, attack, indices
+        )
 
     def has_weights_of(self, results: Mapping[str, Any]) -> bool:
         """Returns whether results.json is of the weights that are shown."""

@@ -1,6 +1,7 @@
 """Makes the pictures of a run's report: test images, attacked, attention."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping
 
 import ml_collections
 import numpy as np
@@ -18,29 +19,49 @@ _DEFAULT_COLUMN = "pgd20"
 
 
 def shown_attack(
-    config: ml_collections.ConfigDict, names: Sequence[str], num_classes: int
+    config: ml_collections.ConfigDict,
+    accuracy: Mapping[str, float],
+    num_classes: int,
 ) -> tuple[str, linf.LinfAttack]:
     """Returns the column that is drawn, and its LinfAttack.
 
-    The last one of FGSM's kin within the run's threat model; PGD(20) where the
-    run was not evaluated under any.
+    Of FGSM's kin at the run's own ε, the one that leaves the fewest images
+    right; PGD(20) where the run was not evaluated under any.
 
     Args:
       config: the run's.
-      names: of the columns that the run was evaluated under.
+      accuracy: {column: share}, what the run was evaluated under.
       num_classes: k.
     """
-    names = [_DEFAULT_COLUMN, *names]
-    built = build.build_columns(config, names, num_classes)
+    built = build.build_columns(
+        config, [_DEFAULT_COLUMN, *accuracy], num_classes
+    )
     fitting = [
         name
-        for name in names
+        for name in accuracy
         if len(built[name]) == 1
         and isinstance(built[name][0], linf.Steps)
-        and evaluate_run.in_threat_model(config, built[name])
+        and math.isclose(built[name][0].epsilon, config.attack.epsilon)
     ]
-    name = fitting[-1] if fitting else _DEFAULT_COLUMN
+    # Of equals the last: tables go from weak to strong.
+    name = min(reversed(fitting), key=accuracy.get, default=_DEFAULT_COLUMN)
     return name, built[name][0].attack
+
+
+def viewer(run: evaluate_run.OpenRun) -> Viewer:
+    """Returns what looks where a run's network looks.
+
+    Args:
+      run: open for evaluation.
+    """
+    layers = build.build_defense(run.config).layers
+    return Viewer(
+        run.classifier,
+        classifiers.shown_layer(run.classifier, layers),
+        run.seed,
+        run.attacker.batch_size,
+        score=run_config.score(run.config),
+    )
 
 
 def attended(run: evaluate_run.OpenRun, attack: linf.LinfAttack) -> Attended:
@@ -50,16 +71,11 @@ def attended(run: evaluate_run.OpenRun, attack: linf.LinfAttack) -> Attended:
       run: open for evaluation.
       attack: each image is where it ends, whoever is fooled.
     """
-    layers = build.build_defense(run.config).layers
-    viewer = Viewer(
-        run.classifier,
-        classifiers.shown_layer(run.classifier, layers),
-        run.seed,
-        run.attacker.batch_size,
-        score=run_config.score(run.config),
-    )
-    pixels = run.split.images / np.float32(255)
-    return viewer.attended(attack, pixels, run.split.labels)
+    return viewer(run).attended(attack, _pixels(run), run.split.labels)
+
+
+def _pixels(run):
+    return run.split.images / np.float32(255)
 
 
 def uris(seen: Attended) -> list[dict[str, str]]:
@@ -72,7 +88,7 @@ def uris(seen: Attended) -> list[dict[str, str]]:
     for name, view in (("clean", seen.clean), ("attacked", seen.attacked)):
         shares = grad_cam.scaled_for_reading(view.maps).numpy()
         parts[name] = image_files.as_uint8(view.images)
-        parts[f"{name}_map"] = image_files.coloured(shares)
+        parts[f"{name}_map"] = image_files.tinted(shares)
     return [
         {name: image_files.data_uri(part[i]) for name, part in parts.items()}
         for i in range(len(seen.clean.images))

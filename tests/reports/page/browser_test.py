@@ -119,7 +119,7 @@ class BrowserTest(parameterized.TestCase):
             )
             reached.append(order)
             self.assertEqual(outline, "solid", order)  # focus can be seen
-            shown += opacity == "0.65"
+            shown += opacity == "1"
             hidden.append(others == (2 if opacity else 0))
         self.assertEqual(reached, expected)
         self.assertEqual(shown, _NUM_IMAGES)
@@ -132,10 +132,10 @@ class BrowserTest(parameterized.TestCase):
         )
         self.assertEqual(page.evaluate(opacity), "0")
         page.hover("#image-3 .reveal")
-        self.assertEqual(page.evaluate(opacity), "0.65")
+        self.assertEqual(page.evaluate(opacity), "1")
         page.hover("h1")
         self.assertEqual(page.evaluate(opacity), "0")
-        for pressed, expected in (("true", "0.65"), ("false", "0")):
+        for pressed, expected in (("true", "1"), ("false", "0")):
             page.focus("#image-3 .reveal")
             page.keyboard.press("Enter")
             page.focus("#filter-class")
@@ -143,6 +143,32 @@ class BrowserTest(parameterized.TestCase):
                 page.get_attribute("#image-3 .reveal", "aria-pressed"), pressed
             )
             self.assertEqual(page.evaluate(opacity), expected)
+
+    def test_the_radius_changes_the_pictures_and_the_swipe_uncovers_them(self):
+        page = self._open(_PHONE)
+        sources = (
+            "[...document.querySelectorAll('[data-role=attacked]')]"
+            ".map((image) => image.src)"
+        )
+        own = page.evaluate(sources)
+        clean = page.get_attribute(".looks .picture", "src")
+        page.focus("#strip-radius")
+        page.keyboard.press("Home")
+        self.assertEqual(page.inner_text("#strip-epsilon"), "0/255")
+        self.assertEqual(page.evaluate(sources)[0], clean)
+        self.assertNotEqual(own[0], clean)
+        before, now = page.locator(".looks .verdict").all_inner_texts()[:2]
+        self.assertEqual(before, now)
+        page.keyboard.press("End")
+        self.assertNotIn(page.evaluate(sources)[0], (own[0], clean))
+        clip = "getComputedStyle(document.querySelector('.over')).clipPath"
+        self.assertIn("100%", page.evaluate(clip))
+        page.focus("#strip-swipe")
+        page.keyboard.press("End")
+        self.assertIn("0%", page.evaluate(clip))
+        attacked = page.locator("[data-role=attacked]").first.bounding_box()
+        self.assertLessEqual(attacked["x"] + attacked["width"], 360)
+        self.assertEmpty(self.problems)
 
     @parameterized.product(
         viewport=(_DESKTOP, _PHONE), scheme=("light", "dark")

@@ -14,6 +14,7 @@ import pytest
 
 from atat_tf.data import datasets
 from atat_tf.evaluation.checklist import points as checklist_points
+from atat_tf.reports import model_card
 from atat_tf.reports.page import page as report_page
 from atat_tf.runs import folder as run_folder
 from tests.reports.page import report_runs
@@ -188,13 +189,23 @@ def test_a_checklist(copied):
     points = [dataclasses.asdict(point) for point in points]
     workdir = copied()
     run_folder.write_json(
-        workdir / run_folder.CHECKLIST, {"num_images": 200, "points": points}
+        workdir / run_folder.CHECKLIST,
+        {
+            "num_images": 200,
+            "points": points,
+            "explanations": {"class_sensitivity": 0.125, "deletion": 0.5},
+        },
     )
     text = _Parsed(report_page.page(workdir, None, 0)).text
-    assert "1 of 3 points pass, 1 fail; 200 test images" in text
+    assert "1 PASS, 1 FAIL, 1 NOT RUN on 200 test images" in text
     assert "take away 3.2 ≤ 1 + 0.5 FAIL a <b> & c" in text
     assert "take away NOT RUN why <not>" in text
     assert "not probabilities PASS seen" in text
+    assert "class sensitivity 0.12 high" in text
+    assert "insertion not run" in text
+    card = model_card.text(workdir)
+    assert "| class sensitivity | 0.12 |" in card
+    assert "| insertion" not in card
 
 
 def test_a_bare_run_says_what_is_missing(copied):
@@ -203,6 +214,7 @@ def test_a_bare_run_says_what_is_missing(copied):
         "this run was not evaluated",
         "the checklist, which",
         "there is no teacher",
+        "PGD-20 at several radii",
         "no metrics.jsonl",
         "no verdicts under attack",
         "--config=configs/standard.py --dataset=digits",

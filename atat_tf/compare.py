@@ -1,0 +1,54 @@
+"""Writes several runs side by side as one HTML file that works offline.
+
+python -m atat_tf.compare --workdirs=runs/a,runs/b --output=compare.html
+"""
+
+import pathlib
+
+from absl import flags
+
+from atat_tf.errors import expect
+from atat_tf.runs import command_line
+
+flags.declare_key_flag("data_dir")
+_WORKDIRS = flags.DEFINE_list(
+    "workdirs", [], "run folders on one data set, two to six, comma-separated"
+)
+_NUM_IMAGES = flags.DEFINE_integer(
+    "num_images",
+    64,
+    "pictures are looked for among the first so many test images; 0: none, "
+    "and neither the data nor the weights are needed",
+    lower_bound=0,
+)
+_OUTPUT = flags.DEFINE_string("output", "compare.html", "the file to write")
+
+
+def main(argv):
+    del argv
+    data_dir = command_line.data_dir()
+    output = pathlib.Path(_OUTPUT.value)
+    for workdir in _WORKDIRS.value:
+        expect(
+            (pathlib.Path(workdir) / "config.json").is_file(),
+            "run folders with config.json",
+            workdir=workdir,
+        )
+    expect(
+        output.parent.is_dir() and not output.is_dir(),
+        "a file in an existing folder",
+        output=str(output),
+    )
+
+    with command_line.quiet_start():
+        from atat_tf.reports.page import compared
+        from atat_tf.runs import folder as run_folder
+
+    page = compared.compared(_WORKDIRS.value, data_dir, _NUM_IMAGES.value)
+    with run_folder.replacing(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    print(f"{output}: {len(page) / 2**20:.1f} MiB, opens in any browser")
+
+
+if __name__ == "__main__":
+    command_line.run(main, recipes=False)

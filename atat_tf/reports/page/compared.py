@@ -1,0 +1,187 @@
+"""Writes several runs side by side as one HTML page that needs nothing else."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from atat_tf import __version__
+from atat_tf.errors import expect
+from atat_tf.evaluation import evaluate_run, explanations, printed_table
+from atat_tf.evaluation.run import Run
+from atat_tf.reports.page import curves, data, measured, page
+from atat_tf.reports.page import pictures as report_pictures
+from atat_tf.reports.page import strip as report_strip
+from atat_tf.runs import config as run_config
+from atat_tf.runs import folder as run_folder
+
+_TEMPLATE = "compared.html.jinja"
+_MOST_RUNS = 6  # as many as there are kinds of lines
+_STRIP_IMAGES = 3
+
+
+def compared(
+    workdirs: Sequence[str | pathlib.Path],
+    data_dir: str | None = None,
+    num_images: int = 64,
+) -> str:
+    """Returns the HTML of a page that compares runs on one data set.
+
+    Args:
+      workdirs: run folders, two to six.
+      data_dir: of tensorflow-datasets.
+      num_images: the strip's images are looked for among the first so many;
+        0 shows none, and reads neither data nor weights.
+
+    Raises:
+      InputError: bad arguments, no run there, or runs on different data.
+    """
+    expect(num_images >= 0, "num_images >= 0", num_images=num_images)
+    runs = _titled([Run(workdir, data_dir) for workdir in workdirs])
+    _expect_comparable(runs)
+    columns = {title: measured.measured(run) for title, run in runs.items()}
+    first = next(iter(runs.values()))
+    radii = {
+        title: measured.accuracy_at_radii(run) for title, run in runs.items()
+    }
+    explained = {
+        title: found
+        for title, run in runs.items()
+        if (found := (run.checklist or {}).get("explanations"))
+    }
+    column, classes = _classes(runs, columns)
+    values = {
+        "version": __version__,
+        "commit": run_folder.commit(),
+        "dataset": first.config.dataset,
+        "rows": [
+            _row(title, run, columns[title]) for title, run in runs.items()
+        ],
+        "radii": curves.radius_panel(radii),
+        "without_radii": [title for title, found in radii.items() if not found],
+        "explanations": explained,
+        "good": explanations.GOOD,
+        "tests": measured.paired(columns),
+        "column": column,
+        "classes": classes,
+        "commands": _commands(runs, data_dir),
+        "strip": _strip(runs, num_images) if num_images else None,
+    }
+    return page.rendered(values, _TEMPLATE)
+
+
+def _titled(runs):
+    """Returns {title: Run}: the method, with the folder where two share it."""
+    names = [run.config.defense.name for run in runs]
+    titled = {}
+    for run, name in zip(runs, names, strict=True):
+        title = printed_table.METHODS.get(name, name)
+        if names.count(name) > 1:
+            title = f"{title} ({run.folder})"
+        titled[title] = run
+    expect(
+        len(titled) == len(runs),
+        "run folders that differ",
+        workdirs=[str(run.folder) for run in runs],
+    )
+    return titled
+
+
+def _expect_comparable(runs: Mapping[str, Run]):
+    """Raises InputError unless the runs are of one data set."""
+    expect(
+        2 <= len(runs) <= _MOST_RUNS,
+        f"two to {_MOST_RUNS} run folders, --workdirs=A,B",
+        workdirs=[str(run.folder) for run in runs.values()],
+    )
+    trained = {run.config.dataset for run in runs.values()}
+    evaluated = {run.results["data"] for run in runs.values() if run.results}
+    expect(
+        len(trained) == 1 and len(evaluated) <= 1,
+        "runs trained and evaluated on one data set",
+        datasets=sorted(trained | evaluated),
+    )
+
+
+def _row(title, run, columns):
+    return {
+        "title": title,
+        "folder": str(run.folder),
+        "network": run_config.network_name(run.config),
+        "cards": measured.headline(columns, {}),
+        "checked": measured.checked(run.checklist),
+    }
+
+
+def _commands(runs, data_dir):
+    """Returns {title: the commands of what a run of it lacks}."""
+    return {
+        title: data.commands(
+            run.folder, run_config.to_dict(run.config), data_dir
+        )
+        for title, run in runs.items()
+    }
+
+
+def _classes(runs, columns):
+    """Returns a column and [{name, images, of: [percents of the runs]}].
+
+    The class that is least robust on average comes first.
+
+    The column is the one that leaves the fewest images right in the first run,
+    of those that the ledgers of all have on the same images.
+    """
+    shared = [
+        name
+        for name, column in next(iter(columns.values())).items()
+        if name != "clean"
+        and all(
+            of_run.get(name)
+            and of_run[name].attacks == column.attacks
+            and of_run[name].count == column.count
+            for of_run in columns.values()
+        )
+    ]
+    first = next(iter(columns.values()))
+    for name in sorted(shared, key=lambda name: first[name].accuracy):
+        tables = [
+            measured.classes_of(run, name, run.class_names)
+            for run in runs.values()
+        ]
+        if all(tables):
+            return name, _joined(tables)
+    return None, []
+
+
+def _joined(tables) -> list[dict[str, Any]]:
+    others = [{row["number"]: row for row in table} for table in tables]
+    lines = [
+        {
+            "name": row["name"],
+            "images": row["images"],
+            "of": [table[row["number"]]["attacked"] for table in others],
+        }
+        for row in tables[0]
+    ]
+    return sorted(lines, key=lambda line: sum(line["of"]))
+
+
+def _strip(runs, num_images):
+    """Returns the Strip of the first images that all runs have right."""
+    opened, first = {}, None
+    for title, run in runs.items():
+        results = run.results or {}
+        opened[title] = evaluate_run.open_run(
+            run.folder,
+            num_images,
+            weights=results.get("weights", "best"),
+            data_dir=run.data_dir,
+            dataset=first and first.dataset,
+        )
+        first = first or opened[title]
+    _, attack = report_pictures.shown_attack(
+        first.config,
+        (first.run.results or {}).get("accuracy", {}),
+        first.dataset.spec.num_classes,
+    )
+    indices = report_strip.right_by_all(opened, _STRIP_IMAGES)
+    return report_strip.strip(opened, attack, indices)

@@ -1,0 +1,118 @@
+"""What reports set side by side, counted by hand from a small ledger."""
+
+import numpy as np
+import pytest
+
+from atat_tf.attacks import columns, linf
+from atat_tf.evaluation import intervals, ledger
+from atat_tf.evaluation.run import Run
+from atat_tf.reports.page import measured, pictures
+from atat_tf.runs import config as run_config
+from atat_tf.runs import folder as run_folder
+from tests.reports.page import report_runs
+from tests.support import runs
+
+_LABELS = (0, 1, 0, 1)
+
+
+def _pgd(epsilon, step_size):
+    attack = linf.pgd(epsilon / 255, step_size / 255, 20)
+    return columns.description(attack)
+
+
+@pytest.fixture(name="run")
+def _run(tmp_path):
+    """Four images; of the run's ε of 8/255 the step is 2/255.
+
+    Image 3 is wrong from the start; 0 falls at 4/255, and 1 at 8/255.
+    """
+    config = run_config.to_dict(run_config.resolve(runs.config("at")))
+    config["attack"] |= {"epsilon": 8 / 255, "step_size": 2 / 255}
+    run_folder.write_json(tmp_path / run_folder.CONFIG, config)
+    identity = ledger.identity("sha256:1", "data", "frozen", 0, None)
+    lines = ledger.Ledger(tmp_path / ledger.FILE, identity)
+    for attack, broken in (
+        (ledger.CLEAN, (False, False, False, True)),
+        (_pgd(4, 1), (True, False, False)),  # with the checklist's step
+        (_pgd(8, 2), (True, True, False)),
+        (_pgd(2, 2), (False, False, False)),  # with the config's step
+    ):
+        lines.append(
+            attack,
+            [
+                {"index": i, "label": _LABELS[i], "broken": is_broken}
+                for i, is_broken in enumerate(broken)
+            ],
+        )
+    results = {
+        "dataset": "digits",
+        "data": "data",
+        "method": "at",
+        "num_images": 4,
+        "bn_eval": "frozen",
+        "seed": 0,
+        "batch_size": 2,
+        "weights_digest": "sha256:1",
+        "accuracy": {"clean": 0.75, "pgd20": 0.25},
+        "attacks": {"clean": [], "pgd20": [_pgd(8, 2)]},
+        "estimates": {"standard": {"accuracy": 0.2, "low": 0.1, "high": 0.3}},
+    }
+    run_folder.write_json(tmp_path / run_folder.RESULTS, results)
+    return Run(tmp_path)
+
+
+def test_columns_have_their_images_and_estimates_are_marked(run):
+    found = measured.measured(run)
+    assert list(found) == ["clean", "pgd20", "autoattack"]
+    assert found["pgd20"].stands.tolist() == [False, False, True, False]
+    assert found["pgd20"].interval == intervals.wilson(1, 4)
+    assert found["autoattack"].interval == (0.1, 0.3)
+    cards = measured.headline(found, {"clean": found["clean"]})
+    assert [card["value"] for card in cards] == ["75.0", "25.0", "20.0"]
+    assert [card["is_estimate"] for card in cards] == [False, False, True]
+    assert [card["teacher"] for card in cards] == ["75.0", None, None]
+
+
+def test_accuracy_against_radius_takes_both_kinds_of_steps(run):
+    expected = {0: 75.0, 2: 75.0, 4: 50.0, 8: 25.0}
+    assert measured.accuracy_at_radii(run) == expected
+
+
+def test_classes_from_the_least_robust(run):
+    rows = measured.classes_of(run, "pgd20", ("a", "b", "no image"))
+    assert [(row["name"], row["attacked"], row["clean"]) for row in rows] == [
+        ("b", 0.0, 50.0),
+        ("a", 50.0, 100.0),
+    ]
+    assert measured.classes_of(run, "fgsm", ("a", "b")) == []
+
+
+def test_paired_tests_are_of_the_same_images_and_attacks():
+    def column(stands, attack="A"):
+        stands = np.array(stands, bool)
+        share = float(stands.mean())
+        return measured.Column(share, len(stands), (0, 1), (attack,), stands)
+
+    first = {"x": column([1, 1, 1, 0, 1]), "y": column([1, 0])}
+    second = {"x": column([1, 0, 0, 1]), "y": column([1, 0], "B")}
+    (test,) = measured.paired({"one": first, "two": second})
+    assert (test["only_first"], test["only_second"], test["images"]) == (
+        2,
+        1,
+        4,
+    )
+    assert test["p"] == 1.0
+
+
+def test_a_checklist_is_summed_up():
+    points = [{"verdict": word} for word in ("PASS", "NOT RUN", "PASS")]
+    assert measured.checked({"points": points}) == "2 PASS, 1 NOT RUN"
+    assert measured.checked(None) == ""
+
+
+def test_the_strongest_attack_at_the_runs_own_radius_is_shown():
+    config = Run(report_runs.evaluated()).config
+    accuracy = {"clean": 0.9, "pgd7": 0.3, "pgd20@1/255": 0.2, "fgsm": 0.4}
+    assert pictures.shown_attack(config, accuracy, 10)[0] == "pgd7"
+    name, attack = pictures.shown_attack(config, {"clean": 0.9}, 10)
+    assert (name, attack.num_steps) == ("pgd20", 20)
