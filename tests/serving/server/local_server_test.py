@@ -123,7 +123,8 @@ def test_model_that_does_not_load(start, models):
 
 
 def test_waits_for_a_version_and_drains(start, models, tmp_path):
-    process, port = start("--modle_name=x")
+    # Requests that wait together are one batch, which counts to the largest.
+    process, port = start("--modle_name=x", "--enable_batching=false")
     unknown = process.stderr.readline()
     assert unknown == "unknown argument: --modle_name=x\n"
     # The last that is said before the wait.
