@@ -136,7 +136,13 @@ class Services:
                 text = text[:_MAX_ERROR_CHARACTERS] + "...TRUNCATED"
             # Not in the `except`: gRPC keeps what is caught until the garbage
             # is collected.
-            await context.abort(grpc.StatusCode[code], text)
+            try:
+                await context.abort(grpc.StatusCode[code], text)
+            except grpc.aio.AbortError:
+                raise  # so gRPC ends a call
+            except Exception as error:
+                # The caller went in the meantime; gRPC would log a traceback.
+                raise asyncio.CancelledError from error
 
         return handle
 

@@ -188,6 +188,7 @@ def test_a_quantising_input(tmp_path):
     assert points["steps"].note == "no image has a gradient"
 
 
+@pytest.mark.long
 def test_saturated_logits(tmp_path, short_sweeps, monkeypatch):
     monkeypatch.setattr(checklist_attacks, "SQUARE_QUERIES", 20)
     monkeypatch.setattr(checklist_attacks, "UNBOUNDED_STEPS", 10)
@@ -205,6 +206,7 @@ class _CutOff(layers.Layer):
         return tf.minimum(logits, 0.5)
 
 
+@pytest.mark.long
 def test_scores_that_are_even(tmp_path, short_sweeps):
     points = _points(tmp_path, _after(_CutOff()))
     assert "winner" in _with(points, "FAIL")

@@ -84,6 +84,7 @@ class ReadmeTest(absltest.TestCase):
             exec(here, names)
         self.assertEqual(names["answer"]["attention"].shape, (3, 8, 8))
 
+    @pytest.mark.long
     def test_the_library_example_runs(self):
         _, program = _blocks("README.md", "python")
         shortened = program.replace("epochs=6", "epochs=1, steps_per_epoch=2")

@@ -34,7 +34,8 @@ class HelpTest(parameterized.TestCase):
         self.assertIn("L_ce; 0.5 is the mean over the mixture", output)
 
     @parameterized.parameters(
-        "train, evaluate, reproduce",
+        "train, reproduce",
+        "evaluate",
         "inspect_attention",
         "landscape",
         "report",

@@ -36,8 +36,8 @@ def test_tried_again_while_the_server_is_away_or_full(server, connect, fault):
 def test_reason_after_the_last_attempt(server, connect):
     server.faults = [_EXHAUSTED] * 1000
     with pytest.raises(serving_client.ResourceExhausted, match="Threadpool"):
-        connect(timeout=0.5).predict(_ONE)
-    assert 2 <= len(server.predictions) <= 20
+        connect(timeout=2.0).predict(_ONE)
+    assert 2 <= len(server.predictions) <= 80
 
 
 def test_too_large_is_not_tried_again(server, connect):
