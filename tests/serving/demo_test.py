@@ -15,7 +15,6 @@ import time
 import zlib
 
 import numpy as np
-import pytest
 from absl.testing import absltest, parameterized
 from PIL import Image
 
@@ -183,7 +182,7 @@ class NetworksTest(absltest.TestCase):
             [sample.class_name for sample in shown], list("01234567")
         )
         first = np.flatnonzero(dataset.test.labels == 5)[0]
-        self.assertEqual(shown[5].name, f"test image {first}, 5")
+        self.assertEqual(shown[5].name, f"test image {first}: 5")
         np.testing.assert_array_equal(
             shown[5].pixels, dataset.test.images[first]
         )
@@ -411,4 +410,4 @@ class CommandTest(absltest.TestCase):
 
 
 if __name__ == "__main__":
-    pytest.main([__file__])
+    absltest.main()
