@@ -187,6 +187,14 @@ class NetworksTest(absltest.TestCase):
             shown[5].pixels, dataset.test.images[first]
         )
 
+    def test_without_data_nothing_is_downloaded(self):
+        empty = str(exports.temporary_folder(self))
+        loaded = networks.load_all([str(exports.RUN)], data_dir=empty)
+        about, _ = samples.offered(loaded)
+        self.assertIn("Drawings", about)
+        self.assertEmpty([*pathlib.Path(empty).iterdir()])
+        self.assertRegex(loaded[0].about, "38 % of 10,000 .*PGD.20. 26 %")
+
     def test_drawings_differ(self):
         drawn = [*drawings.drawn().values()]
         for i, one in enumerate(drawn):
