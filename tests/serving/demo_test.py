@@ -210,7 +210,9 @@ class ServedTest(parameterized.TestCase):
         cls.port = cls.enterClassContext(demo_runs.serving())
 
     def _call(self, method, path, body=None, headers=()):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=60
+        )
         self.addCleanup(connection.close)
         connection.request(method, path, body, dict(headers))
         response = connection.getresponse()
