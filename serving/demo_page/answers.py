@@ -19,8 +19,6 @@ EPSILONS = (0, 1, 2, 4, 8, 16)
 # α in parts of ε; 2/255 for 8/255, as in §4.1.
 _STEP_SHARE = 0.25
 _RANKED = 4
-# Of the map's colour where attention is highest.
-_OPACITY = 0.8
 
 
 class Demo:
@@ -160,18 +158,16 @@ def _look(view: View, names: Sequence[str]) -> dict[str, Any]:
     ranked = np.argsort(-shares, kind="stable")[:_RANKED]
     return {
         "image": image_files.data_uri(image_files.as_uint8(view.images[0])),
-        "map": _glow(view.maps),
+        "map": _tinted(view.maps),
         "map_is_empty": not view.maps.any(),
         "classes": [[names[c], round(float(shares[c]), 4)] for c in ranked],
     }
 
 
-def _glow(maps):
-    """Returns the first map's colours as a data URI, clear where it is 0."""
+def _tinted(maps):
+    """Returns the first map as a data URI, clear where it is 0."""
     shares = grad_cam.scaled_for_reading(maps).numpy()[0]
-    alpha = image_files.as_uint8(_OPACITY * shares)
-    colours = image_files.coloured(shares)
-    return image_files.data_uri(np.dstack([colours, alpha]))
+    return image_files.data_uri(image_files.tinted(shares))
 
 
 def _magnified(added, epsilon):

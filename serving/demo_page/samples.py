@@ -23,7 +23,7 @@ class Sample:
     """A picture that networks are shown.
 
     Attributes:
-      name: for the reader, as "test image 3, frog".
+      name: for the reader, as "test image 3: frog".
       class_name: its true class; None where nobody has said it.
       pixels: uint8 [h, w, 1 or 3].
     """
@@ -77,7 +77,7 @@ def test_images(dataset: datasets.Dataset) -> list[Sample]:
     for number, name in enumerate(dataset.class_names[:MOST]):
         for index in np.flatnonzero(labels == number)[:1]:
             pixels = dataset.test.images[index]
-            text = f"test image {index}, {name}"
+            text = f"test image {index}: {name}"
             chosen.append(Sample(text, name, pixels))
     return chosen
 

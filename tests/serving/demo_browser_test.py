@@ -14,6 +14,15 @@ from serving.demo_page import page as demo_page
 from tests.serving import demo_runs
 from tests.support import chromium
 
+# A file comes as one that is dropped, or pasted.
+_HANDED = """([kind, bytes]) => {
+  const files = new DataTransfer();
+  files.items.add(new File([new Uint8Array(bytes)], "a.png"));
+  const event = kind === "drop"
+    ? new DragEvent(kind, { dataTransfer: files, bubbles: true })
+    : new ClipboardEvent(kind, { clipboardData: files, bubbles: true });
+  document.body.dispatchEvent(event);
+}"""
 _WIDTHS = (1280, 390)
 _SECONDS = 60_000
 
@@ -125,6 +134,18 @@ class BrowserTest(parameterized.TestCase):
         self.assertLen(self.problems, 1)
         page.locator("input[name=sample]").first.check()
         sync_api.expect(alert).to_be_hidden(timeout=_SECONDS)
+
+    def test_pictures_are_dropped_and_pasted(self):
+        page = self._open()
+        clean = page.locator(".network .clean .picture").first
+        for kind, level in (("drop", 60), ("paste", 200)):
+            before = clean.get_attribute("src")
+            file = io.BytesIO()
+            Image.new("RGB", (32, 32), (level, 0, 0)).save(file, "PNG")
+            page.evaluate(_HANDED, [kind, [*file.getvalue()]])
+            sync_api.expect(clean).not_to_have_attribute("src", before)
+            self._expect_status(page, "your own picture")
+        self._expect_no_problem(page)
 
     def test_the_exported_page_works_offline(self):
         text = demo_page.exported(*demo_runs.demo())

@@ -15,7 +15,6 @@ import time
 import zlib
 
 import numpy as np
-import pytest
 from absl.testing import absltest, parameterized
 from PIL import Image
 
@@ -183,10 +182,18 @@ class NetworksTest(absltest.TestCase):
             [sample.class_name for sample in shown], list("01234567")
         )
         first = np.flatnonzero(dataset.test.labels == 5)[0]
-        self.assertEqual(shown[5].name, f"test image {first}, 5")
+        self.assertEqual(shown[5].name, f"test image {first}: 5")
         np.testing.assert_array_equal(
             shown[5].pixels, dataset.test.images[first]
         )
+
+    def test_without_data_nothing_is_downloaded(self):
+        empty = str(exports.temporary_folder(self))
+        loaded = networks.load_all([str(exports.RUN)], data_dir=empty)
+        about, _ = samples.offered(loaded)
+        self.assertIn("Drawings", about)
+        self.assertEmpty([*pathlib.Path(empty).iterdir()])
+        self.assertRegex(loaded[0].about, "38 % of 10,000 .*PGD.20. 26 %")
 
     def test_drawings_differ(self):
         drawn = [*drawings.drawn().values()]
@@ -203,7 +210,9 @@ class ServedTest(parameterized.TestCase):
         cls.port = cls.enterClassContext(demo_runs.serving())
 
     def _call(self, method, path, body=None, headers=()):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=60
+        )
         self.addCleanup(connection.close)
         connection.request(method, path, body, dict(headers))
         response = connection.getresponse()
@@ -411,4 +420,4 @@ class CommandTest(absltest.TestCase):
 
 
 if __name__ == "__main__":
-    pytest.main([__file__])
+    absltest.main()
