@@ -251,4 +251,4 @@ def _draw_surface(axes, positions, values, limits, text):
     heights = ticker.MaxNLocator(4).tick_values(low, high)
     axes.set_zticks([height for height in heights if low <= height <= high])
     axes.tick_params(labelsize=8, pad=0)
-    axes.set_box_aspect((4, 4, 3), zoom=1.12)
+    axes.set_box_aspect((4, 4, 3), zoom=1.04)

@@ -137,7 +137,8 @@ def selected(
     chosen = [pool[place] for place in order[:count]]
     expect(chosen, "a test image that the attack breaks", select=how)
     names = " and ".join(network.title for network in networks)
-    caption = f"{words} that {names} classify right; {dataset.provenance}."
+    data = dataset.provenance
+    caption = f"{words} that are classified right by {names}; {data}."
     return from_test(dataset, chosen), caption
 
 
