@@ -14,10 +14,11 @@ python -m atat_tf.inspect_attention --figure=methods --workdir=runs/demo
 
 from absl import flags
 
-from atat_tf.errors import InputError, expect, unknown
+from atat_tf.errors import InputError, expect, expect_known, unknown
 from atat_tf.runs import command_line
 
 _FIGURES = ("shift", "rounds", "ablation", "methods")
+_SELECTIONS = ("first", "broken", "moved", "random")
 flags.adopt_module_key_flags(command_line)
 _FIGURE = flags.DEFINE_string(
     "figure",
@@ -49,11 +50,17 @@ _IMAGES = flags.DEFINE_list(
     "image files or folders of them, comma-separated (default: test images of "
     "the first run's data set, or of --dataset)",
 )
+_SELECT = flags.DEFINE_string(
+    "select",
+    "first",
+    "which of the test images that all networks classify right (for ablation: "
+    "that the raw one does): first, broken (the attack breaks the first "
+    "network), moved (its attention moves most) or random",
+)
 _INDICES = flags.DEFINE_list(
     "indices",
     [],
-    "positions of test images (default: the first --num_images that all "
-    "networks classify right; for ablation, that the raw one does)",
+    "positions of test images (default: as --select says)",
 )
 _NUM_IMAGES = flags.DEFINE_integer(
     "num_images", 4, "how many pictures", lower_bound=1
@@ -105,6 +112,7 @@ def main(argv):
     del argv
     if _FIGURE.value not in _FIGURES:
         raise unknown("--figure", _FIGURE.value, _FIGURES)
+    expect_known("--select", _SELECT.value, _SELECTIONS)
     if _FOLLOWED.value not in ("label", "predicted"):
         raise unknown("--attention_of", _FOLLOWED.value, ("label", "predicted"))
     names = [*command_line.workdirs(), *_WORKDIRS.value, *_MODELS.value]
@@ -126,16 +134,22 @@ def main(argv):
         "one network for --figure=methods",
         models=names,
     )
-    models, shown, data = _pictures(models, indices, data_dir)
-    figure, rows = _drawn(models, shown, data, rounds)
+    models, shown, caption = _pictures(models, indices, data_dir)
+    figure, rows = _drawn(models, shown, caption, rounds)
     for file in figure_files.save(
-        figure, path, command_line.command(), rows, _DPI.value
+        figure,
+        path,
+        command_line.command(),
+        rows,
+        _DPI.value,
+        networks.origins(models, command_line.seed() or 0),
     ):
         print(file)
 
 
 def _pictures(models, indices, data_dir):
-    """Returns the models, the pictures, and what data the pictures are of."""
+    """Returns the models, the pictures, and how these were chosen."""
+    from atat_tf.attacks import linf
     from atat_tf.reports.figures import networks, pictures
 
     if _IMAGES.value:
@@ -147,26 +161,29 @@ def _pictures(models, indices, data_dir):
     models = networks.with_classes(models, dataset)
     if indices:
         shown = pictures.from_test(dataset, indices)
-    else:
-        asked = models[:1] if _FIGURE.value == "ablation" else models
-        shown = pictures.first_right(asked, dataset, _NUM_IMAGES.value)
-    return models, shown, dataset.provenance
+        return models, shown, f"Test images of {dataset.provenance}."
+    shown, caption = pictures.selected(
+        models[:1] if _FIGURE.value == "ablation" else models,
+        dataset,
+        _NUM_IMAGES.value,
+        _SELECT.value,
+        linf.pgd(_EPSILON.value, _STEP_SIZE.value, _NUM_STEPS.value),
+        command_line.seed() or 0,
+    )
+    return models, shown, caption
 
 
-def _drawn(models, shown, data, rounds):
+def _drawn(models, shown, caption, rounds):
     from atat_tf.reports.figures import attention as attention_figures
     from atat_tf.reports.figures import methods as method_figures
-    from atat_tf.reports.figures import networks
 
-    seed = command_line.seed() or 0
     setting = attention_figures.Setting(
         epsilon=_EPSILON.value,
         step_size=_STEP_SIZE.value,
         num_steps=_NUM_STEPS.value,
-        seed=seed,
+        seed=command_line.seed() or 0,
         followed=_FOLLOWED.value,
-        data=data,
-        caption=networks.caption(command_line.command(), models, seed),
+        caption=caption,
     )
     if _FIGURE.value == "shift":
         return attention_figures.shift(models, shown, setting)

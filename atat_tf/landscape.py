@@ -84,18 +84,22 @@ def main(argv):
         workdirs = networks.with_raw(workdirs)
     models = networks.load_all(workdirs, _WEIGHTS.value, data_dir=data_dir)
     seed = command_line.seed() or 0
-    caption = networks.caption(command_line.command(), models, seed)
     if _FIGURE.value == "surface":
-        figure, rows = _surface(models, indices, seed, caption, data_dir)
+        figure, rows = _surface(models, indices, seed, data_dir)
     else:
-        figure, rows = _steps(models, workdirs, caption, data_dir)
+        figure, rows = _steps(models, workdirs, data_dir)
     for file in figure_files.save(
-        figure, path, command_line.command(), rows, _DPI.value
+        figure,
+        path,
+        command_line.command(),
+        rows,
+        _DPI.value,
+        networks.origins(models, seed),
     ):
         print(file)
 
 
-def _surface(models, indices, seed, caption, data_dir):
+def _surface(models, indices, seed, data_dir):
     from atat_tf.reports.figures import landscape as landscape_figures
     from atat_tf.reports.figures import pictures
 
@@ -113,11 +117,12 @@ def _surface(models, indices, seed, caption, data_dir):
         _EXTENT.value,
         _RESOLUTION.value,
         seed,
-        (dataset.provenance, caption),
+        "On the floor: its contours, and the ball of radius ε. Test images of "
+        f"{dataset.provenance}.",
     )
 
 
-def _steps(models, workdirs, caption, data_dir):
+def _steps(models, workdirs, data_dir):
     from atat_tf.reports.figures import landscape as landscape_figures
 
     titles = [source.title for source in models]
@@ -126,7 +131,6 @@ def _steps(models, workdirs, caption, data_dir):
         _NUM_STEPS.value,
         min(_ZOOM, _NUM_STEPS.value),
         _NUM_IMAGES.value,
-        caption,
         weights=_WEIGHTS.value,
         dataset_name=command_line.dataset(),
         data_dir=data_dir,

@@ -27,8 +27,7 @@ class Setting:
       epsilon, step_size, num_steps: of PGD.
       seed: of its random starts.
       followed: see `views.FOLLOWED`.
-      data: where the pictures came from, in the title.
-      caption: the small text at the foot.
+      caption: the text at the foot: which images these are.
     """
 
     epsilon: float = 8 / 255
@@ -36,7 +35,6 @@ class Setting:
     num_steps: int = 20
     seed: int = 0
     followed: str = "label"
-    data: str = ""
     caption: str = ""
 
     @property
@@ -59,27 +57,39 @@ def shift(
     """Returns attention before and after an attack, over networks (Fig. 1, 2).
 
     Args:
-      networks: side by side.
-      pictures: one below the other.
+      networks: one below the other, for each picture.
+      pictures: the first with all networks, then the next.
       setting: what all figures share.
 
     Returns:
       Figure, and a dictionary of numbers for each network and picture.
     """
-    lines = [[plain(picture)] for picture in pictures]
-    titles, numbers, steps = ["image"], [], setting.num_steps
+    numbers, steps = [], setting.num_steps
+    lines: list[list] = [[] for _ in pictures]
     for network in networks:
         scene = setting.scene(network, pictures)
         clean = scene.view()
         attacked = scene.view(scene.attacked(setting.attack, [steps])[steps])
         rows = distance_numbers(scene, clean, attacked)
-        for i, line in enumerate(lines):
-            line.append(attended(scene, clean, i))
-            line.append(attended(scene, attacked, i, distance_text(rows[i])))
-        titles += [f"{network.title}: clean", f"{network.title}: attacked"]
+        for i, of_picture in enumerate(lines):
+            moved = distance_text(rows[i])
+            of_picture.append(
+                [
+                    plain(scene, clean, i),
+                    attended(scene, clean, i),
+                    plain(scene, attacked, i),
+                    attended(scene, attacked, i, moved),
+                ]
+            )
         numbers += rows
-    title = f"Attention before and after {setting.attack_name}. {setting.data}"
-    figure = drawing.picture_grid(lines, titles, title, setting.caption)
+    radius = radii.written(setting.epsilon)
+    figure = drawing.picture_grid(
+        [line for of_picture in lines for line in of_picture],
+        ["image", "attention", f"attacked, ε = {radius}", "attention now"],
+        f"Attention before and after {setting.attack_name}",
+        setting.caption,
+        [network.title for _ in pictures for network in networks],
+    )
     return figure, numbers
 
 
@@ -108,20 +118,20 @@ def rounds(
         scene = setting.scene(network, pictures)
         images = scene.attacked(setting.attack, numbers_of_steps)
         clean = scene.view()
-        begun = [[plain(picture)] for picture in pictures]
+        begun = [[plain(scene, clean, i)] for i in range(len(pictures))]
         for number in numbers_of_steps:
             view = scene.view(images[number])
             rows = distance_numbers(scene, clean, view)
             for i, line in enumerate(begun):
-                line.append(attended(scene, view, i, distance_text(rows[i])))
+                line.append(answered(scene, view, i, distance_text(rows[i])))
             numbers += [{"rounds": number, **row} for row in rows]
         lines += begun
         row_titles += [network.title] * len(pictures)
     title = (
-        f"Attention after rounds of PGD, ε = {radii.written(setting.epsilon)}, "
-        f"step {radii.written(setting.step_size)}. {setting.data}"
+        f"Attention after more and more steps of PGD, "
+        f"ε = {radii.written(setting.epsilon)}"
     )
-    titles = ["image", *(f"{n} rounds" for n in numbers_of_steps)]
+    titles = ["image", *(f"after {n} steps" for n in numbers_of_steps)]
     figure = drawing.picture_grid(
         lines, titles, title, setting.caption, row_titles
     )
@@ -154,22 +164,19 @@ def ablation(
         view.predictions != scene.labels
         for scene, view in zip(scenes, attacked, strict=True)
     ]
-    lines = [[plain(picture)] for picture in pictures]
+    lines = [[shown(picture)] for picture in pictures]
     titles, numbers = ["image"], []
     for scene, view, stays in zip(scenes, attacked, wrong, strict=True):
         rectified = wrong[0] & ~stays
         rows = distance_numbers(scene, scene.view(), view)
         for i, line in enumerate(lines):
             word = "rectified" if rectified[i] else ""
-            line.append(attended(scene, view, i, word))
+            line.append(answered(scene, view, i, word))
             numbers.append({**rows[i], "rectified": bool(rectified[i])})
         titles.append(f"{scene.network.title}, {rectified.sum()} rectified")
-    titles[1] = f"{networks[0].title} (raw)"
+    titles[1] = f"{networks[0].title}, undefended"
     against = {"each": "on each network itself", "raw": "on the raw network"}
-    title = (
-        f"Attention under {setting.attack_name}, crafted {against[crafted]}. "
-        f"{setting.data}"
-    )
+    title = f"Attention under {setting.attack_name}, crafted {against[crafted]}"
     figure = drawing.picture_grid(lines, titles, title, setting.caption)
     return figure, numbers
 
@@ -215,28 +222,42 @@ def distance_text(row: Mapping[str, Any], name: str = "cosine_distance") -> str:
     return f"1 − cos = {row[name]:.2f}" if name in row else ""
 
 
-def verdict(scene: Scene, view: View, i: int) -> str:
-    """Returns the predicted class of a picture and whether it is right."""
-    right = view.predictions[i] == scene.labels[i]
-    return f"{scene.class_name(view.predictions[i])} {'✓' if right else '✗'}"
+def verdict(scene: Scene, view: View, i: int) -> tuple[str, bool]:
+    """Returns the predicted class of a picture in words, and if it is right."""
+    is_right = bool(view.predictions[i] == scene.labels[i])
+    name = scene.class_name(view.predictions[i])
+    share = f"{100 * view.confidences[i]:.0f} %"
+    return f"{'✓' if is_right else '✗'} {name} {share}", is_right
 
 
-def plain(picture: Picture) -> drawing.Panel:
-    """Returns the Panel of a picture itself."""
-    text = picture.name
-    if picture.class_name:
-        text += f"\n{picture.class_name}"
-    return drawing.Panel(picture.preview(), text=text)
+def shown(picture: Picture) -> drawing.Panel:
+    """Returns the Panel of a picture itself, with its true class."""
+    return drawing.Panel(
+        picture.preview(), text=picture.class_name or picture.name
+    )
 
 
-def attended(scene: Scene, view: View, i: int, more: str = "") -> drawing.Panel:
-    """Returns the Panel of a picture under its map, with the prediction."""
-    words = [verdict(scene, view, i), more]
-    if not view.maps[i].any():
-        words.append("the map is empty")
+def plain(scene: Scene, view: View, i: int) -> drawing.Panel:
+    """Returns the Panel of a picture without its map, with the prediction."""
+    text, is_right = verdict(scene, view, i)
+    pixels = image_files.as_uint8(view.images[i])
+    return drawing.Panel(pixels, text=text, is_right=is_right)
+
+
+def attended(scene: Scene, view: View, i: int, text: str = "") -> drawing.Panel:
+    """Returns the Panel of a picture under its map, with a text."""
     return drawing.Panel(
         image_files.as_uint8(view.images[i]),
         view.maps[i],
-        "\n".join(word for word in words if word),
-        scene.network.watermark,
+        text if view.maps[i].any() else "the map is empty",
+        watermark=scene.network.watermark,
     )
+
+
+def answered(scene: Scene, view: View, i: int, more: str = "") -> drawing.Panel:
+    """Returns the Panel of a picture under its map, with the prediction."""
+    text, is_right = verdict(scene, view, i)
+    panel = attended(scene, view, i, more)
+    if panel.text:
+        text += f"\n{panel.text}"
+    return dataclasses.replace(panel, text=text, is_right=is_right)

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib import cm, colors, patheffects, ticker
+from matplotlib import patheffects, ticker
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -25,11 +25,10 @@ LINE_STYLES = tuple(
         ("#E69F00", (0, (1, 3))),
     )
 )
-_CAPTION = {"fontsize": 6, "family": "monospace", "linespacing": 1.3}
-# Characters an inch: 20 on paper, fewer on coarse grids, where each of them is
-# rounded up to whole pixels.
-_CAPTION_COLUMNS = 16
-_TITLE_COLUMNS = 13
+# Of what is right and what is wrong, which ✓ and ✗ say too.
+_RIGHT, _WRONG, _SOFT = "#17663d", "#a3261c", "#555b64"
+_CAPTION_COLUMNS = 17  # characters an inch
+_TITLE_COLUMNS = 11
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +37,17 @@ class Panel:
 
     Attributes:
       image: uint8 [H, W, 1 or 3].
-      attention: float [h, w], >= 0, drawn over the image; None for none.
+      attention: float [h, w], >= 0, drawn over the image with a line at half
+        of its maximum; None for none.
       text: below the picture.
+      is_right: whether the text is a right prediction; None for another text.
       watermark: across it.
     """
 
     image: np.ndarray
     attention: np.ndarray | None = None
     text: str = ""
+    is_right: bool | None = None
     watermark: str = ""
 
 
@@ -62,34 +64,33 @@ def picture_grid(
       rows: of as many panels as there are columns.
       column_titles: a text a column.
       title: of the whole.
-      caption: small text at the foot: the command, data, seed.
+      caption: a sentence or two at the foot, about what is shown.
       row_titles: a text a row, or None.
 
     Returns:
-      Figure whose axes are the panels, row by row, then a colour bar.
+      Figure whose axes are the panels, row by row.
     """
-    width = 1.75 * len(column_titles) + 1.4
+    width = 2.05 * len(column_titles) + (1.3 if row_titles else 0.1)
     lines = max(p.text.count("\n") + 1 for row in rows for p in row)
-    height = (1.6 + 0.15 * lines) * len(rows) + 1.3
+    height = (1.95 + 0.17 * lines) * len(rows) + 1.1
     figure = _figure(width, height, title, caption)
     axes = figure.subplots(len(rows), len(column_titles), squeeze=False)
     for row, line in enumerate(rows):
         for column, panel in enumerate(line):
             _draw_panel(axes[row, column], panel)
     for column, text in enumerate(column_titles):
-        axes[0, column].set_title(textwrap.fill(text, 22), fontsize=9)
-    for row, text in enumerate(row_titles or ()):
-        axes[row, 0].set_ylabel(textwrap.fill(text, 20), fontsize=8)
-    if any(panel.attention is not None for row in rows for panel in row):
-        bar = figure.colorbar(
-            cm.ScalarMappable(colors.Normalize(0, 1), image_files.COLOURS),
-            ax=axes,
-            aspect=30,
-            shrink=0.7,
-            pad=0.02,
+        axes[0, column].set_title(
+            textwrap.fill(text, 24), fontsize=10, color=_SOFT
         )
-        bar.set_label("attention / maximum of its map", fontsize=8)
-        bar.ax.tick_params(labelsize=7)
+    for row, text in enumerate(row_titles or ()):
+        axes[row, 0].set_ylabel(
+            textwrap.fill(text, 13),
+            fontsize=10,
+            fontweight="bold",
+            rotation=0,
+            ha="right",
+            va="center",
+        )
     return figure
 
 
@@ -100,7 +101,9 @@ def loss_surfaces(
     title: str,
     caption: str,
 ) -> Figure:
-    """Returns each loss surface in three dimensions and as contours.
+    """Returns each loss surface in three dimensions, over its contours.
+
+    A square on the floor is the ball of radius ε.
 
     Args:
       surfaces: float [models, images, n, n], losses; the last axis is the
@@ -110,33 +113,19 @@ def loss_surfaces(
       title, caption: as for `picture_grid`.
 
     Returns:
-      Figure with, for each model and image, axes of the surface and contours.
+      Figure with a row for each image, and in it axes for each model.
     """
     surfaces = np.asarray(surfaces, np.float64)
     models, images = surfaces.shape[:2]
-    figure = _figure(6.6 * images + 0.4, 3.0 * models + 1.0, title, caption)
-    ratios = [1.25, 1] * images
-    grid = figure.add_gridspec(models, 2 * images, width_ratios=ratios)
+    figure = _figure(4.6 * models + 0.3, 3.9 * images + 0.7, title, caption)
+    grid = figure.add_gridspec(images, models)
     for image in range(images):
         limits = surfaces[:, image].min(), surfaces[:, image].max()
-        flat = []
         for model in range(models):
+            axes = figure.add_subplot(grid[image, model], projection="3d")
             text = f"{titles[0][model]}, {titles[1][image]}"
             values = surfaces[model, image]
-            cells = grid[model, 2 * image], grid[model, 2 * image + 1]
-            _draw_surface(figure, cells[0], positions, values, limits, text)
-            flat.append(
-                _draw_contours(figure, cells[1], positions, values, limits)
-            )
-        bar = figure.colorbar(
-            flat[0][1],
-            ax=[axes for axes, _ in flat],
-            aspect=40,
-            shrink=0.8,
-            ticks=ticker.MaxNLocator(6),
-        )
-        bar.set_label("cross-entropy", fontsize=8)
-        bar.ax.tick_params(labelsize=7)
+            _draw_surface(axes, positions, values, limits, text)
     return figure
 
 
@@ -157,16 +146,16 @@ def accuracy_curves(
     figure = _figure(9, 3.9, title, caption)
     for axes, last in zip(figure.subplots(1, 2), (None, zoom), strict=True):
         for number, (name, shares) in enumerate(curves.items()):
-            shares = np.asarray(shares)[1 : last + 1 if last else None]
+            shares = np.asarray(shares)[: last + 1 if last else None]
             axes.plot(
-                np.arange(1, len(shares) + 1),
+                np.arange(len(shares)),
                 100 * shares,
                 **LINE_STYLES[number % len(LINE_STYLES)],
                 marker="o" if last else None,
                 markersize=3,
                 label=name,
             )
-        axes.set_xlabel("PGD steps")
+        axes.set_xlabel("PGD steps; 0: clean")
         axes.set_ylabel("accuracy, %")
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -180,14 +169,15 @@ def _figure(width, height, title, caption):
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(h_pad=0.07)
     figure.suptitle(
-        textwrap.fill(title, int(width * _TITLE_COLUMNS)), fontsize=11
+        textwrap.fill(title, int(width * _TITLE_COLUMNS)),
+        fontsize=12,
+        fontweight="bold",
     )
-    columns = int(width * _CAPTION_COLUMNS)
-    lines = [
-        textwrap.fill(line, columns, break_long_words=True)
-        for line in caption.splitlines()
-    ]
-    figure.supxlabel("\n".join(lines), **_CAPTION)
+    figure.supxlabel(
+        textwrap.fill(caption, int(width * _CAPTION_COLUMNS)),
+        fontsize=8,
+        color=_SOFT,
+    )
     return figure
 
 
@@ -201,7 +191,17 @@ def _draw_panel(axes, panel):
         pixels = pixels.repeat(times, 0).repeat(times, 1)
         pixels = image_files.overlaid(pixels, panel.attention)
     axes.imshow(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
-    axes.set_xlabel(panel.text, fontsize=8)
+    if panel.attention is not None and np.any(panel.attention):
+        shares = image_files.enlarged(panel.attention, *pixels.shape[:2])
+        axes.contour(shares, levels=[0.5], colors="white", linewidths=1)
+    colours = {None: _SOFT, True: _RIGHT, False: _WRONG}
+    axes.set_xlabel(
+        panel.text,
+        fontsize=10,
+        color=colours[panel.is_right],
+        fontweight="normal" if panel.is_right is None else "bold",
+    )
+    axes.spines[:].set_visible(False)
     if panel.watermark:
         text = axes.text(
             *(0.5, 0.5, panel.watermark),
@@ -215,47 +215,40 @@ def _draw_panel(axes, panel):
         text.set_path_effects([patheffects.withStroke(linewidth=2)])
 
 
-def _draw_surface(figure, cell, positions, values, limits, text):
-    axes = figure.add_subplot(cell, projection="3d")
+def _draw_surface(axes, positions, values, limits, text):
+    low, high = limits
+    high = high if high > low else low + 1
+    floor = low - 0.45 * (high - low)
     first, second = np.meshgrid(positions, positions)
+    colours = {"cmap": image_files.COLOURS, "vmin": low, "vmax": high}
+    axes.contourf(
+        *(first, second, values),
+        levels=np.linspace(low, high, 15),
+        zdir="z",
+        offset=floor,
+        alpha=0.75,
+        **colours,
+    )
     axes.plot_surface(
         *(first, second, values),
-        cmap=image_files.COLOURS,
-        vmin=limits[0],
-        vmax=limits[1],
         rcount=len(positions),
         ccount=len(positions),
         linewidth=0,
+        antialiased=False,
+        **colours,
     )
-    axes.set_zlim(*limits)
-    # What is up says the colour bar too: a label there meets its neighbour.
-    axes.set_title(f"{text}\ncross-entropy", fontsize=9)
-    axes.set_xlabel("sign gradient, ε", fontsize=7, labelpad=-3)
-    axes.set_ylabel("Rademacher, ε", fontsize=7, labelpad=-3)
-    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
-        axis.set_major_locator(ticker.MaxNLocator(4, steps=(1, 2, 5, 10)))
-    axes.tick_params(labelsize=7, pad=-2)
-    axes.set_box_aspect(None, zoom=0.95)
-
-
-def _draw_contours(figure, cell, positions, values, limits):
-    axes = figure.add_subplot(cell)
-    high = limits[1] if limits[1] > limits[0] else limits[0] + 1
-    levels = np.linspace(limits[0], high, 21)
-    filled = axes.contourf(
-        positions, positions, values, levels=levels, cmap=image_files.COLOURS
-    )
-    axes.contour(
-        *(positions, positions, values),
-        levels=levels,
-        colors="black",
-        linewidths=0.3,
-    )
-    axes.plot(0, 0, marker="+", color="white", markersize=8)
-    axes.set_aspect("equal")
-    axes.set_xlabel("sign gradient, ε", fontsize=8)
-    axes.set_ylabel("Rademacher, ε", fontsize=8)
+    square = np.array([[-1, -1, 1, 1, -1], [-1, 1, 1, -1, -1]])
+    axes.plot(*square, floor, color="black", linewidth=1.5)
+    axes.plot(0, 0, floor, marker="+", color="black", markersize=9)
+    axes.set_zlim(floor, high)
+    axes.view_init(elev=24, azim=-55)
+    axes.set_title(f"{text}\ncross-entropy", fontsize=10, pad=0)
+    axes.set_xlabel("sign gradient, ε", fontsize=9)
+    axes.set_ylabel("Rademacher, ε", fontsize=9)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(ticker.MaxNLocator(4))
-    axes.tick_params(labelsize=7)
-    return axes, filled
+        axis.set_major_locator(ticker.MaxNLocator(4, steps=(1, 2, 5, 10)))
+    # The floor lies below every loss, where the axis has nothing to say.
+    heights = ticker.MaxNLocator(4).tick_values(low, high)
+    axes.set_zticks([height for height in heights if low <= height <= high])
+    axes.tick_params(labelsize=8, pad=0)
+    axes.set_box_aspect((4, 4, 3), zoom=1.04)

@@ -46,6 +46,7 @@ def save(
     command: str,
     rows: Sequence[Mapping[str, Any]],
     dpi: int = 150,
+    source: str = "",
 ) -> list[pathlib.Path]:
     """Writes a figure as PNG and SVG, and its numbers as CSV, each whole.
 
@@ -56,25 +57,25 @@ def save(
         line of the numbers, after a #.
       rows: dictionaries of the same keys, the numbers.
       dpi: pixels an inch of the PNG.
+      source: where the networks came from; in the metadata of both pictures.
 
     Returns:
       The three paths.
     """
+    metadata = {"Description": command, "Source": source}
     paths = [path.with_name(path.name + suffix) for suffix in SUFFIXES]
     with run_folder.replacing(paths[0], ".png") as temporary:
         figure.savefig(
             temporary,
             dpi=dpi,
-            metadata={"Description": command},
+            metadata=metadata,
             pil_kwargs={"optimize": True},
         )
     # Names inside an SVG come from a salt, its date from the clock: without
     # both the same picture is the same file.
     with matplotlib.rc_context({"svg.hashsalt": "atat_tf"}):
         with run_folder.replacing(paths[1], ".svg") as temporary:
-            figure.savefig(
-                temporary, metadata={"Description": command, "Date": None}
-            )
+            figure.savefig(temporary, metadata={**metadata, "Date": None})
     with run_folder.replacing(paths[2], ".csv") as temporary:
         with open(temporary, "w", newline="", encoding="utf-8") as file:
             file.write(f"# {' '.join(command.split())}\n")

@@ -33,18 +33,18 @@ def surface(
     extent: float,
     resolution: int,
     seed: int,
-    texts: tuple[str, str],
+    caption: str,
 ) -> tuple[Figure, list[dict[str, Any]]]:
     """Returns loss surfaces of networks around pictures (Fig. 7).
 
     Args:
-      networks: one below the other; the raw one first.
-      pictures: side by side.
+      networks: side by side; the raw one first.
+      pictures: one below the other.
       epsilon: ε, the unit of both axes.
       extent: how far both axes go, in units of ε.
       resolution: points along an axis, odd.
       seed: of the Rademacher directions.
-      texts: (data, caption).
+      caption: the text at the foot.
 
     Returns:
       Figure, and a dictionary for each point.
@@ -64,7 +64,6 @@ def surface(
         scene = Scene(network, pictures)
         surfaces.append(_surfaces(scene, grid, epsilon, seed))
         rows += _rows(scene, grid, surfaces[-1])
-    data, caption = texts
     figure = drawing.loss_surfaces(
         surfaces,
         grid,
@@ -72,8 +71,7 @@ def surface(
             [network.title for network in networks],
             [f"{picture.name} ({picture.class_name})" for picture in pictures],
         ),
-        f"Loss in the plane of two directions, ε = {radii.written(epsilon)}. "
-        f"{data}",
+        f"The loss around an image, ε = {radii.written(epsilon)}",
         caption,
     )
     return figure, rows
@@ -84,7 +82,6 @@ def steps(
     num_steps: int,
     zoom: int,
     num_images: int | None,
-    caption: str,
     **arguments: Any,
 ) -> tuple[Figure, list[dict[str, Any]]]:
     """Returns accuracy against PGD steps of several runs (Fig. 8).
@@ -94,7 +91,6 @@ def steps(
       num_steps: the most steps.
       zoom: the last step of the right-hand side.
       num_images: the first so many test images; None for all.
-      caption: the small text at the foot.
       **arguments: as for `evaluate_run.open_run`.
 
     Returns:
@@ -116,8 +112,8 @@ def steps(
         curves,
         zoom,
         f"Accuracy under PGD, ε = {radii.written(EPSILON)}, step "
-        f"{radii.written(STEP_SIZE)}. {data}: {count:,} images",
-        caption,
+        f"{radii.written(STEP_SIZE)}",
+        f"The first {count:,} test images of {data}.",
     )
     return figure, rows
 

@@ -53,18 +53,21 @@ def methods(
             raise unknown("a method", name, METHODS)
     scene, steps = setting.scene(network, pictures), setting.num_steps
     attacked = scene.attacked(setting.attack, [steps])[steps]
-    lines, numbers, row_titles = [], [], []
-    for state, images in (("clean", scene.images), ("attacked", attacked)):
-        drawn, rows = _by_methods(scene, images, names, setting.followed)
-        lines += drawn
+    drawn, numbers = {}, []
+    states = {"clean": scene.images, "attacked": attacked}
+    for state, images in states.items():
+        drawn[state], rows = _by_methods(scene, images, names, setting.followed)
         numbers += [{"state": state, **row} for row in rows]
-        row_titles += [f"{picture.name}, {state}" for picture in pictures]
+    # Of each picture the clean row, and below it the attacked one.
+    lines = [drawn[state][i] for i in range(len(pictures)) for state in states]
+    row_titles = [
+        f"{picture.name}, {state}" for picture in pictures for state in states
+    ]
     labels = [METHODS[name] for name in names]
     figure = drawing.picture_grid(
         lines,
         ["image", "ours (Eq. 3)", *labels],
-        f"{network.title}, layer {network.layer!r}, {setting.attack_name}. "
-        f"{setting.data}",
+        f"{network.title}: our map and others', {setting.attack_name}",
         setting.caption,
         row_titles,
     )
@@ -85,16 +88,15 @@ def _by_methods(scene, images, names, followed):
     for i, picture in enumerate(scene.pictures):
         ours, mark = view.maps[i], network.watermark
         pixels = image_files.as_uint8(images[i])
-        text = attention_figures.verdict(scene, view, i)
-        line = [drawing.Panel(pixels, text=text)]
-        line.append(drawing.Panel(pixels, ours, watermark=mark))
+        line = [attention_figures.plain(scene, view, i)]
+        line.append(attention_figures.attended(scene, view, i))
         row = {"image": picture.name}
         for name in names:
             theirs = maps[name][i]
             row |= _compared(name, ours, theirs)
             distance = f"{name}_cosine_distance"
             text = attention_figures.distance_text(row, distance)
-            line.append(drawing.Panel(pixels, theirs, text, mark))
+            line.append(drawing.Panel(pixels, theirs, text, watermark=mark))
         lines.append(line)
         rows.append(row)
     return lines, rows

@@ -164,16 +164,14 @@ def with_classes(
     ]
 
 
-def caption(command: str, networks: Sequence[Network], seed: int) -> str:
-    """Returns the small text at a figure's foot: what it was made of.
+def origins(networks: Sequence[Network], seed: int) -> str:
+    """Returns what a figure was made of, for its files' metadata.
 
     Args:
-      command: the command line.
       networks: those that are drawn.
       seed: of what was drawn at random.
     """
-    lines = [command]
-    lines += [f"{network.title}: {network.origin}" for network in networks]
+    lines = [f"{network.title}: {network.origin}" for network in networks]
     return "\n".join([*lines, f"seed {seed}, commit {run_folder.commit()}"])
 
 

@@ -14,9 +14,7 @@ from atat_tf.reports.figures import networks, pictures
 from tests.support import toys
 
 _NAMES = ("ant", "bee", "cat", "dog", "eel")
-_SETTING = attention_figures.Setting(
-    0.1, 0.03, 3, seed=5, data="noise", caption="command"
-)
+_SETTING = attention_figures.Setting(0.1, 0.03, 3, seed=5, caption="command")
 
 
 def _network(seed=0, title="AT", watermark=""):
@@ -58,19 +56,24 @@ class AttentionFiguresTest(tf.test.TestCase):
             randomness.example_seeds(5, 0, [7, 8]),
         ).numpy()
 
-    def _assert_draws(self, figure, columns):
+    def _assert_draws(self, figure, columns, pairs=False):
         """Asserts that the figure has each picture, and below maps of these.
 
         Args:
           figure: of pictures, one below the other, and a column for each of
           columns: (images, network).
+          pairs: whether each map has the image without it on its left.
         """
         drawn = iter([axes.images[0] for axes in figure.axes if axes.images])
         maps = [self._maps(*column)[1] for column in columns]
         for i, picture in enumerate(self.shown):
-            self.assertAllEqual(next(drawn).get_array(), picture.pixels)
+            if not pairs:
+                self.assertAllEqual(next(drawn).get_array(), picture.pixels)
             for (images, _), of_column in zip(columns, maps, strict=True):
                 pixels = image_files.as_uint8(images[i])
+                if pairs:
+                    plain = next(drawn).get_array().astype(int)
+                    self.assertAllClose(plain, pixels, atol=1)
                 large = pixels.repeat(24, 0).repeat(24, 1)  # of 192 pixels
                 # One of 255, and the rounding of attacked pixels.
                 self.assertAllClose(
@@ -89,7 +92,7 @@ class AttentionFiguresTest(tf.test.TestCase):
             for network in (self.network, other)
             for images in (self.images, self._attacked(3, network))
         ]
-        self._assert_draws(figure, columns)
+        self._assert_draws(figure, columns, pairs=True)
         self.assertLen([t for axes in figure.axes for t in axes.texts], 4)
         _, clean = self._maps(*columns[0])
         predicted, moved = self._maps(*columns[1])

@@ -20,18 +20,18 @@ class PictureGridTest(absltest.TestCase):
             [
                 drawing.Panel(_image(row), text=f"image {row}"),
                 drawing.Panel(
-                    _image(row), self.attention, "cat ✓", "untrained"
+                    _image(row), self.attention, "✓ cat", True, "untrained"
                 ),
             ]
             for row in range(2)
         ]
         self.figure = drawing.picture_grid(
-            rows, ["image", "attention"], "title", "command\nseed 0", ["a", "b"]
+            rows, ["image", "attention"], "title", "a caption", ["a", "b"]
         )
 
     def test_axes_hold_the_images_and_the_maps_over_them(self):
         axes = self.figure.axes
-        self.assertLen(axes, 5)  # four panels and the colour bar
+        self.assertLen(axes, 4)
         for row in range(2):
             (plain,) = axes[2 * row].images
             np.testing.assert_array_equal(plain.get_array(), _image(row))
@@ -46,12 +46,31 @@ class PictureGridTest(absltest.TestCase):
         self.assertEqual(axes[0].get_title(), "image")
         self.assertEqual(axes[1].get_title(), "attention")
         self.assertEqual(axes[2].get_ylabel(), "b")
-        self.assertEqual(axes[3].get_xlabel(), "cat ✓")
+        self.assertEqual(axes[3].get_xlabel(), "✓ cat")
         self.assertEqual(axes[3].texts[0].get_text(), "untrained")
         self.assertEmpty(axes[2].texts)
-        self.assertIn("maximum", axes[4].get_ylabel())
         self.assertEqual(self.figure.get_suptitle(), "title")
-        self.assertEqual(self.figure.get_supxlabel(), "command\nseed 0")
+        self.assertEqual(self.figure.get_supxlabel(), "a caption")
+
+    def test_a_line_is_drawn_at_half_of_the_maximum_of_a_map(self):
+        empty = drawing.Panel(_image(), np.zeros((2, 2)))
+        full = drawing.Panel(_image(), self.attention)
+        figure = drawing.picture_grid([[empty, full]], ["", ""], "", "")
+        without, with_line = (axes.collections for axes in figure.axes)
+        self.assertEmpty(without)
+        (points,) = with_line[0].get_paths()
+        large = image_files.enlarged(self.attention, 192, 192)
+        for x, y in points.vertices:
+            self.assertAlmostEqual(large[round(y), round(x)], 0.5, delta=0.02)
+
+    def test_right_and_wrong_differ_in_colour(self):
+        panels = [
+            drawing.Panel(_image(), text="x", is_right=is_right)
+            for is_right in (True, False, None)
+        ]
+        figure = drawing.picture_grid([panels], ["", "", ""], "", "")
+        colours = {axes.xaxis.label.get_color() for axes in figure.axes}
+        self.assertLen(colours, 3)
 
     def test_nothing_overlaps_or_is_clipped(self):
         self.figure.draw_without_rendering()

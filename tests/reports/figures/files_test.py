@@ -25,7 +25,7 @@ class FigureFilesTest(absltest.TestCase):
         figure = Figure(figsize=(1, 1))
         figure.subplots().plot([1, 2])
         stem = figure_files.stem(self.folder / name)
-        return figure_files.save(figure, stem, _COMMAND, _ROWS, dpi=50)
+        return figure_files.save(figure, stem, _COMMAND, _ROWS, 50, "origin")
 
     def test_three_files_with_the_command_inside_the_same_bytes_again(self):
         files = self._saved("new/a")
@@ -34,6 +34,7 @@ class FigureFilesTest(absltest.TestCase):
         with Image.open(png) as image:
             self.assertEqual(image.size, (50, 50))
             self.assertEqual(image.info["Description"], _COMMAND)
+            self.assertEqual(image.info["Source"], "origin")
         self.assertIn(_COMMAND, svg.read_text())
         first, *lines = numbers.read_text().splitlines()
         self.assertEqual(first, f"# {_COMMAND}")

@@ -79,7 +79,7 @@ class SurfaceFigureTest(tf.test.TestCase):
 
     def _figure(self, extent=2.0, resolution=5):
         return landscape_figures.surface(
-            self.networks, self.shown, 0.1, extent, resolution, 4, ("d", "c")
+            self.networks, self.shown, 0.1, extent, resolution, 4, "caption"
         )
 
     def test_numbers_are_the_losses_and_are_what_is_drawn(self):
@@ -97,9 +97,16 @@ class SurfaceFigureTest(tf.test.TestCase):
                 loss, -tf.nn.log_softmax(logits)[0, 2], 1e-5, 1e-5
             )
         losses = [row["cross_entropy"] for row in rows]
-        self.assertAllClose(
-            figure.axes[0].get_zlim(), [min(losses), max(losses)]
-        )
+        # The same heights and the same camera for both, above a floor.
+        first, second = figure.axes
+        self.assertEqual(first.get_zlim(), second.get_zlim())
+        self.assertEqual((first.elev, first.azim), (second.elev, second.azim))
+        floor, highest = first.get_zlim()
+        self.assertAllClose(highest, max(losses))
+        self.assertLess(floor, min(losses))
+        square, _ = first.lines
+        x, y, z = square.get_data_3d()
+        self.assertEqual((max(x), min(y), set(z)), (1, -1, {floor}))
 
     def test_refusals(self):
         for arguments, message in (

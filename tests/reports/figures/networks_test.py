@@ -7,8 +7,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from atat_tf.attacks import linf
 from atat_tf.data import datasets
 from atat_tf.errors import InputError
+from atat_tf.reports.figures import attention as attention_figures
 from atat_tf.reports.figures import networks, pictures
 from tests.support import toys, untrained_runs
 
@@ -78,12 +80,43 @@ class RunsTest(tf.test.TestCase):
             for network in loaded
         ]
         for network, of_one in zip(loaded, right, strict=True):
-            shown = pictures.first_right([network], dataset, 2)
+            shown, _ = pictures.selected([network], dataset, 2)
             indices = [picture.index for picture in shown]
             self.assertEqual(indices, np.flatnonzero(of_one)[:2].tolist())
         self.assertFalse(np.any(np.all(right, 0)))
         with self.assertRaisesRegex(InputError, "all networks"):
-            pictures.first_right(loaded, dataset, 2)
+            pictures.selected(loaded, dataset, 2)
+
+    def test_selections_are_made_among_the_right_ones_and_told(self):
+        dataset = datasets.load("digits")
+        (network,) = networks.load_all([str(self.at)])
+        attack = linf.pgd(16 / 255, 8 / 255, 3)
+        chosen, captions = {}, set()
+        for how in pictures.SELECTIONS:
+            shown, caption = pictures.selected(
+                [network], dataset, 3, how, attack
+            )
+            chosen[how] = shown
+            captions.add(caption)
+            self.assertLen(shown, 3)
+        self.assertLen(captions, len(pictures.SELECTIONS))
+        setting = attention_figures.Setting(16 / 255, 8 / 255, 3)
+        rows = {
+            how: attention_figures.shift([network], shown, setting)[1]
+            for how, shown in chosen.items()
+        }
+        for how, of_one in rows.items():
+            for row in of_one:
+                self.assertEqual(row["clean_prediction"], row["label"], how)
+        for row in rows["broken"]:
+            self.assertNotEqual(row["attacked_prediction"], row["label"])
+        moved = [row["cosine_distance"] for row in rows["moved"]]
+        self.assertEqual(moved, sorted(moved, reverse=True))
+        for how in ("first", "broken", "random"):
+            largest = max(row["cosine_distance"] for row in rows[how])
+            self.assertGreaterEqual(moved[0] + 1e-6, largest)
+        with self.assertRaisesRegex(InputError, "--select among broken"):
+            pictures.selected([network], dataset, 3, "best")
 
 
 class OthersTest(tf.test.TestCase):

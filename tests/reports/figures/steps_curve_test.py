@@ -38,18 +38,16 @@ class StepsCurveTest(tf.test.TestCase):
         self.assertEqual(ledger.read_text(), before)
 
     def test_figure_and_rows(self):
-        figure, rows = landscape_figures.steps(
-            {"AT": self.workdir}, 4, 2, 60, "command"
-        )
+        figure, rows = landscape_figures.steps({"AT": self.workdir}, 4, 2, 60)
         self.assertEqual([row["steps"] for row in rows], list(range(5)))
-        percents = [100 * row["accuracy"] for row in rows[1:]]
+        percents = [100 * row["accuracy"] for row in rows]
         for axes, last in zip(figure.axes, (4, 2), strict=True):
             x, y = axes.lines[0].get_data()
-            self.assertAllEqual(x, range(1, last + 1))
-            self.assertAllClose(y, percents[:last])
+            self.assertAllEqual(x, range(last + 1))
+            self.assertAllClose(y, percents[: last + 1])
             (name,) = axes.get_legend().get_texts()
             self.assertEqual(name.get_text(), "AT")
-        self.assertIn("60 images", figure.get_suptitle())
+        self.assertIn("60 test images", figure.get_supxlabel())
         self.assertIn("ε = 8/255, step 2/255", figure.get_suptitle())
 
     def test_refused(self):
