@@ -163,8 +163,10 @@ def _write_certificates(folder):
     mine = ["-CA", "clients-ca.crt", "-CAkey", "clients-ca.key"]
     mine += ["-addext", "subjectAltName=DNS:localhost"]
     mine += ["-addext", "basicConstraints=CA:FALSE"]
+    # Python 3.13 asks an authority for it.
+    authority = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
     for name, more in {
-        "clients-ca": [],
+        "clients-ca": authority,
         "stranger": [],
         "server": mine,
         "client": mine,
