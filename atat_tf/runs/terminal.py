@@ -137,7 +137,7 @@ def table(
     title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]
 ) -> None:
     """Prints a table; every cell is text."""
-    printed = Table(title=title, title_justify="left")
+    printed = Table()
     for number, column in enumerate(columns):
         printed.add_column(column, justify="right" if number else "left")
     for row in rows:
@@ -146,4 +146,6 @@ def table(
     if not screen.is_terminal and "COLUMNS" not in os.environ:
         # A file has no width that cells would have to be broken for.
         screen = Console(highlight=False, width=_FILE_WIDTH)
+    # A table's own title would wrap at the table's width.
+    screen.print(title, soft_wrap=True)
     screen.print(printed)
