@@ -10,6 +10,7 @@ python -m atat_tf.evaluate --model=my.keras --dataset=folder:photos
 """
 
 import pathlib
+import sys
 
 from absl import flags
 
@@ -67,7 +68,7 @@ _CHECKLIST = flags.DEFINE_bool(
     "checklist",
     False,
     "decide whether the run's robustness can be believed, point by point, and "
-    "write checklist.json",
+    "write checklist.json; exit status 1 if a point fails",
 )
 _SAVE_ADVERSARIALS = flags.DEFINE_string(
     "save_adversarials",
@@ -96,8 +97,10 @@ def main(argv):
     for workdir in workdirs:
         _refuse_other_config(Run(workdir).config)
     if _CHECKLIST.value:
-        for workdir in workdirs:
-            checklist.run_checklist(
+        points = [
+            point
+            for workdir in workdirs
+            for point in checklist.run_checklist(
                 workdir,
                 _NUM_IMAGES.value,
                 _WEIGHTS.value,
@@ -105,6 +108,9 @@ def main(argv):
                 data_dir,
                 command_line.seed(),
             )
+        ]
+        if any(point.verdict == "FAIL" for point in points):
+            sys.exit(1)
         return
     results = [
         evaluate_run.evaluate_run(

@@ -153,6 +153,11 @@ def test_the_command_prints_a_table_and_the_checklist(run):
     assert status == 0, output
     assert "10 images; at least 200 are needed" in output
     assert run.checklist["num_images"] == 10
+    assert " 0 FAIL," in output
+    path = run.folder / "results.json"
+    path.write_text(json.dumps({**run.results, "worst_case": 2.0}))
+    status, output = commands.run(*words, "--checklist")
+    assert status == 1 and " 1 FAIL," in output
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ from atat_tf.evaluation.checklist.points import (
     CRITERIA,
     DEVIATIONS,
     FAIL,
+    NOT_RUN,
+    PASS,
     Point,
     compared,
     from_standing,
@@ -173,7 +175,11 @@ def explained(opened: OpenRun) -> explanations.Quality | None:
 
 
 def print_table(title: str, points: Iterable[Point]) -> None:
-    """Prints the points with figure, threshold and verdict, then the notes."""
+    """Prints the points with figure, threshold and verdict, then the notes.
+
+    A note that several points have is printed once; last comes the sum.
+    """
+    points = list(points)
     rows = []
     for point in points:
         figure, threshold = "", ""
@@ -183,8 +189,15 @@ def print_table(title: str, points: Iterable[Point]) -> None:
         rows.append([point.compared, figure, threshold, point.verdict])
     heads = ["figures in points", "figure", "threshold", "verdict"]
     terminal.table(title, heads, rows)
+    notes: dict[str, list[str]] = {}
     for point in points:
-        terminal.console().print(f"{point.compared}: {point.note}")
+        notes.setdefault(point.note, []).append(point.compared)
+    screen = terminal.console()
+    for note, compared_points in notes.items():
+        screen.print(f"{'; '.join(compared_points)}: {note}")
+    verdicts = [point.verdict for point in points]
+    counts = (f"{verdicts.count(v)} {v}" for v in (PASS, FAIL, NOT_RUN))
+    screen.print(", ".join(counts))
 
 
 def _gate_points(opened):
