@@ -63,7 +63,8 @@ class BatchNormalization(layers.BatchNormalization):
         mask: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Returns the normalised inputs, as Keras' layer does."""
-        is_plain = mask is None and not self.renorm
+        # Keras 3.12 knows no renormalisation.
+        is_plain = mask is None and not getattr(self, "renorm", False)
         if not (training and self.trainable and is_plain):
             return super().call(inputs, training=training, mask=mask)
         if self._is_fused(inputs):
