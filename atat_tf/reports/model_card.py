@@ -48,10 +48,19 @@ def text(workdir: str | pathlib.Path) -> str:
         facts=_facts(run, record),
         cells=[_cell(column, *of_it) for column, of_it in counts.items()],
         evaluated=evaluated,
-        workdir=pathlib.Path(workdir).as_posix(),
+        workdir=_portable(workdir),
         threat=_threat(run.config),
         explanations=_explanations(run.checklist),
     )
+
+
+def _portable(workdir):
+    """Returns a folder as another machine would name it: relative."""
+    path = pathlib.Path(workdir)
+    if path.is_absolute():
+        here = pathlib.Path.cwd()
+        path = path.relative_to(here) if path.is_relative_to(here) else path
+    return path.name if path.is_absolute() else path.as_posix()
 
 
 def _title(config):

@@ -144,3 +144,14 @@ def test_averaged_weights_are_the_ones_that_a_run_with_them_means(tmp_path):
     # Best weights are there for who asks for them.
     best = Run(tmp_path / "archive").classifier("best")
     assert classifiers.weights_digest(best) != expected
+
+
+def test_a_card_names_no_folder_of_one_machine(tmp_path, monkeypatch):
+    run = untrained_runs.write(tmp_path / "kept" / "run", "at", 0)
+    run_folder.write_metrics(
+        run, [{"epoch": 1, "validation_pgd_accuracy": 0.5}]
+    )
+    assert "--workdir=run " in model_card.text(run)
+    monkeypatch.chdir(tmp_path)
+    assert "--workdir=kept/run " in model_card.text(run)
+    assert str(tmp_path) not in model_card.text(run)
