@@ -194,16 +194,16 @@ def evaluate_run(
         kept.update(zip(indices.tolist(), outcome.adversarial, strict=True))
 
     sampled = _estimated_columns(built, precision)
-    share = precision or 0.0
     whole = {name: built[name] for name in built if name not in sampled}
     stands, refuted = standing(
         opened, whole, "evaluating", keep if save_adversarials else None
     )
     estimates = {}
-    for name, of_one in sampled.items():
-        found, count = estimated(opened, name, of_one, share)
-        estimates[name] = dataclasses.asdict(found)
-        refuted += count
+    if precision is not None:
+        for name, of_one in sampled.items():
+            found, count = estimated(opened, name, of_one, precision)
+            estimates[name] = dataclasses.asdict(found)
+            refuted += count
     if save_adversarials:
         _save(save_adversarials, built, opened.split, adversarials)
     results = {

@@ -87,14 +87,14 @@ def quality(
       seed: of the attack's random starts and of the random network.
     """
     viewer = views.Viewer(classifier, layer, seed, score=score)
-    own = viewer.view(images, labels).maps
+    seen = viewer.view(images, labels)
+    own = seen.maps
     probabilities = _probabilities(classifier)
     stability = None
     if attack is not None:
         stability = 1 - viewer.attended(attack, images, labels).shift
-    scores = np.log(probabilities(images) + 1e-30)
     return Quality(
-        class_sensitivity(viewer, own, images, labels, scores),
+        class_sensitivity(viewer, own, images, labels, seen.logits),
         deletion(probabilities, own, images, labels),
         insertion(probabilities, own, images, labels),
         stability,
@@ -109,7 +109,7 @@ def class_sensitivity(
     own: np.ndarray,
     images: np.ndarray,
     labels: np.ndarray,
-    scores: np.ndarray,
+    logits: np.ndarray,
 ) -> np.ndarray:
     """Returns 1 − the mean cosine of an image's map with other classes' maps.
 
@@ -121,12 +121,12 @@ def class_sensitivity(
       own: float [n, h, w], >= 0, maps of the labels.
       images: float32 [n, H, W, C] in [0, 1].
       labels: integers [n].
-      scores: float [n, k], anything that rises with the logits.
+      logits: float [n, k], the network's.
 
     Returns:
       float64 [n] in [0, 1].
     """
-    others = np.array(scores, np.float64)
+    others = np.array(logits, np.float64)
     np.put_along_axis(others, np.asarray(labels)[:, None], -np.inf, axis=1)
     ranked = np.argsort(-others, axis=1, kind="stable")
     count = min(_OTHERS, others.shape[1] - 1)
