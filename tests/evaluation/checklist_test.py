@@ -122,11 +122,13 @@ def _open_run(classifier, folder, count=_IMAGES):
     )
 
 
-def _points(folder, classifier, teacher=None, minimum=_IMAGES):
+def _points(folder, classifier, teacher=None, minimum=_IMAGES, explained=False):
+    opened = _open_run(classifier, folder)
     points = checklist.decided_points(
-        _open_run(classifier, folder),
+        opened,
         teacher and _open_run(teacher, folder),
         minimum=minimum,
+        quality=checklist.explained(opened) if explained else None,
     )
     names = [criterion.name for criterion in checklist_points.CRITERIA]
     assert [point.name for point in points] == names
@@ -146,14 +148,15 @@ def _short_sweeps(monkeypatch):
 
 @pytest.mark.long
 def test_an_honest_classifier_passes(tmp_path):
-    points = _points(tmp_path, _trained(), _trained(epsilon=0))
+    networks = _trained(), _trained(epsilon=0)
+    points = _points(tmp_path, *networks, explained=True)
     # What only the files of a training could tell.
     assert _with(points, "NOT RUN") == {"worst_case", "checkpoint"}
     # Standard training withstands some of this: images are all noise.
     assert _with(points, "FAIL") == {"undefended_twin"}
     # A killed checklist goes on; a finished one only reads.
     lines = (tmp_path / ledger.FILE).read_bytes()
-    assert _points(tmp_path, _trained(), _trained(epsilon=0)) == points
+    assert _points(tmp_path, *networks, explained=True) == points
     assert (tmp_path / ledger.FILE).read_bytes() == lines
 
 

