@@ -26,7 +26,7 @@ UNBUILT = "tests/repository/"
 READ = {"atat_tf/runs/recipes.py": "configs"}
 DATA = ".config", ".css", ".jinja", ".js", ".yaml"
 # Modules that only the interpreter of benchmarks/requirements.txt has.
-PEERS = "torch", "torchattacks"
+PEERS = "torch", "torchattacks", "xplique"
 _NO_DISTRIBUTION = {"", *FOLDERS, *PEERS, *sys.stdlib_module_names}
 # The labels that a module needs, where that is not its own name.
 DISTRIBUTIONS = {
