@@ -42,6 +42,13 @@ _BAD_IMAGES = flags.DEFINE_enum(
     ["stop", "skip"],
     "what to do at image files that cannot be decoded (default: stop)",
 )
+_MEMORY_BUDGET = flags.DEFINE_float(
+    "memory_budget",
+    None,
+    "gigabytes of images that are held in memory; of a larger data set they "
+    "are read as batches need them (default: half of what is free)",
+    lower_bound=0.0,
+)
 _NUM_DEVICES = flags.DEFINE_integer(
     "num_devices",
     None,
@@ -69,7 +76,11 @@ def main(argv: list[str]) -> None:
         from atat_tf.training import run as training_run
 
     results = training_run.train_and_evaluate(
-        config, workdir, data_dir, _NUM_DEVICES.value
+        config,
+        workdir,
+        data_dir,
+        _NUM_DEVICES.value,
+        None if _MEMORY_BUDGET.value is None else 1e9 * _MEMORY_BUDGET.value,
     )
     if results:  # None on workers that are not the chief
         printed_table.print_table([results])

@@ -76,6 +76,7 @@ SUITES = {
         (),
         ("--parts=help", "--commands=serving.client", "--repeats=1"),
     ),
+    "pipeline": Suite("benchmarks.pipeline", (), (*_TINY, "--batches=2")),
     "memory": Suite("benchmarks.memory", (), (*_TINY, "--small_batch_size=2")),
 }
 

@@ -134,7 +134,7 @@ class Run:
         split = self._run.dataset.test.take(num_images)
         return attention(
             self.student,
-            split.images,
+            split.images[:],
             split.labels,
             layer=layer or layers[-1],
             score=self.config.defense.get("score", "logit"),

@@ -6,15 +6,20 @@ uint8 [n, H, W, C] or [n, H, W], and labels from 0, [n] or [n, 1].
 
 import functools
 import hashlib
+import math
+import os
 import pathlib
+import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 
+from atat_tf.data import stored
 from atat_tf.errors import InputError, expect
 
 _SUFFIX = ".npz"
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
-_Pair = tuple[np.ndarray, np.ndarray]
+_Pair = tuple[np.ndarray | stored.Images, np.ndarray]
 
 
 def is_file(name: str) -> bool:
@@ -43,36 +48,60 @@ def about(name: str) -> tuple[int, tuple[int, int, int]]:
     return int(labels.max()) + 1, (height, width, channels)
 
 
-def load(name: str) -> tuple[str, _Pair, _Pair]:
+def load(
+    name: str, memory_budget: float = math.inf
+) -> tuple[str, _Pair, _Pair]:
     """Returns provenance, training and test images with their labels.
 
     Args:
       name: path of the file.
+      memory_budget: bytes; images that take more are read from the file as
+        they are asked for.
 
     Returns:
       What is recorded with every result, and twice (uint8 [n, H, W, C], int32
       [n]).
 
     Raises:
-      InputError: no such file, or other arrays.
+      InputError: no such file, or other arrays; or they are compressed, and
+        larger than the memory budget.
     """
     path = pathlib.Path(absolute(name))
     expect(path.is_file(), "an .npz file of images", dataset=name)
-    return _read(path, path.stat().st_mtime_ns)
+    provenance, *pairs = _read(path, path.stat().st_mtime_ns)
+    size = sum(images.nbytes for images, _ in pairs)
+    train, test = (
+        (held(images) if size <= memory_budget else unread(images), labels)
+        for images, labels in pairs
+    )
+    return provenance, train, test
+
+
+def held(images: np.ndarray) -> np.ndarray:
+    """Returns images in memory, which may have been mapped from a file."""
+    return np.array(images) if isinstance(images, np.memmap) else images
+
+
+def unread(images: np.ndarray) -> stored.Rows:
+    """Returns images mapped from a file as `stored.Images`.
+
+    Raises:
+      InputError: they are in memory, since the file is compressed.
+    """
+    expect(
+        isinstance(images, np.memmap),
+        "an .npz file that is not compressed (numpy.savez), or a larger "
+        "--memory_budget than the gigabytes of its images",
+        gigabytes=round(images.nbytes / 1e9, 3),
+    )
+    return stored.Rows(np.arange(len(images)), images.shape[1:], images)
 
 
 # What a data set is, and its images, are asked for one after the other.
 @functools.lru_cache(maxsize=1)
 def _read(path, changed):
     del changed
-    try:
-        with np.load(path) as file:
-            found = {key: file[key] for key in _NAMES}
-    except (OSError, KeyError, ValueError, EOFError) as error:
-        raise InputError(
-            f"Expected an .npz file with arrays {', '.join(_NAMES)}. "
-            f"Received: {str(path)!r} ({error})."
-        ) from error
+    found = members(path, _NAMES)
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     train = _pair(found["x_train"], found["y_train"], "train")
@@ -84,6 +113,59 @@ def _read(path, changed):
         x_test=test[0].shape,
     )
     return f"file {path.name}, sha256:{digest[:16]}", train, test
+
+
+def members(
+    path: str | os.PathLike[str], names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Returns the arrays of an .npz file, mapped where it is not compressed.
+
+    Args:
+      path: of the file.
+      names: of the arrays that it must have.
+
+    Raises:
+      InputError: it has not, or is no .npz file.
+    """
+    try:
+        with np.load(path) as file:
+            return {name: _mapped(file, path, name) for name in names}
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        EOFError,
+        TypeError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise InputError(
+            f"Expected an .npz file with arrays {', '.join(names)}. "
+            f"Received: {os.fspath(path)!r} ({error})."
+        ) from error
+
+
+def _mapped(file, path, name):
+    """Returns one array of an opened .npz file.
+
+    Its file inside of the archive begins behind a header of 30 bytes and two
+    texts, whose lengths are the last two numbers of that header.
+    """
+    inside = file.zip.getinfo(f"{name}.npy")
+    if inside.compress_type != zipfile.ZIP_STORED:
+        return file[name]
+    with open(path, "rb") as whole:
+        whole.seek(inside.header_offset + 26)
+        lengths = np.frombuffer(whole.read(4), "<u2")
+        whole.seek(int(lengths.sum()), os.SEEK_CUR)
+        version = np.lib.format.read_magic(whole)
+        headers = np.lib.format
+        read = {(1, 0): headers.read_array_header_1_0}.get(
+            version, headers.read_array_header_2_0
+        )
+        shape, is_fortran, dtype = read(whole)
+        if is_fortran or not np.prod(shape) or dtype.hasobject:
+            return file[name]
+        return np.memmap(path, dtype, "r", whole.tell(), shape)
 
 
 def _pair(images, labels, split):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from atat_tf.data import datasets
+from atat_tf.data import datasets, stored
 
 _LARGEST_SHIFT = 4  # pixels, as the literature on CIFAR has it
 # Of a side; 11 of CIFAR's 32 pixels in Li & Spratling's schedule.
@@ -106,7 +106,7 @@ class _Source:
     """
 
     def __init__(self, split, rows):
-        self._images = tf.constant(split.images)
+        self._read = stored.reader(split.images)
         self._labels = tf.constant(split.labels)
         self._count = int(rows.sum())
         self._places = tf.constant(np.maximum(np.cumsum(rows) - 1, 0))
@@ -126,9 +126,7 @@ class _Source:
             seed=tf.stack([seed, visits]),
             max_index=size - 1,
         )
-        return tf.gather(self._images, indices), tf.gather(
-            self._labels, indices
-        )
+        return self._read(indices), tf.gather(self._labels, indices)
 
 
 def _spread(batch_size, share):

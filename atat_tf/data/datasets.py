@@ -1,4 +1,4 @@
-"""Data sets as uint8 arrays in memory, in fixed splits."""
+"""Data sets of uint8 images, in fixed splits."""
 
 import dataclasses
 import os
@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from atat_tf.data import arrays, splits, tfds
+from atat_tf.data import arrays, splits, stored, tfds
 from atat_tf.data import folders as image_folders
-from atat_tf.errors import InputError, expect
+from atat_tf.errors import expect
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +65,13 @@ REGISTERED: dict[str, Callable[[], "Dataset"]] = {}
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Images uint8 [n, H, W, C] and labels int32 [n]."""
+    """Images uint8 [n, H, W, C] and labels int32 [n].
 
-    images: np.ndarray
+    Images that memory cannot hold are `stored.Images`, read as they are asked
+    for.
+    """
+
+    images: np.ndarray | stored.Images
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -75,7 +79,14 @@ class Split:
 
     def take(self, number: int | None) -> "Split":
         """Returns the first `number` examples, all where it is None."""
-        return Split(self.images[:number], self.labels[:number])
+        return self.subset(slice(number))
+
+    def subset(self, indices: slice | np.ndarray) -> "Split":
+        """Returns the examples at some indices."""
+        images = self.images
+        if isinstance(images, stored.Images):
+            return Split(images.subset(indices), self.labels[indices])
+        return Split(images[indices], self.labels[indices])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,25 +110,23 @@ class Dataset:
     test: Split
 
 
-def extra_images(path: str | os.PathLike[str], spec: Spec) -> Split:
+def extra_images(
+    path: str | os.PathLike[str],
+    spec: Spec,
+    memory_budget: float | None = None,
+) -> Split:
     """Reads images from elsewhere that training is to see beside its own.
 
     Args:
       path: .npz file with arrays "image", uint8 [n, H, W, C], and "label",
         integers [n], as the sets of generated images are published.
       spec: of the data set, whose shape and classes they must have.
+      memory_budget: as for `load`.
 
     Raises:
       InputError: no such file, or other arrays.
     """
-    try:
-        with np.load(path) as arrays:
-            images, labels = arrays["image"], arrays["label"]
-    except (OSError, KeyError, ValueError, EOFError) as error:
-        raise InputError(
-            "Expected an .npz file with arrays 'image' and 'label' as extra "
-            f"images. Received: {os.fspath(path)!r} ({error})."
-        ) from error
+    images, labels = arrays.members(path, ("image", "label")).values()
     expect(
         images.dtype == np.uint8 and images.shape[1:] == spec.image_shape,
         f"extra images uint8 [n, {', '.join(map(str, spec.image_shape))}]",
@@ -133,7 +142,11 @@ def extra_images(path: str | os.PathLike[str], spec: Spec) -> Split:
         dtype=labels.dtype,
         shape=labels.shape,
     )
-    return Split(images, labels.astype(np.int32))
+    if memory_budget is None:
+        memory_budget = stored.free_memory() / 2
+    is_held = images.nbytes <= memory_budget
+    kept = arrays.held(images) if is_held else arrays.unread(images)
+    return Split(kept, labels.astype(np.int32))
 
 
 def spec(
@@ -224,6 +237,7 @@ def load(
     num_validation: int | None = None,
     image_size: int | Sequence[int] | None = None,
     bad_images: str = "stop",
+    memory_budget: float | None = None,
 ) -> Dataset:
     """Returns a Dataset, downloaded first where it is absent.
 
@@ -241,6 +255,8 @@ def load(
         of images those in validation/, or a tenth.
       image_size: as for `spec`.
       bad_images: "stop" or "skip", as for `image_folders.splits`.
+      memory_budget: bytes. A set whose images take more is not held in
+        memory, but read as batches need it. None for half of what is free.
 
     Returns:
       A Dataset with uint8 images.
@@ -252,9 +268,11 @@ def load(
     if name in REGISTERED:
         return REGISTERED[name]()
     about = spec(name, data_dir, image_size)
+    if memory_budget is None:
+        memory_budget = stored.free_memory() / 2
     if image_folders.is_folder(name):
         names, provenance, train, test, held_out = _folder(
-            name, about, bad_images
+            name, about, bad_images, memory_budget
         )
         if held_out is not None:
             expect(
@@ -271,13 +289,15 @@ def load(
         names, provenance, train, test = _digits()
     elif arrays.is_file(name):
         names = class_names(name)
-        provenance, *pairs = arrays.load(name)
+        provenance, *pairs = arrays.load(name, memory_budget)
         train, test = (Split(*pair) for pair in pairs)
         about = dataclasses.replace(
             about, num_validation=max(1, len(train) // 10)
         )
     else:
-        names, provenance, *pairs = tfds.load(name, data_dir, about, SPECS)
+        names, provenance, *pairs = tfds.load(
+            name, data_dir, about, SPECS, memory_budget
+        )
         train, test = (Split(*pair) for pair in pairs)
     if num_validation is None:
         num_validation = about.num_validation
@@ -294,8 +314,8 @@ def load(
             about,
             names,
             provenance,
-            Split(train.images[kept], train.labels[kept]),
-            Split(train.images[held_out], train.labels[held_out]),
+            train.subset(kept),
+            train.subset(held_out),
             test,
         )
     )
@@ -321,11 +341,11 @@ def _checked(dataset):
     return dataset
 
 
-def _folder(name, about, bad_images):
+def _folder(name, about, bad_images, memory_budget):
     """Returns class names, provenance, train, test and validation or None."""
     listing = image_folders.listing(name)
     parts, skipped = image_folders.splits(
-        listing, about.image_shape, bad_images
+        listing, about.image_shape, bad_images, memory_budget
     )
     provenance = listing.provenance
     if skipped:

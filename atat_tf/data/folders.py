@@ -4,12 +4,14 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import logging
+import math
 import pathlib
 
 import numpy as np
 
 from atat_tf.data import images as image_files
 from atat_tf.data import splits as split_names
+from atat_tf.data import stored
 from atat_tf.errors import InputError, expect, expect_known, unknown
 
 PREFIX = "folder:"
@@ -146,7 +148,8 @@ def splits(
     pictures: Listing,
     image_shape: tuple[int, int, int],
     bad_images: str = "stop",
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
+    memory_budget: float = math.inf,
+) -> tuple[dict[str, tuple[np.ndarray | stored.Images, np.ndarray]], int]:
     """Returns {split: (images, labels)} of a Listing, always with "test".
 
     Where there is no test/, a tenth of each class is held out for it, drawn
@@ -158,6 +161,8 @@ def splits(
       image_shape: (H, W, C), C of 1 or 3, to which every image is resized,
         see `images.load`.
       bad_images: "stop" at files that cannot be decoded, or "skip" them.
+      memory_budget: bytes; images that take more are decoded once to find
+        such files, and again as they are asked for.
 
     Returns:
       {"train", "test", maybe "validation": (uint8 [n, H, W, C], int32 [n])},
@@ -171,11 +176,14 @@ def splits(
     files = dict(pictures.files)
     if "test" not in files:
         files["train"], files["test"] = _held_out(files["train"])
+    size = sum(map(len, files.values())) * math.prod(image_shape)
     decoded, bad = {}, []
     for split, pairs in files.items():
         order = np.random.default_rng(0).permutation(len(pairs))
         pairs = [pairs[i] for i in order]
-        images, labels, damaged = _decoded(pairs, image_shape)
+        images, labels, damaged = _decoded(
+            pairs, image_shape, size <= memory_budget
+        )
         bad += damaged
         decoded[split] = images, labels
     if bad:
@@ -237,29 +245,35 @@ def _held_out(pairs):
     return kept, held
 
 
-def _decoded(pairs, image_shape):
+def _decoded(pairs, image_shape, is_held):
     """Returns images, labels and the files that could not be decoded.
 
     The latter as sentences, path first.
     """
-    images = np.empty((len(pairs), *image_shape), np.uint8)
+    held = np.empty((len(pairs) * is_held, *image_shape), np.uint8)
     whole = np.ones(len(pairs), bool)
     bad = []
 
     def decode(number):
         path = pairs[number][0]
         try:
-            images[number] = image_files.load(path, image_shape)
+            pixels = image_files.load(path, image_shape)
         except InputError as error:
             whole[number] = False
             bad.append(str(error).partition("Received: ")[2].rstrip("."))
+            return
+        if is_held:
+            held[number] = pixels
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
         list(pool.map(decode, range(len(pairs))))
     labels = np.array([label for _, label in pairs], np.int32)
-    if not whole.all():
-        images = images[whole]
-    return images, labels[whole], sorted(bad)
+    if is_held:
+        images = held if whole.all() else held[whole]
+        return images, labels[whole], sorted(bad)
+    paths = np.array([str(path) for path, _ in pairs])
+    unread = stored.Files(paths[whole], image_shape)
+    return unread, labels[whole], sorted(bad)
 
 
 def _report(bad, bad_images):

@@ -1,7 +1,9 @@
-"""Image-classification sets of tensorflow-datasets, as uint8 arrays."""
+"""Image-classification sets of tensorflow-datasets, as uint8 images."""
 
 import logging
+import math
 import os
+import pathlib
 import socket
 import urllib.parse
 from collections.abc import Collection
@@ -10,11 +12,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from atat_tf.data import splits
+from atat_tf.data import splits, stored
 from atat_tf.errors import InputError, expect, unknown
 
 _Path = str | os.PathLike[str] | None
-_Pair = tuple[np.ndarray, np.ndarray]
+_Pair = tuple[np.ndarray | stored.Images, np.ndarray]
 
 
 def about(
@@ -52,7 +54,11 @@ def about(
 
 
 def load(
-    name: str, data_dir: _Path, spec: Any, published: Collection[str]
+    name: str,
+    data_dir: _Path,
+    spec: Any,
+    published: Collection[str],
+    memory_budget: float = math.inf,
 ) -> tuple[tuple[str, ...], str, _Pair, _Pair]:
     """Returns class names, provenance, training and test images.
 
@@ -60,6 +66,7 @@ def load(
       name, data_dir: as for `about`.
       spec: datasets.Spec, to whose shape images are resized.
       published: names of sets that are stored without loss.
+      memory_budget: bytes; a set whose images take more is not held.
 
     Raises:
       InputError: the set has no training images or no labelled others, or is
@@ -78,14 +85,17 @@ def load(
     if name in published and first[:2] == b"\xff\xd8":
         provenance += ", JPEG copy"  # tfds' own CIFAR is stored without loss
     names = tuple(builder.info.features["label"].names)
-    tested = _read(builder, test, spec)
+    number = sum(builder.info.splits[s].num_examples for s in (train, test))
+    size = number * math.prod(spec.image_shape)
+    read = _held if size <= memory_budget else _stored
+    tested = read(builder, test, spec)
     validation = splits.meant(builder.info.splits).get("validation")
     if np.all(tested[1] < 0) and validation not in (None, test):
         # The labels of a competition's test images are nobody's.
         logging.warning("%s: %s has no labels, %s has", name, test, validation)
-        tested = _read(builder, validation, spec)
+        tested = read(builder, validation, spec)
         provenance += f", {validation} split"
-    return names, provenance, _read(builder, train, spec), tested
+    return names, provenance, read(builder, train, spec), tested
 
 
 def _used_splits(builder):
@@ -156,21 +166,15 @@ def _expect_hosts(builder):
             raise OSError(f"the host {host} cannot be reached") from None
 
 
-def _read(builder, split, spec):
+def _held(builder, split, spec):
     """Returns uint8 [n, H, W, C] and int32 [n] of a split."""
-    height, width, channels = spec.image_shape
-
-    def example(item):
-        image = item["image"]
-        if builder.info.features["image"].shape != spec.image_shape:
-            image = tf.image.resize(image, (height, width), antialias=True)
-            image = tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
-        image = tf.ensure_shape(image, (height, width, channels))
-        return image, tf.cast(item["label"], tf.int32)
-
+    fitted = _fitted(builder, spec)
     pieces = list(
         builder.as_dataset(split=split, shuffle_files=False)
-        .map(example, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(
+            lambda item: (fitted(item["image"]), item["label"]),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
         .batch(1000)
         .as_numpy_iterator()
     )
@@ -178,4 +182,55 @@ def _read(builder, split, spec):
     images, labels = (
         np.concatenate(part) for part in zip(*pieces, strict=True)
     )
-    return images, labels
+    return images, labels.astype(np.int32)
+
+
+def _fitted(builder, spec):
+    """Returns a function of an image, uint8, to that of the spec's shape."""
+
+    def fitted(image):
+        if builder.info.features["image"].shape != spec.image_shape:
+            image = tf.image.resize(image, spec.image_shape[:2], antialias=True)
+            image = tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+        return tf.ensure_shape(image, spec.image_shape)
+
+    return fitted
+
+
+def _stored(builder, split, spec):
+    """Returns what `_held` does, in the same order, with the images unread."""
+    import tensorflow_datasets as tfds
+
+    paths = [
+        instruction.filename
+        for instruction in builder.info.splits[split].file_instructions
+    ]
+    expect(
+        all(".tfrecord-" in pathlib.Path(path).name for path in paths),
+        f"TFRecord files of {builder.info.name!r}, whose images are larger "
+        "than the memory budget (--memory_budget)",
+        files=[pathlib.Path(path).name for path in paths[:1]],
+    )
+    examples = builder.as_dataset(
+        split=split,
+        shuffle_files=False,
+        decoders={"image": tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(add_tfds_id=True),
+    ).map(lambda item: (item["tfds_id"], item["label"]))
+    offsets = [stored.records(path) for path in paths]
+    numbers = {pathlib.Path(p).name: n for n, p in enumerate(paths)}
+    places, labels = [], []
+    for name, label in examples.as_numpy_iterator():
+        file, _, record = name.decode().rpartition("__")
+        number = numbers[file]
+        places.append((number, *offsets[number][int(record)]))
+        labels.append(label)
+    expect(places, f"images in {split!r} of {builder.info.name!r}", images=0)
+    features, fitted = builder.info.features, _fitted(builder, spec)
+    images = stored.Records(
+        np.array(places),
+        spec.image_shape,
+        tuple(map(str, paths)),
+        lambda record: fitted(features.deserialize_example(record)["image"]),
+    )
+    return images, np.array(labels, np.int32)

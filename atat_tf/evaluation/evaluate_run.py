@@ -184,7 +184,8 @@ def evaluate_run(
     )
     attacker = opened.attacker
     if attacker.is_frozen:
-        model_checks.expect_judgeable(attacker.logits, opened.split.images)
+        sample = opened.split.images[: model_checks.JUDGED_IMAGES]
+        model_checks.expect_judgeable(attacker.logits, sample)
     classes = opened.dataset.spec.num_classes
     built = build.build_columns(config, attacks, classes)
     adversarials: dict[str, dict[int, np.ndarray]] = {}

@@ -19,7 +19,7 @@ _RANDOM = tuple(
 )
 # Enough to tell [0, 1] from 0-255; labels are looked at to the last one.
 _FIRST_IMAGES = 1024
-_JUDGED_IMAGES = 32
+JUDGED_IMAGES = 32
 
 
 def expect_trainable(
@@ -350,7 +350,7 @@ def expect_judgeable(
       logits_fn: uint8 [n, H, W, C] -> logits [n, k].
       images: uint8 [n, H, W, C], of which some are tried.
     """
-    sample = images[:_JUDGED_IMAGES]
+    sample = images[:JUDGED_IMAGES]
     logits = logits_fn(sample)
     for sentence in (
         not_logits(logits),

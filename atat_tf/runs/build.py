@@ -22,13 +22,16 @@ BACKBONES = {**wide_resnet.BACKBONES, **cifar.BACKBONES}
 
 
 def load_dataset(
-    config: ConfigDict, data_dir: run_folder.Path | None = None
+    config: ConfigDict,
+    data_dir: run_folder.Path | None = None,
+    memory_budget: float | None = None,
 ) -> datasets.Dataset:
     """Returns the data set that a config names, with its splits.
 
     Args:
       config: resolved.
       data_dir: of tensorflow-datasets.
+      memory_budget: as for `datasets.load`.
 
     Raises:
       InputError: it is not there, or its classes are not the config's.
@@ -40,6 +43,7 @@ def load_dataset(
         config.num_validation,
         run_config.image_size(config),
         config.bad_images,
+        memory_budget,
     )
     trained_on = tuple(config.class_names)
     expect(

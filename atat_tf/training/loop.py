@@ -9,7 +9,7 @@ import ml_collections
 import tensorflow as tf
 
 from atat_tf.data import batches as training_batches
-from atat_tf.data import datasets
+from atat_tf.data import datasets, stored
 from atat_tf.errors import InputError, TrainingError
 from atat_tf.models import files as model_files
 from atat_tf.models import graphs
@@ -235,6 +235,8 @@ class TrainingLoop:
         config, data = self._config, self._dataset
         passes = cost.passes_per_image(config)
         student = self._trainer.student
+        images = data.train.images
+        is_stored, size = isinstance(images, stored.Images), images.nbytes
         gflop = graphs.flops_per_image(student) / 1e9
         self._console.print(
             f"{config.defense.name}: {run_config.network_name(config)} on "
@@ -247,7 +249,9 @@ class TrainingLoop:
             f"({passes:g} forward equivalents)"
         )
         self._console.print(
-            f"  {num_steps:,} steps of {config.batch_size} images"
+            f"  {num_steps:,} steps of {config.batch_size} images, "
+            + ("read as they are needed" if is_stored else "held in memory")
+            + f" ({size / 1e9:.3g} GB)"
         )
 
     def _print_epoch(self, row):

@@ -29,6 +29,7 @@ def train_and_evaluate(
     workdir: str | pathlib.Path,
     data_dir: str | None = None,
     num_devices: int | None = None,
+    memory_budget: float | None = None,
 ) -> dict | None:
     """Trains what the config names, and its teacher, and evaluates it.
 
@@ -37,6 +38,8 @@ def train_and_evaluate(
       workdir: the run folder; an earlier run of the same config is resumed.
       data_dir: of tensorflow-datasets.
       num_devices: as for `training_build.build_strategy`.
+      memory_budget: as for `datasets.load`; it makes no difference to what is
+        trained.
 
     Returns:
       The results, as results.json holds them; None on a worker that is not
@@ -72,7 +75,7 @@ def train_and_evaluate(
             # A resumed run repeats the killed one to the bit; on GPUs it
             # would cost speed, and no such promise is made.
             tf.config.experimental.enable_op_determinism()
-        dataset = build.load_dataset(config, data_dir)
+        dataset = build.load_dataset(config, data_dir, memory_budget)
         trained = _train(config, workdir, dataset, strategy)
     if not cluster.is_chief:
         return None

@@ -122,7 +122,7 @@ class AttentionPanels:
 
     def attended(self) -> Attended:
         """Returns the Attended of the student's weights as they are now."""
-        images = self._split.images / np.float32(255)
+        images = self._split.images[:] / np.float32(255)
         return self._viewer.attended(self._attack, images, self._split.labels)
 
     def picture(self, attended: Attended) -> np.ndarray:
@@ -134,7 +134,7 @@ class AttentionPanels:
         Returns:
           uint8 [height, width, 3].
         """
-        images = self._split.images
+        images = self._split.images[:]
         adversarial = image_files.as_uint8(attended.attacked.images)
         clean_heat, adversarial_heat = (
             grad_cam.scaled_for_reading(view.maps).numpy()

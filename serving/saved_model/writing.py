@@ -78,7 +78,8 @@ def export_run(
     reference = {}
     if reference_images:
         split = run.dataset.test.take(reference_images)
-        reference = {"attention_shift": shift_reference(served, split.images)}
+        shifts = shift_reference(served, split.images[:])
+        reference = {"attention_shift": shifts}
     card = {
         **reference,
         "dataset": config.dataset,

@@ -216,7 +216,7 @@ class ExtraImagesTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(extra.labels.dtype, np.int32)
 
     @parameterized.parameters(
-        ({"images": np.zeros(3)}, "arrays 'image' and 'label'"),
+        ({"images": np.zeros(3)}, "arrays image, label"),
         ({"image": np.zeros((1, 32, 32, 3)), "label": [0]}, "uint8"),
         (
             {"image": np.zeros((1, 28, 28, 1), np.uint8), "label": [0]},

@@ -9,7 +9,10 @@ import subprocess
 import sys
 import time
 
+import keras
 import tensorflow as tf
+
+from tests.support import digits
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -58,6 +61,16 @@ def command(workdir, *words, **overrides):
         *words,
         *(f"--config.{name}={value}" for name, value in values.items()),
     ]
+
+
+def digits_folder(base):
+    """Writes digits as PNG files; returns the name of the data set."""
+    folder = pathlib.Path(base) / "photos"
+    images, labels = digits.arrays()
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        keras.utils.save_img(folder / f"{label}/{number}.png", image)
+    return f"folder:{folder}"
 
 
 def finish(words, **kwargs):

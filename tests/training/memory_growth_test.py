@@ -12,9 +12,11 @@ import pytest
 import tensorflow as tf
 
 from atat_tf.attacks import linf
+from atat_tf.data import batches as training_batches
+from atat_tf.data import datasets
 from atat_tf.defenses import atat
 from atat_tf.training import trainer
-from tests.support import toys
+from tests.support import runs, toys
 
 _WARM_UP, _STEPS = 200, 800
 # The images alone are 48 KiB a step. The runtime was seen to keep 0.4 of
@@ -59,6 +61,21 @@ class MemoryGrowthTest(tf.test.TestCase):
         blocks, resident = _growth(lambda: built.train_function(batches))
         self.assertLess(blocks, _MOST_BLOCKS)
         self.assertLess(resident, _MOST_RESIDENT)
+
+    def test_an_epoch_of_images_that_are_read_as_they_are_needed(self):
+        data = datasets.load(
+            runs.digits_folder(self.get_temp_dir()),
+            image_size=128,
+            memory_budget=0,
+        )
+        steps = _WARM_UP + _STEPS
+        batches = training_batches.batches(data.train, 16, 0, 0, steps, True)
+        following = iter(batches)
+        blocks, resident = _growth(lambda: next(following))
+        self.assertLess(blocks, _MOST_BLOCKS)
+        self.assertLess(resident, _MOST_RESIDENT)
+        # In memory they would take more than may be kept.
+        self.assertGreater(data.train.images.nbytes, 1.5 * _MOST_RESIDENT)
 
     def test_what_is_kept_is_seen(self):
         kept = []

@@ -67,6 +67,27 @@ class RunsTest(parameterized.TestCase, tf.test.TestCase):
             self.assertTrue(_are_equal(first, _arrays(there, name)), name)
 
 
+class MemoryBudgetTest(RunsTest):
+    def test_trains_the_same_weights_from_files(self):
+        """A set of which a tenth may be held, resumed in the middle."""
+        data, folders = runs.digits_folder(self.base), []
+        size = 1797 * 12 * 12 * 3
+        for budget in (None, size / 10):
+            folders.append(self.workdir / str(budget))
+            values = runs.config(
+                "standard",
+                dataset=data,
+                image_size=12,
+                num_epochs=1,
+                backbone__depth=10,
+                backbone__width=1,
+            )
+            training_run.train_and_evaluate(
+                values, folders[-1], memory_budget=budget
+            )
+        self._assert_same_weights(*folders, ("last", "best"))
+
+
 @pytest.mark.early
 class FilesTest(RunsTest):
     def test_a_run_folder_holds_what_the_readme_says(self):

@@ -75,7 +75,7 @@ def attended(run: evaluate_run.OpenRun, attack: linf.LinfAttack) -> Attended:
 
 
 def _pixels(run):
-    return run.split.images / np.float32(255)
+    return run.split.images[:] / np.float32(255)
 
 
 def uris(seen: Attended) -> list[dict[str, str]]:

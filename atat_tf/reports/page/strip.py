@@ -49,7 +49,7 @@ def right_by_all(runs: Mapping[str, OpenRun], count: int) -> list[int]:
     right = np.ones(min(len(run.split) for run in runs.values()), bool)
     for run in runs.values():
         split = run.split.take(len(right))
-        pixels = split.images / np.float32(255)
+        pixels = split.images[:] / np.float32(255)
         view = pictures.viewer(run).view(pixels, split.labels)
         right &= view.predictions == split.labels
     return np.flatnonzero(right)[:count].tolist()

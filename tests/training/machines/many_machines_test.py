@@ -15,7 +15,6 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf.data import datasets
 from atat_tf.runs import build
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
@@ -34,6 +33,7 @@ _SHORT_STEPS = {
     "teacher_learning_rate": 1e-3,
 }
 _SHARE = 0.2
+_SMALL = {"backbone__depth": 10, "backbone__width": 1}
 
 
 def _start(commands):
@@ -96,7 +96,7 @@ def _trained(workdir, which):
     values = run_folder.read_json(workdir / run_folder.CONFIG)
     config = run_config.from_dict(values)
     keras.utils.set_random_seed(config.seed)
-    spec = datasets.spec(config.dataset)
+    spec = run_config.data_spec(config)
     classifier = build.build_classifier(config, spec)
 
     def flat():
@@ -178,6 +178,30 @@ class ManyMachinesTest(parameterized.TestCase, tf.test.TestCase):
             self.assertEqual(row.keys(), other.keys())
             for name in set(row) - {"seconds"}:
                 self.assertAllClose(row[name], other[name], 0.02, 0.02, name)
+
+    def test_images_that_are_read_as_they_are_needed(self):
+        """Two workers train the weights that they train from memory."""
+        data = runs.digits_folder(self.base)
+        fields = {"dataset": data, "image_size": 12, **_SHORT_STEPS}
+        size = 1797 * 12 * 12 * 3 / 1e9
+        folders = []
+        for budget in (1.0, size / 10):
+            folders.append(self.base / f"{budget}_chief")
+            commands = [
+                runs.command(
+                    self.base / f"{budget}_{name}",
+                    "--config=configs/standard.py",
+                    f"--memory_budget={budget}",
+                    **_SMALL,
+                    **fields,
+                )
+                for name in ("chief", "other")
+            ]
+            self._assert_all_ended(_finish(_start(commands)))
+        for which in ("last", "ema"):
+            _, first = _trained(folders[0], which)
+            _, second = _trained(folders[1], which)
+            self.assertAllEqual(first, second)
 
     @parameterized.parameters(
         (signal.SIGKILL, 3, 2), (signal.SIGKILL, 2, 0), (signal.SIGSTOP, 2, 1)
