@@ -147,6 +147,10 @@ def get_config():
 
     # A run folder; empty: the teacher is trained first, into workdir/teacher.
     config.teacher = ""
+    # Above 0 the teacher moves: after each step it is this share of itself and
+    # the rest of the student, so that it becomes the student's own running
+    # average (a mean teacher, Tarvainen & Valpola 2017); on one device.
+    config.teacher_momentum = 0.0
     # How that teacher is trained: the standard recipe on the same backbone.
     config.teacher_num_epochs = config_dict.placeholder(int)
     config.teacher_learning_rate = config_dict.placeholder(float)

@@ -65,6 +65,8 @@ DEFENSES = {
         2.0, attention_schedule=(1 / 3, 0.0), logit_schedule=(1 / 3, 0.0)
     ),
     "decay": _cosine(2.0, attention_schedule=(0.0, 1 / 3)),
+    # Towards the student's own running average, which begins as the teacher.
+    "own_average": _cosine(2.0),
     "kl": {**_KL, "attention_weight": 1.0},
     # From the weights of control_at, which is the teacher: twice the epochs.
     # control_at_again is what those are worth without a teacher's terms.
@@ -107,6 +109,8 @@ def get_config(variant="cosine_1"):
         return config.lock()
     config.attack.name = "trades" if variant == "control_trades" else "n_fgsm"
     config.guard = "rollback"
+    if variant == "own_average":
+        config.teacher_momentum = 0.995
     teacher = "control_at" if variant in _ROBUST_TEACHER else "standard"
     config.teacher = f"{_FOLDER}/{teacher}"
     if variant == "control_at_random":

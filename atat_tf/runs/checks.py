@@ -34,8 +34,13 @@ def validate(
     for field in ("checkpoint_every_steps", "attention_panels"):
         _expect_field(config, field, lambda value: value >= 0, ">= 0")
     _validate_accumulation(config)
-    _expect_field(
-        config, "weight_perturbation", lambda size: 0 <= size < 1, "in [0, 1)"
+    for field in ("weight_perturbation", "teacher_momentum"):
+        _expect_field(config, field, lambda size: 0 <= size < 1, "in [0, 1)")
+    expect(
+        not config.teacher_momentum
+        or build.build_defense(config).needs_teacher,
+        "teacher_momentum=0 without a teacher in the loss",
+        teacher_momentum=config.teacher_momentum,
     )
     _expect_choice(config, "student_start", ("teacher", "random"))
     _expect_choice(config, "precision", ("float32", "mixed_bfloat16"))
@@ -106,12 +111,13 @@ def _validate_accumulation(config):
         lambda steps: steps == 0 or (steps >= 2 and size % steps == 0),
         f"as 0, or from 2 and a divisor of batch_size={size}",
     )
-    expect(
-        not (config.gradient_accumulation_steps and config.weight_perturbation),
-        "weight_perturbation=0 with gradient accumulation, whose parts would "
-        "each move the weights",
-        weight_perturbation=config.weight_perturbation,
-    )
+    for field in ("weight_perturbation", "teacher_momentum"):
+        expect(
+            not (config.gradient_accumulation_steps and config[field]),
+            f"{field}=0 with gradient accumulation, whose parts would each "
+            "move the weights",
+            **{field: config[field]},
+        )
     # Keras' optimizers move the average at every part of a batch.
     expect(
         not (config.gradient_accumulation_steps and config.optimizer.ema),
@@ -229,11 +235,12 @@ def expect_a_batch(
       strategy: whose devices share a batch.
     """
     smallest = strategy.num_replicas_in_sync
-    expect(
-        smallest == 1 or not config.weight_perturbation,
-        "weight_perturbation=0 on several devices (--num_devices=1 takes one)",
-        weight_perturbation=config.weight_perturbation,
-    )
+    for field in ("weight_perturbation", "teacher_momentum"):
+        expect(
+            smallest == 1 or not config[field],
+            f"{field}=0 on several devices (--num_devices=1 takes one)",
+            **{field: config[field]},
+        )
     expect(
         smallest == 1 or not config.gradient_accumulation_steps,
         "gradient_accumulation_steps=0 on several devices (--num_devices=1 "

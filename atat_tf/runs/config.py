@@ -147,6 +147,7 @@ def teacher_config(config: ConfigDict) -> ConfigDict:
     teacher.attack.name = "pgd"
     teacher.guard = "off"
     teacher.weight_perturbation = 0.0
+    teacher.teacher_momentum = 0.0
     teacher.student_start = "random"
     if config.model:
         teacher.student_start = "teacher"

@@ -90,6 +90,7 @@ def build_trainer(
         num_steps=config.num_epochs * steps_per_epoch * parts,
         statistics_momentum=section.ema if averages_statistics else 0.0,
         weight_perturbation=config.weight_perturbation,
+        teacher_momentum=config.teacher_momentum,
     )
     built.compile(build_optimizer(config, steps_per_epoch))
     return built
@@ -102,8 +103,8 @@ def build_strategy(
 
     Args:
       num_devices: how many; None for all GPUs, or the one CPU.
-      on_one_device: whether the step writes weights, or adds gradients up
-        over several steps, which a MirroredStrategy of one device cannot do.
+      on_one_device: whether the step writes weights, the student's or the
+        teacher's, or adds gradients up over several steps, which a MirroredStrategy of one device cannot do.
 
     Raises:
       InputError: fewer GPUs than asked for.

@@ -57,6 +57,7 @@ class TrainingFiles:
             *(v for metric in trainer.metrics for v in metric.variables),
             trainer.steps_taken,
             *(average for _, average in trainer.averaged_statistics),
+            *(trainer.teacher.weights if config.teacher_momentum else ()),
         ]
         self._averaged_statistics = trainer.averaged_statistics
         self._group = group

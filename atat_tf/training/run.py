@@ -69,7 +69,8 @@ def train_and_evaluate(
         strategy = strategy or training_build.build_strategy(
             num_devices,
             bool(config.gradient_accumulation_steps)
-            or config.weight_perturbation > 0,
+            or config.weight_perturbation > 0
+            or config.teacher_momentum > 0,
         )
         if not tf.config.list_physical_devices("GPU"):
             # A resumed run repeats the killed one to the bit; on GPUs it

@@ -54,6 +54,9 @@ class AdversarialTrainer(keras.Model):
         statistics, to go with averaged weights; 0 keeps none.
       weight_perturbation: γ of adversarial weight perturbation, on one device;
         0 for none.
+      teacher_momentum: in [0, 1), what the teacher keeps of itself after each
+        step, beside the student's weights and statistics: it becomes their
+        running average, on one device. 0 leaves it as it is.
 
     Attributes:
       student: functional keras.Model, images -> logits, that is trained: the
@@ -83,6 +86,7 @@ class AdversarialTrainer(keras.Model):
         num_steps: int | None = None,
         statistics_momentum: float = 0.0,
         weight_perturbation: float = 0.0,
+        teacher_momentum: float = 0.0,
     ):
         # Images are not rounded to what the student's layers compute in.
         super().__init__(
@@ -112,6 +116,13 @@ class AdversarialTrainer(keras.Model):
             weight_perturbation=weight_perturbation,
         )
         self._weight_perturbation = weight_perturbation
+        expect(
+            0 <= teacher_momentum < 1
+            and (not teacher_momentum or defense.needs_teacher),
+            "teacher_momentum in [0, 1), and 0 without a teacher",
+            teacher_momentum=teacher_momentum,
+        )
+        self._teacher_momentum = teacher_momentum
         self.student = classifiers.logits_model(student)
         expect(
             self.student.trainable_variables,
@@ -210,12 +221,16 @@ class AdversarialTrainer(keras.Model):
             "has tf.distribute.OneDeviceStrategy)",
             steps=self.optimizer.gradient_accumulation_steps,
         )
-        expect(
-            not (mirrored and self._weight_perturbation),
-            "no weight_perturbation in a mirrored strategy (one device has "
-            "tf.distribute.OneDeviceStrategy)",
-            weight_perturbation=self._weight_perturbation,
-        )
+        for name, value in (
+            ("weight_perturbation", self._weight_perturbation),
+            ("teacher_momentum", self._teacher_momentum),
+        ):
+            expect(
+                not (mirrored and value),
+                f"no {name} in a mirrored strategy (one device has "
+                "tf.distribute.OneDeviceStrategy)",
+                **{name: value},
+            )
         # Variables born inside a replica's traced step are not initialised.
         self.optimizer.build(self.student.trainable_variables)
 
@@ -338,6 +353,7 @@ class AdversarialTrainer(keras.Model):
             variable.assign(value)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         self._average_statistics()
+        self._move_teacher()
         self.steps_taken.assign_add(1)
 
         return self._measure(
@@ -402,6 +418,14 @@ class AdversarialTrainer(keras.Model):
         keep = self._statistics_momentum * later
         for statistic, average in self.averaged_statistics:
             average.assign(keep * average + (1.0 - keep) * statistic)
+
+    def _move_teacher(self):
+        keep = self._teacher_momentum
+        if not keep:
+            return
+        pairs = zip(self.teacher.weights, self.student.weights, strict=True)
+        for average, weight in pairs:
+            average.assign(keep * average + (1.0 - keep) * weight)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Returns accuracies, and as `loss` the cross-entropy under attack."""

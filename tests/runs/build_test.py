@@ -197,6 +197,11 @@ def test_the_teacher_is_what_the_standard_recipe_trains(dataset):
             {"weight_perturbation": 0.01, "gradient_accumulation_steps": 2},
             "weight_perturbation=0 with gradient accumulation",
         ),
+        ({"teacher_momentum": 1.0}, r"teacher_momentum in \[0, 1\)"),
+        (
+            {"teacher_momentum": 0.9, "gradient_accumulation_steps": 2},
+            "teacher_momentum=0 with gradient accumulation",
+        ),
         ({"guard": "halt"}, "guard among off, rollback, stop"),
         ({"guard_share": 1.0}, r"guard_share in \(0, 1\)"),
         ({"attack__name": "pdg"}, "a training attack.*Did you mean 'pgd'"),
