@@ -27,7 +27,7 @@ PAPER: dict[str, dict[str, Any]] = {
 METHODS = {
     "standard": "Standard",
     "at": "AT",
-    "alp": "ALP",
+    "alp": "Eq. 6 alone",
     "tla": "TLA",
     "trades": "TRADES",
     "atat": "ATAT",

@@ -104,7 +104,8 @@ def build_strategy(
     Args:
       num_devices: how many; None for all GPUs, or the one CPU.
       on_one_device: whether the step writes weights, the student's or the
-        teacher's, or adds gradients up over several steps, which a MirroredStrategy of one device cannot do.
+        teacher's, or adds gradients up over several steps, which a
+        MirroredStrategy of one device cannot do.
 
     Raises:
       InputError: fewer GPUs than asked for.

@@ -119,7 +119,7 @@ ROWS = {
         Row("standard", "Standard", "standard"),
         Row("at", "AT-PGD (mixture)", "at"),
         Row("madry", "AT-PGD (adversarial only)", "madry"),
-        Row("alp", "ALP", "alp"),
+        Row("alp", "Eq. 6 alone", "alp"),
         Row("tla", "TLA", "tla"),
         Row("trades", "TRADES", "trades"),
         Row("atat", "ATAT, λ = (1, 1)", "atat"),
@@ -152,7 +152,7 @@ ROWS = {
             {"student_start": "random"},
         ),
         Row("at_equal_cost", "AT-PGD, ATAT's cost", "at", {}, "atat"),
-        Row("alp_equal_cost", "ALP, ATAT's cost", "alp", {}, "atat"),
+        Row("alp_equal_cost", "Eq. 6 alone, ATAT's cost", "alp", {}, "atat"),
     )
 }
 

@@ -257,6 +257,6 @@ class NoDataTest(tf.test.TestCase):
         with mock.patch.dict(os.environ, {"no_proxy": "*"}):
             status, text = commands.run("atat_tf.reproduce", *words)
         self.assertEqual(status, 1)
-        self.assertRegex(text, "ALP .*not run: no data")
+        self.assertRegex(text, "Eq. 6 alone .*not run: no data")
         self.assertRegex(text.splitlines()[-1], "error: .*data set 'cifar100'")
         self.assertFalse((folder / "runs").exists())
