@@ -421,7 +421,7 @@ class AdversarialTrainer(keras.Model):
 
     def _move_teacher(self):
         keep = self._teacher_momentum
-        if not keep:
+        if self.teacher is None or not keep:
             return
         pairs = zip(self.teacher.weights, self.student.weights, strict=True)
         for average, weight in pairs:
