@@ -35,7 +35,7 @@ _recipe_words: list[str] = []
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "the run folder; several, comma-separated, to evaluate or draw",
+    "the run folder",
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",
@@ -206,23 +206,37 @@ def workdir(default: str | os.PathLike[str] | None = None) -> pathlib.Path:
     """Returns --workdir, or a default.
 
     Raises:
-      InputError: neither.
+      InputError: neither, or several folders.
     """
     value = _WORKDIR.value or default
     if not value:
         raise InputError("Expected --workdir=RUN_FOLDER. Received: none.")
+    if _WORKDIR.value and "," in value and not os.path.isdir(value):
+        raise InputError(
+            "Expected one run folder in --workdir; the commands that take "
+            "several have --workdirs=A,B for them. Received: "
+            f"--workdir={value}."
+        )
     return pathlib.Path(value)
 
 
-def workdirs() -> list[str]:
-    """Returns the paths in --workdir, comma-separated, or an empty list.
+def workdirs(several: Sequence[str]) -> list[str]:
+    """Returns the run folders that a command was given, none perhaps.
 
-    A folder with a comma in its name is one path.
+    Args:
+      several: its --workdirs.
+
+    Raises:
+      InputError: --workdir is there too, or holds several folders.
     """
-    value = _WORKDIR.value or ""
-    if not value or os.path.isdir(value):
-        return [value] if value else []
-    return value.split(",")
+    if not _WORKDIR.value:
+        return list(several)
+    if several:
+        raise InputError(
+            "Expected --workdir=A for one run or --workdirs=A,B for several. "
+            "Received: both."
+        )
+    return [str(workdir())]
 
 
 def integers(name: str, words: Iterable[str]) -> list[int]:
@@ -297,7 +311,8 @@ def seed() -> int | None:
 
 def _what_is_kept():
     """Returns a sentence, where the same command would not begin anew."""
-    for folder in workdirs():
+    several = flags.FLAGS.get_flag_value("workdirs", None) or []
+    for folder in several or filter(None, [_WORKDIR.value]):
         path = pathlib.Path(folder)
         kept = ("checkpoints", "teacher/checkpoints", "ledger.jsonl")
         if any((path / name).exists() for name in kept):
