@@ -70,6 +70,8 @@ def main(argv: list[str]) -> None:
         _expect_free_port()
 
     with command_line.quiet_start():  # TensorFlow: not for --help
+        from atat_tf.runs import terminal
+
         from .demo_page import answers, networks, page, samples
 
     loaded = networks.load_all(workdirs, _MODEL.value, model_range, data_dir)
@@ -78,6 +80,7 @@ def main(argv: list[str]) -> None:
     if _EXPORT.value:
         _export(_EXPORT.value, page.exported(demo, about, offered))
         return
+    terminal.stage("tracing the attacks")
     # Traces the attacks that the page begins with, and shows that they work.
     demo.answer(offered[0], page.FIRST_EPSILON)
     asyncio.run(_serve(demo, about, offered))

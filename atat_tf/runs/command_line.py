@@ -130,7 +130,7 @@ def _import_plugins():
 
 @contextlib.contextmanager
 def quiet_start(onednn: bool = True) -> Iterator[None]:
-    """Keeps off the screen what TensorFlow's libraries say while they load.
+    """Says that TensorFlow loads, and keeps back what its libraries say.
 
     They write to the file descriptor before any log level is read. If the
     import fails, what was held back is printed.
@@ -145,8 +145,10 @@ def quiet_start(onednn: bool = True) -> Iterator[None]:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", str(int(onednn)))
     sys.stderr.flush()
     screen = os.dup(2)
-    if os.isatty(screen):
-        os.write(screen, b"loading TensorFlow ...\r")
+    if "tensorflow" not in sys.modules:
+        # A terminal has the line until TensorFlow is there, a file keeps it.
+        end = b"\r" if os.isatty(screen) else b"\n"
+        os.write(screen, b"loading TensorFlow ..." + end)
     with tempfile.TemporaryFile() as held_back:
         os.dup2(held_back.fileno(), 2)
         try:
@@ -211,13 +213,13 @@ def workdir(default: str | os.PathLike[str] | None = None) -> pathlib.Path:
     value = _WORKDIR.value or default
     if not value:
         raise InputError("Expected --workdir=RUN_FOLDER. Received: none.")
-    if _WORKDIR.value and "," in value and not os.path.isdir(value):
+    path = pathlib.Path(value)
+    if _WORKDIR.value and "," in str(path) and not path.is_dir():
         raise InputError(
             "Expected one run folder in --workdir; the commands that take "
-            "several have --workdirs=A,B for them. Received: "
-            f"--workdir={value}."
+            f"several have --workdirs=A,B for them. Received: --workdir={path}."
         )
-    return pathlib.Path(value)
+    return path
 
 
 def workdirs(several: Sequence[str]) -> list[str]:
