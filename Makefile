@@ -19,7 +19,7 @@ help: ## list the targets (at once)
 demo: $(VENV)/.requirements ## train ATAT, its teacher and AT on digits, attack them, serve an image (5 minutes)
 	$(RUN) -m atat_tf.train --dataset=digits --workdir=runs/demo
 	$(RUN) -m atat_tf.train --config=configs/at.py --dataset=digits --workdir=runs/demo/at
-	$(RUN) -m atat_tf.evaluate --workdir=runs/demo/teacher,runs/demo/at,runs/demo
+	$(RUN) -m atat_tf.evaluate --workdirs=runs/demo/teacher,runs/demo/at,runs/demo
 	$(RUN) -m serving.export --workdir=runs/demo --output=$(MODELS) --reference_images=300
 	$(RUN) -m serving.sample_images --workdir=runs/demo --output=runs/demo/images
 	@$(RUN) -m serving.local_server --model_name=atat --model_base_path=$(CURDIR)/$(MODELS) \

@@ -26,9 +26,10 @@ _OUTPUT = flags.DEFINE_string("output", "compare.html", "the file to write")
 
 def main(argv):
     del argv
+    workdirs = command_line.workdirs(_WORKDIRS.value)
     data_dir = command_line.data_dir()
     output = pathlib.Path(_OUTPUT.value)
-    for workdir in _WORKDIRS.value:
+    for workdir in workdirs:
         expect(
             (pathlib.Path(workdir) / "config.json").is_file(),
             "run folders with config.json",
@@ -44,7 +45,7 @@ def main(argv):
         from atat_tf.reports.page import compared
         from atat_tf.runs import folder as run_folder
 
-    page = compared.compared(_WORKDIRS.value, data_dir, _NUM_IMAGES.value)
+    page = compared.compared(workdirs, data_dir, _NUM_IMAGES.value)
     with run_folder.replacing(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"{output}: {len(page) / 2**20:.1f} MiB, opens in any browser")

@@ -1,6 +1,6 @@
 """Measures a trained run's accuracy under attack and writes results.json.
 
-python -m atat_tf.evaluate --workdir=runs/demo/teacher,runs/demo
+python -m atat_tf.evaluate --workdirs=runs/demo/teacher,runs/demo
 
 python -m atat_tf.evaluate --workdir=runs/demo --attacks=standard,pgd20x10
 
@@ -18,6 +18,9 @@ from atat_tf.errors import InputError, expect
 from atat_tf.runs import command_line
 
 flags.adopt_module_key_flags(command_line)
+_WORKDIRS = flags.DEFINE_list(
+    "workdirs", [], "several run folders, comma-separated: a row for each"
+)
 _MODEL = flags.DEFINE_string(
     "model",
     None,
@@ -83,7 +86,8 @@ def main(argv):
     default = None
     if _MODEL.value:
         default = f"runs/evaluated/{pathlib.Path(_MODEL.value).stem}"
-    workdirs = command_line.workdirs() or [str(command_line.workdir(default))]
+    workdirs = command_line.workdirs(_WORKDIRS.value)
+    workdirs = workdirs or [str(command_line.workdir(default))]
     data_dir = command_line.data_dir()
     _refuse_contradictions(workdirs)
 
@@ -166,7 +170,7 @@ def _refuse_contradictions(workdirs):
     expect(
         not _MODEL.value or len(workdirs) == 1,
         "one --workdir with --model",
-        workdir=",".join(workdirs),
+        workdirs=",".join(workdirs),
     )
     expect(
         not _MODEL.value or command_line.dataset(),
@@ -181,7 +185,7 @@ def _refuse_contradictions(workdirs):
     expect(
         _SAVE_ADVERSARIALS.value is None or len(workdirs) == 1,
         "one --workdir with --save_adversarials",
-        workdir=",".join(workdirs),
+        workdirs=",".join(workdirs),
     )
     expect(
         _PRECISION.value is None or _SAVE_ADVERSARIALS.value is None,

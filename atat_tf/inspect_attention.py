@@ -27,7 +27,7 @@ _FIGURE = flags.DEFINE_string(
     "steps), ablation (raw and defended networks) or methods (tf-keras-vis)",
 )
 _WORKDIRS = flags.DEFINE_list(
-    "workdirs", [], "run folders, comma-separated, as --workdir"
+    "workdirs", [], "several run folders, comma-separated"
 )
 _MODELS = flags.DEFINE_list(
     "models",
@@ -115,10 +115,10 @@ def main(argv):
     expect_known("--select", _SELECT.value, _SELECTIONS)
     if _FOLLOWED.value not in ("label", "predicted"):
         raise unknown("--attention_of", _FOLLOWED.value, ("label", "predicted"))
-    names = [*command_line.workdirs(), *_WORKDIRS.value, *_MODELS.value]
+    names = [*command_line.workdirs(_WORKDIRS.value), *_MODELS.value]
     indices = command_line.integers("indices", _INDICES.value)
     rounds = command_line.integers("rounds", _ROUNDS.value)
-    expect(names, "at least one network (--workdir or --models)", models=names)
+    expect(names, "a network: --workdir, --workdirs or --models", models=names)
     data_dir = command_line.data_dir()
 
     with command_line.quiet_start():  # TensorFlow: not for --help

@@ -28,8 +28,8 @@ _FIGURE = flags.DEFINE_string(
 _WORKDIRS = flags.DEFINE_list(
     "workdirs",
     [],
-    "run folders, comma-separated, as --workdir; the Standard one, or else "
-    "the teacher in the first, is the raw network",
+    "several run folders, comma-separated; the Standard one, or else the "
+    "teacher in the first, is the raw network",
 )
 _WEIGHTS = flags.DEFINE_string(
     "weights", None, "best, last or ema (default: the recipe's, mostly best)"
@@ -70,7 +70,7 @@ def main(argv):
     del argv
     if _FIGURE.value not in _FIGURES:
         raise unknown("--figure", _FIGURE.value, _FIGURES)
-    workdirs = [*command_line.workdirs(), *_WORKDIRS.value]
+    workdirs = command_line.workdirs(_WORKDIRS.value)
     expect(workdirs, "--workdir=RUN_FOLDER", workdirs=workdirs)
     indices = command_line.integers("indices", _INDICES.value)
     data_dir = command_line.data_dir()

@@ -55,6 +55,7 @@ def main(argv: list[str]) -> None:
         )
         total = len(split) * (queries - 2)
         try:
+            terminal.stage(f"waiting for {_SERVER.value}")
             client.wait_until_ready(10.0)
             with terminal.bar("Square over gRPC", total, 1) as advance:
                 online = served_classifier.withstands(
@@ -63,6 +64,7 @@ def main(argv: list[str]) -> None:
         except (ServingError, tf.errors.OpError) as error:
             raise InputError((served.error or error).message) from error
     local = run.classifier()
+    terminal.stage("Square on the network itself")
     offline = served_classifier.withstands(local, *problem)
     terminal.table(
         f"{dataset.provenance}: {len(split)} test images, Square with "

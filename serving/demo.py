@@ -31,12 +31,13 @@ _SHOWN = (
 _MOST_CONNECTIONS = 32
 _ARRIVAL_SECONDS = 10.0
 
+flags.declare_key_flag("workdir")
 flags.declare_key_flag("data_dir")
 _WORKDIRS = flags.DEFINE_list(
     "workdirs",
     [],
-    "run folders, comma-separated, four at most (default: three networks of "
-    "CIFAR-10 in the checkout's results/)",
+    "several run folders, comma-separated, four at most (default: three "
+    "networks of CIFAR-10 in the checkout's results/)",
 )
 _MODEL = flags.DEFINE_string(
     "model", None, "a .keras file: images -> logits or softmax"
@@ -63,12 +64,14 @@ _EXPORT = flags.DEFINE_string(
 def main(argv: list[str]) -> None:
     del argv
     workdirs = _workdirs()
-    model_range = _model_range()
+    model_range = command_line.pair("model_range", _MODEL_RANGE.value)
     data_dir = command_line.data_dir()
     if _PORT.value and not _EXPORT.value:
         _expect_free_port()
 
     with command_line.quiet_start():  # TensorFlow: not for --help
+        from atat_tf.runs import terminal
+
         from .demo_page import answers, networks, page, samples
 
     loaded = networks.load_all(workdirs, _MODEL.value, model_range, data_dir)
@@ -77,6 +80,7 @@ def main(argv: list[str]) -> None:
     if _EXPORT.value:
         _export(_EXPORT.value, page.exported(demo, about, offered))
         return
+    terminal.stage("tracing the attacks")
     # Traces the attacks that the page begins with, and shows that they work.
     demo.answer(offered[0], page.FIRST_EPSILON)
     asyncio.run(_serve(demo, about, offered))
@@ -84,8 +88,9 @@ def main(argv: list[str]) -> None:
 
 def _workdirs():
     """Returns the run folders that are named, or those that are shipped."""
-    if _WORKDIRS.value or _MODEL.value:
-        return _WORKDIRS.value
+    workdirs = command_line.workdirs(_WORKDIRS.value)
+    if workdirs or _MODEL.value:
+        return workdirs
     folders = [_SHIPPED / name for name in _SHOWN]
     if not all(folder.is_dir() for folder in folders):
         raise InputError(
@@ -95,17 +100,6 @@ def _workdirs():
             "two minutes, for --workdirs=runs/digits/teacher,runs/digits."
         )
     return [str(folder) for folder in folders]
-
-
-def _model_range():
-    try:
-        low, high = map(float, _MODEL_RANGE.value)
-    except ValueError:
-        raise InputError(
-            "Expected two numbers, as --model_range=0,255. Received: "
-            f"{','.join(_MODEL_RANGE.value)!r}."
-        ) from None
-    return low, high
 
 
 def _expect_free_port():

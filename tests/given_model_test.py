@@ -59,7 +59,7 @@ def test_a_saved_model_is_evaluated_as_a_run(tmp_path):
         ((), "--dataset with --model"),
         (("--dataset=digits",), "model_range.*0,255 for a model of bytes"),
         (("--dataset=digits", "--model_range=1"), "as --model_range=0,255"),
-        (("--dataset=digits", "--workdir=a,b"), "one --workdir with --model"),
+        (("--dataset=digits", "--workdirs=a,b"), "one --workdir with --model"),
     ],
 )
 def test_what_is_refused_leaves_no_folder(

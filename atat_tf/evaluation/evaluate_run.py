@@ -83,7 +83,7 @@ def open_run(
     """
     run = Run(workdir, data_dir)
     weights = weights or run.config.evaluation.weights
-    expect_known("weights", weights, run_folder.WEIGHTS)
+    run_folder.expect_weights(workdir, weights)
     if num_images is not None:
         expect(num_images >= 1, "num_images >= 1", num_images=num_images)
     expect_known("bn_eval", bn_eval, robustness.BATCH_NORM_MODES)
@@ -317,7 +317,7 @@ def standing(
     Args:
       opened: OpenRun.
       built: {column: stepped attacks}.
-      doing: a word for the progress bar.
+      doing: what the progress bar says before the column's name.
       keep: as for `verdicts.Verdicts`.
 
     Returns:
@@ -334,6 +334,7 @@ def standing(
             def ended(count, name=name):
                 advance(f"{doing} {name}", units=count)
 
+            ended(0)
             judge = verdicts.Verdicts(
                 opened.attacker,
                 opened.split,

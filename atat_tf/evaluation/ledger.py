@@ -19,6 +19,7 @@ import numpy as np
 
 from atat_tf.errors import InputError
 from atat_tf.runs import folder as run_folder
+from atat_tf.runs import terminal
 
 FILE = "ledger.jsonl"
 PACKED = "ledger.jsonl.xz"
@@ -192,6 +193,10 @@ def _stamp(path):
     return tuple(stat and (stat.st_mtime_ns, stat.st_size) for stat in stats)
 
 
+# Bytes of a ledger that takes seconds to read.
+_LARGE = 2**18
+
+
 # One: a run's tables, report and card are made one run after the other.
 @functools.lru_cache(maxsize=1)
 def _index(path, stamp):
@@ -201,7 +206,8 @@ def _index(path, stamp):
       path: of the ledger.
       stamp: of its files, so that what is kept is not older than they are.
     """
-    del stamp
+    if sum(size for _, size in filter(None, stamp)) >= _LARGE:
+        terminal.stage(f"reading the verdicts in {path.parent}")
     index: dict[str, dict[str, dict[int, dict]]] = {}
     open_groups: dict[tuple, dict[int, dict]] = {}
     for text in _texts(path):

@@ -8,9 +8,8 @@ import keras
 from ml_collections import ConfigDict
 
 from atat_tf.data import datasets
-from atat_tf.errors import expect_known
 from atat_tf.evaluation import ledger as ledgers
-from atat_tf.runs import build
+from atat_tf.runs import build, terminal
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 
@@ -151,7 +150,8 @@ class Run:
           InputError: there are no such weights, or they do not fit.
         """
         weights = weights or self.config.evaluation.weights
-        expect_known("weights", weights, run_folder.WEIGHTS)
+        run_folder.expect_weights(self.folder, weights)
+        terminal.stage(f"building the network of {self.folder}")
         classifier = build.build_classifier(
             self.config, self.spec, self.folder / run_folder.MODEL
         )

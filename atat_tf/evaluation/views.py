@@ -14,6 +14,7 @@ from atat_tf.attacks import linf, randomness
 from atat_tf.errors import expect
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.models import classifiers, compilation, graphs
+from atat_tf.runs import terminal
 
 # Whose class score an attention map explains: the true class, as Eq. 3 has
 # it, or the class that is predicted on the image at hand.
@@ -263,6 +264,8 @@ class Scene:
         Returns:
           {number: float32 [n, H, W, C]}.
         """
+        title, count = self.network.title, len(self.images)
+        terminal.stage(f"attacking {count} pictures of {title}")
         logits_fn = robustness.logits_function(self.network.classifier)
         images = tf.constant(self.images)
 

@@ -14,6 +14,7 @@ from atat_tf.evaluation import ledger
 from atat_tf.reports import model_card
 from atat_tf.reports.tables import shift as shift_measurement
 from atat_tf.runs import folder as run_folder
+from atat_tf.runs import terminal
 
 _TEACHER = "teacher"
 _KEPT = (
@@ -68,6 +69,7 @@ def archive(
             with run_folder.replacing(output / name) as temporary:
                 shutil.copyfile(workdir / name, temporary)
     if ledger.is_in(workdir):
+        terminal.stage(f"packing the ledger of {workdir}")
         ledger.pack(workdir, output)
         names.append(ledger.PACKED)
     with run_folder.replacing(output / model_card.FILE) as temporary:

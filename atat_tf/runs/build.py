@@ -17,6 +17,7 @@ from atat_tf.models import applications, cifar, wide_resnet
 from atat_tf.models import files as model_files
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
+from atat_tf.runs import terminal
 
 BACKBONES = {**wide_resnet.BACKBONES, **cifar.BACKBONES}
 
@@ -36,6 +37,7 @@ def load_dataset(
     Raises:
       InputError: it is not there, or its classes are not the config's.
     """
+    terminal.stage(f"reading {config.dataset}")
     dataset = datasets.load(
         config.dataset,
         data_dir,

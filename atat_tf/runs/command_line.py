@@ -35,7 +35,7 @@ _recipe_words: list[str] = []
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "the run folder; several, comma-separated, to evaluate or draw",
+    "the run folder",
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",
@@ -130,7 +130,7 @@ def _import_plugins():
 
 @contextlib.contextmanager
 def quiet_start(onednn: bool = True) -> Iterator[None]:
-    """Keeps off the screen what TensorFlow's libraries say while they load.
+    """Says that TensorFlow loads, and keeps back what its libraries say.
 
     They write to the file descriptor before any log level is read. If the
     import fails, what was held back is printed.
@@ -145,8 +145,10 @@ def quiet_start(onednn: bool = True) -> Iterator[None]:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", str(int(onednn)))
     sys.stderr.flush()
     screen = os.dup(2)
-    if os.isatty(screen):
-        os.write(screen, b"loading TensorFlow ...\r")
+    if "tensorflow" not in sys.modules:
+        # A terminal has the line until TensorFlow is there, a file keeps it.
+        end = b"\r" if os.isatty(screen) else b"\n"
+        os.write(screen, b"loading TensorFlow ..." + end)
     with tempfile.TemporaryFile() as held_back:
         os.dup2(held_back.fileno(), 2)
         try:
@@ -206,23 +208,37 @@ def workdir(default: str | os.PathLike[str] | None = None) -> pathlib.Path:
     """Returns --workdir, or a default.
 
     Raises:
-      InputError: neither.
+      InputError: neither, or several folders.
     """
     value = _WORKDIR.value or default
     if not value:
         raise InputError("Expected --workdir=RUN_FOLDER. Received: none.")
-    return pathlib.Path(value)
+    path = pathlib.Path(value)
+    if _WORKDIR.value and "," in str(path) and not path.is_dir():
+        raise InputError(
+            "Expected one run folder in --workdir; the commands that take "
+            f"several have --workdirs=A,B for them. Received: --workdir={path}."
+        )
+    return path
 
 
-def workdirs() -> list[str]:
-    """Returns the paths in --workdir, comma-separated, or an empty list.
+def workdirs(several: Sequence[str]) -> list[str]:
+    """Returns the run folders that a command was given, none perhaps.
 
-    A folder with a comma in its name is one path.
+    Args:
+      several: its --workdirs.
+
+    Raises:
+      InputError: --workdir is there too, or holds several folders.
     """
-    value = _WORKDIR.value or ""
-    if not value or os.path.isdir(value):
-        return [value] if value else []
-    return value.split(",")
+    if not _WORKDIR.value:
+        return list(several)
+    if several:
+        raise InputError(
+            "Expected --workdir=A for one run or --workdirs=A,B for several. "
+            "Received: both."
+        )
+    return [str(workdir())]
 
 
 def integers(name: str, words: Iterable[str]) -> list[int]:
@@ -297,7 +313,8 @@ def seed() -> int | None:
 
 def _what_is_kept():
     """Returns a sentence, where the same command would not begin anew."""
-    for folder in workdirs():
+    several = flags.FLAGS.get_flag_value("workdirs", None) or []
+    for folder in several or filter(None, [_WORKDIR.value]):
         path = pathlib.Path(folder)
         kept = ("checkpoints", "teacher/checkpoints", "ledger.jsonl")
         if any((path / name).exists() for name in kept):

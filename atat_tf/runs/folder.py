@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from atat_tf.errors import InputError, expect
+from atat_tf.errors import InputError, expect, expect_known
 
 if TYPE_CHECKING:
     import keras
@@ -182,12 +182,13 @@ def save_weights(workdir: Path, which: str, model: "keras.Model") -> None:
         model.save_weights(temporary)
 
 
-def load_weights(workdir: Path, which: str, model: "keras.Model") -> None:
-    """Reads weights into a model of the same architecture.
+def expect_weights(workdir: Path, which: str) -> pathlib.Path:
+    """Returns the file of the weights "best", "last" or "ema".
 
     Raises:
-      InputError: the file is missing, or of another architecture.
+      InputError: there is no such file, or they have no such name.
     """
+    expect_known("weights", which, WEIGHTS)
     path = weights_path(workdir, which)
     if not path.exists():
         present = [w for w in WEIGHTS if weights_path(workdir, w).exists()]
@@ -196,6 +197,16 @@ def load_weights(workdir: Path, which: str, model: "keras.Model") -> None:
             f"{', '.join(present) or 'no weights (training has not got there)'}"
             "."
         )
+    return path
+
+
+def load_weights(workdir: Path, which: str, model: "keras.Model") -> None:
+    """Reads weights into a model of the same architecture.
+
+    Raises:
+      InputError: the file is missing, or of another architecture.
+    """
+    path = expect_weights(workdir, which)
     try:
         with warnings.catch_warnings():
             # A layer that the file lacks would keep its random weights, and

@@ -38,6 +38,15 @@ def console(quiet: bool = False) -> Console:
     )
 
 
+def stage(text: str) -> None:
+    """Says what takes its time now, on a line of standard error.
+
+    Standard output has what was asked for.
+    """
+    screen = Console(stderr=True, highlight=False, soft_wrap=True)
+    screen.print(f"{text} ...", style="dim", markup=False)
+
+
 @contextlib.contextmanager
 def bar(
     description: str,
@@ -49,7 +58,7 @@ def bar(
     """Yields a function to call after each unit of work.
 
     On a terminal a bar is drawn, with as many figures behind it as the line
-    has room for; in a file a line is printed now and then.
+    has room for; in a file a line is printed first, and now and then.
 
     Args:
       description: what is going on.
@@ -77,6 +86,8 @@ def bar(
         transient=True,
         disable=not screen.is_terminal,
     )
+    if progress.disable and not quiet:
+        stage(description)
     start = shown = time.monotonic()
     shown_at: float = done
     with progress:

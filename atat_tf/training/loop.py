@@ -139,6 +139,7 @@ class TrainingLoop:
                 advance(title, **{f: figures[f] for f in first if f in figures})
                 if progress.step % self._steps_per_epoch == 0:
                     seconds = time.monotonic() - started
+                    advance(f"{config.defense.name}: validating", units=0)
                     row, picture = self._epoch_row(progress, figures, seconds)
                     started = time.monotonic()
                     score = row[self._validation.score]

@@ -97,6 +97,8 @@ def _train(
     group = workers.WorkerGroup(strategy)
     group.expect_same(f"{config.to_json()} {dataset.provenance}")
     run_checks.expect_a_batch(config, dataset, strategy)
+    if group.is_chief:
+        terminal.stage(f"building {run_config.network_name(config)}")
     with strategy.scope():
         # A layer that is unknown is refused before a folder is made.
         classifier = build.build_classifier(config, dataset.spec)

@@ -150,6 +150,9 @@ def _ask(options):
     names = _class_names(options.model_card)
     _check_class_flags(options)
     overlays = printed.overlay_paths(paths, options.overlay)
+    # A server that is not there is waited for.
+    what = f"{len(paths):,} image{'s'[: len(paths) > 1]}"
+    print(f"asking {options.server} about {what} ...", file=sys.stderr)
     with _connected(options) as client:
         metadata = client.metadata()
         names = names or client.class_names()

@@ -9,6 +9,7 @@ import jinja2
 
 from atat_tf import __version__
 from atat_tf.data import images as image_files
+from atat_tf.runs import terminal
 
 from .answers import EPSILONS, Demo
 from .samples import Sample
@@ -40,7 +41,11 @@ def exported(demo: Demo, about: str, samples: Sequence[Sample]) -> str:
     Args:
       demo, about, samples: as for `live`.
     """
-    answers = [_at_all_radii(demo, sample) for sample in samples]
+    answers = []
+    with terminal.bar("attacking the samples", len(samples), 1) as advance:
+        for sample in samples:
+            answers.append(_at_all_radii(demo, sample))
+            advance()
     return _rendered(demo, about, samples, answers)
 
 

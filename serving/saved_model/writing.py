@@ -22,6 +22,7 @@ from atat_tf.models import classifiers
 from atat_tf.models import files as model_files
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
+from atat_tf.runs import terminal
 
 from .. import tensors
 from ..server import servable
@@ -78,6 +79,7 @@ def export_run(
     reference = {}
     if reference_images:
         split = run.dataset.test.take(reference_images)
+        terminal.stage(f"comparing attention on {len(split):,} images")
         shifts = shift_reference(served, split.images[:])
         reference = {"attention_shift": shifts}
     card = {
@@ -232,6 +234,7 @@ def _written(served, classifier, folder, card):
     }
     temporary = folder.with_name(f"{_TEMPORARY}{uuid.uuid4().hex[:8]}")
     try:
+        terminal.stage("tracing and saving the signatures")
         functions = served.signatures()
         tf.saved_model.save(served, str(temporary), functions)
         card["signatures"] = sorted(functions)
@@ -239,6 +242,7 @@ def _written(served, classifier, folder, card):
         _write_warm_up(
             temporary / _WARM_UP, folder.parent.name, served, functions
         )
+        terminal.stage("loading the version again, to compare its answers")
         _expect_same_answers(temporary, served, functions)
         _flush(temporary)
         os.rename(temporary, folder)

@@ -66,6 +66,29 @@ def test_check_is_evaluation_with_the_checklist():
     assert "--checklist without --attacks" in output
 
 
+# What commands of runs need besides a run.
+_NEEDED = {"export": ["--output=models/a"], "reproduce": ["--table=1"]}
+_OF_NO_RUN = {"serve", "client"}
+_OF_SEVERAL_RUNS = {"evaluate", "check", "inspect", "landscape"}
+_OF_SEVERAL_RUNS |= {"compare", "demo"}
+
+
+@pytest.mark.parametrize("name", sorted({*_COMMANDS} - _OF_NO_RUN))
+def test_workdir_is_one_run_and_workdirs_are_several(name):
+    words = [name, *_NEEDED.get(name, [])]
+    status, output = commands.run("atat_tf", *words, "--workdir=/no/a,/no/b")
+    assert status == 1
+    assert output.startswith("error: Expected one run folder in --workdir; ")
+    assert "--workdirs=A,B" in output and len(output.splitlines()) == 1
+    several = "--workdirs=/no/a,/no/b"
+    status, output = commands.run("atat_tf", *words, several, "--workdir=/no/c")
+    assert status == 1 and len(output.splitlines()) == 1
+    if name in _OF_SEVERAL_RUNS:
+        assert "Received: both." in output
+    else:
+        assert "Unknown command line flag 'workdirs'" in output
+
+
 @pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash")
 def test_completion_of_a_command():
     _, script = commands.run("atat_tf", "--completion")

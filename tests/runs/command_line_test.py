@@ -102,7 +102,7 @@ class ErrorsTest(parameterized.TestCase):
             "--checklist without --save_adversarials",
         ),
         (
-            ["--workdir=/a,/b", "--save_adversarials=a.npz"],
+            ["--workdirs=/a,/b", "--save_adversarials=a.npz"],
             "one --workdir with --save_adversarials",
         ),
     )

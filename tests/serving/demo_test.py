@@ -414,7 +414,8 @@ class CommandTest(absltest.TestCase):
             "--num_steps=1",
             f"--export={folder}",
         )
-        self.assertEqual((status, printed[:6]), (0, "Wrote "))
+        self.assertEqual(status, 0, printed)
+        self.assertStartsWith(printed.splitlines()[-1], "Wrote ")
         text = (folder / "index.html").read_text(encoding="utf-8")
         self.assertIn("PGD, 1 steps", text)
 

@@ -125,6 +125,7 @@ def decided_points(
       minimum: images below which nothing that needs statistics is decided.
       quality: of the run's attention maps; None where it has none.
     """
+    _announce("logits")
     points = _gate_points(opened)
     broken = [name for name, point in points.items() if point.verdict == FAIL]
     few = f"{len(opened.split)} images; at least {minimum} are needed"
@@ -132,6 +133,7 @@ def decided_points(
         points["gradients"] = not_run("gradients", few)
         obstacle = few
     else:
+        _announce("gradients")
         points["gradients"] = _gradients(opened)
         points["class_sensitivity"] = class_sensitivity_point(quality)
         obstacle = ""
@@ -141,12 +143,25 @@ def decided_points(
         obstacle = f"no verdict counts while {broken[0]} fails"
     if not obstacle:
         points |= _attacked_points(opened, teacher)
+    _announce("worst_case")
     points["worst_case"] = checklist_files.worst_case_point(opened)
     points["checkpoint"] = checklist_files.checkpoint_point(opened, weights)
     return [
         points.get(criterion.name) or not_run(criterion.name, obstacle)
         for criterion in CRITERIA
     ]
+
+
+def _announce(name):
+    terminal.stage(f"{_place(name)}, {name}")
+
+
+def _place(name):
+    """Returns "point 8 of 22" for a criterion's name, "all" for others."""
+    names = [criterion.name for criterion in CRITERIA]
+    if name not in names:
+        return "all"
+    return f"point {names.index(name) + 1} of {len(names)}"
 
 
 def explained(opened: OpenRun) -> explanations.Quality | None:
@@ -162,6 +177,7 @@ def explained(opened: OpenRun) -> explanations.Quality | None:
     except InputError:
         return None
     part = slice(_EXPLAINED_IMAGES)
+    terminal.stage("measuring what the attention maps are worth")
     ball = config.attack.epsilon, config.attack.step_size
     return explanations.quality(
         opened.classifier,
@@ -288,13 +304,11 @@ def _attacked_points(opened, teacher):
     groups, absent = checklist_attacks.groups(
         opened, teacher, results.get("accuracy", ())
     )
-    stands = _standing(opened, groups, "checking")
+    stands = _standing(opened, groups)
     if teacher:
         reference = groups["reference"]
         twin = {"pgd20": reference["pgd20"]}
-        stands |= _standing(
-            teacher, {"undefended_twin": twin}, "checking the teacher,"
-        )
+        stands |= _standing(teacher, {"undefended_twin": twin})
     else:
         absent["undefended_twin"] = checklist_attacks.NO_TEACHER
     points = from_standing(stands, absent)
@@ -311,16 +325,19 @@ def _attacked_points(opened, teacher):
     }
 
 
-def _standing(opened, groups, doing):
+def _standing(opened, groups):
     """Returns {group: {column: bool [n]}} for {group: {column: attacks}}."""
-    flat = {
-        f"{group}: {column}": built
+    called = {
+        (group, column): f"{_place(group)}, {group}: {column}"
         for group, of_group in groups.items()
-        for column, built in of_group.items()
+        for column in of_group
     }
-    stands, _ = evaluate_run.standing(opened, flat, doing)
+    built = {
+        name: groups[group][column] for (group, column), name in called.items()
+    }
+    stands, _ = evaluate_run.standing(opened, built, "checking")
     return {
-        group: {column: stands[f"{group}: {column}"] for column in of_group}
+        group: {column: stands[called[group, column]] for column in of_group}
         for group, of_group in groups.items()
     }
 

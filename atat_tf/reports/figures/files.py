@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from atat_tf.errors import InputError
 from atat_tf.runs import folder as run_folder
+from atat_tf.runs import terminal
 
 SUFFIXES = (".png", ".svg", ".csv")
 
@@ -64,6 +65,7 @@ def save(
     """
     metadata = {"Description": command, "Source": source}
     paths = [path.with_name(path.name + suffix) for suffix in SUFFIXES]
+    terminal.stage("writing the pictures")
     with run_folder.replacing(paths[0], ".png") as temporary:
         figure.savefig(
             temporary,

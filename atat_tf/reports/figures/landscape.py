@@ -19,6 +19,7 @@ from atat_tf.models import checks
 from atat_tf.reports.figures import drawing
 from atat_tf.reports.figures.networks import Network
 from atat_tf.reports.figures.pictures import Picture
+from atat_tf.runs import terminal
 
 # §4.3: the ball and the step are fixed, the number of steps varies.
 EPSILON = 8 / 255
@@ -61,6 +62,7 @@ def surface(
     grid = np.linspace(-extent, extent, resolution)  # the image in the middle
     surfaces, rows = [], []
     for network in networks:
+        terminal.stage(f"measuring the loss of {network.title}")
         scene = Scene(network, pictures)
         surfaces.append(_surfaces(scene, grid, epsilon, seed))
         rows += _rows(scene, grid, surfaces[-1])

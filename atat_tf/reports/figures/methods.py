@@ -25,6 +25,7 @@ from atat_tf.reports.figures import attention as attention_figures
 from atat_tf.reports.figures import drawing
 from atat_tf.reports.figures.networks import Network
 from atat_tf.reports.figures.pictures import Picture
+from atat_tf.runs import terminal
 
 
 def methods(
@@ -77,6 +78,7 @@ def methods(
 def _by_methods(scene, images, names, followed):
     """Returns lines of Panels and dictionaries of numbers, one a picture."""
     view, network = scene.view(images), scene.network
+    terminal.stage(f"drawing the maps of {', '.join(names)}")
     labels = scene.labels if followed == "label" else view.predictions
     maps = {
         name: attention_map(

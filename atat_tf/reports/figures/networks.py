@@ -108,7 +108,7 @@ def load_all(
     data_dir: str | None = None,
 ) -> list[Network]:
     """Returns the networks of names, no two with the same title."""
-    expect(names, "at least one network (--workdir or --models)", models=names)
+    expect(names, "at least one network", models=names)
     if not APPLICATIONS.keys() & set(names) and weights is not None:
         if weights not in run_folder.WEIGHTS:
             raise unknown("weights", weights, run_folder.WEIGHTS)

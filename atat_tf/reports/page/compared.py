@@ -38,11 +38,11 @@ def compared(
     expect(num_images >= 0, "num_images >= 0", num_images=num_images)
     runs = _titled([Run(workdir, data_dir) for workdir in workdirs])
     _expect_comparable(runs)
-    columns = {title: measured.measured(run) for title, run in runs.items()}
+    columns, radii = {}, {}
+    for title, run in runs.items():  # each ledger is read once for both
+        columns[title] = measured.measured(run)
+        radii[title] = measured.accuracy_at_radii(run)
     first = next(iter(runs.values()))
-    radii = {
-        title: measured.accuracy_at_radii(run) for title, run in runs.items()
-    }
     explained = {
         title: found
         for title, run in runs.items()

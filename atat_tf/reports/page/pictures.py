@@ -12,7 +12,7 @@ from atat_tf.data import images as image_files
 from atat_tf.evaluation import evaluate_run
 from atat_tf.evaluation.views import Attended, Viewer
 from atat_tf.models import classifiers
-from atat_tf.runs import build
+from atat_tf.runs import build, terminal
 from atat_tf.runs import config as run_config
 
 _DEFAULT_COLUMN = "pgd20"
@@ -71,6 +71,8 @@ def attended(run: evaluate_run.OpenRun, attack: linf.LinfAttack) -> Attended:
       run: open for evaluation.
       attack: each image is where it ends, whoever is fooled.
     """
+    count, folder = len(run.split), run.run.folder
+    terminal.stage(f"attacking {count} images of {folder}")
     return viewer(run).attended(attack, _pixels(run), run.split.labels)
 
 

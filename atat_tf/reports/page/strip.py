@@ -16,6 +16,7 @@ from atat_tf.data import images as image_files
 from atat_tf.evaluation.evaluate_run import OpenRun
 from atat_tf.evaluation.views import View
 from atat_tf.reports.page import pictures
+from atat_tf.runs import terminal
 
 _RADII = (0, 1, 2, 4, 8, 16)  # 255 ε
 
@@ -100,6 +101,7 @@ def _looks(run, attack, radii, indices):
     labels = run.split.labels[indices]
     if not len(indices):
         return [[] for _ in radii]
+    terminal.stage(f"attacking {run.run.folder} at {len(radii)} radii")
     views = pictures.viewer(run).attacked_at(
         attack, pixels, labels, radii, np.asarray(indices)
     )

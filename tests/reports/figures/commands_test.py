@@ -67,7 +67,7 @@ class FigureCommandsTest(parameterized.TestCase, tf.test.TestCase):
         ((INSPECT, "--indices=1,x"), "--indices as whole numbers.*'x'"),
         ((INSPECT, "--rounds=-1"), "--rounds as whole numbers.*'-1'"),
         ((INSPECT, "--attention_of=x"), "label, predicted"),
-        ((INSPECT,), "at least one network"),
+        ((INSPECT,), "a network: --workdir, --workdirs or --models"),
         ((LANDSCAPE, "--figure=stpes"), "Did you mean 'steps'"),
         ((LANDSCAPE,), "--workdir=RUN_FOLDER"),
     )
