@@ -18,6 +18,11 @@ COMMANDS: dict[str, dict[str, tuple[str, tuple[str, ...], str]]] = {
     },
     "Prove": {
         "evaluate": ("atat_tf.evaluate", (), "measure accuracy under attack"),
+        "merge": (
+            "atat_tf.merge",
+            (),
+            "put the shards of an evaluation together",
+        ),
         "check": (
             "atat_tf.evaluate",
             ("--checklist",),

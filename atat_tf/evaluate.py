@@ -6,6 +6,8 @@ python -m atat_tf.evaluate --workdir=runs/demo --attacks=standard,pgd20x10
 
 python -m atat_tf.evaluate --workdir=runs/demo --checklist
 
+python -m atat_tf.evaluate --workdir=runs/demo --shard=3/16
+
 python -m atat_tf.evaluate --model=my.keras --dataset=folder:photos
 """
 
@@ -52,6 +54,12 @@ _PRECISION = flags.DEFINE_float(
     "points: estimate autoattack to ± so many, from a sample of the images, "
     "as 1 (default: all images)",
 )
+_SHARD = flags.DEFINE_string(
+    "shard",
+    None,
+    "3/16: every sixteenth image, from image 3 on (the first shard is 0/16), "
+    "for an array of jobs; atat merge puts the shards together",
+)
 _BN_EVAL = flags.DEFINE_string(
     "bn_eval",
     "frozen",
@@ -92,7 +100,7 @@ def main(argv):
     _refuse_contradictions(workdirs)
 
     with command_line.quiet_start():
-        from atat_tf.evaluation import evaluate_run, printed_table
+        from atat_tf.evaluation import evaluate_run, printed_table, shards
         from atat_tf.evaluation.checklist import run as checklist
         from atat_tf.evaluation.run import Run
 
@@ -115,6 +123,22 @@ def main(argv):
         ]
         if any(point.verdict == "FAIL" for point in points):
             sys.exit(1)
+        return
+    if _SHARD.value is not None:
+        shard = shards.parsed(_SHARD.value)
+        for workdir in workdirs:
+            folder = shards.evaluate(
+                workdir,
+                shard,
+                _ATTACKS.value,
+                _NUM_IMAGES.value,
+                _WEIGHTS.value,
+                command_line.dataset(),
+                data_dir,
+                command_line.seed(),
+                _SPLIT.value,
+            )
+            print(f"{folder} is done; atat merge puts all shards together.")
         return
     results = [
         evaluate_run.evaluate_run(
@@ -192,9 +216,24 @@ def _refuse_contradictions(workdirs):
         "--save_adversarials without --precision: a sample is attacked",
         precision=_PRECISION.value,
     )
+    for flag, why in (
+        (_PRECISION, "its sample is drawn once all images met one attack"),
+        (_SAVE_ADVERSARIALS, "a shard has some images alone"),
+        (_MODEL, "evaluate --model --attacks=clean makes the run once, before"),
+    ):
+        expect(
+            _SHARD.value is None or flag.value is None,
+            f"--shard without --{flag.name}: {why}",
+            shard=_SHARD.value,
+        )
+    expect(
+        _SHARD.value is None or _BN_EVAL.value == "frozen",
+        "--shard with bn_eval=frozen: statistics of a batch are not a shard's",
+        bn_eval=_BN_EVAL.value,
+    )
     if not _CHECKLIST.value:
         return
-    for flag in (_ATTACKS, _SAVE_ADVERSARIALS, _SPLIT, _PRECISION):
+    for flag in (_ATTACKS, _SAVE_ADVERSARIALS, _SPLIT, _PRECISION, _SHARD):
         expect(
             flag.value is None,
             f"--checklist without --{flag.name}: it has attacks of its own",

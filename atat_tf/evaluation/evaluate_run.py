@@ -348,6 +348,29 @@ def standing(
     return stands, refuted
 
 
+def standing_of(
+    opened: OpenRun, name: str, attacks: Sequence, indices: np.ndarray
+) -> np.ndarray:
+    """Returns which of some images withstand a column, bool [k].
+
+    Args:
+      opened: OpenRun, with frozen statistics.
+      name: the column's.
+      attacks: its stepped attacks.
+      indices: integers [k], the images that are attacked.
+    """
+    passes = 1 + sum(stepped.passes(attack) for attack in attacks)
+    doing = f"{name}, {len(indices):,} images"
+    with terminal.bar(doing, passes * len(indices)) as advance:
+        return verdicts.Verdicts(
+            opened.attacker,
+            opened.split,
+            opened.ledger,
+            opened.seed,
+            lambda count: advance(units=count),
+        ).standing_of(attacks, indices)
+
+
 def estimated(
     opened: OpenRun, name: str, attacks: Sequence, precision: float
 ) -> tuple[estimate.Estimate, int]:
@@ -360,20 +383,12 @@ def estimated(
       precision: as for `evaluate_run`.
     """
     first, _ = standing(opened, {name: attacks[:1]}, "all images, first attack")
-    passes = 1 + sum(stepped.passes(attack) for attack in attacks)
-
-    def stand(indices):
-        doing = f"{name}, {len(indices):,} images"
-        with terminal.bar(doing, passes * len(indices)) as advance:
-            return verdicts.Verdicts(
-                opened.attacker,
-                opened.split,
-                opened.ledger,
-                opened.seed,
-                lambda count: advance(units=count),
-            ).standing_of(attacks, indices)
-
-    found = estimate.estimate(first[name], stand, precision, opened.seed)
+    found = estimate.estimate(
+        first[name],
+        lambda indices: standing_of(opened, name, attacks, indices),
+        precision,
+        opened.seed,
+    )
     judge = verdicts.Verdicts(
         opened.attacker, opened.split, opened.ledger, opened.seed
     )

@@ -53,7 +53,7 @@ class Verdicts:
         Returns:
           bool [n].
         """
-        self._classify()
+        self._classify(self._indices)
         self._advance(len(self._split))
         run: list[str] = []
         for attack in attacks:
@@ -66,18 +66,18 @@ class Verdicts:
         return self._standing(run)
 
     def standing_of(
-        self, attacks: Sequence, indices: Sequence[int]
+        self, attacks: Sequence, indices: Sequence[int] | np.ndarray
     ) -> np.ndarray:
         """Returns which of some images withstand a column; frozen alone.
 
         Args:
           attacks: as for `standing`.
-          indices: [k], the images that are attacked.
+          indices: [k], the images that are classified and attacked; no other.
 
         Returns:
           bool [k].
         """
-        self._classify()
+        self._classify(indices)
         run = [columns.description(attack) for attack in attacks]
         asked = np.asarray(indices, np.int64)
         self._advance(len(asked))
@@ -103,9 +103,9 @@ class Verdicts:
     def _standing(self, descriptions):
         return self._ledger.standing(descriptions, len(self._split))
 
-    def _classify(self):
+    def _classify(self, indices):
         known = self._ledger.verdicts(CLEAN)
-        missing = [i for i in self._indices if i not in known]
+        missing = [i for i in indices if i not in known]
         for group in self._groups(missing):
             logits = self._attacker.logits(self._split.images[group])
             self._ledger.append(CLEAN, self._clean_lines(group, logits))

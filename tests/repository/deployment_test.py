@@ -13,15 +13,21 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from atat_tf.evaluation import shards
 from atat_tf.runs import command_line, recipes
 from atat_tf.training import machines
 from serving.server import config_files
 from serving.server import flags as server_flags
+from tests.support import commands
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _FOLDER = _ROOT / "serving" / "deploy"
 _COMPOSE = "serving/deploy/compose.yaml", "training-compose.yaml"
-_KUBERNETES = "serving/deploy/kubernetes.yaml", "training-kubernetes.yaml"
+_KUBERNETES = (
+    "serving/deploy/kubernetes.yaml",
+    "training-kubernetes.yaml",
+    "evaluation-kubernetes.yaml",
+)
 _SERVED, _TRAINED = (
     yaml.safe_load((_ROOT / file).read_text())["services"] for file in _COMPOSE
 )
@@ -74,8 +80,9 @@ def test_names_in_kubernetes_meet(file):
             if field in volume and kind in kinds:
                 name = kinds[kind]["metadata"]["name"]
                 assert volume[field][key] == name
-    ports = {port["name"] for port in container["ports"]}
-    for port in kinds["Service"]["spec"]["ports"]:
+    ports = {port["name"] for port in container.get("ports", ())}
+    services = [kinds["Service"]] if "Service" in kinds else []
+    for port in (port for of in services for port in of["spec"]["ports"]):
         assert port.get("targetPort", port["name"]) in ports
 
 
@@ -178,6 +185,26 @@ def test_each_worker_is_told_who_it_is():
         assert (members.count, members.mine) == (count, number)
         pod = f"{job['metadata']['name']}-{number}.{subdomain}:{port}"
         assert members.tasks[number][2] == pod
+
+
+def test_each_pod_has_a_shard_of_its_own():
+    kinds, template = _kinds(_KUBERNETES[2])
+    job = kinds["Job"]["spec"]
+    count = job["completions"]
+    assert job["completionMode"] == "Indexed" and job["parallelism"] == count
+    (container,) = template["spec"]["containers"]
+    assert container["command"] == ["python", "-m", "atat_tf.evaluate"]
+    # Kubernetes gives each pod of an indexed Job this variable.
+    (word,) = (w for w in container["args"] if w.startswith("--shard="))
+    names = [
+        word.replace("$(JOB_COMPLETION_INDEX)", str(i)) for i in range(count)
+    ]
+    found = [shards.parsed(name.partition("=")[2]) for name in names]
+    assert found == [shards.Shard(index, count) for index in range(count)]
+    status, flags = commands.run("atat_tf.evaluate", "--help")
+    assert status == 0
+    for word in container["args"]:
+        assert f"  {word.partition('=')[0]}=" in flags
 
 
 def test_workers_run_the_command_with_known_flags():

@@ -1,0 +1,247 @@
+"""One evaluation divided among processes, and put together again.
+
+Shard i of k has the images i, i + k, i + 2 k and so on. Its verdicts are in a
+ledger of its own, RUN/shards/I-of-K, since files shared between machines are no
+place to append to together. `merge` takes them into the run's ledger, from
+which the figures are then computed as those of one process are.
+"""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from atat_tf.attacks import columns
+from atat_tf.errors import InputError, expect
+from atat_tf.evaluation import evaluate_run, ledger
+from atat_tf.evaluation.run import Run
+from atat_tf.models import checks
+from atat_tf.runs import build
+from atat_tf.runs import folder as run_folder
+
+FOLDER = "shards"
+# Written last: a shard without it is not done.
+FILE = "shard.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Every `count`-th image, from image `index` on.
+
+    Attributes:
+      index: in [0, count), as array jobs count their tasks.
+      count: of all shards.
+    """
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}-of-{self.count}"
+
+    def folder(self, workdir: run_folder.Path) -> pathlib.Path:
+        """Returns where the shard of a run has its files."""
+        return pathlib.Path(workdir) / FOLDER / str(self)
+
+
+def parsed(text: str) -> Shard:
+    """Returns the Shard that is called so.
+
+    Args:
+      text: "3/16", the fourth of sixteen: the first is 0/16.
+
+    Raises:
+      InputError: it is called otherwise.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    shard = Shard(*map(int, found.groups())) if found else Shard(0, 0)
+    expect(
+        shard.index < shard.count,
+        "a shard as 3/16, of which the first is 0/16 and the last 15/16",
+        shard=text,
+    )
+    return shard
+
+
+def evaluate(
+    workdir: run_folder.Path,
+    shard: Shard,
+    attacks: Sequence[str] | None = None,
+    num_images: int | None = None,
+    weights: str | None = None,
+    dataset_name: str | None = None,
+    data_dir: run_folder.Path | None = None,
+    seed: int | None = None,
+    split: str | None = None,
+) -> pathlib.Path:
+    """Attacks the images of one shard; returns the folder of its ledger.
+
+    Called again, it goes on where it was.
+
+    Args:
+      workdir: the run folder, to which nothing but the shard's is written.
+      shard: Shard.
+      attacks, num_images, weights, dataset_name, data_dir, seed, split: as for
+        `evaluate_run.evaluate_run`.
+
+    Raises:
+      InputError: bad arguments, no run there, or no image in the shard.
+    """
+    config = Run(workdir).config
+    names = [*build.build_columns(config, attacks)]
+    settings: dict[str, Any] = {
+        "num_images": num_images,
+        "weights": weights or config.evaluation.weights,
+        "dataset_name": dataset_name,
+        "seed": seed,
+        "split": split or config.evaluation.split,
+    }
+    folder = shard.folder(workdir)
+    opened = evaluate_run.open_run(
+        workdir, **settings, data_dir=data_dir, ledger_folder=folder
+    )
+    count = len(opened.split)
+    expect(
+        shard.count <= count,
+        "no more shards than images",
+        shard=str(shard),
+        num_images=count,
+    )
+    # The first images, as `evaluate_run` has: all shards say the same of them.
+    checks.expect_judgeable(opened.attacker.logits, opened.split.images)
+    folder.mkdir(parents=True, exist_ok=True)
+    indices = np.arange(shard.index, count, shard.count)
+    classes = opened.dataset.spec.num_classes
+    for name, built in build.build_columns(config, names, classes).items():
+        evaluate_run.standing_of(opened, name, built, indices)
+    settings |= {"num_images": count, "seed": opened.seed, "attacks": names}
+    run_folder.write_json(
+        folder / FILE,
+        {
+            "settings": settings,
+            "identity": opened.ledger.identity,
+            "commit": run_folder.commit(),
+        },
+    )
+    return folder
+
+
+def merge(
+    workdir: run_folder.Path, data_dir: run_folder.Path | None = None
+) -> dict:
+    """Puts the shards of a run together, and writes results.json.
+
+    Args:
+      workdir: the run folder, with all of the shards.
+      data_dir: of tensorflow-datasets.
+
+    Returns:
+      What `evaluate_run.evaluate_run` returns: the same as of one process.
+
+    Raises:
+      InputError: a shard is missing or not done, or they are of different
+        settings, weights, data or commits.
+    """
+    shards = _all_shards(workdir)
+    told = _common(workdir, shards)
+    settings = dict(told["settings"])
+    names = settings.pop("attacks")
+    opened = evaluate_run.open_run(workdir, **settings, data_dir=data_dir)
+    _expect_own(told, opened)
+    classes = opened.dataset.spec.num_classes
+    built = build.build_columns(opened.config, names, classes)
+    attacks = {a: None for of_one in built.values() for a in of_one}
+    parts = [
+        ledger.Ledger(
+            shard.folder(workdir) / ledger.FILE, opened.ledger.identity
+        )
+        for shard in shards
+    ]
+    for description in (ledger.CLEAN, *map(columns.description, attacks)):
+        known = opened.ledger.verdicts(description)
+        lines: dict[int, dict] = {}
+        for part in parts:
+            lines |= part.verdicts(description)
+        missing = [lines[index] for index in sorted({*lines} - {*known})]
+        if missing:
+            opened.ledger.append(description, missing)
+    return evaluate_run.evaluate_run(
+        workdir, names, **settings, data_dir=data_dir
+    )
+
+
+def _all_shards(workdir):
+    """Returns the Shards of a run, each of which is done."""
+    place = pathlib.Path(workdir) / FOLDER
+    there = [
+        parsed(path.parent.name.replace("-of-", "/"))
+        for path in place.glob(f"*-of-*/{FILE}")
+    ]
+    counts = sorted({shard.count for shard in there})
+    expect(
+        len(counts) == 1,
+        f"the shards of one evaluation in {place}: remove those of others",
+        shards_are_of=counts,
+    )
+    shards = [Shard(index, counts[0]) for index in range(counts[0])]
+    missing = [shard.index for shard in shards if shard not in there]
+    expect(
+        not missing,
+        f"all of {counts[0]} shards in {place}: the same command evaluates a "
+        "missing one, or goes on with it",
+        missing=missing,
+    )
+    return shards
+
+
+def _common(workdir, shards):
+    """Returns what the files of all shards say."""
+    first, *others = (
+        run_folder.read_json(
+            shard.folder(workdir) / FILE, {"settings", "identity", "commit"}
+        )
+        for shard in shards
+    )
+    for shard, other in zip(shards[1:], others, strict=True):
+        differing = _differences(first, other)
+        if differing:
+            raise InputError(
+                "Expected shards of the same settings, weights, data and "
+                f"commit. Received: shard {shard} beside {shards[0]} with "
+                f"{'; '.join(differing)}."
+            )
+    return first
+
+
+def _expect_own(told, opened):
+    """Raises InputError unless shards are of this run and this commit."""
+    here = {
+        **told,
+        "identity": opened.ledger.identity,
+        "commit": run_folder.commit(),
+    }
+    differing = _differences(here, told)
+    if differing:
+        raise InputError(
+            f"Expected shards of {opened.run.folder} as it is, by this commit. "
+            f"Received: {'; '.join(differing)}."
+        )
+
+
+def _differences(here, there):
+    """Returns "name=value, not value" for each field that differs, once."""
+    pairs = [
+        (here["settings"], there["settings"]),
+        (here["identity"], there["identity"]),
+        ({"commit": here["commit"]}, {"commit": there["commit"]}),
+    ]
+    differing = {
+        f"{name}={its.get(name)!r}, not {mine.get(name)!r}": None
+        for mine, its in pairs
+        for name in sorted({*mine, *its})
+        if mine.get(name) != its.get(name)
+    }
+    return [*differing]

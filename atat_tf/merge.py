@@ -1,0 +1,31 @@
+"""Puts together what `evaluate --shard` has found, and prints the table.
+
+for i in 0 1 2 3; do
+  python -m atat_tf.evaluate --workdir=runs/demo --shard=$i/4
+done
+python -m atat_tf.merge --workdir=runs/demo
+"""
+
+from absl import flags
+
+from atat_tf.runs import command_line
+
+for _name in ("workdir", "data_dir", "plugin"):
+    flags.declare_key_flag(_name)
+
+
+def main(argv):
+    del argv
+    workdirs = command_line.workdirs() or [str(command_line.workdir())]
+    data_dir = command_line.data_dir()
+
+    with command_line.quiet_start():
+        from atat_tf.evaluation import printed_table, shards
+
+    printed_table.print_table(
+        [shards.merge(workdir, data_dir) for workdir in workdirs]
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(main, recipes=False)
