@@ -288,7 +288,7 @@ def robust_accuracy(
     built = [_built(names, r, norm, examples) for r in in_unit]
     with _ledger_file(ledger) as path:
         opened = arrays.opened(examples, in_unit[0], path, seed, batch_size)
-        checks.expect_judgeable(opened.attacker.logits, opened.split.images[:])
+        checks.expect_judgeable(opened.attacker.logits, opened.split.images)
         with arrays.quiet_traces():
             points = [
                 _judged(

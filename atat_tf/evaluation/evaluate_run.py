@@ -184,8 +184,7 @@ def evaluate_run(
     )
     attacker = opened.attacker
     if attacker.is_frozen:
-        sample = opened.split.images[: model_checks.JUDGED_IMAGES]
-        model_checks.expect_judgeable(attacker.logits, sample)
+        model_checks.expect_judgeable(attacker.logits, opened.split.images)
     classes = opened.dataset.spec.num_classes
     built = build.build_columns(config, attacks, classes)
     adversarials: dict[str, dict[int, np.ndarray]] = {}

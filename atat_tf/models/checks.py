@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from atat_tf.data import stored
 from atat_tf.errors import InputError, expect
 
 _SAMPLE = 2
@@ -19,7 +20,7 @@ _RANDOM = tuple(
 )
 # Enough to tell [0, 1] from 0-255; labels are looked at to the last one.
 _FIRST_IMAGES = 1024
-JUDGED_IMAGES = 32
+_JUDGED_IMAGES = 32
 
 
 def expect_trainable(
@@ -342,7 +343,8 @@ def relative_difference(here: np.ndarray, there: np.ndarray) -> float:
 
 
 def expect_judgeable(
-    logits_fn: Callable[[np.ndarray], np.ndarray], images: np.ndarray
+    logits_fn: Callable[[np.ndarray], np.ndarray],
+    images: np.ndarray | stored.Images,
 ) -> None:
     """Raises InputError unless a classifier can be judged image by image.
 
@@ -350,7 +352,7 @@ def expect_judgeable(
       logits_fn: uint8 [n, H, W, C] -> logits [n, k].
       images: uint8 [n, H, W, C], of which some are tried.
     """
-    sample = images[:JUDGED_IMAGES]
+    sample = images[:_JUDGED_IMAGES]
     logits = logits_fn(sample)
     for sentence in (
         not_logits(logits),
