@@ -5,7 +5,7 @@ import concurrent.futures
 import time
 
 from serving.status import StatusError
-from tests.serving.server import managed
+from tests.serving.server.versions import managed
 
 
 class VersionsTest(managed.ManagerTest):

@@ -8,7 +8,7 @@ from unittest import mock
 
 from serving.server import config_files
 from serving.status import StatusError
-from tests.serving.server import managed
+from tests.serving.server.versions import managed
 
 
 class LookUpTest(managed.ManagerTest):

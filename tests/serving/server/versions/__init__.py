@@ -1,0 +1,1 @@
+"""Tests of versions and their lives."""
