@@ -74,7 +74,7 @@ class TrainingLoop:
             )
         self._train_step = self._group.train_function(self._trainer)
         self._validation = validation.Validation(
-            config, student, dataset.validation, self._group
+            config, student, dataset, self._group
         )
         self._files = files.TrainingFiles(
             workdir, config, self._trainer, self._group
