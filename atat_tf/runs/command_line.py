@@ -377,7 +377,8 @@ def _help(name):
         value = "|".join(choices) if choices else "VALUE"
         shown = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}="
         lines.append(f"  {shown}{'' if flag.boolean else value}")
-        text = flag.help or ""
+        # absl begins the help of a choice with its values, which stand above.
+        text = re.sub(r"^<[^>]*>: ", "", flag.help or "")
         default = _default(flag)
         if default and "(default" not in text:
             text += f" (default: {default})"

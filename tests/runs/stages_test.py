@@ -100,12 +100,12 @@ _STAGES = {
         ["building the network", "reading digits", "attacking the samples"],
     ),
 }
-# They wait for others, and are started in tests of their own.
-_SERVING = {"serve", "client", "attack"}
+# They need a server or shards, and are run in tests of their own.
+_ELSEWHERE = {"serve", "client", "attack", "merge"}
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [n for n in _COMMANDS if n not in _SERVING])
+@pytest.mark.parametrize("name", [n for n in _COMMANDS if n not in _ELSEWHERE])
 def test_long_stages_are_told(name, tmp_path):
     words, said = _STAGES[name]
     folders = {"run": trained_runs.finished(), "new": tmp_path / "new"}
