@@ -81,7 +81,7 @@ _atat() {{
   elif [[ $word == -* ]]; then
     local flags
     flags=$(atat "${{COMP_WORDS[1]}}" --help 2>/dev/null |
-      grep -oE '^  --[a-z_]+')
+      sed -nE 's/^  --(\\[no\\])?([a-z_]+).*/--\\2/p')
     COMPREPLY=($(compgen -W "$flags" -- "$word"))
   fi
 }}

@@ -38,8 +38,9 @@ _MODELS = flags.DEFINE_list(
 _WEIGHTS = flags.DEFINE_string(
     "weights",
     None,
-    "of runs: best, last or ema (default: best); of keras.applications: "
-    "imagenet (default), none (untrained, and marked so) or a file",
+    "of runs: best, last or ema (default: the recipe's); of networks of "
+    "keras.applications: imagenet (default), none (untrained, and marked so) "
+    "or a file",
 )
 _LAYER = flags.DEFINE_string(
     "layer", None, "the layer of the maps (default: the last one with a map)"

@@ -12,11 +12,15 @@ from atat_tf.runs import command_line
 
 for _name in ("workdir", "data_dir", "plugin"):
     flags.declare_key_flag(_name)
+_WORKDIRS = flags.DEFINE_list(
+    "workdirs", [], "several run folders, comma-separated: a row for each"
+)
 
 
 def main(argv):
     del argv
-    workdirs = command_line.workdirs() or [str(command_line.workdir())]
+    workdirs = command_line.workdirs(_WORKDIRS.value)
+    workdirs = workdirs or [str(command_line.workdir())]
     data_dir = command_line.data_dir()
 
     with command_line.quiet_start():

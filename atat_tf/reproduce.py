@@ -17,7 +17,10 @@ from atat_tf.errors import expect
 from atat_tf.reports.tables import catalogue
 from atat_tf.runs import command_line
 
-flags.adopt_module_key_flags(command_line)
+# No others of these: the table decides on data and seeds.
+flags.declare_key_flag("workdir")
+flags.declare_key_flag("data_dir")
+flags.declare_key_flag("plugin")
 _TABLE = flags.DEFINE_string(
     "table", None, "1, 2 (the paper's), ablation, protocol or shift"
 )

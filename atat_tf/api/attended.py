@@ -129,15 +129,21 @@ class Attention:
         )
 
     def _repr_html_(self) -> str:
-        drawn = self.overlay()[:_SHOWN]
         pictures = "".join(
+            '<figure style="display:inline-block;margin:4px">'
             f'<img src="{image_files.data_uri(picture)}" height="96" '
-            f'alt="class {number}" style="image-rendering:pixelated">'
-            for picture, number in zip(
-                drawn, self.classes[:_SHOWN], strict=True
-            )
+            f'alt="" style="image-rendering:pixelated"><figcaption>'
+            f"{self._caption(i)}</figcaption></figure>"
+            for i, picture in enumerate(self.overlay()[:_SHOWN])
         )
         return f"<p>{html.escape(repr(self))}</p>{pictures}"
+
+    def _caption(self, i):
+        """Returns whose score a map explains, and what was predicted."""
+        number, predicted = self.classes[i], self.predictions[i]
+        if number == predicted:
+            return f"class {number}, predicted"
+        return f"class {number}; predicted: {predicted}"
 
 
 def attention(

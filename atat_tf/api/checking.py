@@ -4,7 +4,6 @@ The examples have `model`, `x` and `y` of `robustness`.
 """
 
 import dataclasses
-import html
 import pathlib
 import tempfile
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from atat_tf.api import arrays
+from atat_tf.api import arrays, notebook
 from atat_tf.errors import expect
 from atat_tf.evaluation.checklist import points
 from atat_tf.evaluation.checklist import run as checklists
@@ -50,16 +49,15 @@ class Checklist:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            "<tr>"
-            + "".join(
-                f"<td>{html.escape(cell)}</td>"
-                for cell in (point.verdict, point.compared, point.note)
-            )
-            + "</tr>"
-            for point in self.points
+        rows = [(p.verdict, p.compared, p.note) for p in self.points]
+        verdicts = [point.verdict for point in self.points]
+        counts = (
+            f"{verdicts.count(verdict)} {verdict}"
+            for verdict in (points.PASS, points.FAIL, points.NOT_RUN)
         )
-        return f"<table>{rows}</table>"
+        return notebook.table(
+            rows, ("verdict", "point", "why"), ", ".join(counts)
+        )
 
 
 def checklist(

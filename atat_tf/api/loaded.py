@@ -1,6 +1,7 @@
 """A run folder of `train` as an object."""
 
 import functools
+import html
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 import keras
 from ml_collections import ConfigDict
 
+from atat_tf.api import notebook
 from atat_tf.api.attended import Attention, attention
-from atat_tf.evaluation import evaluate_run
+from atat_tf.evaluation import evaluate_run, printed_table
 from atat_tf.evaluation import run as runs
 from atat_tf.runs import folder as run_folder
 
@@ -38,6 +40,17 @@ class Run:
         )
         what = f"Run of {name} on {data} in {str(self.folder)!r}"
         return f"{what}: {accuracies or 'not evaluated'}"
+
+    def _repr_html_(self) -> str:
+        teacher = self._run.teacher
+        found = [teacher and teacher.results, self.results]
+        results = [of_one for of_one in found if of_one]
+        if not results:
+            return f"<p>{html.escape(repr(self))}</p>"
+        shown = printed_table.table(results)
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in shown.notes)
+        caption = f"{self.folder}: {shown.title}"
+        return notebook.table(shown.rows, shown.columns, caption) + notes
 
     @functools.cached_property
     def student(self) -> keras.Model:

@@ -7,7 +7,6 @@ and their classes.
 
 import contextlib
 import dataclasses
-import html
 import math
 import pathlib
 import tempfile
@@ -20,7 +19,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from atat_tf import losses
-from atat_tf.api import arrays
+from atat_tf.api import arrays, notebook
 from atat_tf.attacks import columns, linf, randomness
 from atat_tf.errors import expect, unknown
 from atat_tf.evaluation import evaluate_run, intervals
@@ -128,15 +127,8 @@ class Robustness:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            "<tr>"
-            + "".join(f"<td>{html.escape(c)}</td>" for c in row)
-            + "</tr>"
-            for row in self._rows()
-        )
-        head = "<tr><th>attack</th><th>accuracy, %</th><th>95 %</th></tr>"
-        title = html.escape(self._title())
-        return f"<table><caption>{title}</caption>{head}{rows}</table>"
+        heads = ("attack", "accuracy, %", "95 %")
+        return notebook.table(self._rows(), heads, self._title())
 
     def _title(self):
         sign = {"linf": "ℓ∞", "l2": "ℓ2"}[self.norm]
@@ -195,14 +187,11 @@ class RobustnessCurve:
 
     def _repr_html_(self) -> str:
         names = list(self.points[0].accuracy)
-        head = "".join(f"<th>{html.escape(name)}, %</th>" for name in names)
-        rows = "".join(
-            f"<tr><td>{point.epsilon:.4g}</td>"
-            + "".join(f"<td>{100 * point.accuracy[n]:.2f}</td>" for n in names)
-            + "</tr>"
-            for point in self.points
-        )
-        return f"<table><tr><th>ε</th>{head}</tr>{rows}</table>"
+        rows = [
+            [f"{p.epsilon:.4g}", *(f"{100 * p.accuracy[n]:.2f}" for n in names)]
+            for p in self.points
+        ]
+        return notebook.table(rows, ["ε", *(f"{name}, %" for name in names)])
 
 
 def robust_accuracy(

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import matplotlib
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from atat_tf.errors import InputError, expect
 
@@ -24,6 +24,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 # A file that says it holds more pixels is refused before it is decoded.
 MAX_PIXELS = 2**26
+# Pixels of a line of text, and of its letters.
+LINE_HEIGHT, _LETTERS = 18, 12
 
 
 def find(paths: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
@@ -218,6 +220,28 @@ def overlaid(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     opacity = tint[..., 3:] / 255
     covered = (1 - opacity) * gray + opacity * tint[..., :3]
     return np.rint(covered).astype(np.uint8)
+
+
+def line(text: str, width: int, colour: str = "#000000") -> np.ndarray:
+    """Returns a line of text in the middle of white.
+
+    Args:
+      text: what is too long for the width ends in "…".
+      width: pixels.
+      colour: of the letters.
+
+    Returns:
+      uint8 [LINE_HEIGHT, width, 3].
+    """
+    # Matplotlib's own font, which has ✓, ✗ and ε.
+    path = pathlib.Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
+    font = ImageFont.truetype(path, _LETTERS)
+    while text and font.getlength(text) > width:
+        text = f"{text.removesuffix('…')[:-1]}…" if len(text) > 1 else ""
+    image = Image.new("RGB", (width, LINE_HEIGHT), "white")
+    middle = width // 2, LINE_HEIGHT // 2
+    ImageDraw.Draw(image).text(middle, text, colour, font, "mm")
+    return np.asarray(image)
 
 
 def as_uint8(images: np.ndarray) -> np.ndarray:

@@ -41,6 +41,23 @@ class View:
     logits: np.ndarray
 
 
+def verdict(
+    view: View, i: int, label: int, class_names: Sequence[str]
+) -> tuple[str, bool]:
+    """Returns the prediction on an image in words, and whether it is right.
+
+    Args:
+      view: of several images.
+      i: position of the image.
+      label: its true class.
+      class_names: k strings.
+    """
+    is_right = bool(view.predictions[i] == label)
+    name = class_names[view.predictions[i]]
+    share = f"{100 * view.confidences[i]:.0f} %"
+    return f"{'✓' if is_right else '✗'} {name} {share}", is_right
+
+
 @dataclasses.dataclass(frozen=True)
 class Attended:
     """What a network makes of n images before and after an attack."""

@@ -153,7 +153,7 @@ def quiet_start(onednn: bool = True) -> Iterator[None]:
         os.dup2(held_back.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             held_back.seek(0)
             os.write(screen, held_back.read())
             raise
@@ -313,8 +313,10 @@ def seed() -> int | None:
 
 def _what_is_kept():
     """Returns a sentence, where the same command would not begin anew."""
-    several = flags.FLAGS.get_flag_value("workdirs", None) or []
-    for folder in several or filter(None, [_WORKDIR.value]):
+    folders = [_WORKDIR.value] if _WORKDIR.value else []
+    if "workdirs" in flags.FLAGS:
+        folders += flags.FLAGS.workdirs
+    for folder in folders:
         path = pathlib.Path(folder)
         kept = ("checkpoints", "teacher/checkpoints", "ledger.jsonl")
         if any((path / name).exists() for name in kept):
@@ -377,7 +379,8 @@ def _help(name):
         value = "|".join(choices) if choices else "VALUE"
         shown = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}="
         lines.append(f"  {shown}{'' if flag.boolean else value}")
-        text = flag.help or ""
+        # absl begins the help of a choice with its values, which stand above.
+        text = re.sub(r"^<[^>]*>: ", "", flag.help or "")
         default = _default(flag)
         if default and "(default" not in text:
             text += f" (default: {default})"

@@ -26,8 +26,15 @@ _BAR_WIDTH = 20
 _TIME_WIDTH = 12
 
 
+# The console of the bar that is drawn now: what another one printed would
+# stand on the bar's own line.
+_drawn: list[Console] = []
+
+
 def console(quiet: bool = False) -> Console:
     """Returns a console that writes to standard output as it is now."""
+    if _drawn and not quiet:
+        return _drawn[-1]
     # A notebook's `!command` has a terminal that keeps every line.
     in_notebook = "JPY_PARENT_PID" in os.environ
     return Console(
@@ -41,9 +48,11 @@ def console(quiet: bool = False) -> Console:
 def stage(text: str) -> None:
     """Says what takes its time now, on a line of standard error.
 
-    Standard output has what was asked for.
+    Standard output has what was asked for, and a bar, above which the line is.
     """
     screen = Console(stderr=True, highlight=False, soft_wrap=True)
+    if _drawn:
+        screen = _drawn[-1]
     screen.print(f"{text} ...", style="dim", markup=False)
 
 
@@ -122,7 +131,13 @@ def bar(
                 line = [description, share, f"{left} left", *words]
                 screen.print("  ".join(line))
 
-        yield advance
+        if not progress.disable:
+            _drawn.append(screen)
+        try:
+            yield advance
+        finally:
+            if not progress.disable:
+                _drawn.pop()
 
 
 def _fitting(words, room):
@@ -147,7 +162,7 @@ def duration(seconds: float) -> str:
 def table(
     title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]
 ) -> None:
-    """Prints a table; every cell is text."""
+    """Prints a table; every cell is text, with rich's markup for colours."""
     printed = Table()
     for number, column in enumerate(columns):
         printed.add_column(column, justify="right" if number else "left")

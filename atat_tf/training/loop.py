@@ -74,13 +74,16 @@ class TrainingLoop:
             )
         self._train_step = self._group.train_function(self._trainer)
         self._validation = validation.Validation(
-            config, student, dataset.validation, self._group
+            config, student, dataset, self._group
         )
         self._files = files.TrainingFiles(
             workdir, config, self._trainer, self._group
         )
-        self._console = terminal.console(quiet=not self._group.is_chief)
         self._has_heading = False
+
+    @property
+    def _console(self):
+        return terminal.console(quiet=not self._group.is_chief)
 
     def run(self) -> bool:
         """Trains; returns whether there was anything left to train.

@@ -4,8 +4,8 @@
 
 An IMAGE is a PNG, JPEG, BMP, GIF or WebP file, or a folder of them and of more
 folders. For each one the class, the most probable classes and a map of the
-model's attention are printed: the denser a cell, the more the model looked
-there.
+model's attention are printed. Where the terminal has colours the map lies over
+the image, elsewhere the denser a cell, the more the model looked there.
 
 With --json a line for each image instead, an object of
   file           path, as found
@@ -168,8 +168,8 @@ def _ask(options):
             )
             _check_answer(answer, names, options.overlay)
             results = printed.results(answer, paths[batch], names, label)
-            printed.write(results, batch_images, overlays[batch])
-            printed.show(results, names, options.json)
+            printed.write(results, batch_images, overlays[batch], names)
+            printed.show(results, batch_images, names, options.json)
 
 
 def _connected(options):

@@ -6,7 +6,8 @@ import os
 import pathlib
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TextIO
 
 import numpy as np
 from PIL import Image
@@ -79,14 +80,25 @@ def write(
     results: Sequence[dict],
     batch_images: Sequence[np.ndarray],
     targets: Sequence[pathlib.Path | None],
+    names: Sequence[str] | None,
 ) -> None:
     """Writes the overlays, each whole or not at all, and notes their paths."""
     for result, image, target in zip(
         results, batch_images, targets, strict=True
     ):
         if target is not None:
-            _replace(target, images.overlay(image, result["attention"]))
+            texts = _overlay_texts(result, names)
+            pixels = images.overlay(image, result["attention"], texts)
+            _replace(target, pixels)
             result["overlay"] = str(target)
+
+
+def _overlay_texts(result, names):
+    """Returns class and confidence, and whose attention is shown."""
+    number, label = result["class"], result["label"]
+    share = f"{100 * result['probabilities'][number]:.0f} %"
+    attended = f"attention of {_class(label, names)}"
+    return f"{_class(number, names)}, {share}", attended
 
 
 def _replace(target, pixels):
@@ -104,17 +116,50 @@ def _replace(target, pixels):
 
 
 def show(
-    results: Sequence[dict], names: Sequence[str] | None, as_json: bool
+    results: Sequence[dict],
+    batch_images: Sequence[np.ndarray],
+    names: Sequence[str] | None,
+    as_json: bool,
 ) -> None:
     """Prints the results, as JSON lines or for reading."""
-    for result in results:
+    for result, image in zip(results, batch_images, strict=True):
         if as_json:
             print(json.dumps(result))
         else:
-            print("\n".join(_lines(result, names, _shades())), end="\n\n")
+            print("\n".join(_lines(result, image, names)), end="\n\n")
 
 
-def _lines(result, names, shades):
+def colours(stream: TextIO, environment: Mapping[str, str]) -> int:
+    """Returns how many colours a stream shows: TRUE_COLOUR, 256, or 0.
+
+    Args:
+      stream: that is written to; a file shows none.
+      environment: of the process; NO_COLOR there means none.
+    """
+    if not stream.isatty() or environment.get("NO_COLOR"):
+        return 0
+    try:
+        "▀".encode(stream.encoding or "ascii")
+    except UnicodeEncodeError:
+        return 0
+    if environment.get("COLORTERM") in ("truecolor", "24bit"):
+        return images.TRUE_COLOUR
+    return 256 if "256color" in environment.get("TERM", "") else 0
+
+
+def _map(attention, image):
+    """Returns the lines of a map, and how many columns they take."""
+    if attention is None:
+        return [], 0
+    known = colours(sys.stdout, os.environ)
+    if known:
+        lines = images.colour_map(image, attention, known)
+        return lines, images.colour_map_width(image)
+    lines = images.text_map(attention, _shades())
+    return lines, len(lines[0])
+
+
+def _lines(result, image, names):
     """Returns the lines of an image: heading, then map beside classes."""
     heading = f"{result['file']}: {_class(result['class'], names)}"
     if result["label"] != result["class"]:
@@ -129,12 +174,11 @@ def _lines(result, names, shades):
         f"{label:<{width}}  {probabilities[number]:.3f}"
         for label, number in zip(labels, top, strict=True)
     ]
-    cells = []
-    if result["attention"] is not None:
-        cells = [f"{c}  " for c in images.text_map(result["attention"], shades)]
-    blank = " " * len(cells[0]) if cells else ""
-    beside = itertools.zip_longest(cells, table, fillvalue=None)
-    lines = [f"  {cell or blank}{row or ''}".rstrip() for cell, row in beside]
+    cells, columns = _map(result["attention"], image)
+    blank = " " * columns
+    beside = itertools.zip_longest(cells, table, fillvalue="")
+    gap = "  " if cells else ""
+    lines = [f"  {cell or blank}{gap}{row}".rstrip() for cell, row in beside]
     return [heading, *lines]
 
 

@@ -112,7 +112,6 @@ def _parser() -> argparse.ArgumentParser:
         usage="%(prog)s --model_base_path=FOLDER [--name=value]",
         allow_abbrev=False,
         add_help=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     for part in _TABLE.strip().split("\n\n"):
         heading, *lines = part.splitlines()
@@ -123,12 +122,13 @@ def _parser() -> argparse.ArgumentParser:
             is_truth = default in ("true", "false")
             kind = int if default.isdecimal() else str
             kind = _truth if is_truth else kind
+            shown = f" (default: {default})" if default else ""
             group.add_argument(
                 f"--{name}",
                 type=kind,
                 default=kind(default),
                 metavar="true|false" if is_truth else "VALUE",
-                help=" ".join(text.split()),
+                help=" ".join(text.split()) + shown,
                 **({"nargs": "?", "const": True} if is_truth else {}),
             )
     return parser

@@ -50,6 +50,9 @@ def test_what_is_drawn():
     assert titles == [*map(str, Y), "", ""]
     page = looked._repr_html_()
     assert page.count("<img") == 6 and "'maps'" in repr(looked)
+    for label, predicted in zip(Y, looked.predictions, strict=True):
+        assert f"<figcaption>class {label}" in page
+        assert (f"predicted: {predicted}<" in page) == (label != predicted)
 
 
 @pytest.mark.parametrize(

@@ -136,5 +136,8 @@ def test_a_run_is_loaded_from_its_folder():
     assert run.student.input_shape == (None, 32, 32, 3)
     assert run.results["accuracy"]["clean"] > 0.3
     assert "clean" in repr(run)
+    page = run._repr_html_()
+    for word in ("<th>pgd20</th>", "<td>Standard</td>", "<td>ATAT</td>"):
+        assert word in page
     with pytest.raises(InputError, match="a run folder with config.json"):
         atat.load("/nowhere")

@@ -70,7 +70,7 @@ def test_check_is_evaluation_with_the_checklist():
 _NEEDED = {"export": ["--output=models/a"], "reproduce": ["--table=1"]}
 _OF_NO_RUN = {"serve", "client"}
 _OF_SEVERAL_RUNS = {"evaluate", "check", "inspect", "landscape"}
-_OF_SEVERAL_RUNS |= {"compare", "demo"}
+_OF_SEVERAL_RUNS |= {"compare", "demo", "merge"}
 
 
 @pytest.mark.parametrize("name", sorted({*_COMMANDS} - _OF_NO_RUN))
@@ -90,17 +90,21 @@ def test_workdir_is_one_run_and_workdirs_are_several(name):
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash")
-def test_completion_of_a_command():
+@pytest.mark.parametrize(
+    "words, expected",
+    [("ev", "evaluate"), ("evaluate --che", "--checklist")],
+)
+def test_completion(words, expected):
     _, script = commands.run("atat_tf", "--completion")
+    program = f"""
+        atat() {{ {sys.executable} -m atat_tf "$@"; }}
+        {script}
+        COMP_WORDS=(atat {words})
+        COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+        _atat
+        echo "${{COMPREPLY[@]}}"
+    """
     done = subprocess.run(
-        [
-            "bash",
-            "-c",
-            f"{script}\nCOMP_WORDS=(atat ev); COMP_CWORD=1; _atat;"
-            'echo "${COMPREPLY[@]}"',
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
+        ["bash", "-c", program], capture_output=True, text=True, check=True
     )
-    assert done.stdout == "evaluate\n"
+    assert done.stdout == f"{expected}\n"

@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 
 import pytest
 from rich.console import Console
@@ -66,6 +67,26 @@ def test_the_bar_on_a_terminal_of_80_columns(monkeypatch):
 def test_a_wide_terminal_has_the_figures_too(monkeypatch):
     printed = _on_a_terminal(monkeypatch, 130)
     assert "loss 1.685  adversarial_accuracy 0.250" in printed
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_rows_and_stages_stand_above_the_bar(monkeypatch):
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", _Terminal())
+    with terminal.bar("working", 2, 1) as advance:
+        advance()
+        terminal.console().print("a row")
+        terminal.stage("validating")
+    # The bar's line is emptied before each.
+    printed = re.sub(r"\x1b\[\d*m", "", sys.stdout.getvalue())
+    assert "\x1b[2Ka row\n" in printed
+    assert "\x1b[2Kvalidating ...\n" in printed
+    assert terminal.console() is not terminal.console()
 
 
 def test_a_file_has_twenty_lines(monkeypatch, capsys):

@@ -50,6 +50,8 @@ NUM_IMAGES = 500
 MINIMUM_IMAGES = 200
 _GATE_IMAGES = 32
 _EXPLAINED_IMAGES = 200
+# Of the verdicts, on a terminal.
+_COLOURS = {PASS: "green", FAIL: "bold red", NOT_RUN: "yellow"}
 
 
 def run_checklist(
@@ -193,7 +195,8 @@ def explained(opened: OpenRun) -> explanations.Quality | None:
 def print_table(title: str, points: Iterable[Point]) -> None:
     """Prints the points with figure, threshold and verdict, then the notes.
 
-    A note that several points have is printed once; last comes the sum.
+    A note that several points have is printed once; last comes the sum. On a
+    terminal verdicts have colours.
     """
     points = list(points)
     rows = []
@@ -202,7 +205,8 @@ def print_table(title: str, points: Iterable[Point]) -> None:
         if point.figure is not None:
             figure = f"{point.figure:.1f}"
             threshold = f"≤ {point.threshold:g} + {point.allowance:.1f}"
-        rows.append([point.compared, figure, threshold, point.verdict])
+        verdict = f"[{_COLOURS[point.verdict]}]{point.verdict}[/]"
+        rows.append([point.compared, figure, threshold, verdict])
     heads = ["figures in points", "figure", "threshold", "verdict"]
     terminal.table(title, heads, rows)
     notes: dict[str, list[str]] = {}

@@ -11,7 +11,7 @@ from atat_tf import grad_cam
 from atat_tf.attacks import linf, radii
 from atat_tf.data import images as image_files
 from atat_tf.errors import expect, unknown
-from atat_tf.evaluation.views import Scene, View
+from atat_tf.evaluation.views import Scene, View, verdict
 from atat_tf.reports.figures import drawing
 from atat_tf.reports.figures.networks import Network
 from atat_tf.reports.figures.pictures import Picture
@@ -222,14 +222,6 @@ def distance_text(row: Mapping[str, Any], name: str = "cosine_distance") -> str:
     return f"1 − cos = {row[name]:.2f}" if name in row else ""
 
 
-def verdict(scene: Scene, view: View, i: int) -> tuple[str, bool]:
-    """Returns the predicted class of a picture in words, and if it is right."""
-    is_right = bool(view.predictions[i] == scene.labels[i])
-    name = scene.class_name(view.predictions[i])
-    share = f"{100 * view.confidences[i]:.0f} %"
-    return f"{'✓' if is_right else '✗'} {name} {share}", is_right
-
-
 def shown(picture: Picture) -> drawing.Panel:
     """Returns the Panel of a picture itself, with its true class."""
     return drawing.Panel(
@@ -239,7 +231,7 @@ def shown(picture: Picture) -> drawing.Panel:
 
 def plain(scene: Scene, view: View, i: int) -> drawing.Panel:
     """Returns the Panel of a picture without its map, with the prediction."""
-    text, is_right = verdict(scene, view, i)
+    text, is_right = _verdict(scene, view, i)
     pixels = image_files.as_uint8(view.images[i])
     return drawing.Panel(pixels, text=text, is_right=is_right)
 
@@ -256,8 +248,12 @@ def attended(scene: Scene, view: View, i: int, text: str = "") -> drawing.Panel:
 
 def answered(scene: Scene, view: View, i: int, more: str = "") -> drawing.Panel:
     """Returns the Panel of a picture under its map, with the prediction."""
-    text, is_right = verdict(scene, view, i)
+    text, is_right = _verdict(scene, view, i)
     panel = attended(scene, view, i, more)
     if panel.text:
         text += f"\n{panel.text}"
     return dataclasses.replace(panel, text=text, is_right=is_right)
+
+
+def _verdict(scene, view, i):
+    return verdict(view, i, scene.labels[i], scene.network.class_names)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -85,6 +86,43 @@ def test_names_of_the_model_itself(ask, server, tmp_path):
     assert (result["name"], result["label"]) == ("ape", 2)
 
 
+@pytest.mark.parametrize(
+    ("environment", "is_terminal", "expected"),
+    [
+        ({"TERM": "xterm-256color", "COLORTERM": "truecolor"}, True, 2**24),
+        ({"TERM": "xterm-256color"}, True, 256),
+        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, True, 0),
+        ({"TERM": "xterm-256color"}, False, 0),
+        ({"TERM": "dumb"}, True, 0),
+    ],
+)
+def test_colours_of_terminals(environment, is_terminal, expected):
+    stream = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    stream.isatty = lambda: is_terminal
+    assert printed.colours(stream, environment) == expected
+
+
+def test_a_terminal_of_colours_has_the_picture(server, tmp_path):
+    """The command itself, on a terminal of its own."""
+    path = _write_image(tmp_path / "a.png", 1)
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "serving.client"]
+        + [f"--server={server.target}", "--model_name=m", str(path)],
+        stdout=theirs,
+        env={**os.environ, "TERM": "xterm-256color", "COLORTERM": ""},
+    ):
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(ours, 2**16):
+                shown += part
+    os.close(ours)
+    assert b"class 1  0.999" in shown
+    # 24 dots by 24, an upper half each two, in two pictures.
+    assert shown.decode().count("▀") == 2 * 24 * 12
+
+
 def test_terminal_without_blocks(ask, tmp_path):
     path = _write_image(tmp_path / "a.png", 1)
     output, _ = ask(path, encoding="ascii")
@@ -109,7 +147,12 @@ def test_json_and_overlays_of_a_chosen_class(ask, card, tmp_path):
     image = images.load(cow, (4, 4, 3))
     with Image.open(second["overlay"]) as picture:
         np.testing.assert_array_equal(
-            np.asarray(picture), images.overlay(image, second["attention"])
+            np.asarray(picture),
+            images.overlay(
+                image,
+                second["attention"],
+                ["2 cow, 100 %", "attention of 2 cow"],
+            ),
         )
 
 

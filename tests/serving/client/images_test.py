@@ -139,6 +139,30 @@ def test_overlay_is_the_projects_own_enlarged(shape, scale):
     np.testing.assert_allclose(right, expected, atol=6)
 
 
+def test_overlays_have_a_line_below():
+    pixels, attention = _picture(32, 32, 3) / 255, np.ones((4, 4))
+    plain = images.overlay(pixels, attention)
+    written = images.overlay(pixels, attention, ["cat, 87 %", "w" * 99])
+    assert written.shape == (256 + 22, 512, 3)
+    np.testing.assert_array_equal(written[:256], plain)
+    assert (written[256:] == 255).any() and (written[256:] < 128).any()
+
+
+@pytest.mark.parametrize(
+    ("colours", "red", "gray"),
+    [(images.TRUE_COLOUR, "2;255;0;0", "2;0;0;0"), (256, "5;196", "5;232")],
+)
+def test_colour_map_by_hand(colours, red, gray):
+    image = np.zeros((2, 1, 3))
+    image[0, 0, 0] = 1
+    # Dots are never fewer than the picture has.
+    lines = images.colour_map(image, np.zeros((1, 1)), colours)
+    assert len(lines) == 12 and images.colour_map_width(image) == 2 * 12 + 2
+    assert lines[0].startswith(f"\x1b[38;{red};48;{red}m▀")
+    assert f"\x1b[38;{gray};48;{gray}m▀" in lines[-1]
+    assert all(line.count("▀") == 24 for line in lines)
+
+
 def test_text_map_by_hand():
     attention = [[0.0, 0.25], [0.45, 0.65], [0.99, 1.0]]
     assert images.text_map(attention) == ["··░░", "▒▒▓▓", "████"]
