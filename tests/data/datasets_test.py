@@ -5,6 +5,7 @@ import pathlib
 import tempfile
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -55,6 +56,7 @@ class LoadTest(parameterized.TestCase, tf.test.TestCase):
             ):
                 datasets.load("cifar100", folder)
 
+    @pytest.mark.long
     def test_cifar10_as_prepared_for_tfds(self):
         if not _SHARED.exists():
             self.skipTest("needs ../shared/tfds")

@@ -181,6 +181,7 @@ def test_a_config_may_only_agree_with_the_runs_own(
     assert re.search(message, output) and "Traceback" not in output
 
 
+@pytest.mark.long
 def test_a_precision_gives_an_estimate_apart_from_whole_figures(
     tmp_path, capsys, monkeypatch
 ):

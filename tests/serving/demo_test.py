@@ -15,6 +15,7 @@ import time
 import zlib
 
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 from PIL import Image
 
@@ -406,6 +407,7 @@ class CommandTest(absltest.TestCase):
             done.stderr, r"^error: Expected --workdirs=.*atat train.*\n$"
         )
 
+    @pytest.mark.long
     def test_the_export_is_a_file(self):
         folder = exports.temporary_folder(self) / "gallery"
         status, printed = commands.run(

@@ -217,6 +217,7 @@ class MethodsTest(RunsTest):
 
 @pytest.mark.early
 class KillTest(RunsTest):
+    @pytest.mark.long
     def test_killed_at_a_random_moment_it_ends_with_the_same_bits(self):
         self._kill_and_finish(1)
 

@@ -92,6 +92,7 @@ class FrozenTest(tf.test.TestCase):
             training_run.train_and_evaluate(config, workdir)
         return Run(workdir)
 
+    @pytest.mark.long
     def test_what_is_frozen_is_told_and_stays_unless_unfrozen(self):
         path, model = self._frozen("maps")
         for unfreeze in (False, True):
@@ -126,6 +127,7 @@ class FrozenTest(tf.test.TestCase):
 
 @pytest.mark.early
 class HardenTest(tf.test.TestCase):
+    @pytest.mark.long
     def test_a_run_is_kept_whole(self):
         """Trained, evaluated again and exported without the file it was."""
         path, model = _saved_model(layers.Rescaling(1 / 255))
