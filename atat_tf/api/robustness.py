@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from atat_tf import losses
 from atat_tf.api import arrays, notebook
 from atat_tf.attacks import columns, linf, randomness
+from atat_tf.attacks import radii as attack_radii
 from atat_tf.errors import expect, unknown
 from atat_tf.evaluation import evaluate_run, intervals
 from atat_tf.evaluation.estimate import Estimate, expect_precision
@@ -132,7 +133,8 @@ class Robustness:
 
     def _title(self):
         sign = {"linf": "ℓ∞", "l2": "ℓ2"}[self.norm]
-        return f"{self.num_images:,} images, {sign}, ε = {self.epsilon:.4g}"
+        radius = _written(self.epsilon, self.norm)
+        return f"{self.num_images:,} images, {sign}, ε = {radius}"
 
     def _rows(self):
         """Returns (name, share in %, interval in %) for each attack."""
@@ -152,6 +154,13 @@ class Robustness:
             share = f"{100 * self.worst_case:.2f}"
             rows.append(("worst case", share, _percent(worst)))
         return rows
+
+
+def _written(epsilon, norm):
+    """Returns ε as text, "8/255" where it is one of pixels in [0, 1]."""
+    if norm == "linf" and epsilon < 1:
+        return attack_radii.written(epsilon)
+    return f"{epsilon:.4g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,8 +197,11 @@ class RobustnessCurve:
     def _repr_html_(self) -> str:
         names = list(self.points[0].accuracy)
         rows = [
-            [f"{p.epsilon:.4g}", *(f"{100 * p.accuracy[n]:.2f}" for n in names)]
-            for p in self.points
+            [
+                _written(point.epsilon, point.norm),
+                *(f"{100 * point.accuracy[name]:.2f}" for name in names),
+            ]
+            for point in self.points
         ]
         return notebook.table(rows, ["ε", *(f"{name}, %" for name in names)])
 

@@ -316,7 +316,7 @@ def standing(
     Args:
       opened: OpenRun.
       built: {column: stepped attacks}.
-      doing: what the progress bar says before the column's name.
+      doing: what the progress bar says before the column's name, or "".
       keep: as for `verdicts.Verdicts`.
 
     Returns:
@@ -331,7 +331,7 @@ def standing(
         for name, attacks in built.items():
 
             def ended(count, name=name):
-                advance(f"{doing} {name}", units=count)
+                advance(f"{doing} {name}".strip(), units=count)
 
             ended(0)
             judge = verdicts.Verdicts(

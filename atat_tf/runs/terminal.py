@@ -70,7 +70,7 @@ def bar(
     has room for; in a file a line is printed first, and now and then.
 
     Args:
-      description: what is going on.
+      description: what is going on; "" until the first call says it.
       total: units of work in all.
       images_each: images in one unit, for the images/s. None for units that
         mean nothing to a person: their share is shown, not their number.
@@ -95,7 +95,7 @@ def bar(
         transient=True,
         disable=not screen.is_terminal,
     )
-    if progress.disable and not quiet:
+    if progress.disable and description and not quiet:
         stage(description)
     start = shown = time.monotonic()
     shown_at: float = done

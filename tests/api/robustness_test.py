@@ -273,6 +273,7 @@ def test_curve_and_what_a_notebook_shows(expected):
     assert more == expected.accuracy["pgd5"] < less
     assert curve.worst_case == [less, more]
     assert "pgd5" in repr(curve) and "<th>pgd5" in curve._repr_html_()
+    assert "ε = 1/255" in repr(curve) and "<td>1/255<" in curve._repr_html_()
     share = f"{100 * expected.accuracy['pgd5']:.2f}"
     assert share in repr(expected) and share in expected._repr_html_()
     low, high = expected.interval["pgd5"]

@@ -339,7 +339,9 @@ def _standing(opened, groups):
     built = {
         name: groups[group][column] for (group, column), name in called.items()
     }
-    stands, _ = evaluate_run.standing(opened, built, "checking")
+    terminal.stage(f"attacking for {len(groups)} points")
+    # With a word before the names they would not fit into 80 columns.
+    stands, _ = evaluate_run.standing(opened, built, "")
     return {
         group: {column: stands[called[group, column]] for column in of_group}
         for group, of_group in groups.items()
