@@ -50,6 +50,9 @@ def get_config():
     config.model_digest = ""
     # What that model takes for black and white. ε is in [0, 1] all the same.
     config.model_range = (0.0, 1.0)
+    # HOST:PORT/NAME of a served model that is evaluated by its scores alone, in
+    # the backbone's place.
+    config.server = ""
     # Whether layers that the file has frozen are trained as well.
     config.unfreeze = False
 
@@ -235,3 +238,6 @@ FOR_MODEL = {
     "num_epochs": 20,
     "optimizer.learning_rate": 0.01,
 }
+
+# What None means where a served model is evaluated: scores have no gradient.
+FOR_SERVER = {"evaluation.attacks": ("clean", "square")}

@@ -17,7 +17,7 @@ from atat_tf.evaluation import estimate, ledger, verdicts
 from atat_tf.evaluation.attacker import Attacker, Outcome
 from atat_tf.evaluation.run import Run
 from atat_tf.models import checks as model_checks
-from atat_tf.models import classifiers
+from atat_tf.models import classifiers, served
 from atat_tf.runs import build, terminal
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
@@ -30,7 +30,7 @@ class OpenRun:
     Attributes:
       run: what it was opened from.
       dataset: the data set whose images are attacked.
-      classifier: keras.Model with the stored weights.
+      classifier: keras.Model with the stored weights, or a served model.
       attacker: Attacker of it.
       split: the images in question.
       ledger: Ledger that verdicts are taken from and added to.
@@ -39,7 +39,7 @@ class OpenRun:
 
     run: Run
     dataset: datasets.Dataset
-    classifier: keras.Model
+    classifier: keras.Model | served.ServedClassifier
     attacker: Attacker
     split: datasets.Split
     ledger: ledger.Ledger
@@ -49,6 +49,11 @@ class OpenRun:
     def config(self) -> ConfigDict:
         """The run's."""
         return self.run.config
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether attacks can follow one; a served model answers scores."""
+        return not isinstance(self.classifier, served.ServedClassifier)
 
 
 def open_run(
@@ -91,7 +96,13 @@ def open_run(
     if dataset is None:
         dataset = _dataset(run, dataset_name)
     keras.utils.set_random_seed(run.config.seed)
-    classifier = run.classifier(weights)
+    classifier = run.judged(weights)
+    is_served = isinstance(classifier, served.ServedClassifier)
+    expect(
+        not is_served or bn_eval == "frozen",
+        "bn_eval=frozen for a served model",
+        bn_eval=bn_eval,
+    )
     images = getattr(dataset, split).take(num_images)
     expect(len(images), f"{split} images", num_images=len(images))
     seed = run.config.seed if seed is None else seed
@@ -99,7 +110,9 @@ def open_run(
     lines = ledger.Ledger(
         pathlib.Path(ledger_folder or workdir) / ledger.FILE,
         ledger.identity(
-            classifiers.weights_digest(classifier),
+            classifier.digest
+            if isinstance(classifier, served.ServedClassifier)
+            else classifiers.weights_digest(classifier),
             dataset.provenance,
             bn_eval,
             seed,
@@ -107,7 +120,7 @@ def open_run(
             split,
         ),
     )
-    attacker = Attacker(classifier, batch_size, bn_eval)
+    attacker = Attacker(classifier, batch_size, bn_eval, xla=not is_served)
     return OpenRun(run, dataset, classifier, attacker, images, lines, seed)
 
 

@@ -113,20 +113,21 @@ def digest(path: str | pathlib.Path, kind: str = "a .keras file") -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def expect_classes(classifier: keras.Model, spec: Any) -> None:
+def expect_classes(
+    shape: tuple[int | None, ...], outputs: int, spec: Any
+) -> None:
     """Raises InputError unless a classifier fits a data set.
 
     Args:
-      classifier: functional keras.Model, images -> logits.
+      shape: (H, W, C) of the images that it takes.
+      outputs: of the classifier.
       spec: datasets.Spec.
     """
-    shape = tuple(classifier.inputs[0].shape[1:])
     expect(
         shape == tuple(spec.image_shape),
         f"images of {shape}, the size that the model takes",
         image_shape=tuple(spec.image_shape),
     )
-    outputs = classifier.outputs[0].shape[-1]
     expect(
         outputs == spec.num_classes,
         f"a data set of {outputs} classes, the outputs of the model",

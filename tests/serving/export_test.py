@@ -215,7 +215,7 @@ def test_the_command_tells_its_stages_alone(tmp_path):
         (["--output=x"], "--workdir=RUN_FOLDER"),
         (["--output=x", "--workdir=/nowhere"], "config.json.*/nowhere"),
         (["--output=x", "--workdir=y", "--model=z"], "Received: both"),
-        (["--output=x", "--model=z", "--model_range=0"], "two numbers"),
+        (["--output=x", "--model=z.keras", "--model_range=0"], "two ascending"),
     ],
 )
 def test_command_refuses(words, pattern):
