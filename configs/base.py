@@ -39,8 +39,8 @@ def get_config():
     config.extra_share = 0.7
     # Image files that cannot be decoded: "stop" at them or "skip" them.
     config.bad_images = "stop"
-    # Names of the classes of a folder of images, so that a run can be served
-    # where the images are not.
+    # Names of the classes of images of one's own, so that a run can be served
+    # and reported where the images are not.
     config.class_names = ()
 
     # A .keras file to harden: the teacher and the student's start, in the

@@ -1,6 +1,7 @@
 """`evaluate --model`: a saved model becomes a run that every command takes."""
 
 import re
+import shutil
 
 import keras
 import numpy as np
@@ -131,3 +132,28 @@ def test_every_command_takes_a_model_of_any_range_and_a_folder(
         run = "--workdir=runs/evaluated/my"
         status, text = commands.run(drawing, run, *words)
         assert status == 0, text
+
+
+@pytest.mark.parametrize("kind", ["folder:photos", "own.npz"])
+def test_a_run_is_shown_where_its_images_are_not(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    _photos(tmp_path / "photos")
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (12, 32, 32, 3), np.uint8)
+    arrays = {"x_train": images, "x_test": images}
+    arrays |= dict.fromkeys(("y_train", "y_test"), np.arange(12) % 2)
+    np.savez("own.npz", **arrays)
+    _write(tmp_path / "my.keras", classes=2)
+    status, text = _evaluate(
+        "--model=my.keras", f"--dataset={kind}", "--attacks=clean,pgd1"
+    )
+    assert status == 0, text
+    shutil.rmtree("photos")
+    (tmp_path / "own.npz").unlink()
+    run = Run("runs/evaluated/my")
+    assert len(run.class_names) == run.classifier().output_shape[-1] == 2
+    given = f"--workdir={run.folder}"
+    status, text = commands.run("atat_tf.report", given, "--num_images=0")
+    assert status == 0, text
+    status, text = commands.run("atat_tf.report", given)
+    assert status == 1 and "Expected a" in text, text

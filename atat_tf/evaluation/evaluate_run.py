@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from atat_tf.attacks import columns, stepped
-from atat_tf.data import datasets
+from atat_tf.data import arrays, datasets
 from atat_tf.data import folders as image_folders
 from atat_tf.errors import InputError, expect, expect_known
 from atat_tf.evaluation import accuracy as robustness
@@ -465,7 +465,9 @@ def in_threat_model(config: ConfigDict, attacks: Iterable) -> bool:
 
 def _dataset(run, name):
     config = run.config
-    if name is None or image_folders.absolute(name) == config.dataset:
+    if name is not None:
+        name = arrays.absolute(image_folders.absolute(name))
+    if name in (None, config.dataset):
         return run.dataset
     other = datasets.load(
         name, run.data_dir, image_size=run_config.image_size(config)
@@ -493,14 +495,14 @@ def _expect_place(path):
 
 def _save(path, built, split, adversarials):
     """Writes each attack's candidates, with the images' indices."""
-    arrays = {"labels": split.labels}
+    entries = {"labels": split.labels}
     for name, attacks in built.items():
         for number, attack in enumerate(attacks):
             # No entry: nobody was left to attack.
             kept = adversarials.get(columns.description(attack), {})
             key = f"{name}/{number}"
-            arrays[f"{key}/indices"] = np.array(sorted(kept))
-            arrays[f"{key}/images"] = np.array([kept[i] for i in sorted(kept)])
+            entries[f"{key}/indices"] = np.array(sorted(kept))
+            entries[f"{key}/images"] = np.array([kept[i] for i in sorted(kept)])
     with run_folder.replacing(path) as temporary:
         with open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, **entries)

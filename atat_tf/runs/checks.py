@@ -89,7 +89,7 @@ def _validate_model(config, spec):
     classifier = build.build_classifier(config, spec)
     graphs.with_taps(classifier, build.build_defense(config).layers)
     checks.expect_trainable(classifier)
-    if build.build_defense(config).needs_teacher:
+    if objective.compares_images(build.build_defense(config)):
         checks.expect_one_image(classifier)
 
 

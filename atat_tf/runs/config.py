@@ -182,7 +182,7 @@ def _with_tuples(values):
 
 
 def _resolve_sources(config):
-    """Fills in what a folder of images and a saved model tell.
+    """Fills in what images of one's own and a saved model tell.
 
     Args:
       config: ConfigDict, unlocked.
@@ -194,6 +194,10 @@ def _resolve_sources(config):
         config.dataset = image_folders.absolute(config.dataset)
         config.class_names = image_folders.listing(config.dataset).class_names
     config.dataset = arrays.absolute(config.dataset)
+    if arrays.is_file(config.dataset):
+        spec = datasets.spec(config.dataset, image_size=image_size(config))
+        config.image_shape = spec.image_shape
+        config.class_names = datasets.class_names(config.dataset)
     if config.model:
         _resolve_model(config)
     if config.server:
@@ -229,8 +233,7 @@ def _resolve_model(config):
 
 def _takes_any_size(config):
     """Returns whether a data set is resized, and nobody has said to what."""
-    own = config.dataset in datasets.SPECS or arrays.is_file(config.dataset)
-    return not own and not image_size(config)
+    return config.dataset not in datasets.SPECS and not image_size(config)
 
 
 def image_size(
@@ -245,7 +248,7 @@ def data_spec(
 ) -> datasets.Spec:
     """Returns the datasets.Spec of a resolved config.
 
-    Of a folder of images the config tells all: it need not be there.
+    Of images of one's own the config tells all: they need not be there.
     """
     names = tuple(config.class_names)
     size = image_size(config)
