@@ -311,7 +311,7 @@ def _is_dead(opened, images, labels):
 def _queried_points(opened):
     """Returns the points that need no gradient, {name: Point}."""
     groups = checklist_attacks.query_groups(opened)
-    _standing(opened, groups, "checking")
+    _standing(opened, groups)
     return _line_points(opened, groups)
 
 
