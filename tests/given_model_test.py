@@ -60,6 +60,13 @@ def test_a_saved_model_is_evaluated_as_a_run(tmp_path):
         ((), "--dataset with --model"),
         (("--dataset=digits",), "model_range.*0,255 for a model of bytes"),
         (("--dataset=digits", "--model_range=1"), "two ascending numbers"),
+        (("--dataset=digits", "--num_images=0"), "num_images >= 1"),
+        (("--dataset=digits", "--attacks=pgd5@0/255"), "radius above 0"),
+        (("--dataset=digits", "--config.attack.epsilon=2"), "epsilon in"),
+        (
+            ("--dataset=digits", "--config.evaluation.batch_size=0"),
+            "batch_size >= 1",
+        ),
         (("--dataset=digits", "--workdirs=a,b"), "one --workdir with --model "),
     ],
 )

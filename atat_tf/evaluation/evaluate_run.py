@@ -88,9 +88,9 @@ def open_run(
     """
     run = Run(workdir, data_dir)
     weights = weights or run.config.evaluation.weights
-    run_folder.expect_weights(workdir, weights)
-    if num_images is not None:
-        expect(num_images >= 1, "num_images >= 1", num_images=num_images)
+    if not run.config.server:
+        run_folder.expect_weights(workdir, weights)
+    expect_settings(run.config, num_images=num_images)
     expect_known("bn_eval", bn_eval, robustness.BATCH_NORM_MODES)
     expect_known("images", split, run_config.SPLITS)
     if dataset is None:
@@ -122,6 +122,28 @@ def open_run(
     )
     attacker = Attacker(classifier, batch_size, bn_eval, xla=not is_served)
     return OpenRun(run, dataset, classifier, attacker, images, lines, seed)
+
+
+def expect_settings(
+    config: ConfigDict,
+    attacks: Sequence[str] | None = None,
+    num_images: int | None = None,
+) -> None:
+    """Raises InputError unless an evaluation can have these settings.
+
+    Args:
+      config: resolved.
+      attacks: names of columns; None for the config's own.
+      num_images: the first so many images; None for all.
+    """
+    size = config.evaluation.batch_size
+    expect(size >= 1, "evaluation.batch_size >= 1", batch_size=size)
+    expect(
+        num_images is None or num_images >= 1,
+        "num_images >= 1",
+        num_images=num_images,
+    )
+    build.build_columns(config, attacks)
 
 
 def open_teacher(opened: OpenRun) -> OpenRun | None:

@@ -151,7 +151,8 @@ class Run:
           InputError: there are no such weights, or they do not fit.
         """
         weights = weights or self.config.evaluation.weights
-        run_folder.expect_weights(self.folder, weights)
+        if not self.config.server:  # which `build_classifier` refuses
+            run_folder.expect_weights(self.folder, weights)
         terminal.stage(f"building the network of {self.folder}")
         classifier = build.build_classifier(
             self.config, self.spec, self.folder / run_folder.MODEL

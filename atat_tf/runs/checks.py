@@ -46,6 +46,9 @@ def validate(
     _expect_choice(config, "precision", ("float32", "mixed_bfloat16"))
     _validate_optimizer(config.optimizer)
     _validate_guard(config)
+    _expect_field(
+        config.evaluation, "batch_size", lambda value: value >= 1, ">= 1"
+    )
     _expect_choice(config.evaluation, "split", run_config.SPLITS)
     _expect_choice(config.evaluation, "weights", run_folder.WEIGHTS)
     expect(
