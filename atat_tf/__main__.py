@@ -28,11 +28,6 @@ COMMANDS: dict[str, dict[str, tuple[str, tuple[str, ...], str]]] = {
             ("--checklist",),
             "decide whether the robustness can be believed",
         ),
-        "attack": (
-            "atat_tf.serving.attack",
-            (),
-            "attack a served model by its scores",
-        ),
         "reproduce": ("atat_tf.reproduce", (), "print the paper's tables"),
     },
     "See": {

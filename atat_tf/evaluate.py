@@ -9,6 +9,9 @@ python -m atat_tf.evaluate --workdir=runs/demo --checklist
 python -m atat_tf.evaluate --workdir=runs/demo --shard=3/16
 
 python -m atat_tf.evaluate --model=my.keras --dataset=folder:photos
+
+python -m atat_tf.evaluate --server=localhost:8500 --model_name=mine \\
+    --dataset=folder:photos --attacks=clean,square500 --num_images=50
 """
 
 import pathlib
@@ -34,6 +37,16 @@ _MODEL_RANGE = flags.DEFINE_list(
     None,
     "with --model: what the model takes for black and white, as 0,255 "
     "(default: 0,1)",
+)
+_SERVER = flags.DEFINE_string(
+    "server",
+    None,
+    "host:port, or unix:PATH of a socket, of a gRPC server whose model is "
+    "evaluated on --dataset by its scores alone (clean and square): it becomes "
+    "a run as --model does",
+)
+_MODEL_NAME = flags.DEFINE_string(
+    "model_name", None, "with --server: as the server names the model"
 )
 _ATTACKS = flags.DEFINE_list(
     "attacks",
@@ -92,22 +105,31 @@ _SAVE_ADVERSARIALS = flags.DEFINE_string(
 def main(argv):
     del argv
     default = None
-    if _MODEL.value:
-        default = f"runs/evaluated/{pathlib.Path(_MODEL.value).stem}"
+    if _given():
+        name = pathlib.Path(_MODEL.value or "").stem or _MODEL_NAME.value
+        default = f"runs/evaluated/{name}"
     workdirs = command_line.workdirs(_WORKDIRS.value)
     workdirs = workdirs or [str(command_line.workdir(default))]
     data_dir = command_line.data_dir()
     _refuse_contradictions(workdirs)
 
     with command_line.quiet_start():
-        from atat_tf.evaluation import evaluate_run, printed_table, shards
-        from atat_tf.evaluation.checklist import run as checklist
         from atat_tf.evaluation.run import Run
+        from atat_tf.models import served
 
-    if _MODEL.value:
-        _keep_model(pathlib.Path(workdirs[0]), data_dir)
+    if _given():
+        _keep_given(pathlib.Path(workdirs[0]), data_dir)
     for workdir in workdirs:
         _refuse_other_config(Run(workdir).config)
+    with served.sentences():
+        _evaluate(workdirs, data_dir)
+
+
+def _evaluate(workdirs, data_dir):
+    """Runs the checklist or the attacks on each run, and prints it."""
+    from atat_tf.evaluation import evaluate_run, printed_table, shards
+    from atat_tf.evaluation.checklist import run as checklist
+
     if _CHECKLIST.value:
         points = [
             point
@@ -164,48 +186,70 @@ def _precision():
     return None if _PRECISION.value is None else _PRECISION.value / 100
 
 
-def _keep_model(folder, data_dir):
-    """Makes the run folder of a saved model that is evaluated as it is."""
+def _given():
+    """Returns whether a model is evaluated that was not trained here."""
+    return _MODEL.value or _SERVER.value or _MODEL_NAME.value
+
+
+def _keep_given(folder, data_dir):
+    """Makes the run folder of a model that is evaluated as it is."""
     from ml_collections import ConfigDict
 
+    from atat_tf.evaluation import evaluate_run
     from atat_tf.runs import build, checks
     from atat_tf.runs import config as run_config
+    from atat_tf.runs import folder as run_folder
     from atat_tf.training import teacher
 
-    config = command_line.config(model=_MODEL.value)
+    server = _SERVER.value and f"{_SERVER.value}/{_MODEL_NAME.value}"
+    config = command_line.config(model=_MODEL.value, server=server)
     config.unlock()
     config.defense = ConfigDict({"name": "standard"})
     if _MODEL_RANGE.value:
-        config.model_range = command_line.pair(
-            "model_range", _MODEL_RANGE.value
+        config.model_range = command_line.model_range(
+            _MODEL_RANGE.value, [_MODEL.value]
         )
     config = run_config.resolve(config)
-    checks.expect_same_config(folder, run_config.teacher_config(config))
+    kept = run_config.teacher_config(config)
+    checks.expect_same_config(folder, kept)
     if (folder / "config.json").exists():
         return
+    evaluate_run.expect_settings(config, _ATTACKS.value, _NUM_IMAGES.value)
     dataset = build.load_dataset(config, data_dir)
     # Refused before a folder is made.
-    build.build_classifier(config, dataset.spec)
-    teacher.write_teacher(config, folder, dataset, called="model")
+    build.build_judged(config, dataset.spec)
+    if _MODEL.value:
+        teacher.write_teacher(config, folder, dataset, called="model")
+        return
+    run_folder.create(folder)
+    run_folder.write_json(folder / run_folder.CONFIG, run_config.to_dict(kept))
 
 
 def _refuse_contradictions(workdirs):
     """Raises InputError for flags that do not go together."""
     expect(
-        not _MODEL.value or len(workdirs) == 1,
-        "one --workdir with --model",
+        not (_MODEL.value and _SERVER.value),
+        "one of --model and --server",
+        model=_MODEL.value,
+        server=_SERVER.value,
+    )
+    expect(
+        bool(_SERVER.value) == bool(_MODEL_NAME.value),
+        "--server=HOST:PORT and --model_name=NAME together",
+        server=_SERVER.value,
+        model_name=_MODEL_NAME.value,
+    )
+    expect(
+        not _given() or len(workdirs) == 1,
+        "one --workdir with --model or --server",
         workdirs=",".join(workdirs),
     )
     expect(
-        not _MODEL.value or command_line.dataset(),
-        "--dataset with --model",
+        not _given() or command_line.dataset(),
+        "--dataset with --model or --server",
         dataset=command_line.dataset(),
     )
-    expect(
-        _MODEL.value or _MODEL_RANGE.value is None,
-        "--model_range with --model alone",
-        model_range=_MODEL_RANGE.value,
-    )
+    command_line.model_range(_MODEL_RANGE.value, [_MODEL.value])
     expect(
         _SAVE_ADVERSARIALS.value is None or len(workdirs) == 1,
         "one --workdir with --save_adversarials",
@@ -248,7 +292,7 @@ def _refuse_contradictions(workdirs):
 
 def _refuse_other_config(config):
     """A run is rebuilt from its own config; a flag may only agree with it."""
-    if _MODEL.value:
+    if _given():
         return  # the config was made from the flags
     from atat_tf.runs import config as run_config
 

@@ -222,8 +222,8 @@ def explanation(
     (activations,) = (_at_least_float32(a) for a in outputs.values())
     if labels is None:
         labels = tf.argmax(logits, axis=-1)
-    positions = tf.cast(tf.reduce_prod(activations.shape[1:3]), logits.dtype)
-    weights = _head_of_score(score, pooled_head, labels, logits) / positions
+    weights = _head_of_score(score, pooled_head, labels, logits)
+    weights /= tf.cast(tf.reduce_prod(activations.shape[1:3]), weights.dtype)
     weights = tf.cast(weights, activations.dtype)
     return logits, tf.nn.relu(location_map(activations, weights))
 
@@ -234,7 +234,7 @@ def _head_of_score(score, head, labels, logits):
     W_kc of the class, less the mean over classes where the score is centred,
     less that of the strongest other class where it is the margin.
     """
-    head = tf.transpose(head)
+    head = _at_least_float32(tf.transpose(head))
     of_class = tf.gather(head, labels)
     if score == "centred":
         return of_class - tf.reduce_mean(head, axis=0)

@@ -4,6 +4,9 @@ python -m atat_tf.inspect_attention --workdir=runs/demo
 
 python -m atat_tf.inspect_attention --models=VGG16,ResNet50 --images=photos
 
+python -m atat_tf.inspect_attention --model=my.keras --model_range=0,255 \\
+    --dataset=folder:photos
+
 python -m atat_tf.inspect_attention --figure=rounds --rounds=0,2,8,16 \\
     --epsilon=16/255 --workdir=runs/demo/teacher
 
@@ -34,6 +37,12 @@ _MODELS = flags.DEFINE_list(
     [],
     "run folders, .keras files, or names of keras.applications as VGG16, "
     "DenseNet121, ResNet50, comma-separated",
+)
+_MODEL = flags.DEFINE_string("model", None, "one such, as --models")
+_MODEL_RANGE = flags.DEFINE_list(
+    "model_range",
+    None,
+    "what .keras files take for black and white, as 0,255 (default: 0,1)",
 )
 _WEIGHTS = flags.DEFINE_string(
     "weights",
@@ -117,6 +126,8 @@ def main(argv):
     if _FOLLOWED.value not in ("label", "predicted"):
         raise unknown("--attention_of", _FOLLOWED.value, ("label", "predicted"))
     names = [*command_line.workdirs(_WORKDIRS.value), *_MODELS.value]
+    names += [_MODEL.value] if _MODEL.value else []
+    pixel_range = command_line.model_range(_MODEL_RANGE.value, names)
     indices = command_line.integers("indices", _INDICES.value)
     rounds = command_line.integers("rounds", _ROUNDS.value)
     expect(names, "a network: --workdir, --workdirs or --models", models=names)
@@ -126,16 +137,18 @@ def main(argv):
         from atat_tf.reports.figures import files as figure_files
         from atat_tf.reports.figures import networks
 
-    path = figure_files.stem(_OUTPUT.value or f"runs/figures/{_FIGURE.value}")
     if _FIGURE.value == "ablation":
         names = networks.with_raw(names)
-    models = networks.load_all(names, _WEIGHTS.value, _LAYER.value, data_dir)
+    models = networks.load_all(
+        names, _WEIGHTS.value, _LAYER.value, data_dir, pixel_range
+    )
     expect(
         _FIGURE.value != "methods" or len(models) == 1,
         "one network for --figure=methods",
         models=names,
     )
     models, shown, caption = _pictures(models, indices, data_dir)
+    path = figure_files.stem(_OUTPUT.value or f"runs/figures/{_FIGURE.value}")
     figure, rows = _drawn(models, shown, caption, rounds)
     for file in figure_files.save(
         figure,

@@ -2,6 +2,8 @@
 
 python -m atat_tf.landscape --workdir=runs/demo --indices=0,1
 
+python -m atat_tf.landscape --model=my.keras --dataset=folder:photos
+
 python -m atat_tf.landscape --figure=steps --workdirs=A,B,C
 
 Files: PNG, SVG and the numbers as CSV. --figure=steps adds its verdicts to
@@ -31,13 +33,22 @@ _WORKDIRS = flags.DEFINE_list(
     "several run folders, comma-separated; the Standard one, or else the "
     "teacher in the first, is the raw network",
 )
+_MODEL = flags.DEFINE_string(
+    "model", None, "surface: a .keras file, on --dataset"
+)
+_MODEL_RANGE = flags.DEFINE_list(
+    "model_range",
+    None,
+    "with --model: what it takes for black and white, as 0,255 (default: 0,1)",
+)
 _WEIGHTS = flags.DEFINE_string(
     "weights", None, "best, last or ema (default: the recipe's, mostly best)"
 )
 _INDICES = flags.DEFINE_list(
     "indices",
-    [str(index) for index in _PAPER_INDICES],
-    "surface: positions of test images",
+    [],
+    "surface: positions of test images (default: the paper's two of CIFAR-10, "
+    "of other sets the first two that all networks classify right)",
 )
 _EPSILON = flags.DEFINE(
     command_line.RadiusParser(),
@@ -71,7 +82,15 @@ def main(argv):
     if _FIGURE.value not in _FIGURES:
         raise unknown("--figure", _FIGURE.value, _FIGURES)
     workdirs = command_line.workdirs(_WORKDIRS.value)
-    expect(workdirs, "--workdir=RUN_FOLDER", workdirs=workdirs)
+    workdirs += [_MODEL.value] if _MODEL.value else []
+    expect(workdirs, "--workdir=RUN_FOLDER or --model", workdirs=workdirs)
+    expect(
+        not _MODEL.value or _FIGURE.value == "surface",
+        "--workdir with --figure=steps, whose verdicts are kept there "
+        "(evaluate --model makes a run of a .keras file)",
+        model=_MODEL.value,
+    )
+    pixel_range = command_line.model_range(_MODEL_RANGE.value, workdirs)
     indices = command_line.integers("indices", _INDICES.value)
     data_dir = command_line.data_dir()
 
@@ -79,10 +98,12 @@ def main(argv):
         from atat_tf.reports.figures import files as figure_files
         from atat_tf.reports.figures import networks
 
-    path = figure_files.stem(_OUTPUT.value or f"runs/figures/{_FIGURE.value}")
-    if _FIGURE.value == "surface":
+    if _FIGURE.value == "surface" and not _MODEL.value:
         workdirs = networks.with_raw(workdirs)
-    models = networks.load_all(workdirs, _WEIGHTS.value, data_dir=data_dir)
+    models = networks.load_all(
+        workdirs, _WEIGHTS.value, data_dir=data_dir, pixel_range=pixel_range
+    )
+    path = figure_files.stem(_OUTPUT.value or f"runs/figures/{_FIGURE.value}")
     seed = command_line.seed() or 0
     if _FIGURE.value == "surface":
         figure, rows = _surface(models, indices, seed, data_dir)
@@ -101,24 +122,31 @@ def main(argv):
 
 def _surface(models, indices, seed, data_dir):
     from atat_tf.reports.figures import landscape as landscape_figures
-    from atat_tf.reports.figures import pictures
+    from atat_tf.reports.figures import networks, pictures
 
     dataset = pictures.load_dataset(models[0], command_line.dataset(), data_dir)
-    if "JPEG" in dataset.provenance:
-        print(
-            "warning: the JPEG copy of CIFAR-10 has another order; its images "
-            f"{', '.join(map(str, indices))} are not those of the original.",
-            file=sys.stderr,
-        )
+    models = networks.with_classes(models, dataset)
+    chosen = f"Test images of {dataset.provenance}."
+    if indices:
+        shown = pictures.from_test(dataset, indices)
+    elif dataset.name == "cifar10":
+        shown = pictures.from_test(dataset, _PAPER_INDICES)
+        if "JPEG" in dataset.provenance:
+            print(
+                "warning: the JPEG copy of CIFAR-10 has another order; its "
+                f"images {_PAPER_INDICES} are not those of the original.",
+                file=sys.stderr,
+            )
+    else:
+        shown, chosen = pictures.selected(models, dataset, len(_PAPER_INDICES))
     return landscape_figures.surface(
         models,
-        pictures.from_test(dataset, indices),
+        shown,
         _EPSILON.value,
         _EXTENT.value,
         _RESOLUTION.value,
         seed,
-        "On the floor: its contours, and the ball of radius ε. Test images of "
-        f"{dataset.provenance}.",
+        "On the floor: its contours, and the ball of radius ε. " + chosen,
     )
 
 

@@ -39,8 +39,8 @@ def get_config():
     config.extra_share = 0.7
     # Image files that cannot be decoded: "stop" at them or "skip" them.
     config.bad_images = "stop"
-    # Names of the classes of a folder of images, so that a run can be served
-    # where the images are not.
+    # Names of the classes of images of one's own, so that a run can be served
+    # and reported where the images are not.
     config.class_names = ()
 
     # A .keras file to harden: the teacher and the student's start, in the
@@ -50,6 +50,9 @@ def get_config():
     config.model_digest = ""
     # What that model takes for black and white. ε is in [0, 1] all the same.
     config.model_range = (0.0, 1.0)
+    # HOST:PORT/NAME of a served model that is evaluated by its scores alone, in
+    # the backbone's place.
+    config.server = ""
     # Whether layers that the file has frozen are trained as well.
     config.unfreeze = False
 
@@ -235,3 +238,6 @@ FOR_MODEL = {
     "num_epochs": 20,
     "optimizer.learning_rate": 0.01,
 }
+
+# What None means where a served model is evaluated: scores have no gradient.
+FOR_SERVER = {"evaluation.attacks": ("clean", "square")}

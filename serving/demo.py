@@ -44,8 +44,9 @@ _MODEL = flags.DEFINE_string(
 )
 _MODEL_RANGE = flags.DEFINE_list(
     "model_range",
-    ["0", "1"],
-    "with --model: what the model takes for black and white, as 0,255",
+    None,
+    "with --model: what the model takes for black and white, as 0,255 "
+    "(default: 0,1)",
 )
 _NUM_STEPS = flags.DEFINE_integer(
     "num_steps", 20, "steps of PGD", lower_bound=1, upper_bound=100
@@ -64,7 +65,7 @@ _EXPORT = flags.DEFINE_string(
 def main(argv: list[str]) -> None:
     del argv
     workdirs = _workdirs()
-    model_range = command_line.pair("model_range", _MODEL_RANGE.value)
+    model_range = command_line.model_range(_MODEL_RANGE.value, [_MODEL.value])
     data_dir = command_line.data_dir()
     if _PORT.value and not _EXPORT.value:
         _expect_free_port()

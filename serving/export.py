@@ -24,8 +24,9 @@ _MODEL = flags.DEFINE_string(
 )
 _MODEL_RANGE = flags.DEFINE_list(
     "model_range",
-    ["0", "1"],
-    "with --model: what the model takes for black and white, as 0,255",
+    None,
+    "with --model: what the model takes for black and white, as 0,255 "
+    "(default: 0,1)",
 )
 _VERSION = flags.DEFINE_integer(
     "version", None, "number of the version (default: the next free one)"
@@ -57,6 +58,7 @@ def main(argv: list[str]) -> None:
         raise InputError(
             "Expected one of --workdir and --model. Received: both."
         )
+    pixel_range = command_line.model_range(_MODEL_RANGE.value, [_MODEL.value])
     data_dir = command_line.data_dir()
 
     with command_line.quiet_start():
@@ -68,7 +70,7 @@ def main(argv: list[str]) -> None:
             _OUTPUT.value,
             _VERSION.value,
             _LAYER.value,
-            command_line.pair("model_range", _MODEL_RANGE.value),
+            pixel_range,
         )
     else:
         folder = writing.export_run(

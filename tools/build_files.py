@@ -136,20 +136,28 @@ class Tree:
     def _part(self, circle):
         """Moves to a base what one folder of a circle must give the next."""
         pairs = zip(circle[:-1], circle[1:], strict=True)
-        # The folder nearest to the root first.
-        for target, user in sorted(pairs, key=lambda p: p[0][0].count("/")):
-            if target[1] == "":
-                files = [f for f, its in self.targets.items() if its == user]
-                while files:
-                    needed = {f for file in files for f in self.files[file]}
-                    files = {f for f in needed if self.targets[f] == target}
-                    self.targets |= dict.fromkeys(files, (target[0], "base"))
-                return
+        moved = {p[0]: self._moved(*p) for p in pairs if p[0][1] == ""}
+        if moved:
+            # The folder nearest to the root first, and what is least there.
+            target = min(moved, key=lambda t: (t[0].count("/"), len(moved[t])))
+            base = target[0], "base"
+            self.targets |= dict.fromkeys(moved[target], base)
+            return
         names = " -> ".join(":".join(t).strip(":") for t in circle[::-1])
         raise ValueError(
             "Expected folders that import in one direction. Received: "
             f"{names}. Move what both need to a folder below."
         )
+
+    def _moved(self, target, user):
+        """Returns the files of one target that another needs, at any remove."""
+        files = {f for f, its in self.targets.items() if its == user}
+        moved: set[str] = set()
+        while files:
+            needed = {f for file in files for f in self.files[file]}
+            files = {f for f in needed if self.targets[f] == target} - moved
+            moved |= files
+        return moved
 
 
 def _imports(nodes, file) -> Iterator[str]:

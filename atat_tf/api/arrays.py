@@ -20,6 +20,7 @@ from atat_tf.evaluation import ledger as ledgers
 from atat_tf.evaluation.attacker import Attacker
 from atat_tf.evaluation.evaluate_run import OpenRun
 from atat_tf.evaluation.run import Run
+from atat_tf.models import checks
 
 # Of ε; PGD's step, 2/255 for 8/255 as in §4.1.
 STEP_SHARE = 0.25
@@ -116,6 +117,7 @@ def opened(
       seed: of the random starts.
       batch_size: images at a time.
     """
+    checks.expect_batch_size(batch_size)
     spec = datasets.Spec(
         examples.classifier.num_classes, examples.images.shape[1:]
     )

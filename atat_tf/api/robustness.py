@@ -359,6 +359,7 @@ def attack(
             raise TypeError(f"expected one epsilon, received {epsilon}")
         (images,) = found.adversarial.values()
         return images
+    checks.expect_batch_size(batch_size)
     examples = arrays.examples(model, x, y, bounds, class_names)
     aims = arrays.examples(model, x, targets, bounds, class_names).labels
     expect(

@@ -166,6 +166,7 @@ class APGD:
         Raises:
           InputError: the logits have too few classes for the target.
         """
+        stepped.expect_images(images, self.bounds)
         clean_logits = logits_fn(images)
         state = stepped.first_state(
             lambda _: clean_logits, images, labels, seeds

@@ -45,6 +45,7 @@ class Noise:
         seeds: tf.Tensor,
     ) -> stepped.State:
         """Returns the rows before any try."""
+        stepped.expect_images(images, self.bounds)
         return stepped.first_state(logits_fn, images, labels, seeds)
 
     def step(
@@ -97,6 +98,7 @@ class Transfer:
         seeds: tf.Tensor,
     ) -> stepped.State:
         """Returns the rows before any step."""
+        stepped.expect_images(images, self.bounds)
         state = stepped.first_state(logits_fn, images, labels, seeds)
         return {**state, "point": self._ascent().first_point(images, seeds)}
 

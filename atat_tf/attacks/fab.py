@@ -152,6 +152,7 @@ class FAB:
         seeds: tf.Tensor,
     ) -> stepped.State:
         """Returns the rows before any step; one forward pass."""
+        stepped.expect_images(images, self.bounds)
         logits = logits_fn(images)
         state = stepped.first_state(lambda _: logits, images, labels, seeds)
         return {

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from atat_tf import losses
-from atat_tf.attacks import linf, randomness
+from atat_tf.attacks import linf, randomness, stepped
 from atat_tf.errors import expect
 
 
@@ -71,6 +71,7 @@ class KLAttack(linf.LinfAttack):
         seeds: tf.Tensor,
     ) -> tf.Tensor:
         """Returns adversarial images, as `LinfAttack` does."""
+        stepped.expect_images(images, self.bounds)
         clean_logits = tf.stop_gradient(logits_fn(images))
         # Where PGD has labels its loss has the prediction.
         return super().__call__(logits_fn, images, clean_logits, seeds)

@@ -68,7 +68,11 @@ class LinfAttack:
 
         Returns:
           float32 [b, H, W, C], within `bounds` and ε of the images.
+
+        Raises:
+          InputError: images of another range or type.
         """
+        stepped.expect_images(images, self.bounds)
         best = self._ascend(logits_fn, images, labels, seeds)
         if self.restarts == 1:
             return tf.stop_gradient(best)
@@ -176,6 +180,7 @@ class Steps:
         labels: tf.Tensor,
         seeds: tf.Tensor,
     ) -> stepped.State:
+        stepped.expect_images(images, self.bounds)
         state = stepped.first_state(logits_fn, images, labels, seeds)
         return {**state, "point": images}
 

@@ -87,6 +87,7 @@ class AttentionAttack:
         seeds: tf.Tensor,
     ) -> stepped.State:
         """Returns the rows before any step, the clean maps among them."""
+        stepped.expect_images(images, self.bounds)
         logits, maps = self.logits_and_maps(images, labels)
         state = stepped.first_state(lambda _: logits, images, labels, seeds)
         clean = {_CLEAN_MAP + layer: maps[layer] for layer in maps}

@@ -75,6 +75,7 @@ class Square:
         seeds: tf.Tensor,
     ) -> stepped.State:
         """Returns the rows before any step; one forward pass."""
+        stepped.expect_images(images, self.bounds)
         state = stepped.first_state(logits_fn, images, labels, seeds)
         return {
             **state,

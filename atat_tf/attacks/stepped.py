@@ -15,9 +15,11 @@ in `passes_a_step`.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from atat_tf import losses
+from atat_tf.errors import expect
 
 State = dict[str, tf.Tensor]
 
@@ -40,6 +42,41 @@ def passes(attack: Any) -> int:
 def passes_a_step(attack: Any) -> int:
     """Returns the same for one step."""
     return getattr(attack, "passes_a_step", 2)
+
+
+# Of the range: what rounding in somebody's normalisation may add.
+_TOLERANCE = 1e-5
+
+
+def expect_images(images: tf.Tensor, bounds: tuple[float, float]) -> None:
+    """Raises InputError unless an attack can start from images.
+
+    In a graph that is traced the pixels are not known: who traces it looks at
+    them before.
+
+    Args:
+      images: floats [b, H, W, C] within the bounds.
+      bounds: the smallest and the largest pixel value.
+    """
+    low, high = bounds
+    dtype = tf.as_dtype(images.dtype)
+    expect(
+        dtype.is_floating and len(images.shape) == 4,
+        f"float images [b, height, width, channels] from {low:g} to {high:g}",
+        dtype=dtype.name,
+        shape=tuple(images.shape),
+    )
+    if not tf.executing_eagerly() or not len(images):
+        return
+    smallest, largest = float(np.min(images)), float(np.max(images))
+    slack = _TOLERANCE * (high - low)
+    # False for NaN too.
+    expect(
+        low - slack <= smallest and largest <= high + slack,
+        f"pixels from {low:g} to {high:g}, the attack's bounds",
+        smallest=smallest,
+        largest=largest,
+    )
 
 
 def first_state(

@@ -158,6 +158,14 @@ def expect_schedule(name: str, schedule: tuple[float, float]) -> None:
     )
 
 
+def compares_images(defense: Defense) -> bool:
+    """Returns whether a loss may hold the outputs of two images together.
+
+    Any may but the cross-entropy: a distance of maps, of logits, to a teacher.
+    """
+    return {*defense.terms} != {"cross_entropy"}
+
+
 def expect_fitting_attack(
     defense: Callable[..., Objective], attack: Callable[..., tf.Tensor] | None
 ) -> None:

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from atat_tf import losses
 from atat_tf.attacks import randomness, stepped
+from atat_tf.errors import expect
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.models import compilation, frozen
 
@@ -121,7 +122,12 @@ class Attacker:
         )
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Returns logits float [n, k] of images, uint8 or float in [0, 1]."""
+        """Returns logits float [n, k] of images, uint8 or float in [0, 1].
+
+        Raises:
+          InputError: images of another range or size.
+        """
+        images = self._in_unit(images)
         starts = range(0, len(images), self.batch_size)
         parts = [images[s : s + self.batch_size] for s in starts]
         found = [
@@ -132,6 +138,18 @@ class Attacker:
             for part in parts
         ]
         return np.concatenate([rows["logits"].numpy() for rows in found])
+
+    def _in_unit(self, images):
+        """Returns uint8 images, or float32 ones in [0, 1]."""
+        expect(
+            images.shape[1:] == self._shape,
+            f"images of {self._shape}, the size that the classifier takes",
+            shape=images.shape,
+        )
+        if images.dtype != np.uint8:
+            stepped.expect_images(images, (0.0, 1.0))
+            images = images.astype(np.float32)
+        return images
 
     def _in_bucket(self, function, rows):
         """Returns {name: [b, ...]} of a function of rows, {name: [b, ...]}.
@@ -171,7 +189,25 @@ class Attacker:
           seed: integer.
           advance: called with the number of forward passes that are done, or
             that broken images need no more: `stepped.passes` for each image.
+
+        Raises:
+          InputError: images of another range or size, an attack of other
+            bounds, or not a label and an index for each image.
         """
+        expect(
+            tuple(attack.bounds) == (0, 1),
+            "an attack with bounds=(0, 1), the range of the pixels here "
+            "(robust_accuracy takes images of any)",
+            bounds=attack.bounds,
+        )
+        images = self._in_unit(images)
+        expect(
+            len(images) == len(labels) == len(indices),
+            "a label and an index for each image",
+            images=len(images),
+            labels=len(labels),
+            indices=len(indices),
+        )
         begin = time.perf_counter()
         rows = self._ended_rows(attack, images, labels, indices, seed, advance)
         order = np.concatenate([row[_POSITION] for row in rows])

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from atat_tf.attacks import columns, stepped
-from atat_tf.data import datasets
+from atat_tf.data import arrays, datasets
 from atat_tf.data import folders as image_folders
 from atat_tf.errors import InputError, expect, expect_known
 from atat_tf.evaluation import accuracy as robustness
@@ -17,7 +17,7 @@ from atat_tf.evaluation import estimate, ledger, verdicts
 from atat_tf.evaluation.attacker import Attacker, Outcome
 from atat_tf.evaluation.run import Run
 from atat_tf.models import checks as model_checks
-from atat_tf.models import classifiers
+from atat_tf.models import classifiers, served
 from atat_tf.runs import build, terminal
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
@@ -30,7 +30,7 @@ class OpenRun:
     Attributes:
       run: what it was opened from.
       dataset: the data set whose images are attacked.
-      classifier: keras.Model with the stored weights.
+      classifier: keras.Model with the stored weights, or a served model.
       attacker: Attacker of it.
       split: the images in question.
       ledger: Ledger that verdicts are taken from and added to.
@@ -39,7 +39,7 @@ class OpenRun:
 
     run: Run
     dataset: datasets.Dataset
-    classifier: keras.Model
+    classifier: keras.Model | served.ServedClassifier
     attacker: Attacker
     split: datasets.Split
     ledger: ledger.Ledger
@@ -49,6 +49,11 @@ class OpenRun:
     def config(self) -> ConfigDict:
         """The run's."""
         return self.run.config
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether attacks can follow one; a served model answers scores."""
+        return not isinstance(self.classifier, served.ServedClassifier)
 
 
 def open_run(
@@ -83,15 +88,21 @@ def open_run(
     """
     run = Run(workdir, data_dir)
     weights = weights or run.config.evaluation.weights
-    run_folder.expect_weights(workdir, weights)
-    if num_images is not None:
-        expect(num_images >= 1, "num_images >= 1", num_images=num_images)
+    if not run.config.server:
+        run_folder.expect_weights(workdir, weights)
+    expect_settings(run.config, num_images=num_images)
     expect_known("bn_eval", bn_eval, robustness.BATCH_NORM_MODES)
     expect_known("images", split, run_config.SPLITS)
     if dataset is None:
         dataset = _dataset(run, dataset_name)
     keras.utils.set_random_seed(run.config.seed)
-    classifier = run.classifier(weights)
+    classifier = run.judged(weights)
+    is_served = isinstance(classifier, served.ServedClassifier)
+    expect(
+        not is_served or bn_eval == "frozen",
+        "bn_eval=frozen for a served model",
+        bn_eval=bn_eval,
+    )
     images = getattr(dataset, split).take(num_images)
     expect(len(images), f"{split} images", num_images=len(images))
     seed = run.config.seed if seed is None else seed
@@ -99,7 +110,9 @@ def open_run(
     lines = ledger.Ledger(
         pathlib.Path(ledger_folder or workdir) / ledger.FILE,
         ledger.identity(
-            classifiers.weights_digest(classifier),
+            classifier.digest
+            if isinstance(classifier, served.ServedClassifier)
+            else classifiers.weights_digest(classifier),
             dataset.provenance,
             bn_eval,
             seed,
@@ -107,8 +120,30 @@ def open_run(
             split,
         ),
     )
-    attacker = Attacker(classifier, batch_size, bn_eval)
+    attacker = Attacker(classifier, batch_size, bn_eval, xla=not is_served)
     return OpenRun(run, dataset, classifier, attacker, images, lines, seed)
+
+
+def expect_settings(
+    config: ConfigDict,
+    attacks: Sequence[str] | None = None,
+    num_images: int | None = None,
+) -> None:
+    """Raises InputError unless an evaluation can have these settings.
+
+    Args:
+      config: resolved.
+      attacks: names of columns; None for the config's own.
+      num_images: the first so many images; None for all.
+    """
+    size = config.evaluation.batch_size
+    expect(size >= 1, "evaluation.batch_size >= 1", batch_size=size)
+    expect(
+        num_images is None or num_images >= 1,
+        "num_images >= 1",
+        num_images=num_images,
+    )
+    build.build_columns(config, attacks)
 
 
 def open_teacher(opened: OpenRun) -> OpenRun | None:
@@ -452,7 +487,9 @@ def in_threat_model(config: ConfigDict, attacks: Iterable) -> bool:
 
 def _dataset(run, name):
     config = run.config
-    if name is None or image_folders.absolute(name) == config.dataset:
+    if name is not None:
+        name = arrays.absolute(image_folders.absolute(name))
+    if name in (None, config.dataset):
         return run.dataset
     other = datasets.load(
         name, run.data_dir, image_size=run_config.image_size(config)
@@ -480,14 +517,14 @@ def _expect_place(path):
 
 def _save(path, built, split, adversarials):
     """Writes each attack's candidates, with the images' indices."""
-    arrays = {"labels": split.labels}
+    entries = {"labels": split.labels}
     for name, attacks in built.items():
         for number, attack in enumerate(attacks):
             # No entry: nobody was left to attack.
             kept = adversarials.get(columns.description(attack), {})
             key = f"{name}/{number}"
-            arrays[f"{key}/indices"] = np.array(sorted(kept))
-            arrays[f"{key}/images"] = np.array([kept[i] for i in sorted(kept)])
+            entries[f"{key}/indices"] = np.array(sorted(kept))
+            entries[f"{key}/images"] = np.array([kept[i] for i in sorted(kept)])
     with run_folder.replacing(path) as temporary:
         with open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, **entries)

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from atat_tf.data import datasets
 from atat_tf.evaluation import ledger as ledgers
+from atat_tf.models import served
 from atat_tf.runs import build, terminal
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
@@ -150,13 +151,29 @@ class Run:
           InputError: there are no such weights, or they do not fit.
         """
         weights = weights or self.config.evaluation.weights
-        run_folder.expect_weights(self.folder, weights)
+        if not self.config.server:  # which `build_classifier` refuses
+            run_folder.expect_weights(self.folder, weights)
         terminal.stage(f"building the network of {self.folder}")
         classifier = build.build_classifier(
             self.config, self.spec, self.folder / run_folder.MODEL
         )
         run_folder.load_weights(self.folder, weights, classifier)
         return classifier
+
+    def judged(
+        self, weights: str | None = None
+    ) -> keras.Model | served.ServedClassifier:
+        """Returns what an evaluation judges.
+
+        Args:
+          weights: as for `classifier`, which it is but for a served model.
+
+        Raises:
+          InputError: as for `classifier`, or no server answers.
+        """
+        if self.config.server:
+            return build.build_judged(self.config, self.spec)
+        return self.classifier(weights)
 
     def has_weights(self) -> bool:
         """Returns whether the folder has the config's own weights."""

@@ -98,7 +98,7 @@ def expect_weights_to_train(classifier: keras.Model) -> tuple[int, int]:
 def expect_one_image(classifier: keras.Model) -> None:
     """Raises InputError if layers of a student change images at random.
 
-    Its maps and logits would be of another image than its teacher's.
+    Two of its answers, or its and its teacher's, would be of different images.
 
     Args:
       classifier: functional keras.Model.
@@ -109,8 +109,9 @@ def expect_one_image(classifier: keras.Model) -> None:
     expect(
         not turned,
         f"{classifier.name} without layers that change images at random: "
-        "student and teacher must see one image (put them into the input "
-        "pipeline; config.flip and config.augmentation do it in commands)",
+        "what the defense compares must be of one image (put them into the "
+        "input pipeline; config.flip and config.augmentation do it in "
+        "commands)",
         layers=turned,
     )
 
@@ -124,7 +125,6 @@ def expect_pair(
       student, teacher: models from `graphs.with_taps`.
       layers: whose maps are compared.
     """
-    expect_one_image(student)
     shared = {id(v) for v in student.variables} & {
         id(v) for v in teacher.variables
     }
@@ -154,6 +154,16 @@ def expect_pair(
     )
 
 
+def expect_batch_size(batch_size: int | None) -> None:
+    """Raises InputError unless it is a number of images, or None."""
+    expect(
+        batch_size is None
+        or (isinstance(batch_size, int | np.integer) and batch_size >= 1),
+        "batch_size >= 1",
+        batch_size=batch_size,
+    )
+
+
 def expect_data(
     x: Any,
     y: Any,
@@ -175,10 +185,17 @@ def expect_data(
     expect(labels is not None, "labels beside the images", y=labels)
     shape = tuple(classifier.inputs[0].shape[1:])
     expect(
-        images.shape[1:] == shape,
-        f"images of {shape}, the size that the classifier takes",
-        images=images.shape[1:],
+        len(images) and images.shape[1:] == shape,
+        f"images of {shape}, the size that the classifier takes, one at least",
+        images=images.shape,
     )
+    if hasattr(x, "shape"):
+        expect(
+            len(x) == len(labels),
+            "a label for each image",
+            images=len(x),
+            labels=len(labels),
+        )
     _expect_labels(np.asarray(labels), classifier.outputs[0].shape[-1])
     if images.dtype != np.uint8:
         _expect_pixels(images, bounds)
@@ -222,36 +239,36 @@ def _expect_labels(labels, num_classes):
 _TOLERANCE = 1e-5
 
 
-def expect_batch(
+def batch_rules(
     images: tf.Tensor,
     labels: tf.Tensor,
     num_classes: int,
     bounds: tuple[float, float],
-) -> list[tf.Operation]:
-    """Returns assertions in a graph that a batch suits a classifier.
+) -> list[tuple[str, tf.Tensor, tf.Tensor]]:
+    """Returns what must hold of a batch that suits a classifier.
 
     `expect_data` looks at the first batch of a data set, before training; a
-    later one is wrong as easily. XLA leaves assertions out.
+    later one is wrong as easily.
 
     Args:
       images: [b, H, W, C], as they are given.
       labels: [b] or [b, 1], or shares of the classes [b, k].
       num_classes: k.
       bounds: the smallest and the largest pixel value.
+
+    Returns:
+      [(rule, whether it holds [], the values that it is about)], as many for
+      every batch.
     """
     low, high = bounds
-    asserted = []
+    size = tf.shape(images)[:1]
+    rules = [("an image for each device in every batch", size > 0, size)]
     if images.dtype != tf.uint8:
         slack = _TOLERANCE * (high - low)
         pixels = tf.cast(images, tf.float32)
-        asserted.append(
-            _asserted(
-                (pixels >= low - slack) & (pixels <= high + slack),
-                pixels,
-                f"pixels from {low:g} to {high:g}, the attack's bounds, in "
-                "every batch",
-            )
-        )
+        inside = (pixels >= low - slack) & (pixels <= high + slack)
+        rule = f"pixels from {low:g} to {high:g}, the attack's bounds"
+        rules.append((f"{rule}, in every batch", inside, pixels))
     numbers = tf.cast(labels, tf.float32)
     if labels.shape.rank == 2 and (labels.shape[-1] or 1) > 1:
         rule = f"shares of {num_classes} classes that sum to 1, in every batch"
@@ -261,18 +278,26 @@ def expect_batch(
         rule = f"whole labels from 0 to {num_classes - 1}, in every batch"
         in_range = (numbers >= 0) & (numbers < num_classes)
         holds = in_range & (numbers == tf.round(numbers))
-    return [*asserted, _asserted(holds, numbers, rule)]
+    rules.append((rule, holds, numbers))
+    return [(words, tf.reduce_all(all_of), v) for words, all_of, v in rules]
 
 
-def _asserted(holds, values, rule):
-    return tf.debugging.Assert(
-        tf.reduce_all(holds),
-        [f"Expected {rule}", tf.reduce_min(values), tf.reduce_max(values)],
-    )
+def asserted(
+    rules: Sequence[tuple[str, tf.Tensor, tf.Tensor]],
+) -> list[tf.Operation]:
+    """Returns an assertion for each of `batch_rules`; XLA leaves them out."""
+    found = [
+        tf.debugging.Assert(
+            holds,
+            [f"Expected {rule}", tf.reduce_min(values), tf.reduce_max(values)],
+        )
+        for rule, holds, values in rules
+    ]
+    return [one for one in found if one is not None]
 
 
 def as_input_error(error: tf.errors.InvalidArgumentError) -> Exception:
-    """Returns the InputError that an assertion of `expect_batch` stands for.
+    """Returns the InputError that one of `asserted` stands for.
 
     Any other error is returned as it is.
     """

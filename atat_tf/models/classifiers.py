@@ -52,6 +52,8 @@ def pooled_head(classifier: keras.Model, name: str) -> keras.Variable | None:
     dense, pooled = _made_by(graph, graph.outputs[0])
     if not isinstance(dense, layers.Dense) or _ends_in(dense) != "linear":
         return None
+    if dense.quantization_mode:  # scales of its own
+        return None
     pool, maps = _made_by(graph, pooled)
     pools = isinstance(pool, layers.GlobalAveragePooling2D)
     if not pools or pool.data_format != "channels_last" or pool.keepdims:
@@ -76,8 +78,8 @@ def logits_model(classifier: keras.Model) -> keras.Model:
       Functional keras.Model, images -> logits.
 
     Raises:
-      InputError: not one image input and one output [b, k], k >= 2, or an
-        activation other than softmax at the end.
+      InputError: not one image input of floats and one output [b, k], k >= 2,
+        or an activation other than softmax at the end.
     """
     classifier = functional.functional_model(classifier)
     expect(
@@ -91,6 +93,13 @@ def logits_model(classifier: keras.Model) -> keras.Model:
         len(inputs.shape) == 4 and None not in inputs.shape[1:],
         "images of one size, [n, height, width, channels]",
         input_shape=inputs.shape,
+    )
+    expect(
+        inputs.dtype.startswith(("float", "bfloat")),
+        "a model of floating-point images (build it with keras.Input of dtype "
+        "float32; a range of pixels, 0 to 255, says that it takes bytes' "
+        "values)",
+        dtype=inputs.dtype,
     )
     expect(
         len(outputs.shape) == 2 and (outputs.shape[1] or 0) >= 2,

@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+import zipfile
 from typing import Any
 
 import keras
@@ -35,6 +36,11 @@ def load(
     low, high = pixel_range
     expect(low < high, "a range of pixels (low, high)", range=pixel_range)
     expect(path.is_file(), "a .keras file", model=str(path))
+    expect(
+        path.suffix != ".keras" or zipfile.is_zipfile(path),
+        "a .keras file as model.save('my.keras') writes it",
+        model=str(path),
+    )
     try:
         loaded = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds
@@ -46,13 +52,6 @@ def load(
             f"({type(error).__name__}: {reason[:_REASON]})."
         ) from error
     classifier = classifiers.logits_model(loaded)
-    kind = classifier.inputs[0].dtype
-    expect(
-        kind.startswith(("float", "bfloat")),
-        "a model of floating-point images (build it with keras.Input of dtype "
-        "float32; the pixel range 0,255 says that it takes bytes' values)",
-        dtype=kind,
-    )
     _expect_range(classifier, low, high)
     if (low, high) == (0, 1):
         return classifier
@@ -113,20 +112,21 @@ def digest(path: str | pathlib.Path, kind: str = "a .keras file") -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def expect_classes(classifier: keras.Model, spec: Any) -> None:
+def expect_classes(
+    shape: tuple[int | None, ...], outputs: int, spec: Any
+) -> None:
     """Raises InputError unless a classifier fits a data set.
 
     Args:
-      classifier: functional keras.Model, images -> logits.
+      shape: (H, W, C) of the images that it takes.
+      outputs: of the classifier.
       spec: datasets.Spec.
     """
-    shape = tuple(classifier.inputs[0].shape[1:])
     expect(
         shape == tuple(spec.image_shape),
         f"images of {shape}, the size that the model takes",
         image_shape=tuple(spec.image_shape),
     )
-    outputs = classifier.outputs[0].shape[-1]
     expect(
         outputs == spec.num_classes,
         f"a data set of {outputs} classes, the outputs of the model",

@@ -23,8 +23,10 @@ def functional_model(
 ) -> keras.Model:
     """Returns the model as a functional one of the same layers and weights.
 
-    A functional model without models inside is returned as it is. Where two
-    layers of nested models have one name, these models stay layers.
+    It takes one tensor and answers one, where the model may have them in a list
+    or a dictionary. A functional model of such tensors without models inside is
+    returned as it is. Where two layers of nested models have one name, these
+    models stay layers.
 
     Args:
       model: keras.Model of one image input; a subclassed one must have been
@@ -77,9 +79,11 @@ def _graph(layer):
     graph = graphs.recorded(layer) if isinstance(layer, keras.Model) else None
     if graph is None:
         return None
-    if isinstance(layer, keras.Sequential):
-        return keras.Model(graph.input, graph.outputs[0], name=layer.name)
-    return layer
+    if not isinstance(layer, keras.Sequential) and (
+        graphs.takes_and_answers_tensors(layer) or len(graph.outputs) > 1
+    ):
+        return layer
+    return keras.Model(graph.input, graph.outputs[0], name=layer.name)
 
 
 def _called(model, inputs):
@@ -94,12 +98,13 @@ def _called(model, inputs):
             f"Received: {type(model).__name__} ({type(error).__name__}: "
             f"{reason})."
         ) from error
+    tensors = keras.tree.flatten(outputs)
     expect(
-        isinstance(outputs, keras.KerasTensor),
+        len(tensors) == 1 and isinstance(tensors[0], keras.KerasTensor),
         "a model that answers one tensor",
         outputs=type(outputs).__name__,
     )
-    return outputs
+    return tensors[0]
 
 
 def _flat(model):
@@ -179,9 +184,10 @@ def _stateless(model, images, training):
     outputs, _ = model.stateless_call(
         model.trainable_variables,
         model.non_trainable_variables,
-        images,
+        graphs.in_structure_of(model, images),
         **mode,
     )
+    (outputs,) = keras.tree.flatten(outputs)
     return np.asarray(outputs, np.float32)
 
 

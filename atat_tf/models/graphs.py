@@ -111,6 +111,27 @@ def recorded(model: keras.Model) -> Graph | None:
     return _RECORDED[model]
 
 
+def takes_and_answers_tensors(model: keras.Model) -> bool:
+    """Returns whether a functional model has no list or dictionary of them."""
+    return isinstance(model.input, keras.KerasTensor) and isinstance(
+        model.output, keras.KerasTensor
+    )
+
+
+def in_structure_of(model: keras.Model, images: Any) -> Any:
+    """Returns images as a model takes them: alone, in a list or dictionary.
+
+    Keras takes others as well, and warns at each call.
+
+    Args:
+      model: keras.Model of one image input.
+      images: anything that stands for the images.
+    """
+    if recorded(model) is None or isinstance(model, keras.Sequential):
+        return images
+    return keras.tree.pack_sequence_as(model.input, [images])
+
+
 def of_functional(model: keras.Model) -> Graph:
     """Returns the graph of a functional or sequential model.
 

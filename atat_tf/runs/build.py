@@ -9,11 +9,11 @@ from typing import Any
 import keras
 from ml_collections import ConfigDict
 
-from atat_tf.attacks import columns, for_training, linf
+from atat_tf.attacks import columns, for_training, linf, square
 from atat_tf.data import datasets
 from atat_tf.defenses import atat, objective
 from atat_tf.errors import expect, expect_known
-from atat_tf.models import applications, cifar, wide_resnet
+from atat_tf.models import applications, cifar, served, wide_resnet
 from atat_tf.models import files as model_files
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
@@ -75,12 +75,19 @@ def build_classifier(
     Raises:
       InputError: the saved model is no classifier of these images.
     """
+    expect(
+        not config.server,
+        "a network whose weights are here (evaluate, its checklist and report "
+        "take one that a server answers for)",
+        server=config.server,
+    )
     # Keras' L2 has no ½.
     l2 = config.optimizer.weight_decay / 2
     if config.model:
         path = model_file or config.model
         classifier = model_files.load(path, config.model_range)
-        model_files.expect_classes(classifier, spec)
+        shape = classifier.inputs[0].shape[1:]
+        model_files.expect_classes(shape, classifier.output_shape[-1], spec)
         if config.unfreeze:
             for layer in classifier.layers:
                 layer.trainable = True
@@ -105,6 +112,29 @@ def build_classifier(
         )
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def build_judged(
+    config: ConfigDict,
+    spec: datasets.Spec,
+    model_file: pathlib.Path | None = None,
+) -> keras.Model | served.ServedClassifier:
+    """Returns what an evaluation judges: the network, or a served one.
+
+    Args:
+      config, spec, model_file: as for `build_classifier`.
+
+    Raises:
+      InputError: the model is no classifier of these images, or no server
+        answers.
+    """
+    if not config.server:
+        return build_classifier(config, spec, model_file)
+    classifier = served.ServedClassifier(config.server)
+    model_files.expect_classes(
+        classifier.input_shape[1:], classifier.num_classes, spec
+    )
+    return classifier
 
 
 def build_attack(config: ConfigDict) -> linf.LinfAttack:
@@ -158,7 +188,16 @@ def build_columns(
     names = config.evaluation.attacks if names is None else names
     expect(names, "at least one attack", attacks=names)
     ball = config.attack.epsilon, config.attack.step_size
-    return {name: columns.column(name, *ball, num_classes) for name in names}
+    built = {name: columns.column(name, *ball, num_classes) for name in names}
+    for name, attacks in built.items():
+        expect(
+            not config.get("server")
+            or all(isinstance(attack, square.Square) for attack in attacks),
+            "clean or square (any number of steps, as square500): a server "
+            "answers scores without a gradient",
+            attack=name,
+        )
+    return built
 
 
 def build_defense(config: ConfigDict) -> objective.Defense:

@@ -46,6 +46,9 @@ def validate(
     _expect_choice(config, "precision", ("float32", "mixed_bfloat16"))
     _validate_optimizer(config.optimizer)
     _validate_guard(config)
+    _expect_field(
+        config.evaluation, "batch_size", lambda value: value >= 1, ">= 1"
+    )
     _expect_choice(config.evaluation, "split", run_config.SPLITS)
     _expect_choice(config.evaluation, "weights", run_folder.WEIGHTS)
     expect(
@@ -89,7 +92,7 @@ def _validate_model(config, spec):
     classifier = build.build_classifier(config, spec)
     graphs.with_taps(classifier, build.build_defense(config).layers)
     checks.expect_trainable(classifier)
-    if build.build_defense(config).needs_teacher:
+    if objective.compares_images(build.build_defense(config)):
         checks.expect_one_image(classifier)
 
 

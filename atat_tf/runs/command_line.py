@@ -23,6 +23,7 @@ from atat_tf.attacks import radii
 from atat_tf.errors import (
     InputError,
     TrainingError,
+    expect,
     missing_extra,
     unknown,
 )
@@ -260,23 +261,34 @@ def integers(name: str, words: Iterable[str]) -> list[int]:
     return [int(word) for word in words]
 
 
-def pair(name: str, words: Sequence[str]) -> tuple[float, float]:
-    """Returns the two words of a list flag as numbers.
+def model_range(
+    words: Sequence[str] | None, models: Iterable[str | None]
+) -> tuple[float, float]:
+    """Returns what saved models take for black and for white.
 
     Args:
-      name: of the flag.
-      words: its value.
+      words: the value of --model_range; None where it was not given.
+      models: what is looked at; the range is that of .keras files alone.
 
     Raises:
-      InputError: there are not two, or one is no number.
+      InputError: there is no such file, or no two ascending numbers.
     """
+    if words is None:
+        return 0.0, 1.0
+    expect(
+        any(str(name).endswith(".keras") for name in models),
+        "--model_range with a .keras file alone; a run has its own",
+        model_range=",".join(words),
+    )
     try:
         low, high = map(float, words)
     except ValueError:
-        raise InputError(
-            f"Expected two numbers, as --{name}=0,255. Received: "
-            f"{','.join(words)!r}."
-        ) from None
+        low = high = 0.0
+    expect(
+        low < high,
+        "two ascending numbers, as --model_range=0,255",
+        model_range=",".join(words),
+    )
     return low, high
 
 

@@ -14,7 +14,7 @@ from atat_tf.data import arrays, datasets
 from atat_tf.data import folders as image_folders
 from atat_tf.defenses import atat
 from atat_tf.errors import expect
-from atat_tf.models import applications, graphs
+from atat_tf.models import applications, graphs, served
 from atat_tf.models import files as model_files
 from atat_tf.runs import folder as run_folder
 
@@ -69,11 +69,14 @@ def _defaults(config):
     defaults = {**by_attack, **by_dataset}
     if config.model:
         defaults |= base.FOR_MODEL
+    if config.model or config.server:
         defaults = {
             path: value
             for path, value in defaults.items()
             if not path.startswith("backbone.")
         }
+    if config.server:
+        defaults |= base.FOR_SERVER
     if "layers" in config.defense:
         defaults["defense.layers"] = (
             (graphs.DEEPEST,) if config.model else ("features",)
@@ -149,7 +152,7 @@ def teacher_config(config: ConfigDict) -> ConfigDict:
     teacher.weight_perturbation = 0.0
     teacher.teacher_momentum = 0.0
     teacher.student_start = "random"
-    if config.model:
+    if config.model or config.server:
         teacher.student_start = "teacher"
         teacher.num_epochs = 0  # it is the file's
         teacher.evaluation.weights = "best"
@@ -179,7 +182,7 @@ def _with_tuples(values):
 
 
 def _resolve_sources(config):
-    """Fills in what a folder of images and a saved model tell.
+    """Fills in what images of one's own and a saved model tell.
 
     Args:
       config: ConfigDict, unlocked.
@@ -191,8 +194,17 @@ def _resolve_sources(config):
         config.dataset = image_folders.absolute(config.dataset)
         config.class_names = image_folders.listing(config.dataset).class_names
     config.dataset = arrays.absolute(config.dataset)
+    if arrays.is_file(config.dataset):
+        spec = datasets.spec(config.dataset, image_size=image_size(config))
+        config.image_shape = spec.image_shape
+        config.class_names = datasets.class_names(config.dataset)
     if config.model:
         _resolve_model(config)
+    if config.server:
+        config.backbone.name = config.server
+        if _takes_any_size(config):
+            shape = served.ServedClassifier(config.server).input_shape[1:]
+            config.image_shape = shape
     if config.extra_images:
         path = pathlib.Path(config.extra_images).expanduser().absolute()
         config.extra_images = str(path)
@@ -213,12 +225,15 @@ def _resolve_model(config):
     # The file is the network: a config that names another would mislead.
     config.backbone.name = pathlib.Path(config.model).name
     config.backbone.depth = config.backbone.width = None
-    free = config.dataset not in datasets.SPECS
-    free = free and not arrays.is_file(config.dataset)
-    if free and not image_size(config):
+    if _takes_any_size(config):
         config.image_shape = model_files.image_shape(
             config.model, config.model_range
         )
+
+
+def _takes_any_size(config):
+    """Returns whether a data set is resized, and nobody has said to what."""
+    return config.dataset not in datasets.SPECS and not image_size(config)
 
 
 def image_size(
@@ -233,7 +248,7 @@ def data_spec(
 ) -> datasets.Spec:
     """Returns the datasets.Spec of a resolved config.
 
-    Of a folder of images the config tells all: it need not be there.
+    Of images of one's own the config tells all: they need not be there.
     """
     names = tuple(config.class_names)
     size = image_size(config)
@@ -247,6 +262,8 @@ def network_name(config: ConfigDict) -> str:
     """Returns the network that a config names, in a word or two."""
     if config.model:
         return pathlib.Path(config.model).name
+    if config.server:
+        return config.server
     if applications.is_one(config.backbone.name):
         return config.backbone.name
     size = config.backbone

@@ -7,7 +7,6 @@ own, so that `compile`, `fit`, callbacks and tf.distribute work as everywhere.
 import contextlib
 import os
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -129,6 +128,8 @@ class AdversarialTrainer(keras.Model):
             "a student with a trainable layer (layer.trainable = True)",
             trainable_variables=0,
         )
+        if objective.compares_images(defense):
+            checks.expect_one_image(self.student)
         self.defense = defense
         self.attack = attack
         self.seed = seed
@@ -152,6 +153,8 @@ class AdversarialTrainer(keras.Model):
         self._terms = {
             name: keras.metrics.Mean(name=name) for name in defense.terms
         }
+        # Batches that only XLA's steps have met; see `_counted`.
+        self._unfit = keras.metrics.Sum(name="unfit")
         self._accuracies = {"clean": _accuracy("clean")}
         if attack is not None:
             self._accuracies["adversarial"] = _accuracy("adversarial")
@@ -244,6 +247,7 @@ class AdversarialTrainer(keras.Model):
         self,
         x: Any = None,
         y: Any = None,
+        batch_size: int | None = None,
         *args: Any,
         validation_data: Any = None,
         callbacks: Any = None,
@@ -257,32 +261,48 @@ class AdversarialTrainer(keras.Model):
           InputError: images of another size or range, or labels that are no
             classes of the student.
         """
+        checks.expect_batch_size(batch_size)
         checks.expect_data(x, y, self.student, self.bounds)
         images, labels = validation_data, None
         if isinstance(validation_data, (tuple, list)):
             images, labels = validation_data[:2]
         checks.expect_data(images, labels, self.student, self.bounds)
-        if isinstance(callbacks, Sequence):
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = list(keras.tree.flatten(callbacks or ()))
             self._tell_modes(callbacks)
+            told = keras.callbacks.LambdaCallback(
+                on_epoch_end=self._expect_fit_batches
+            )
+            callbacks = [told, *callbacks]
         with _sentences():
             return super().fit(
                 x,
                 y,
+                batch_size,
                 *args,
                 validation_data=validation_data,
                 callbacks=callbacks,
                 **kwargs,
             )
 
-    def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Evaluates as `keras.Model.evaluate`, after a look at the data.
 
         Raises:
           InputError: as for `fit`.
         """
+        checks.expect_batch_size(batch_size)
         checks.expect_data(x, y, self.student, self.bounds)
         with _sentences():
-            return super().evaluate(x, y, **kwargs)
+            results = super().evaluate(x, y, batch_size, **kwargs)
+        self._expect_fit_batches()
+        return results
 
     def _tell_modes(self, callbacks):
         """Tells callbacks what is better; Keras knows it of its own metrics."""
@@ -455,7 +475,7 @@ class AdversarialTrainer(keras.Model):
 
         There is none: the loss is the defense's.
         """
-        own = {id(metric) for metric in self._own_metrics()}
+        own = {id(metric) for metric in (*self._own_metrics(), self._unfit)}
         return [
             metric
             for metric in super().metrics
@@ -465,9 +485,13 @@ class AdversarialTrainer(keras.Model):
     def _unpack(self, data):
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         num_classes = self.student.output_shape[-1]
-        asserted = checks.expect_batch(images, labels, num_classes, self.bounds)
-        with tf.control_dependencies([a for a in asserted if a is not None]):
-            images = tf.identity(images)
+        rules = checks.batch_rules(images, labels, num_classes, self.bounds)
+        is_fit = tf.constant(True)
+        if self.jit_compile:
+            is_fit = self._counted(rules)
+        else:
+            with tf.control_dependencies(checks.asserted(rules)):
+                images = tf.identity(images)
         if labels.shape.rank == 2 and (labels.shape[-1] or 1) > 1:
             labels = tf.cast(labels, keras.config.floatx())
         else:
@@ -475,7 +499,30 @@ class AdversarialTrainer(keras.Model):
         if weights is None:
             weights = tf.ones(tf.shape(labels)[:1])
         weights = tf.reshape(tf.cast(weights, keras.config.floatx()), [-1])
+        weights *= tf.cast(is_fit, weights.dtype)
         return as_pixels(images, self.bounds), labels, weights
+
+    def _counted(self, rules):
+        """Counts a batch that breaks a rule; returns whether it breaks none.
+
+        XLA leaves assertions out. Such a batch has no weight, and the epoch
+        ends with the sentence.
+        """
+        is_fit = tf.reduce_all([holds for _, holds, _ in rules])
+        self._unfit.update_state(tf.cast(~is_fit, tf.float32))
+        return is_fit
+
+    def _expect_fit_batches(self, *_):
+        """Raises InputError if XLA's steps have met batches that do not fit."""
+        count = int(self._unfit.result())
+        self._unfit.reset_state()
+        low, high = self.bounds
+        expect(
+            not count,
+            f"pixels from {low:g} to {high:g}, the attack's bounds, and labels "
+            f"of {self.student.output_shape[-1]} classes in every batch",
+            other_batches=count,
+        )
 
     def _inference(self, images):
         return self.student(images, training=False)

@@ -16,7 +16,9 @@ def test_maps_are_those_of_the_pooled_head():
     """Eq. 2 of a pooled, linear head is W / (h · w)."""
     model = digits.classifier()
     looked = atat.attention(model, X, Y)
-    maps = keras.Model(model.inputs, model.get_layer("maps").output)(X).numpy()
+    maps = keras.Model(model.inputs[0], model.get_layer("maps").output)(
+        X
+    ).numpy()
     head = model.layers[-1].kernel.numpy()
     weighted = np.einsum("nhwc,cn->nhw", maps, head[:, Y]) / 16
     np.testing.assert_allclose(looked.maps, np.maximum(weighted, 0), 1e-4, 1e-5)

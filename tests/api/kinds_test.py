@@ -7,6 +7,7 @@ from keras import layers
 
 import atat_tf as atat
 from atat_tf.errors import InputError
+from atat_tf.models import graphs
 
 SHAPE = (8, 8, 3)
 X = np.random.default_rng(0).random((10, *SHAPE), np.float32)
@@ -79,7 +80,7 @@ KINDS = {
 def test_kinds_are_judged_and_copied(build):
     model = build()
     found = atat.robust_accuracy(model, X, Y, ("clean", "pgd2"))
-    outputs = model(X, training=False)
+    outputs = model(graphs.in_structure_of(model, X), training=False)
     logits = outputs["logits"] if isinstance(outputs, dict) else outputs
     right = np.argmax(logits, -1) == Y
     np.testing.assert_array_equal(found.stands["clean"], right)

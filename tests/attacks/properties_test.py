@@ -386,6 +386,19 @@ def test_wrong_settings_are_refused(name, fields, message):
         _replaced(_ATTACKS[name], **fields)
 
 
+@_every
+def test_images_of_another_range_are_refused(name):
+    attack = _ATTACKS[name]
+    attack = getattr(attack, "attack", attack)
+    images, labels, seeds = _data()[:3]
+    call = functools.partial(getattr(attack, "start", attack), _LOGITS)
+    for wrong in (255 * images, images - 0.5, np.nan * images):
+        with pytest.raises(InputError, match="pixels from 0 to 1, the attack"):
+            call(wrong, labels, seeds)
+    with pytest.raises(InputError, match="float images.*uint8"):
+        call(tf.cast(255 * images, tf.uint8), labels, seeds)
+
+
 _WEIGHTS = np.random.default_rng(0).normal(size=(*toys.IMAGE_SHAPE, _CLASSES))
 _LINEAR = toys.linear_logits(_WEIGHTS)
 

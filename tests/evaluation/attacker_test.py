@@ -216,3 +216,32 @@ def test_what_cannot_be_judged_is_refused(broken, message):
     with refused if message else contextlib.nullcontext():
         logits_fn = Attacker(broken()).logits
         checks.expect_judgeable(logits_fn, toys.random_bytes(8))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda images: images * 255, "pixels from 0 to 1"),
+        (lambda images: images - 0.5, "pixels from 0 to 1"),
+        (lambda images: images[:, 1:], "the size that the classifier takes"),
+        (lambda images: images[1:], "a label and an index for each"),
+    ],
+)
+def test_other_images_are_refused(change, message):
+    classifier, images, labels = _problem(4)
+    runner = Attacker(classifier, 8)
+    images = change(images / np.float64(255))
+    with pytest.raises(InputError, match=message):
+        runner.run(_PGD, images, labels, np.arange(4), np.int64(0))
+
+
+def test_floats_of_any_width_are_taken_and_other_bounds_refused():
+    classifier, images = toys.small_classifier(norm=False), toys.random_bytes(8)
+    labels = np.argmax(classifier(images / 255), -1).astype(np.int32)
+    step = linf.Steps(linf.fgsm(EPSILON))
+    expected = _run(classifier, step, images, labels)
+    found = _run(classifier, step, images / np.float64(255), labels)
+    np.testing.assert_array_equal(found.broken, expected.broken)
+    wide = linf.Steps(linf.pgd(1, 0.3, 6, bounds=(0, 255)))
+    with pytest.raises(InputError, match=r"bounds=\(0, 1\)"):
+        _run(classifier, wide, images, labels)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 from keras import layers
 
-from atat_tf.attacks import linf
+from atat_tf.attacks import for_training, linf
 from atat_tf.defenses import atat
 from atat_tf.errors import InputError
 from atat_tf.models import graphs
@@ -170,6 +170,19 @@ class RandomImagesTest(parameterized.TestCase, tf.test.TestCase):
         student = keras.Sequential([keras.Input(SHAPE), nested, sequential()])
         with self.assertRaisesRegex(InputError, layer.name):
             _trainer(student, sequential())
+
+    @parameterized.parameters(*atat.DEFENSES)
+    def test_every_defense_that_compares_refuses_them(self, name):
+        flip = layers.RandomFlip("horizontal")
+        student = keras.Sequential([keras.Input(SHAPE), flip, sequential()])
+        make = for_training.trades if name == "trades" else linf.pgd
+        given = student, sequential(), make(8 / 255, 4 / 255, 2)
+        defense = atat.DEFENSES[name]()
+        if name in ("standard", "at"):  # of one image each
+            self.assertIs(_trainer(*given, defense).defense, defense)
+            return
+        with self.assertRaisesRegex(InputError, flip.name):
+            _trainer(*given, defense)
 
 
 @pytest.mark.long

@@ -14,6 +14,7 @@ from tests.support.any_model import (
     SHAPE,
     Subclassed,
     arrays,
+    sequential,
     subclassed,
 )
 
@@ -22,6 +23,22 @@ class FunctionalModelTest(parameterized.TestCase, tf.test.TestCase):
     def test_a_flat_functional_model_stays(self):
         model = toys.small_classifier()
         self.assertIs(functional.functional_model(model), model)
+
+    @parameterized.named_parameters(
+        ("list", True, lambda x: [x], lambda y: y),
+        ("dictionary", False, lambda x: {"image": x}, lambda y: y),
+        ("answer", True, lambda x: x, lambda y: {"logits": y}),
+        ("both", True, lambda x: {"image": x}, lambda y: [y]),
+    )
+    def test_one_tensor_in_a_structure(self, nested, given, answered):
+        inputs = keras.Input(SHAPE, name="image")
+        x = sequential()(inputs) if nested else inputs
+        x = layers.Dense(NUM_CLASSES)(layers.Flatten()(x))
+        model = keras.Model(given(inputs), answered(x))
+        graph = classifiers.logits_model(model)
+        images, _ = arrays()
+        (expected,) = keras.tree.flatten(model(given(images)))
+        self.assertAllClose(graph(images), expected, 1e-5)
 
     def test_subclassed(self):
         """One graph: nested models are open, the weights are the same."""

@@ -215,9 +215,29 @@ def test_the_command_tells_its_stages_alone(tmp_path):
         (["--output=x"], "--workdir=RUN_FOLDER"),
         (["--output=x", "--workdir=/nowhere"], "config.json.*/nowhere"),
         (["--output=x", "--workdir=y", "--model=z"], "Received: both"),
-        (["--output=x", "--model=z", "--model_range=0"], "two numbers"),
+        (["--output=x", "--model=z.keras", "--model_range=0"], "two ascending"),
     ],
 )
 def test_command_refuses(words, pattern):
     with flagsaver.flagsaver(), pytest.raises(InputError, match=pattern):
         export.main(flags.FLAGS(["serving.export", *words]))
+
+
+@pytest.mark.parametrize("kind", ["int8", "float16"])
+def test_number_types_of_a_pooled_head(tmp_path, kind):
+    """The closed form of their attention would be of other numbers."""
+    image = keras.Input((8, 8, 3), name="image")
+    dtype = "float16" if kind == "float16" else None
+    maps = layers.Conv2D(8, 3, dtype=dtype)(image)
+    pooled = layers.GlobalAveragePooling2D(dtype=dtype)(maps)
+    model = keras.Model({"image": image}, layers.Dense(5, dtype=dtype)(pooled))
+    if kind == "int8":
+        model.layers[-1].quantize("int8")
+    model.save(path := tmp_path / "mine.keras")
+    folder = writing.export_model(path, tmp_path / "mine")
+    images = serving_runs.test_images(2, (8, 8, 3))
+    loaded = tf.saved_model.load(str(folder))
+    answer = loaded.signatures["serving_default"](tf.constant(images))
+    expected = model({"image": images})
+    np.testing.assert_allclose(answer["logits"], expected, 1e-2, 1e-2)
+    assert answer["attention"].dtype == tf.float32

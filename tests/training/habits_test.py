@@ -108,7 +108,7 @@ def test_activity_regularizers_and_add_loss_are_minimised():
             model, atat.Standard(), None, optimizer=keras.optimizers.SGD(1.0)
         )
         before = model.layers[1].bias.numpy()
-        maps = keras.Model(model.inputs, model.layers[1].output)(X).numpy()
+        maps = keras.Model(model.inputs[0], model.layers[1].output)(X).numpy()
         built.fit(X, Y, batch_size=len(X), verbose=0)
         gradients.append(before - model.layers[1].bias.numpy())
     expected = 2 * 1e-2 * maps.sum((1, 2)).mean(0) + 0.1 / 4

@@ -211,3 +211,23 @@ def test_another_value_is_refused(monkeypatch):
     monkeypatch.setenv(compilation.VARIABLE, "yes")
     with pytest.raises(InputError, match="ATAT_XLA as 0 or 1"):
         compilation.by_xla()
+
+
+def test_a_later_batch_of_other_pixels_is_refused():
+    """XLA leaves assertions out; the batch trains nothing, and is told."""
+    built = trainer.AdversarialTrainer(
+        toys.small_classifier(norm=False), _defense("standard")
+    )
+    built.compile("sgd")
+    built.jit_compile = True
+    images, labels = toys.random_images(8).numpy(), np.arange(8) % 5
+    before = built.student.get_weights()
+    images[4:] *= 255
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
+    with pytest.raises(InputError, match="in every batch.*other_batches=1"):
+        built.evaluate(batches, verbose=0)
+    wrong = ((images[4:], labels[4:]) for _ in range(2))
+    with pytest.raises(InputError, match="pixels from 0 to 1.*batches=1"):
+        built.fit(wrong, steps_per_epoch=1, verbose=0)
+    for old, new in zip(before, built.student.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)

@@ -23,6 +23,7 @@ RADIUS_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 ATTENTION_WEIGHTS = (-10.0, -1.0, -0.1, 0.1, 1.0, 10.0)
 
 NO_TEACHER = "the run has no teacher"
+NO_GRADIENT = "a server answers scores without a gradient"
 
 
 def negative_margin(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -67,12 +68,7 @@ def groups(
         for attack in dict.fromkeys(by_gradient)
         if not isinstance(attack, square.Square)
     )
-    # So few queries end with small squares only if the schedule is theirs.
-    by_queries = square.Square(
-        opened.config.attack.epsilon,
-        num_steps=SQUARE_QUERIES,
-        schedule=SQUARE_QUERIES,
-    )
+    by_queries = _by_queries(opened)
     built["square"] = {f"square{SQUARE_QUERIES}": (*white_box, by_queries)}
     if teacher:
         built["transfer"] = {"transfer": (_transfer(teacher, *ball),)}
@@ -86,6 +82,23 @@ def groups(
     }
     # Last: all of it has been run by then.
     return {**built, "reference": reference}, absent
+
+
+def query_groups(opened: OpenRun) -> dict[str, dict]:
+    """Returns the columns of a classifier without gradient, as `groups`."""
+    return {"square": {f"square{SQUARE_QUERIES}": (_by_queries(opened),)}}
+
+
+def _by_queries(opened):
+    """Returns Square of few queries.
+
+    They end with small squares only if the schedule is theirs.
+    """
+    return square.Square(
+        opened.config.attack.epsilon,
+        num_steps=SQUARE_QUERIES,
+        schedule=SQUARE_QUERIES,
+    )
 
 
 def _variants(epsilon, step_size):

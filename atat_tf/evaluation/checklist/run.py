@@ -134,6 +134,10 @@ def decided_points(
     if len(opened.split) < minimum:
         points["gradients"] = not_run("gradients", few)
         obstacle = few
+    elif not opened.has_gradient:
+        obstacle = checklist_attacks.NO_GRADIENT
+        if not broken:
+            points |= _queried_points(opened)
     else:
         _announce("gradients")
         points["gradients"] = _gradients(opened)
@@ -172,6 +176,8 @@ def explained(opened: OpenRun) -> explanations.Quality | None:
     None where the classifier has no map, or answers no logits.
     """
     config = opened.config
+    if not opened.has_gradient:
+        return None
     try:
         layer = classifiers.shown_layer(
             opened.classifier, config.defense.get("layers", ())
@@ -302,6 +308,13 @@ def _is_dead(opened, images, labels):
     return (total == 0) | ~tf.math.is_finite(total)
 
 
+def _queried_points(opened):
+    """Returns the points that need no gradient, {name: Point}."""
+    groups = checklist_attacks.query_groups(opened)
+    _standing(opened, groups)
+    return _line_points(opened, groups)
+
+
 def _attacked_points(opened, teacher):
     """Returns the points that are decided by attacks, {name: Point}."""
     results = opened.run.results or {}
@@ -316,6 +329,11 @@ def _attacked_points(opened, teacher):
     else:
         absent["undefended_twin"] = checklist_attacks.NO_TEACHER
     points = from_standing(stands, absent)
+    return {**points, **_line_points(opened, groups)}
+
+
+def _line_points(opened, groups):
+    """Returns the points that the lines of attacks decide, {name: Point}."""
     lines = _lines(opened, groups)
     wrong = [
         line
@@ -323,7 +341,6 @@ def _attacked_points(opened, teacher):
         if line["broken"]
     ]
     return {
-        **points,
         "candidates": _candidates(lines),
         "winner": _winner([*wrong, *lines], len(opened.split)),
     }

@@ -51,8 +51,9 @@ def surface(
       Figure, and a dictionary for each point.
 
     Raises:
-      InputError: a bad extent or resolution.
+      InputError: a bad radius, extent or resolution.
     """
+    linf.expect_ball(epsilon, (0.0, 1.0))
     expect(extent > 0, "extent > 0", extent=extent)
     expect(
         resolution >= 3 and resolution % 2,

@@ -76,6 +76,7 @@ def load(
     weights: str | None = None,
     layer: str | None = None,
     data_dir: str | None = None,
+    pixel_range: tuple[float, float] = (0.0, 1.0),
 ) -> Network:
     """Returns the Network that a name stands for.
 
@@ -85,6 +86,7 @@ def load(
         a file for an application. None for the run's own, and "imagenet".
       layer: as for `classifiers.attention_layer`.
       data_dir: of tensorflow-datasets.
+      pixel_range: what a .keras file takes for black and for white.
 
     Raises:
       InputError: it is none of these, or its weights or layer are not there.
@@ -93,7 +95,7 @@ def load(
     if name in APPLICATIONS:
         return _application(name, None if of_run else weights, layer)
     if str(name).endswith(".keras"):
-        return _from_file(pathlib.Path(name), layer)
+        return _from_file(pathlib.Path(name), layer, pixel_range)
     if not pathlib.Path(name).is_dir():
         raise unknown(
             "a run folder, a .keras file or an application", name, APPLICATIONS
@@ -106,13 +108,16 @@ def load_all(
     weights: str | None = None,
     layer: str | None = None,
     data_dir: str | None = None,
+    pixel_range: tuple[float, float] = (0.0, 1.0),
 ) -> list[Network]:
     """Returns the networks of names, no two with the same title."""
     expect(names, "at least one network", models=names)
     if not APPLICATIONS.keys() & set(names) and weights is not None:
         if weights not in run_folder.WEIGHTS:
             raise unknown("weights", weights, run_folder.WEIGHTS)
-    networks = [load(name, weights, layer, data_dir) for name in names]
+    networks = [
+        load(name, weights, layer, data_dir, pixel_range) for name in names
+    ]
     titles = [network.title for network in networks]
     return [
         dataclasses.replace(network, title=f"{network.title} ({name})")
@@ -201,8 +206,8 @@ def _title(config):
     return title
 
 
-def _from_file(path, layer):
-    classifier = model_files.load(path)
+def _from_file(path, layer, pixel_range):
+    classifier = model_files.load(path, pixel_range)
     return Network(
         path.stem,
         classifier,

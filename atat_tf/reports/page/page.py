@@ -41,13 +41,15 @@ def page(
       workdir: the run folder.
       data_dir: of tensorflow-datasets.
       num_images: the first so many test images are shown; 0 shows none, and
-        reads neither data nor weights.
+        reads neither data nor weights. Of a served model none is shown: a
+        server answers no gradient.
 
     Raises:
       InputError: bad arguments, no run there, or no data.
     """
     expect(num_images >= 0, "num_images >= 0", num_images=num_images)
     run = Run(workdir, data_dir)
+    num_images = 0 if run.config.server else num_images
     pictures = _Pictures(run, num_images) if num_images else None
     values = {
         **_facts(run),

@@ -16,6 +16,7 @@ from atat_tf.attacks import for_training, linf
 from atat_tf.data import batches as training_batches
 from atat_tf.data import datasets
 from atat_tf.defenses import atat
+from atat_tf.errors import InputError
 from atat_tf.models import wide_resnet
 from atat_tf.training import build as training_build
 from atat_tf.training import machines, trainer, workers
@@ -68,7 +69,17 @@ def main(output, num_devices=1, defense="atat"):
         metrics=[float(m.result()) for m in built.metrics],
         replicas=strategy.num_replicas_in_sync,
         total=group.sum([cluster.mine + 1, BATCH_SIZE]),
+        refused=_refusal_of_one_image(built, split) if num_devices > 1 else "",
     )
+
+
+def _refusal_of_one_image(built, split):
+    """Returns what is said where one of several devices has no image."""
+    try:
+        built.evaluate(split.images[:1], split.labels[:1], verbose=0)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 if __name__ == "__main__":
