@@ -62,13 +62,7 @@ def uniform_noise(
     Returns:
       float32 [b, *shape].
     """
-    # As TensorFlow scrambles a seed into a key and half a counter.
-    first, second = _halves(seeds[:, :1]), _halves(seeds[:, 1:])
-    *key, low, high = philox(_SCRAMBLING_KEY, (*first, *second))
-    words = _words(key, 0, (low, high), math.prod(shape))
-    # The low 23 bits are the mantissa of a number in [0, 1).
-    mantissas = tf.bitwise.bitwise_and(words, np.uint64(2**23 - 1))
-    uniform = tf.cast(mantissas, tf.float32) * np.float32(2**-23)
+    uniform = _uniform(seeds, math.prod(shape))
     noise = uniform * (2 * magnitude) - magnitude
     return tf.reshape(noise, [-1, *shape])
 
@@ -78,8 +72,9 @@ def normal_noise(
 ) -> tf.Tensor:
     """Returns normal noise of mean 0, a seed an example.
 
-    One call of TensorFlow's generator an image: its logarithms and sines have
-    no vectorised form of the same bits, and archived runs began from these.
+    Box and Muller's transform of the words that TensorFlow's generator has for
+    each seed: `tf.random.stateless_normal(shape, seed, stddev=deviation,
+    alg="philox")` up to the rounding of its logarithm, sine and cosine.
 
     Args:
       seeds: int64 [b, 2].
@@ -89,14 +84,25 @@ def normal_noise(
     Returns:
       float32 [b, *shape].
     """
-    # Philox by name: the default generator differs from device to device.
-    return tf.map_fn(
-        lambda seed: tf.random.stateless_normal(
-            shape, seed, stddev=deviation, alg="philox"
-        ),
-        seeds,
-        fn_output_signature=tf.TensorSpec(shape, tf.float32),
-    )
+    count = math.prod(shape)
+    pairs = tf.reshape(_uniform(seeds, count + count % 2), [-1, 1, 2])
+    # TensorFlow's least, so that the logarithm is finite.
+    radius = tf.sqrt(-2.0 * tf.math.log(tf.maximum(pairs[..., 0], 1e-7)))
+    angle = 2 * math.pi * pairs[..., 1]
+    normal = radius * tf.concat([tf.sin(angle), tf.cos(angle)], axis=-1)
+    normal = tf.reshape(normal, [tf.shape(seeds)[0], -1])[:, :count]
+    return tf.reshape(deviation * normal, [-1, *shape])
+
+
+def _uniform(seeds, count):
+    """Returns numbers uniform in [0, 1), float32 [b, count], as TensorFlow."""
+    # As TensorFlow scrambles a seed into a key and half a counter.
+    first, second = _halves(seeds[:, :1]), _halves(seeds[:, 1:])
+    *key, low, high = philox(_SCRAMBLING_KEY, (*first, *second))
+    words = _words(key, 0, (low, high), count)
+    # The low 23 bits are the mantissa of a number in [0, 1).
+    mantissas = tf.bitwise.bitwise_and(words, np.uint64(2**23 - 1))
+    return tf.cast(mantissas, tf.float32) * np.float32(2**-23)
 
 
 _ROUNDS = 10

@@ -7,6 +7,8 @@ losses at hand, in place of the running counts of `atat_tf.attacks.apgd`.
 import numpy as np
 import tensorflow as tf
 
+from atat_tf.attacks import randomness
+
 # After 20 steps: periods of 4, 3, 2 and then 1 (0.22, 0.03 and 0.06 of 20 are
 # 4, 1 and 1 steps).
 CHECKPOINTS = (4, 7, 9, *range(10, 21))
@@ -122,7 +124,7 @@ def _noise(seed, shape, norm):
         draw = tf.random.stateless_uniform(shape, seed, -1, 1, alg="philox")
         noise = draw.numpy().astype(np.float64).ravel()
         return noise / max(abs(noise))
-    draw = tf.random.stateless_normal(shape, seed, alg="philox")
+    (draw,) = randomness.normal_noise(tf.stack([seed]), shape, 1.0)
     noise = draw.numpy().astype(np.float64).ravel()
     return noise / np.sqrt(np.sum(noise**2))
 

@@ -23,8 +23,6 @@ from tests.support import toys
 _EPSILON = 8 / 255
 # Sums are in another order, and an attack's steps follow signs.
 _TOLERANCE = {"rtol": 2e-3, "atol": 2e-4}
-# XLA draws other normal numbers from the same seeds, with which TRADES starts.
-_OF_TRADES = {"rtol": 0.05, "atol": 0.02}
 _QUICK = "standard", "pgd"
 
 _ATTACKS = {
@@ -77,15 +75,11 @@ def _stepped(monkeypatch, by_xla, defense, attack, **settings):
 def _assert_same(monkeypatch, *arguments, **settings):
     plain, weights = _stepped(monkeypatch, False, *arguments, **settings)
     compiled, others = _stepped(monkeypatch, True, *arguments, **settings)
-    is_trades = isinstance(arguments[1], for_training.KLAttack)
-    tolerance = _OF_TRADES if is_trades else _TOLERANCE
     assert plain.keys() == compiled.keys()
     for name, value in plain.items():
-        if is_trades and name.endswith("accuracy"):
-            continue  # of four images, which other noise decides
-        np.testing.assert_allclose(compiled[name], value, **tolerance)
+        np.testing.assert_allclose(compiled[name], value, **_TOLERANCE)
     for mine, other in zip(weights, others, strict=True):
-        np.testing.assert_allclose(other, mine, **tolerance)
+        np.testing.assert_allclose(other, mine, **_TOLERANCE)
 
 
 def _with_marks(names):
