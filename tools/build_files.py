@@ -25,8 +25,9 @@ UNBUILT = "tests/repository/"
 # Folders of Python files that a file reads by their path.
 READ = {"atat_tf/runs/recipes.py": "configs"}
 DATA = ".config", ".css", ".jinja", ".js", ".yaml"
-# Modules that only the interpreter of benchmarks/requirements.txt has.
-PEERS = "torch", "torchattacks", "xplique"
+# Modules that only another interpreter has: that of benchmarks/requirements.txt
+# or, for JAX, of tools/gpu_run.py.
+PEERS = "jax", "torch", "torchattacks", "xplique"
 _NO_DISTRIBUTION = {"", *FOLDERS, *PEERS, *sys.stdlib_module_names}
 # The labels that a module needs, where that is not its own name.
 DISTRIBUTIONS = {
