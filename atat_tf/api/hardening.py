@@ -20,6 +20,7 @@ from atat_tf.defenses import atat
 from atat_tf.defenses.objective import Defense
 from atat_tf.errors import InputError, expect, unknown
 from atat_tf.models import checks, functional, graphs
+from atat_tf.models import files as model_files
 from atat_tf.training.trainer import AdversarialTrainer
 
 # §4.1: seven steps of ε/4.
@@ -181,7 +182,9 @@ def _copy(
     classifiers.call_once(model, pixels, shape)
     try:
         if graphs.recorded(model) is not None:
-            copy = keras.models.clone_model(model, clone_function=_cloned)
+            copy = keras.models.clone_model(
+                model, clone_function=model_files.new_layer
+            )
             copy.set_weights(model.get_weights())
             graphs.finalize_normalization(copy)
         else:
@@ -200,16 +203,6 @@ def _copy(
         # Which says why.
         student = functional.functional_model(copy)
     return copy, student
-
-
-def _cloned(layer):
-    """Returns a new layer; a Lambda, which has no weights, as it is.
-
-    Keras reads one from a config only where it may run any code.
-    """
-    if isinstance(layer, keras.layers.Lambda):
-        return layer
-    return type(layer).from_config(layer.get_config())
 
 
 def _saved_and_loaded(model):

@@ -92,12 +92,25 @@ def with_random_weights(classifier: keras.Model) -> keras.Model:
     Statistics that a Normalization layer was adapted to are kept: they belong
     to the data.
     """
-    fresh = type(classifier).from_config(classifier.get_config())
+    fresh = keras.models.clone_model(
+        classifier, clone_function=new_layer, recursive=True
+    )
     for old, new in zip(classifier.layers, fresh.layers, strict=True):
         if isinstance(old, layers.Normalization) and old.weights:
             new.set_weights(old.get_weights())
     graphs.finalize_normalization(fresh)
     return fresh
+
+
+def new_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """Returns a new layer of the same kind, for `keras.models.clone_model`.
+
+    A Lambda, which has no weights, is returned as it is: Keras reads one from a
+    config only where it may run any code.
+    """
+    if isinstance(layer, layers.Lambda):
+        return layer
+    return type(layer).from_config(layer.get_config())
 
 
 def digest(path: str | pathlib.Path, kind: str = "a .keras file") -> str:

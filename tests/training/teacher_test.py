@@ -187,6 +187,23 @@ class HardenTest(tf.test.TestCase):
             fresh.get_layer(name)(images), given.get_layer(name)(images)
         )
 
+    def test_random_weights_of_a_model_with_functions_inside(self):
+        """Of its own code, which Keras reads from no file."""
+        inner = keras.Sequential(
+            [
+                keras.Input(_SHAPE),
+                layers.Lambda(lambda images: 1 - images),
+                layers.Dense(3),
+            ]
+        )
+        images = keras.Input(_SHAPE)
+        given = keras.Model(images, keras.ops.tanh(inner(images)))
+        fresh = model_files.with_random_weights(given)
+        pixels = toys.random_images(2, _SHAPE)
+        self.assertNotAllClose(fresh(pixels), given(pixels))
+        fresh.set_weights(given.get_weights())
+        self.assertAllClose(fresh(pixels), given(pixels))
+
     def test_another_range_is_a_layer_in_front(self):
         path, model = _saved_model(ending=None)
         loaded = model_files.load(path, (-1.0, 1.0))
