@@ -99,6 +99,9 @@ class TwinTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.named_parameters(*EVERY_ATTACK)
     def test_equals_numpy_twin(self, norm, loss, target):
         epsilon = {"linf": 0.1, "l2": 0.2}[norm]
+        # The last bit of normal noise depends on its place among others, and
+        # a ratio whose denominator is all but zero makes more of it.
+        tolerance = {"linf": 1e-5, "l2": 1e-4}[norm]
         attack = apgd.APGD(epsilon, norm, 20, loss, target, (0.0, 0.9), 0.75, 3)
         state = _walk(attack, self.model.logits, self.images, self.labels)
         number = 3 + 1024 * (target or 0)
@@ -109,7 +112,7 @@ class TwinTest(parameterized.TestCase, tf.test.TestCase):
             for name, expected in twin.items():
                 message = f"{name} of image {i}"
                 self.assertAllClose(
-                    state[name][i], expected, 1e-5, 1e-5, message
+                    state[name][i], expected, tolerance, tolerance, message
                 )
         # Images differ in how often they were halved and in when they broke.
         self.assertGreater(len(set(state["step_size"].numpy())), 2)
