@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from atat_tf.api import classifier as classifiers
 from atat_tf.api.pixels import PixelRange, labels_of, pixel_range
 from atat_tf.data import datasets
+from atat_tf.errors import expect
 from atat_tf.evaluation import ledger as ledgers
 from atat_tf.evaluation.attacker import Attacker
 from atat_tf.evaluation.evaluate_run import OpenRun
@@ -44,6 +45,12 @@ class Examples:
     labels: NDArray[np.int32]
     given: np.ndarray
 
+    def pixels_in_unit(self) -> np.ndarray:
+        """Returns the images as float32 in [0, 1], [n, H, W, C]."""
+        if self.images.dtype == np.uint8:
+            return self.images / np.float32(255)
+        return self.images
+
     def in_bounds(self, pixels: np.ndarray, radius: float) -> np.ndarray:
         """Returns adversarial images in the caller's range.
 
@@ -55,13 +62,11 @@ class Examples:
           float32 [n, H, W, C] within bounds and ε, equal to those given where
           no pixel has changed.
         """
-        before = self.images
-        if before.dtype == np.uint8:
-            before = before / np.float32(255)
         images = self.pixels.from_unit(pixels)
         ball = radius * self.pixels.width
         images = images.clip(self.given - ball, self.given + ball)
-        return np.where(pixels == before, self.given, images).astype(np.float32)
+        kept = pixels == self.pixels_in_unit()
+        return np.where(kept, self.given, images).astype(np.float32)
 
 
 def examples(
@@ -91,6 +96,16 @@ def examples(
     return Examples(classifier, pixels, images, labels, given)
 
 
+def expect_settings(batch_size: int, seed: int = 0) -> None:
+    """Raises InputError unless they are a number of images and a seed."""
+    checks.expect_batch_size(batch_size)
+    expect(
+        isinstance(seed, int | np.integer) and 0 <= seed < 2**31,
+        "seed, a whole number in [0, 2**31)",
+        seed=seed,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class _Arrays:
     """What stands where an evaluation looks for a run's folder."""
@@ -116,8 +131,11 @@ def opened(
       ledger: the file of verdicts.
       seed: of the random starts.
       batch_size: images at a time.
+
+    Raises:
+      InputError: no such seed or batch.
     """
-    checks.expect_batch_size(batch_size)
+    expect_settings(batch_size, seed)
     spec = datasets.Spec(
         examples.classifier.num_classes, examples.images.shape[1:]
     )

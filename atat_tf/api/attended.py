@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from atat_tf import grad_cam
+from atat_tf.api import arrays
 from atat_tf.api import classifier as classifiers
 from atat_tf.api.pixels import labels_of, pixel_range
 from atat_tf.attacks import linf
@@ -190,6 +191,7 @@ def attention(
         raise unknown("a class score", score, grad_cam.SCORES)
     checks.expect_batch_size(batch_size)
     pixels = pixel_range(bounds)
+    arrays.expect_settings(batch_size)
     images = pixels.in_unit(x)
     height, width, channels = images.shape[1:]
     shape = height, width, channels

@@ -86,7 +86,7 @@ def as_classifier(
             network: Any = _in_float32(logits_model)
             num_classes = network.outputs[0].shape[-1]
             return Classifier(
-                network, num_classes, _has_gradient(network, image_shape)
+                network, num_classes, checks.has_gradient(network, image_shape)
             )
 
     if isinstance(model, keras.Model):
@@ -211,14 +211,6 @@ def _in_float32(classifier):
     return keras.Model(
         graph.input, as_float(graph.outputs[0]), name=classifier.name
     )
-
-
-def _has_gradient(network, image_shape):
-    images = tf.fill((_SAMPLE, *image_shape), 0.5)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(images)
-        logits = network(images, training=False)
-    return tape.gradient(logits, images) is not None
 
 
 class _Function:

@@ -125,11 +125,20 @@ class Robustness:
             f"  {name:<{width}}  {share:>6}  [{interval}]"
             for name, share, interval in self._rows()
         ]
+        if self.refuted:
+            lines.append(f"  {self._refuted()}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         heads = ("attack", "accuracy, %", "95 %")
-        return notebook.table(self._rows(), heads, self._title())
+        note = f"<p>{self._refuted()}</p>" if self.refuted else ""
+        return notebook.table(self._rows(), heads, self._title()) + note
+
+    def _refuted(self):
+        return (
+            f"{self.refuted} candidates were refuted: their images count as "
+            "right"
+        )
 
     def _title(self):
         sign = {"linf": "ℓ∞", "l2": "ℓ2"}[self.norm]
@@ -290,6 +299,12 @@ def robust_accuracy(
     with _ledger_file(ledger) as path:
         opened = arrays.opened(examples, in_unit[0], path, seed, batch_size)
         checks.expect_judgeable(opened.attacker.logits, opened.split.images)
+        if not examples.classifier.has_gradient:
+            checks.expect_scores_that_change(
+                opened.attacker.logits,
+                examples.pixels_in_unit(),
+                max(in_unit),
+            )
         with arrays.quiet_traces():
             points = [
                 _judged(
@@ -359,7 +374,7 @@ def attack(
             raise TypeError(f"expected one epsilon, received {epsilon}")
         (images,) = found.adversarial.values()
         return images
-    checks.expect_batch_size(batch_size)
+    arrays.expect_settings(batch_size, seed)
     examples = arrays.examples(model, x, y, bounds, class_names)
     aims = arrays.examples(model, x, targets, bounds, class_names).labels
     expect(
@@ -394,9 +409,7 @@ def _targeted(examples, attack, targets, seed, batch_size):
         seeds = randomness.example_seeds(seed, 0, indices)
         return attack(examples.classifier.network, images, targets, seeds)
 
-    images = examples.images
-    if images.dtype == np.uint8:
-        images = images / np.float32(255)
+    images = examples.pixels_in_unit()
     ended = []
     for first in range(0, len(images), batch_size):
         part = slice(first, first + batch_size)
@@ -478,10 +491,7 @@ def _judged(examples, opened, built, epsilon, norm, ledger, precision):
             )
             refuted += count
             continue
-        pixels = examples.images
-        if pixels.dtype == np.uint8:
-            pixels = pixels / np.float32(255)
-        pixels = pixels.copy()
+        pixels = examples.pixels_in_unit().copy()
 
         def keep(description, indices, outcome, pixels=pixels):
             del description

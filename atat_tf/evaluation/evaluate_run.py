@@ -8,14 +8,14 @@ import keras
 import numpy as np
 from ml_collections import ConfigDict
 
-from atat_tf.attacks import columns, stepped
+from atat_tf.attacks import columns, square, stepped
 from atat_tf.data import arrays, datasets
 from atat_tf.data import folders as image_folders
 from atat_tf.errors import InputError, expect, expect_known
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.evaluation import estimate, ledger, verdicts
 from atat_tf.evaluation.attacker import Attacker, Outcome
-from atat_tf.evaluation.run import Run
+from atat_tf.evaluation.run import Run, undefended_runs
 from atat_tf.models import checks as model_checks
 from atat_tf.models import classifiers, served
 from atat_tf.runs import build, terminal
@@ -151,17 +151,32 @@ def open_teacher(opened: OpenRun) -> OpenRun | None:
 
     Its lines go into the run's own ledger: its folder may be anybody's.
     """
-    teacher = opened.run.teacher
-    if not teacher or not teacher.has_weights():
-        return None
-    return open_run(
-        teacher.folder,
-        len(opened.split),
-        data_dir=opened.run.data_dir,
-        dataset=opened.dataset,
-        seed=opened.seed,
-        ledger_folder=opened.run.folder,
-    )
+    return _beside(opened, [opened.run.teacher])
+
+
+def open_twin(opened: OpenRun) -> OpenRun | None:
+    """Returns the OpenRun of an undefended network on the same images.
+
+    The run's teacher, else an archived network of the same data; None where
+    there is neither. Its lines are where those of a teacher are.
+    """
+    archived = undefended_runs(opened.config)
+    return _beside(opened, [opened.run.teacher, *archived])
+
+
+def _beside(opened, runs):
+    """Returns the OpenRun of the first run that has weights, or None."""
+    for run in runs:
+        if run and run.has_weights() and not run.is_same(opened.run):
+            return open_run(
+                run.folder,
+                len(opened.split),
+                data_dir=opened.run.data_dir,
+                dataset=opened.dataset,
+                seed=opened.seed,
+                ledger_folder=opened.run.folder,
+            )
+    return None
 
 
 def evaluate_run(
@@ -222,6 +237,7 @@ def evaluate_run(
         model_checks.expect_judgeable(attacker.logits, opened.split.images)
     classes = opened.dataset.spec.num_classes
     built = build.build_columns(config, attacks, classes)
+    expect_led(opened, built)
     adversarials: dict[str, dict[int, np.ndarray]] = {}
 
     def keep(description, indices, outcome):
@@ -265,6 +281,31 @@ def evaluate_run(
     if split != "test":
         results["split"] = split
     return _kept(opened, results)
+
+
+def expect_led(opened: OpenRun, built: Mapping[str, Sequence]) -> None:
+    """Raises InputError for columns that nothing leads to adversarial images.
+
+    Args:
+      opened: OpenRun.
+      built: {column: stepped attacks}. Where the logits have no gradient to the
+        images, one of them at least has to be led by the scores alone.
+    """
+    if not opened.has_gradient or model_checks.has_gradient(
+        opened.classifier, opened.dataset.spec.image_shape
+    ):
+        return  # a served model's columns are refused before
+    led_by_nothing = [
+        name
+        for name, attacks in built.items()
+        if attacks and not any(isinstance(a, square.Square) for a in attacks)
+    ]
+    expect(
+        not led_by_nothing,
+        "clean, square or autoattack for logits without a gradient to the "
+        "images (a rounding, a cast to integers or a stop_gradient cuts it)",
+        attacks=led_by_nothing,
+    )
 
 
 # What the columns of one results.json have in common.

@@ -14,6 +14,8 @@ from atat_tf.runs import build, terminal
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 
+# Archived networks, in a checkout; a wheel has none.
+_ARCHIVE = pathlib.Path(__file__).resolve().parents[2] / "results"
 # What the readers of a file cannot do without.
 _RESULTS_FIELDS = {
     "dataset",
@@ -180,6 +182,10 @@ class Run:
         own = self.config.evaluation.weights
         return run_folder.weights_path(self.folder, own).exists()
 
+    def is_same(self, other: "Run") -> bool:
+        """Returns whether both are one folder."""
+        return self.folder.resolve() == other.folder.resolve()
+
     @property
     def teacher_folder(self) -> pathlib.Path:
         """Where the teacher's run is, if the run has a teacher."""
@@ -204,3 +210,20 @@ class Run:
         """
         path = self.folder / name
         return run_folder.read_json(path, fields) if path.exists() else None
+
+
+def undefended_runs(config: ConfigDict) -> list[Run]:
+    """Returns the archived runs without a defense on the data of a config.
+
+    None in a wheel, which has no archive.
+    """
+    found = []
+    for path in sorted(_ARCHIVE.glob(f"**/{run_folder.CONFIG}")):
+        run = Run(path.parent)
+        same = all(
+            run.config[name] == config[name]
+            for name in ("dataset", "image_size", "image_shape")
+        )
+        if same and run.config.defense.name == "standard" and run.has_weights():
+            found.append(run)
+    return found

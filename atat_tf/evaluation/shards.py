@@ -112,11 +112,13 @@ def evaluate(
     )
     # The first images, as `evaluate_run` has: all shards say the same of them.
     checks.expect_judgeable(opened.attacker.logits, opened.split.images)
+    classes = opened.dataset.spec.num_classes
+    built = build.build_columns(config, names, classes)
+    evaluate_run.expect_led(opened, built)
     folder.mkdir(parents=True, exist_ok=True)
     indices = np.arange(shard.index, count, shard.count)
-    classes = opened.dataset.spec.num_classes
-    for name, built in build.build_columns(config, names, classes).items():
-        evaluate_run.standing_of(opened, name, built, indices)
+    for name, of_one in built.items():
+        evaluate_run.standing_of(opened, name, of_one, indices)
     settings |= {"num_images": count, "seed": opened.seed, "attacks": names}
     run_folder.write_json(
         folder / FILE,

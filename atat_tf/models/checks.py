@@ -419,3 +419,48 @@ def batch_dependent(
         f"a relative difference of {difference:.2g}, as of batch norm in "
         "training mode (bn_eval=batch evaluates so, and marks it)."
     )
+
+
+def has_gradient(
+    classifier: Callable, image_shape: tuple[int, int, int]
+) -> bool:
+    """Returns whether the logits can be differentiated by the images.
+
+    Args:
+      classifier: (float32 [b, H, W, C] in [0, 1], training) -> logits [b, k].
+      image_shape: (H, W, C).
+    """
+    images = tf.fill((_SAMPLE, *image_shape), 0.5)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(images)
+        logits = classifier(images, training=False)
+    return tape.gradient(logits, images) is not None
+
+
+def expect_scores_that_change(
+    logits_fn: Callable[[np.ndarray], np.ndarray],
+    images: np.ndarray,
+    epsilon: float,
+) -> None:
+    """Raises InputError where noise within ε leaves the scores as they are.
+
+    Square, which is left where there is no gradient, follows the scores. Where
+    they stay the same around an image, as hard labels, rounded scores and
+    answers from a cache do, it finds nothing, whatever there is to find.
+
+    Args:
+      logits_fn: float32 [n, H, W, C] in [0, 1] -> logits [n, k].
+      images: float32 in [0, 1], [n, H, W, C], of which some are tried.
+      epsilon: in the unit of [0, 1].
+    """
+    sample = images[:_JUDGED_IMAGES]
+    draw = np.random.default_rng(0)
+    noise = draw.uniform(-epsilon, epsilon, sample.shape)
+    noisy = np.clip(sample + noise, 0, 1).astype(np.float32)
+    same = np.all(logits_fn(noisy) == logits_fn(sample), axis=-1)
+    expect(
+        np.mean(same) <= 0.5,
+        "scores that change with the image: no attack is led by hard labels, "
+        "rounded scores, or answers from a cache",
+        unchanged_by_noise=f"{same.sum()} of {len(same)} images",
+    )

@@ -320,6 +320,9 @@ REFUSED = {
     "unlabelled": ({"y": Y * 0 - 1}, "labels from 0 to 9"),
     "fractions": ({"y": Y + 0.5}, "whole numbers"),
     "two of the names": ({"y": (Y % 2).astype(str)}, "10 names of classes"),
+    "batch of none": ({"batch_size": 0}, "batch_size >= 1"),
+    "batch of a half": ({"batch_size": 1.5}, "batch_size >= 1"),
+    "seed": ({"seed": -1}, r"seed, a whole number in \[0, 2"),
     "norm": ({"norm": "l1"}, "norm of linf or l2"),
     "attack": ({"attacks": "pdg20"}, "Did you mean 'pgd20'"),
     "FAB in l2": ({"attacks": "fab_t", "norm": "l2"}, "an attack in ℓ2"),
@@ -343,6 +346,44 @@ def test_refusals(arguments, message):
     with pytest.raises(InputError, match=message) as caught:
         atat.robust_accuracy(**given)
     assert "\n" not in str(caught.value)
+
+
+class _Cached:
+    """Answers what it has answered first within twice ε of an image."""
+
+    def __init__(self, call):
+        self.call, self.seen = call, []
+
+    def __call__(self, images):
+        return np.stack([self._answer(np.asarray(i)) for i in images])
+
+    def _answer(self, image):
+        for known, answer in self.seen:
+            if np.abs(known - image).max() <= 2 * EPSILON:
+                return answer
+        self.seen.append((image, np.asarray(self.call(image[None]))[0]))
+        return self.seen[-1][1]
+
+
+def _hard_labels(call):
+    return lambda images: np.eye(10)[np.argmax(call(np.asarray(images)), -1)]
+
+
+@pytest.mark.parametrize("wrap", [_Cached, _hard_labels])
+def test_scores_that_stay_the_same_around_an_image_are_refused(wrap):
+    """Square alone is left, and finds nothing there."""
+    model = wrap(digits.classifier(activation=None).call)
+    with (
+        pytest.warns(UserWarning, match="square40 left"),
+        pytest.raises(InputError, match="scores that change with the image"),
+    ):
+        atat.robust_accuracy(model, X, Y, ("pgd5", "square40"), epsilon=EPSILON)
+
+
+def test_refuted_candidates_are_shown():
+    found = atat.Robustness({"pgd5": Y == 1}, EPSILON, "linf", 3)
+    for shown in (repr(found), found._repr_html_()):
+        assert "3 candidates were refuted" in shown
 
 
 def test_names_load_nothing_and_know_the_layers(tmp_path):

@@ -1,6 +1,7 @@
 """Evaluation of a run folder, which is rebuilt from its own config."""
 
 import json
+import pathlib
 import re
 import shutil
 
@@ -9,8 +10,10 @@ import pytest
 
 from atat_tf.errors import InputError
 from atat_tf.evaluation import estimate, evaluate_run, printed_table
-from atat_tf.evaluation.run import Run
-from tests.support import commands, trained_runs, untrained_runs
+from atat_tf.evaluation.run import Run, undefended_runs
+from tests.support import commands, small_network, trained_runs, untrained_runs
+
+_ARCHIVE = pathlib.Path(__file__).resolve().parents[2] / "results"
 
 
 @pytest.fixture(name="run", scope="module")
@@ -142,6 +145,34 @@ def test_the_teacher_is_opened_on_the_same_images(tmp_path):
     assert opened.run.has_ledger and not teacher.run.has_ledger
     (tmp_path / "teacher" / "best.weights.h5").unlink()
     assert evaluate_run.open_teacher(opened) is None
+
+
+def test_an_archived_network_is_a_twin_where_there_is_no_teacher():
+    """Of the same data, and not the run itself; digits have none."""
+    run = Run(_ARCHIVE / "small/cifar10/madry/seed0")
+    twins = undefended_runs(run.config)
+    standard = _ARCHIVE / "small/cifar10/standard/seed0"
+    assert standard in [twin.folder for twin in twins]
+    assert {t.config.defense.name for t in twins} == {"standard"}
+    assert all(t.spec == run.spec for t in twins)
+    other = run.config.copy_and_resolve_references().unlock()
+    other.dataset = "digits"
+    assert undefended_runs(other) == []
+
+
+@pytest.mark.long
+def test_the_twin_is_opened_on_the_runs_own_images(tmp_path):
+    if not small_network.SHARED.exists():
+        pytest.skip("needs ../shared/tfds")
+    for name, other in (("madry", "standard"), ("standard", "standard")):
+        copy = shutil.copytree(
+            _ARCHIVE / f"small/cifar10/{name}/seed0", tmp_path / name
+        )
+        opened = evaluate_run.open_run(copy, 8, data_dir=small_network.SHARED)
+        twin = evaluate_run.open_twin(opened)
+        assert twin.config.defense.name == other
+        np.testing.assert_array_equal(twin.split.images, opened.split.images)
+        assert not twin.run.is_same(opened.run)
 
 
 def test_the_command_prints_a_table_and_the_checklist(run):

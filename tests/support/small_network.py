@@ -10,7 +10,7 @@ from atat_tf.evaluation.run import Run
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _RUN = _ROOT / "results/small/cifar10/at/seed0"
-_SHARED = _ROOT.parent / "shared" / "tfds"
+SHARED = _ROOT.parent / "shared" / "tfds"
 EPSILON = 8 / 255
 
 
@@ -32,7 +32,7 @@ def right_images(network, count):
     Returns:
       float32 [n, 32, 32, 3], int32 [n] and int64 [n, 2].
     """
-    if _SHARED.exists():
+    if SHARED.exists():
         images, labels = _cifar10(count)
     else:
         generator = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def _cifar10(count):
     examples = tfds.load(
         "cifar10",
         split=f"test[:{count}]",
-        data_dir=_SHARED,
+        data_dir=SHARED,
         download=False,
         as_supervised=True,
         shuffle_files=False,

@@ -22,7 +22,11 @@ RADIUS_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 # Of the attention's distance beside the cross-entropy; ATAT trains with 1.
 ATTENTION_WEIGHTS = (-10.0, -1.0, -0.1, 0.1, 1.0, 10.0)
 
-NO_TEACHER = "the run has no teacher"
+NO_TWIN = (
+    "no undefended network of the same data to compare with (a teacher). "
+    "Without one, scores that are rounded behind the back of their gradient, "
+    "and gradients that are scaled away, can pass"
+)
 NO_GRADIENT = "a server answers scores without a gradient"
 
 
@@ -73,7 +77,7 @@ def groups(
     if teacher:
         built["transfer"] = {"transfer": (_transfer(teacher, *ball),)}
     else:
-        absent["transfer"] = NO_TEACHER
+        absent["transfer"] = NO_TWIN
     reference = {
         "clean": (),
         f"pgd{STEPS}": pgd,

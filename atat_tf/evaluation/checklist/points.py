@@ -115,7 +115,7 @@ CRITERIA = (
     ),
     Criterion(
         "transfer",
-        "what the teacher's images break beyond PGD",
+        "what an undefended network's images break beyond PGD",
         0.0,
         "another network's gradient knows less (Athalye et al. 2018)",
     ),
@@ -140,7 +140,7 @@ CRITERIA = (
     ),
     Criterion(
         "undefended_twin",
-        "accuracy of the undefended teacher",
+        "accuracy of an undefended network",
         5.0,
         "the attack works, and robustness is the defense's doing (the paper's "
         "standard networks keep 0.00)",

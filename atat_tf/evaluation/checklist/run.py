@@ -84,9 +84,9 @@ def run_checklist(
         seed=seed,
     )
     weights = weights or opened.config.evaluation.weights
-    teacher = evaluate_run.open_teacher(opened)
+    twin = evaluate_run.open_twin(opened)
     quality = explained(opened)
-    points = decided_points(opened, teacher, weights, quality=quality)
+    points = decided_points(opened, twin, weights, quality=quality)
     run_folder.write_json(
         opened.run.folder / FILE,
         {
@@ -173,29 +173,30 @@ def _place(name):
 def explained(opened: OpenRun) -> explanations.Quality | None:
     """Returns the Quality of a run's attention maps on its first images.
 
-    None where the classifier has no map, or answers no logits.
+    None where the classifier has no map, as where its logits have no gradient
+    to a layer with one, or answers no logits.
     """
     config = opened.config
     if not opened.has_gradient:
         return None
+    part = slice(_EXPLAINED_IMAGES)
+    ball = config.attack.epsilon, config.attack.step_size
     try:
         layer = classifiers.shown_layer(
             opened.classifier, config.defense.get("layers", ())
         )
+        terminal.stage("measuring what the attention maps are worth")
+        return explanations.quality(
+            opened.classifier,
+            layer,
+            as_pixels(tf.constant(opened.split.images[part])).numpy(),
+            opened.split.labels[part],
+            linf.pgd(*ball, 20),
+            run_config.score(config),
+            opened.seed,
+        )
     except InputError:
         return None
-    part = slice(_EXPLAINED_IMAGES)
-    terminal.stage("measuring what the attention maps are worth")
-    ball = config.attack.epsilon, config.attack.step_size
-    return explanations.quality(
-        opened.classifier,
-        layer,
-        as_pixels(tf.constant(opened.split.images[part])).numpy(),
-        opened.split.labels[part],
-        linf.pgd(*ball, 20),
-        run_config.score(config),
-        opened.seed,
-    )
 
 
 def print_table(title: str, points: Iterable[Point]) -> None:
@@ -327,7 +328,7 @@ def _attacked_points(opened, teacher):
         twin = {"pgd20": reference["pgd20"]}
         stands |= _standing(teacher, {"undefended_twin": twin})
     else:
-        absent["undefended_twin"] = checklist_attacks.NO_TEACHER
+        absent["undefended_twin"] = checklist_attacks.NO_TWIN
     points = from_standing(stands, absent)
     return {**points, **_line_points(opened, groups)}
 

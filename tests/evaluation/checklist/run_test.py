@@ -11,6 +11,7 @@ from keras import layers
 from atat_tf import losses
 from atat_tf.attacks import linf, randomness
 from atat_tf.data import datasets
+from atat_tf.errors import InputError
 from atat_tf.evaluation import evaluate_run, ledger
 from atat_tf.evaluation.attacker import Attacker
 from atat_tf.evaluation.checklist import attacks as checklist_attacks
@@ -18,6 +19,7 @@ from atat_tf.evaluation.checklist import points as checklist_points
 from atat_tf.evaluation.checklist import run as checklist
 from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
+from atat_tf.runs import build
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 from tests.support import runs, toys
@@ -191,6 +193,23 @@ def test_a_quantising_input(tmp_path):
     assert points["steps"].note == "no image has a gradient"
 
 
+def test_a_column_that_nothing_leads_is_no_figure(tmp_path):
+    """No table says that PGD left all images where it could not move one."""
+    columns = ["clean", "pgd2", "apgd_ce2"], ["clean", "square3", "autoattack"]
+    with_gradient = _open_run(_trained(), tmp_path, 2)
+    without = _open_run(_before(_Quantised(name="quantised")), tmp_path, 2)
+    for opened in (with_gradient, without):
+        led, by_scores = (
+            build.build_columns(opened.config, names, _CLASSES)
+            for names in columns
+        )
+        evaluate_run.expect_led(opened, by_scores)
+        if opened is with_gradient:
+            evaluate_run.expect_led(opened, led)
+    with pytest.raises(InputError, match="attacks=.'pgd2', 'apgd_ce2'."):
+        evaluate_run.expect_led(without, led)
+
+
 @pytest.mark.long
 def test_saturated_logits(tmp_path, short_sweeps, monkeypatch):
     monkeypatch.setattr(checklist_attacks, "SQUARE_QUERIES", 20)
@@ -202,6 +221,28 @@ def test_saturated_logits(tmp_path, short_sweeps, monkeypatch):
     assert points["undefended_twin"].verdict == "FAIL"
     # The margin loss still has the gradient that cross-entropy lost.
     assert {"gradients", "margin_loss"} <= _with(points, "FAIL")
+
+
+class _OtherGradient(layers.Layer):
+    """Logits whose gradient is that of a function of the image alone."""
+
+    def call(self, images, logits):
+        other = tf.reshape(images, [-1, 192])[:, :_CLASSES]
+        return tf.stop_gradient(logits - other) + other
+
+
+@pytest.mark.long
+def test_a_gradient_that_is_not_the_logits(tmp_path, short_sweeps):
+    """There is none to a layer with a map, which keeps no point from failing.
+
+    What hides the gradient so is found by scores and by noise.
+    """
+    images = keras.Input(_SHAPE)
+    network = keras.Model(images, _OtherGradient()(images, _trained()(images)))
+    points = _points(tmp_path, network, explained=True)
+    assert {"square", "noise"} & _with(points, "FAIL")
+    for name in ("attention", "class_sensitivity"):
+        assert points[name].verdict == "NOT RUN"
 
 
 class _CutOff(layers.Layer):
