@@ -54,8 +54,12 @@ def _lines(folder):
 
 
 def _table(output):
-    """Returns what is printed, without the lines of progress."""
-    return [line for line in output.splitlines() if "images/s" not in line]
+    """Returns what is printed, without the lines of stages and progress."""
+    return [
+        line
+        for line in output.splitlines()
+        if "images/s" not in line and not line.endswith("...")
+    ]
 
 
 def _assert_same(divided, asked, tmp_path):
