@@ -154,7 +154,10 @@ def functional_logits(
         if not is_float32:
             _expect_same_on_whole_numbers(model, rebuilt, pixels, image_shape)
         model = rebuilt
-    return classifiers.logits_model(model)
+    answered = classifiers.logits_model(model)
+    if pixels.is_unit:
+        checks.expect_range_used(answered, 1.0)
+    return answered
 
 
 def call_once(

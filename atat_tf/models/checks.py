@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from atat_tf.data import stored
 from atat_tf.errors import InputError, expect
+from atat_tf.models import graphs
 
 _SAMPLE = 2
 # Keras' layers of data augmentation. Dropout and noise are no such layers.
@@ -68,6 +69,40 @@ def expect_trainable(
         "cuts it)",
         gradient=None if gradient is None else float(np.abs(gradient).max()),
     )
+
+
+# Of images after a first layer; of [0, 1] through 1/255 is left 0.004.
+_NARROWEST = 0.05
+
+
+def expect_range_used(classifier: keras.Model, width: float) -> None:
+    """Raises InputError if a first layer shrinks the pixels to next to nothing.
+
+    As Rescaling(1/255) does with pixels from 0 to 1: all images are alike then,
+    and so is every answer.
+
+    Args:
+      classifier: functional keras.Model.
+      width: largest pixel value less the smallest.
+    """
+    graph = graphs.of_functional(classifier)
+    for call in graph.calls:
+        if not any(tensor is graph.inputs[0] for tensor in call.inputs):
+            continue
+        scale = 1.0
+        if isinstance(call.layer, keras.layers.Rescaling):
+            scale = float(np.max(np.abs(call.layer.scale)))
+        if isinstance(call.layer, keras.layers.Normalization):
+            variance = np.asarray(call.layer.variance)
+            scale = float(1 / np.sqrt(max(np.min(variance), 1e-12)))
+        expect(
+            scale * width >= _NARROWEST,
+            f"a range of pixels that {classifier.name}'s first layer "
+            f"{call.layer.name!r} does not shrink to nothing: it multiplies "
+            f"by {scale:.3g} (of a model of bytes' values bounds=(0, 255), "
+            "--model_range=0,255 in commands)",
+            width=width,
+        )
 
 
 def expect_weights_to_train(classifier: keras.Model) -> tuple[int, int]:
@@ -164,6 +199,38 @@ def expect_batch_size(batch_size: int | None) -> None:
     )
 
 
+def as_examples(x: Any, y: Any) -> tuple[Any, Any]:
+    """Returns what is given to `fit` as images and labels that Keras takes.
+
+    Args:
+      x: images; a list of them, or of one array; a tf.data.Dataset whose
+        batches are dictionaries of "image" and "label", as those of
+        tensorflow-datasets. Anything else is returned as it is.
+      y: labels, or a list of them.
+
+    Raises:
+      InputError: dictionaries without these names, or names for labels.
+    """
+    if isinstance(x, tf.data.Dataset) and isinstance(x.element_spec, dict):
+        expect(
+            {"image", "label"} <= {*x.element_spec},
+            'batches (images, labels), or dictionaries of "image" and "label"',
+            names=[*x.element_spec],
+        )
+        x = x.map(lambda batch: (batch["image"], batch["label"]))
+    expect(
+        not isinstance(x, dict),
+        "images as one array",
+        dictionary_of=[*x] if isinstance(x, dict) else None,
+    )
+    if isinstance(x, list | tuple):
+        x = np.asarray(x[0] if len(x) == 1 else x)
+        x = x[np.newaxis] if x.ndim == 3 else x
+    if isinstance(y, list | tuple):
+        y = np.asarray(y)
+    return x, y
+
+
 def expect_data(
     x: Any,
     y: Any,
@@ -214,6 +281,11 @@ def _first(x, y):
 
 
 def _expect_labels(labels, num_classes):
+    expect(
+        labels.dtype.kind in "iufb",
+        "labels as numbers (atat.harden takes names, as class_names)",
+        dtype=str(labels.dtype),
+    )
     if labels.ndim == 2 and labels.shape[1] > 1:
         expect(
             labels.shape[1] == num_classes

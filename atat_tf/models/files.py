@@ -10,12 +10,10 @@ import numpy as np
 from keras import layers
 
 from atat_tf.errors import InputError, expect
-from atat_tf.models import classifiers, functional, graphs
+from atat_tf.models import checks, classifiers, functional, graphs
 
 # Of Keras' reasons, which for a layer of one's own are long.
 _REASON = 600
-# Of images after a first layer; of [0, 1] through 1/255 is left 0.004.
-_NARROWEST = 0.05
 
 
 def load(
@@ -52,38 +50,13 @@ def load(
             f"({type(error).__name__}: {reason[:_REASON]})."
         ) from error
     classifier = classifiers.logits_model(loaded)
-    _expect_range(classifier, low, high)
+    checks.expect_range_used(classifier, high - low)
     if (low, high) == (0, 1):
         return classifier
     images = keras.Input(classifier.inputs[0].shape[1:], name="images")
     pixels = layers.Rescaling(high - low, low, name="from_unit_range")(images)
     logits = classifier(pixels)
     return functional.functional_model(keras.Model(images, logits))
-
-
-def _expect_range(classifier, low, high):
-    """Raises InputError if a first layer shrinks the range to next to nothing.
-
-    As Rescaling(1/255) does with pixels from 0 to 1: all images are alike then,
-    and so is every answer.
-    """
-    graph = graphs.of_functional(classifier)
-    for call in graph.calls:
-        if not any(tensor is graph.inputs[0] for tensor in call.inputs):
-            continue
-        scale = 1.0
-        if isinstance(call.layer, layers.Rescaling):
-            scale = float(np.max(np.abs(call.layer.scale)))
-        if isinstance(call.layer, layers.Normalization):
-            variance = np.asarray(call.layer.variance)
-            scale = float(1 / np.sqrt(max(np.min(variance), 1e-12)))
-        expect(
-            scale * (high - low) >= _NARROWEST,
-            f"a model_range that the model's first layer {call.layer.name!r} "
-            f"does not shrink to nothing: it multiplies by {scale:.3g} (0,255 "
-            "for a model of bytes' values)",
-            model_range=(low, high),
-        )
 
 
 def with_random_weights(classifier: keras.Model) -> keras.Model:

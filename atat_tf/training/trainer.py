@@ -135,6 +135,7 @@ class AdversarialTrainer(keras.Model):
         self.seed = seed
         self.bounds = getattr(attack, "bounds", (0.0, 1.0))
         _warn_of_tiny_ball(attack)
+        checks.expect_range_used(self.student, self.bounds[1] - self.bounds[0])
         self._student = graphs.with_taps(self.student, defense.layers)
         checks.expect_trainable(self.student, self.bounds)
         self._attacked = frozen.refreshed(self.student)
@@ -262,11 +263,17 @@ class AdversarialTrainer(keras.Model):
             classes of the student.
         """
         checks.expect_batch_size(batch_size)
+        x, y = checks.as_examples(x, y)
         checks.expect_data(x, y, self.student, self.bounds)
         images, labels = validation_data, None
+        more: list[Any] = []
         if isinstance(validation_data, (tuple, list)):
-            images, labels = validation_data[:2]
+            images, labels, *more = validation_data
+        images, labels = checks.as_examples(images, labels)
         checks.expect_data(images, labels, self.student, self.bounds)
+        validation_data = images
+        if labels is not None:
+            validation_data = images, labels, *more
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = list(keras.tree.flatten(callbacks or ()))
             self._tell_modes(callbacks)
@@ -298,6 +305,7 @@ class AdversarialTrainer(keras.Model):
           InputError: as for `fit`.
         """
         checks.expect_batch_size(batch_size)
+        x, y = checks.as_examples(x, y)
         checks.expect_data(x, y, self.student, self.bounds)
         with _sentences():
             results = super().evaluate(x, y, batch_size, **kwargs)

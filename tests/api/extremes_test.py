@@ -77,6 +77,13 @@ def test_refused_in_a_sentence(model, entry, wrong):
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
+def test_a_forgotten_range_is_refused(entry):
+    of_bytes = digits.classifier(keras.layers.Rescaling(1 / 255))
+    with pytest.raises(InputError, match=r"bounds=\(0, 255\)"):
+        ENTRIES[entry](of_bytes, X, Y, 0.1, 4)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
 def test_one_image_in_the_whole_range(entry):
     model = keras.models.clone_model(digits.classifier())
     ENTRIES[entry](model, X[:1], Y[:1], 1.0, 1)

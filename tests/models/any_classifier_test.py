@@ -158,6 +158,43 @@ class OtherModelsTest(parameterized.TestCase, tf.test.TestCase):
             _trainer(build(), defense=atat.AdversarialTraining())
 
 
+class FormsTest(parameterized.TestCase, tf.test.TestCase):
+    """Data in the forms that people have them."""
+
+    def setUp(self):
+        super().setUp()
+        self.built = _trainer(sequential(), defense=atat.Standard())
+
+    def test_forms_of_one_set_give_one_figure(self):
+        images, labels = (np.asarray(part) for part in arrays(8))
+        named = {"image": images, "label": labels}
+        dictionaries = tf.data.Dataset.from_tensor_slices(named).batch(8)
+        expected = self.built.evaluate(images, labels, verbose=0)
+        for x, y in (
+            ([images], labels),
+            (list(images), list(labels)),
+            (dictionaries, None),
+        ):
+            found = self.built.evaluate(x, y, verbose=0)
+            self.assertAllClose(found, expected, 1e-5)
+
+    @parameterized.parameters(
+        (lambda x, y: (x, y.astype(str)), "labels as numbers"),
+        (lambda x, y: ({"image": x}, y), "images as one array"),
+        (
+            lambda x, y: (
+                tf.data.Dataset.from_tensors({"image": x, "kind": y}),
+                None,
+            ),
+            'dictionaries of "image" and "label".*kind',
+        ),
+    )
+    def test_others_are_refused(self, form, message):
+        images, labels = (np.asarray(part) for part in arrays(8))
+        with self.assertRaisesRegex(InputError, message):
+            self.built.fit(*form(images, labels), verbose=0)
+
+
 class RandomImagesTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(
         layers.RandomFlip("horizontal"),
