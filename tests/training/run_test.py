@@ -132,8 +132,8 @@ class FilesTest(RunsTest):
             (written,) = events["validation/attention_shift", row["step"]]
             self.assertAllClose(written, shift)
             (picture,) = events["validation/attention", row["step"]]
-            # Eight images, three times as large, in rows of four tiles.
-            self.assertEqual(tuple(picture[:2]), (b"400", b"800"))
+            # Eight rows of four tiles, with heads and words.
+            self.assertEqual(tuple(picture[:2]), (b"528", b"1222"))
 
     def test_results_and_resolved_configs(self):
         stored = run_folder.read_json(self.done / "results.json")

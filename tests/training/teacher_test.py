@@ -222,7 +222,7 @@ class BadModelTest(tf.test.TestCase):
         photos = _photos(4)
         for model, overrides, message in (
             (path.with_name("none.keras"), {}, "a .keras file"),
-            (damaged, {}, "a saved Keras model"),
+            (damaged, {}, "as model.save"),
             (three, {}, "of 3 classes.*num_classes=2"),
             (path, {"image_size": 16}, r"images of \(12, 8, 3\)"),
             (path, {"dataset": "digits"}, r"images of \(12"),

@@ -153,7 +153,7 @@ class OthersTest(tf.test.TestCase):
     def test_a_broken_file_is_refused(self):
         folder = pathlib.Path(self.get_temp_dir())
         (folder / "torn.keras").write_bytes(b"PK")
-        with self.assertRaisesRegex(InputError, "a saved Keras model"):
+        with self.assertRaisesRegex(InputError, "as model.save"):
             networks.load(str(folder / "torn.keras"))
 
     def test_pictures_of_files_at_each_networks_size(self):

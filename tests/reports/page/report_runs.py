@@ -58,7 +58,7 @@ def write_weights(workdir, config, seed):
             weight.assign(scale * generator.normal(size=weight.shape))
     train = dataset.train.take(400)
     images = train.images / np.float32(255)
-    features = graphs.with_taps(classifier, ["features"])([images])["features"]
+    features = graphs.with_taps(classifier, ["features"])(images)["features"]
     pooled = np.mean(features, axis=(1, 2))
     inputs = np.concatenate([pooled, np.ones((len(pooled), 1))], axis=1)
     targets = 5 * np.eye(10)[train.labels]
