@@ -358,6 +358,11 @@ def attack(
     Raises:
       InputError: bad arguments, or a classifier that no attack can judge.
     """
+    expect(
+        np.ndim(epsilon) == 0,
+        "one epsilon (robust_accuracy takes several)",
+        epsilon=epsilon,
+    )
     if targets is None:
         found = robust_accuracy(
             model,
@@ -370,8 +375,7 @@ def attack(
             seed=seed,
             class_names=class_names,
         )
-        if not isinstance(found, Robustness):
-            raise TypeError(f"expected one epsilon, received {epsilon}")
+        assert isinstance(found, Robustness)  # of one epsilon
         (images,) = found.adversarial.values()
         return images
     arrays.expect_settings(batch_size, seed)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from atat_tf import losses
@@ -291,6 +292,7 @@ def expect_ball(
     """
     width = bounds[1] - bounds[0]
     expect(width > 0, "bounds in ascending order", bounds=bounds)
+    expect(np.ndim(epsilon) == 0, "one epsilon, a number", epsilon=epsilon)
     if norm == "linf":
         expect(
             0 < epsilon <= width,

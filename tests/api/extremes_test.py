@@ -56,6 +56,7 @@ _WRONG = {
     "no number": (X * np.nan, Y, 0.1, "pixels"),
     "no radius": (X, Y, 0.0, "epsilon"),
     "a radius above the range": (X, Y, 1.01, "epsilon"),
+    "several radii": (X, Y, (0.1, 0.2), "epsilon"),
     "no batch": (X, Y, 0.1, "batch_size"),
 }
 
@@ -69,8 +70,10 @@ def model():
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_refused_in_a_sentence(model, entry, wrong):
     x, y, epsilon, message = _WRONG[wrong]
-    if entry == "attention" and "radius" in wrong:
+    if entry == "attention" and "radi" in wrong:
         return  # it has none
+    if entry == "robust_accuracy" and wrong == "several radii":
+        return  # it takes them
     batch_size = 0 if wrong == "no batch" else 4
     with pytest.raises(InputError, match=message):
         ENTRIES[entry](model, x, y, epsilon, batch_size)
