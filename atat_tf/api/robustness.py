@@ -12,7 +12,7 @@ import pathlib
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -375,8 +375,7 @@ def attack(
             seed=seed,
             class_names=class_names,
         )
-        assert isinstance(found, Robustness)  # of one epsilon
-        (images,) = found.adversarial.values()
+        (images,) = cast(Robustness, found).adversarial.values()
         return images
     arrays.expect_settings(batch_size, seed)
     examples = arrays.examples(model, x, y, bounds, class_names)
