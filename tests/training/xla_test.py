@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import config as tf_config
 
 from atat_tf.attacks import columns, for_training, linf
 from atat_tf.data import datasets
@@ -32,6 +33,16 @@ _ATTACKS = {
         for name, factory in for_training.TRAINING_ATTACKS.items()
     },
 }
+
+
+@pytest.fixture(autouse=True)
+def compiled():
+    """Keras does not compile where a training has asked for determinism."""
+    was_on = tf_config.is_op_determinism_enabled()
+    tf_config.disable_op_determinism()
+    yield
+    if was_on:
+        tf_config.enable_op_determinism()
 
 
 def _of_training(factory):
