@@ -98,6 +98,7 @@ def examples(
 
 def expect_settings(batch_size: int, seed: int = 0) -> None:
     """Raises InputError unless they are a number of images and a seed."""
+    expect(batch_size is not None, "a batch_size", batch_size=None)
     checks.expect_batch_size(batch_size)
     expect(
         isinstance(seed, int | np.integer) and 0 <= seed < 2**31,
@@ -145,7 +146,7 @@ def opened(
         examples.classifier.digest(examples.images),
         provenance,
         "frozen",
-        seed,
+        int(seed),
         None,
     )
     lines = ledgers.Ledger(ledger, identity)

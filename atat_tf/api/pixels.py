@@ -217,6 +217,10 @@ def labels_of(
     )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
+    if labels.dtype.kind == "O" and all(
+        isinstance(label, int | np.integer) for label in labels.flat
+    ):
+        labels = labels.astype(np.int64)  # a column of a table
     if labels.dtype.kind in "USO":
         return _numbers_of_names(labels, num_classes, class_names)
     if labels.ndim == 2:
@@ -282,7 +286,7 @@ def _numbers_of_names(labels, num_classes, class_names):
         class_names = sorted({*map(str, labels)})
     names = [str(name) for name in class_names]
     expect(
-        len(names) == num_classes,
+        len({*names}) == len(names) == num_classes,
         f"{num_classes} names of classes, the outputs of the model "
         "(class_names gives them in their order)",
         names=names[:20],

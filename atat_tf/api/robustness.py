@@ -369,7 +369,7 @@ def attack(
             x,
             y,
             (name,),
-            epsilon=float(epsilon),
+            epsilon=epsilon,
             bounds=bounds,
             batch_size=batch_size,
             seed=seed,

@@ -88,13 +88,14 @@ def unread(images: np.ndarray) -> stored.Rows:
     Raises:
       InputError: they are in memory, since the file is compressed.
     """
-    expect(
-        isinstance(images, np.memmap),
-        "an .npz file that is not compressed (numpy.savez), or a larger "
-        "--memory_budget than the gigabytes of its images",
-        gigabytes=round(images.nbytes / 1e9, 3),
+    if isinstance(images, np.memmap):
+        shape = images.shape[1:]
+        return stored.Rows(np.arange(len(images)), shape, images)
+    raise InputError(
+        "Expected an .npz file that is not compressed (numpy.savez), of arrays "
+        "in C order, or a larger --memory_budget than its images. Received: "
+        f"{images.nbytes / 1e9:.3g} gigabytes of images."
     )
-    return stored.Rows(np.arange(len(images)), images.shape[1:], images)
 
 
 # What a data set is, and its images, are asked for one after the other.
@@ -183,10 +184,10 @@ def _pair(images, labels, split):
     expect(
         labels.shape == (len(images),)
         and np.issubdtype(labels.dtype, np.integer)
-        and labels.min() >= 0,
+        and 0 <= labels.min() <= labels.max() < 2**31,
         f"y_{split} of whole numbers from 0, one an image",
         dtype=labels.dtype,
         shape=labels.shape,
-        smallest=float(labels.min(initial=0)),
+        first=labels.ravel()[:5].tolist(),
     )
     return images, labels.astype(np.int32)

@@ -270,6 +270,11 @@ def load(
     about = spec(name, data_dir, image_size)
     if memory_budget is None:
         memory_budget = stored.free_memory() / 2
+    expect(
+        memory_budget >= 0,  # not so of NaN
+        "a memory budget of 0 bytes or more",
+        memory_budget=memory_budget,
+    )
     if image_folders.is_folder(name):
         names, provenance, train, test, held_out = _folder(
             name, about, bad_images, memory_budget

@@ -10,6 +10,7 @@ import concurrent.futures
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +18,7 @@ import psutil
 import tensorflow as tf
 
 from atat_tf.data import images as image_files
+from atat_tf.errors import InputError, expect
 
 _CGROUP = pathlib.Path("/sys/fs/cgroup")
 
@@ -102,7 +104,8 @@ class Files(Images):
         images = np.empty((len(places), *self.image_shape), np.uint8)
 
         def load(number):
-            images[number] = image_files.load(places[number], self.image_shape)
+            path = str(places[number])
+            images[number] = image_files.load(path, self.image_shape)
 
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(load, range(len(places))))
@@ -118,9 +121,16 @@ class Rows(Images):
       array: uint8 [N, H, W, C], a numpy.memmap.
     """
 
-    array: np.ndarray
+    array: np.memmap
 
     def read(self, places: np.ndarray) -> np.ndarray:
+        path, first = str(self.array.filename), self.array.offset
+        # Behind its end the mapping of a file ends the process.
+        expect(
+            os.path.getsize(path) >= first + self.array.nbytes,
+            "the file of images as it was when it was opened",
+            file=str(path),
+        )
         return np.asarray(self.array[places])
 
 
@@ -157,6 +167,11 @@ class Records(Images):
             with open(self.files[file], "rb") as opened:
                 opened.seek(start)
                 examples[number] = opened.read(length)
+            expect(
+                len(examples[number]) == length,
+                "the files of the data set as they were when they were opened",
+                file=self.files[file],
+            )
         return examples
 
     @tf.function(reduce_retracing=True)
@@ -185,6 +200,17 @@ def records(path: str | os.PathLike[str]) -> np.ndarray:
             found.append((start + 12, length))
             start += length + 16
     return np.array(found, np.int64).reshape(-1, 2)
+
+
+def as_input_error(error: tf.errors.OpError) -> Exception:
+    """Returns the InputError of an image that a graph could not read.
+
+    Any other error is returned as it is.
+    """
+    found = re.search(
+        r"(?:InputError|FileNotFoundError): (.*?)\n", error.message
+    )
+    return InputError(found[1]) if found else error
 
 
 def reader(images: "np.ndarray | Images") -> Callable[[tf.Tensor], tf.Tensor]:

@@ -21,11 +21,13 @@ class Progress:
       step: updates of the weights that are done.
       epochs: {field: figure} of each epoch that is done, as in metrics.jsonl.
       best: the highest validation accuracy so far; -1 before the first.
+      data: the provenance of the data set; "" where none was noted.
     """
 
     step: int = 0
     epochs: list[dict] = dataclasses.field(default_factory=list)
     best: float = -1.0
+    data: str = ""
 
 
 class TrainingFiles:

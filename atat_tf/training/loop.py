@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from atat_tf.data import batches as training_batches
 from atat_tf.data import datasets, stored
-from atat_tf.errors import InputError, TrainingError
+from atat_tf.errors import InputError, TrainingError, expect
 from atat_tf.models import files as model_files
 from atat_tf.models import graphs
 from atat_tf.runs import build, terminal
@@ -102,6 +102,14 @@ class TrainingLoop:
 
     def _resume(self):
         progress = self._files.restore()
+        data = self._dataset.provenance
+        expect(
+            progress.data in ("", data),
+            f"the data that the run began with ({progress.data}), or another "
+            "--workdir",
+            data=data,
+        )
+        progress.data = data
         name = self._config.defense.name
         if self._ended_by_guard(progress.epochs):
             return False
@@ -131,7 +139,7 @@ class TrainingLoop:
         ):
             while progress.step < self._num_steps:
                 for _ in range(config.gradient_accumulation_steps or 1):
-                    self._train_step(batches)
+                    self._take_step(batches)
                 progress.step += 1
                 figures = self._figures()
                 _expect_finite(progress.step, figures["loss"])
@@ -155,6 +163,12 @@ class TrainingLoop:
                 self._files.save(progress)
                 if self._ended_by_guard(progress.epochs):
                     break
+
+    def _take_step(self, batches):
+        try:
+            self._train_step(batches)
+        except tf.errors.OpError as error:
+            raise stored.as_input_error(error) from None
 
     def _batches(self, first_step):
         """Returns the batches of all steps from one on.

@@ -70,7 +70,7 @@ def test_a_config_names_the_whole_path(written, monkeypatch, tmp_path):
         ({"x_train": np.zeros((40, *_SHAPE), np.float32)}, "x_train of bytes"),
         ({"x_test": np.zeros((0, *_SHAPE), np.uint8)}, "x_test of bytes"),
         ({"x_test": np.zeros((12, 9, 9, 3), np.uint8)}, "of one shape"),
-        ({"y_train": np.full(40, -1)}, "whole numbers from 0.*smallest=-1.0"),
+        ({"y_train": np.full(40, -1)}, "whole numbers from 0.*first=.-1"),
         ({"y_train": np.linspace(0, 3, 40)}, "y_train of whole numbers"),
         ({"y_train": np.zeros(39, int)}, "y_train of whole numbers"),
         ({"y_test": np.full(12, 4)}, "labels from 0 to 3 in the test split"),

@@ -202,3 +202,21 @@ class StoredTest(parameterized.TestCase, tf.test.TestCase):
             self.assertEqual(free, 600000)
         else:
             self.assertAllClose(free, share * whole, 0.1)
+
+    def test_a_file_that_is_cut_off_is_named(self):
+        named = _arrays(self.base)
+        train = datasets.load(**named, memory_budget=0).train
+        os.truncate(named["name"], 100)
+        with self.assertRaisesRegex(InputError, "as it was when it was open"):
+            train.images[0]
+
+    def test_a_file_that_is_gone_is_a_sentence_in_batches_too(self):
+        train = datasets.load(**_folder(self.base), memory_budget=0).train
+        for path in train.images.places:
+            os.remove(path)
+        drawn = batches.batches(train, 4, 0, 0, 2, True)
+        with self.assertRaises(tf.errors.OpError) as raised:
+            next(iter(drawn))
+        error = stored.as_input_error(raised.exception)
+        self.assertIsInstance(error, InputError)
+        self.assertRegex(str(error), r"^Expected a whole image file.*\.$")

@@ -87,6 +87,25 @@ class MemoryBudgetTest(RunsTest):
             )
         self._assert_same_weights(*folders, ("last", "best"))
 
+    def test_other_data_than_it_began_with_are_refused(self):
+        file = self.base / "set.npz"
+        images = np.zeros((200, 8, 8, 1), np.uint8)
+        labels = np.arange(200) % 2
+        named = {"x_train": images, "x_test": images, "y_test": labels}
+        values = runs.config(
+            "standard",
+            dataset=str(file),
+            num_validation=100,
+            num_epochs=1,
+            backbone__depth=10,
+            backbone__width=1,
+        )
+        np.savez(file, y_train=labels, **named)
+        training_run.train_and_evaluate(values, self.workdir)
+        np.savez(file, y_train=1 - labels, **named)
+        with self.assertRaisesRegex(InputError, "the data that the run began"):
+            training_run.train_and_evaluate(values, self.workdir)
+
 
 @pytest.mark.early
 class FilesTest(RunsTest):
