@@ -21,7 +21,6 @@ from atat_tf.evaluation import ledger as ledgers
 from atat_tf.evaluation.attacker import Attacker
 from atat_tf.evaluation.evaluate_run import OpenRun
 from atat_tf.evaluation.run import Run
-from atat_tf.models import checks
 
 # Of ε; PGD's step, 2/255 for 8/255 as in §4.1.
 STEP_SHARE = 0.25
@@ -98,10 +97,14 @@ def examples(
 
 def expect_settings(batch_size: int, seed: int = 0) -> None:
     """Raises InputError unless they are a number of images and a seed."""
-    expect(batch_size is not None, "a batch_size", batch_size=None)
-    checks.expect_batch_size(batch_size)
+    whole = int, np.integer
     expect(
-        isinstance(seed, int | np.integer) and 0 <= seed < 2**31,
+        isinstance(batch_size, whole) and batch_size >= 1,
+        "batch_size >= 1",
+        batch_size=batch_size,
+    )
+    expect(
+        isinstance(seed, whole) and 0 <= seed < 2**31,
         "seed, a whole number in [0, 2**31)",
         seed=seed,
     )

@@ -22,7 +22,6 @@ from atat_tf.data import images as image_files
 from atat_tf.errors import expect, unknown
 from atat_tf.evaluation import explanations
 from atat_tf.evaluation.views import Viewer
-from atat_tf.models import checks
 from atat_tf.models.classifiers import attention_layer
 
 _SHOWN = 8
@@ -189,7 +188,6 @@ def attention(
     """
     if score not in grad_cam.SCORES:
         raise unknown("a class score", score, grad_cam.SCORES)
-    checks.expect_batch_size(batch_size)
     pixels = pixel_range(bounds)
     arrays.expect_settings(batch_size)
     images = pixels.in_unit(x)

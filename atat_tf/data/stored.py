@@ -10,7 +10,6 @@ import concurrent.futures
 import dataclasses
 import os
 import pathlib
-import re
 from collections.abc import Callable
 
 import numpy as np
@@ -18,7 +17,7 @@ import psutil
 import tensorflow as tf
 
 from atat_tf.data import images as image_files
-from atat_tf.errors import InputError, expect
+from atat_tf.errors import expect
 
 _CGROUP = pathlib.Path("/sys/fs/cgroup")
 
@@ -107,7 +106,7 @@ class Files(Images):
             path = str(places[number])
             images[number] = image_files.load(path, self.image_shape)
 
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        with concurrent.futures.ThreadPoolExecutor() as pool:
             list(pool.map(load, range(len(places))))
         return images
 
@@ -127,7 +126,8 @@ class Rows(Images):
         path, first = str(self.array.filename), self.array.offset
         # Behind its end the mapping of a file ends the process.
         expect(
-            os.path.getsize(path) >= first + self.array.nbytes,
+            os.path.exists(path)
+            and os.path.getsize(path) >= first + self.array.nbytes,
             "the file of images as it was when it was opened",
             file=str(path),
         )
@@ -164,11 +164,14 @@ class Records(Images):
         """Returns the bytes of examples, an array of objects [b]."""
         examples = np.empty(len(places), object)
         for number, (file, start, length) in enumerate(places):
-            with open(self.files[file], "rb") as opened:
-                opened.seek(start)
-                examples[number] = opened.read(length)
+            found = b""
+            if os.path.exists(self.files[file]):
+                with open(self.files[file], "rb") as opened:
+                    opened.seek(start)
+                    found = opened.read(length)
+            examples[number] = found
             expect(
-                len(examples[number]) == length,
+                len(found) == length,
                 "the files of the data set as they were when they were opened",
                 file=self.files[file],
             )
@@ -200,17 +203,6 @@ def records(path: str | os.PathLike[str]) -> np.ndarray:
             found.append((start + 12, length))
             start += length + 16
     return np.array(found, np.int64).reshape(-1, 2)
-
-
-def as_input_error(error: tf.errors.OpError) -> Exception:
-    """Returns the InputError of an image that a graph could not read.
-
-    Any other error is returned as it is.
-    """
-    found = re.search(
-        r"(?:InputError|FileNotFoundError): (.*?)\n", error.message
-    )
-    return InputError(found[1]) if found else error
 
 
 def reader(images: "np.ndarray | Images") -> Callable[[tf.Tensor], tf.Tensor]:

@@ -368,11 +368,15 @@ def asserted(
     return [one for one in found if one is not None]
 
 
-def as_input_error(error: tf.errors.InvalidArgumentError) -> Exception:
-    """Returns the InputError that one of `asserted` stands for.
+def as_input_error(error: tf.errors.OpError) -> Exception:
+    """Returns the InputError that an error of a graph stands for.
 
-    Any other error is returned as it is.
+    It is one of `asserted`, or was raised by `stored.Images` inside. Any other
+    error is returned as it is.
     """
+    raised = re.search(r"\bInputError: (.*?)\n", error.message)
+    if raised:
+        return InputError(raised[1])
     found = re.search(
         r"assertion failed: \[(Expected [^\]]*)\] \[(.*?)\] \[(.*?)\]",
         error.message,

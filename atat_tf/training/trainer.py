@@ -614,10 +614,10 @@ def as_pixels(
 
 @contextlib.contextmanager
 def _sentences():
-    """Raises a batch's failed assertion as the InputError that it is."""
+    """Raises what a batch fails by as the InputError that it is."""
     try:
         yield
-    except tf.errors.InvalidArgumentError as error:
+    except tf.errors.OpError as error:
         raise checks.as_input_error(error) from None
 
 
