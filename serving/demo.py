@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
     if _EXPORT.value:
         _export(_EXPORT.value, page.exported(demo, about, offered))
         return
-    terminal.stage("tracing the attacks")
+    terminal.stage(f"attacking {len(loaded)} networks")
     # Traces the attacks that the page begins with, and shows that they work.
     demo.answer(offered[0], page.FIRST_EPSILON)
     asyncio.run(_serve(demo, about, offered))

@@ -32,6 +32,7 @@ MOST_PIXELS = 4096 * 4096
 # Questions that wait for the one that is being answered.
 MOST_WAITING = 4
 _ARRIVAL_SECONDS = 10.0
+_MOST_OF_NAME = 100
 _HEADERS = {
     "content-security-policy": (
         "default-src 'none'; img-src 'self' data:; style-src 'self'; "
@@ -138,7 +139,10 @@ class Application(Starlette):
                 sample = self._sample(_number(request, "sample"))
                 ask = functools.partial(self._demo.answer, sample)
             else:
-                ask = functools.partial(self._of_file, await _body(request))
+                name = request.query_params.get("name") or "your picture"
+                ask = functools.partial(
+                    self._of_file, await _body(request), name[:_MOST_OF_NAME]
+                )
             return await self._worker.do(False, ask, epsilon, explained)
         finally:
             self._num_waiting -= 1
@@ -151,11 +155,9 @@ class Application(Starlette):
         )
         return self._samples[number]
 
-    def _of_file(self, content, epsilon, explained):
-        pixels = image_files.decoded(
-            io.BytesIO(content), "your picture", MOST_PIXELS
-        )
-        sample = Sample("your picture", None, pixels)
+    def _of_file(self, content, name, epsilon, explained):
+        pixels = image_files.decoded(io.BytesIO(content), name, MOST_PIXELS)
+        sample = Sample(name, None, pixels)
         return self._demo.answer(sample, epsilon, explained)
 
 

@@ -8,10 +8,12 @@
   const MOST_BYTES = 4 * 2 ** 20;
   // A photograph is sent upright and no larger than this.
   const SIDE = 1024;
-  let ownImage = null;
+  // A picture of one's own, and what the networks on the page are shown.
+  let ownImage = null, answered = null;
 
   const epsilon = () => epsilons[slider.valueAsNumber];
-  const chosen = () => new FormData(controls).get("sample");
+  const checked = () => controls.querySelector("[name=sample]:checked");
+  const chosen = () => checked().value;
   // The space does not break.
   const percent = (share) => Math.round(100 * share) + "\u00a0%";
   const written = (value) => (value ? value + "/255" : "0, no attack");
@@ -94,8 +96,10 @@
     if (saved) return ofSaved();
     const query = new URLSearchParams({ epsilon: epsilon() });
     if (byId("explained").value) query.set("explained", byId("explained").value);
-    if (chosen() !== "own") query.set("sample", chosen());
-    const body = chosen() === "own" ? ownImage : null;
+    const isOwn = chosen() === "own";
+    if (isOwn) query.set("name", ownImage.name);
+    else query.set("sample", chosen());
+    const body = isOwn ? ownImage.content : null;
     const response = await fetch("answer?" + query, { method: "POST", body })
       .catch(() => null);
     if (!response) throw new Error("The program that answers is not running.");
@@ -111,42 +115,63 @@
     if (isAsking) { isStale = true; return; }
     isAsking = true;
     networks.setAttribute("aria-busy", "true");
+    byId("busy").hidden = false;
     do {
       isStale = false;
       try {
         const answers = await ask();
-        if (!isStale) { showProblem(""); show(answers); }
-      } catch (error) { showProblem(error.message); }
+        if (!isStale) {
+          showProblem("");
+          show(answers);
+          answered = { input: checked(), image: ownImage };
+        }
+      } catch (error) {
+        showProblem(error.message);
+        if (chosen() === "own") restore();
+      }
     } while (isStale);
     networks.removeAttribute("aria-busy");
+    byId("busy").hidden = true;
     isAsking = false;
   };
 
   // What a browser cannot draw is sent as it is: the program says what it is.
   const prepared = async (given) => {
     const bitmap = await createImageBitmap(given).catch(() => null);
-    if (!bitmap) return given;
+    if (!bitmap) return { name: given.name, content: given, shown: "data:," };
     const scale = Math.min(1, SIDE / Math.max(bitmap.width, bitmap.height));
     const canvas = document.createElement("canvas");
     canvas.width = Math.max(1, Math.round(scale * bitmap.width));
     canvas.height = Math.max(1, Math.round(scale * bitmap.height));
     const context = canvas.getContext("2d");
     context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-    own.querySelector("img").src = canvas.toDataURL();
-    return new Promise((resolve) => canvas.toBlob(resolve));
+    const content = await new Promise((resolve) => canvas.toBlob(resolve));
+    return { name: given.name, content, shown: canvas.toDataURL() };
+  };
+
+  const showOwn = (image) => {
+    ownImage = image;
+    own.hidden = !image;
+    own.querySelector("img").src = image ? image.shown : "data:,";
+  };
+
+  // A picture that is refused leaves the choice at what is shown.
+  const restore = () => {
+    showOwn(answered && answered.image);
+    const first = controls.querySelector("[name=sample]");
+    (answered ? answered.input : first).checked = true;
   };
 
   const take = async (given) => {
     if (!given) return;
-    own.querySelector("img").src = "data:,";
     const image = await prepared(given);
-    if (image.size > MOST_BYTES) {
-      showProblem("Expected a picture of at most 4 MiB. " +
-        `Received: ${(image.size / 2 ** 20).toFixed(1)} MiB.`);
+    const { size } = image.content;
+    if (size > MOST_BYTES) {
+      showProblem("Expected a picture of at most 4 MiB. Received: " +
+        `'${image.name}' of ${(size / 2 ** 20).toFixed(1)} MiB.`);
       return;
     }
-    ownImage = image;
-    own.hidden = false;
+    showOwn(image);
     own.querySelector("input").checked = true;
     update();
   };

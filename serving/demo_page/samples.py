@@ -15,7 +15,7 @@ from atat_tf.evaluation.run import Run
 from . import drawings
 from .networks import Network
 
-MOST = 8
+MOST = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,8 @@ def offered(networks: Sequence[Network]) -> tuple[str, list[Sample]]:
         except (InputError, ModuleNotFoundError):  # moved, or no reader for it
             continue
         return (
-            f"Test images ({dataset.provenance}): the first of each class. "
+            f"Test images ({dataset.provenance}): the first of each of "
+            f"{min(MOST, len(dataset.class_names))} classes. "
             "The page begins with the first that all networks have right, if "
             "there is one: an easy one for them.",
             test_images(dataset),

@@ -60,9 +60,17 @@ class BrowserTest(parameterized.TestCase):
     def _expect_no_problem(self, page):
         self.assertEmpty(self.problems)
         self.assertTrue(page.is_hidden("#problem"))
+        self._expect_pictures_drawn(page)
+
+    def _expect_pictures_drawn(self, page):
         broken = "[...document.images].filter((i) => i.checkVisibility() && "
         broken += "!i.naturalWidth).length"
         self.assertEqual(page.evaluate(broken), 0)
+
+    def _expect_alert(self, page):
+        alert = page.get_by_role("alert")
+        sync_api.expect(alert).to_contain_text("Expected a whole image file")
+        return alert
 
     def _attacked(self, page):
         picture = page.locator(".network .attacked .picture").first
@@ -128,12 +136,36 @@ class BrowserTest(parameterized.TestCase):
         self.assertTrue(page.is_visible("#own"))
         self._expect_no_problem(page)
         page.locator("#file").set_input_files({**given, "buffer": b"junk"})
-        alert = page.get_by_role("alert")
-        sync_api.expect(alert).to_contain_text("Expected a whole image file")
+        alert = self._expect_alert(page)
         # The browser's own line on the answer 400 is no error of the page.
         self.assertLen(self.problems, 1)
+        sync_api.expect(alert).to_contain_text("'a.jpg'")
+        # The picture before it is the one that is shown and chosen.
+        self.problems.clear()
+        self.assertTrue(page.is_checked("#own input"))
+        page.locator("#maps").uncheck()
+        self._expect_pictures_drawn(page)
         page.locator("input[name=sample]").first.check()
         sync_api.expect(alert).to_be_hidden(timeout=_SECONDS)
+
+    def test_a_refused_picture_leaves_the_page_as_it_was(self):
+        page = self._open()
+        before = page.locator("input[name=sample]:checked").input_value()
+        page.locator("#file").set_input_files(
+            {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": b"junk"}
+        )
+        self._expect_alert(page)
+        self.assertTrue(page.is_hidden("#own"))
+        chosen = page.locator("input[name=sample]:checked").input_value()
+        self.assertEqual(chosen, before)
+        self._expect_pictures_drawn(page)
+
+    def test_it_says_that_it_computes(self):
+        page = self._open()
+        page.route("**/answer*", lambda route: None)  # no answer comes
+        page.locator("#epsilon").press("ArrowLeft")
+        sync_api.expect(page.locator("#busy")).to_contain_text("Attacking 2")
+        self.assertTrue(page.locator("#busy").is_visible())
 
     def test_pictures_are_dropped_and_pasted(self):
         page = self._open()

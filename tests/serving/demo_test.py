@@ -180,7 +180,7 @@ class NetworksTest(absltest.TestCase):
         dataset = datasets.load("digits")
         shown = samples.test_images(dataset)
         self.assertEqual(
-            [sample.class_name for sample in shown], list("01234567")
+            [sample.class_name for sample in shown], list("0123456789")
         )
         first = np.flatnonzero(dataset.test.labels == 5)[0]
         self.assertEqual(shown[5].name, f"test image {first}: 5")
@@ -252,7 +252,9 @@ class ServedTest(parameterized.TestCase):
     def test_a_sent_picture_is_answered_as_the_same_sample(self):
         _, _, offered = demo_runs.demo()
         content = _png(offered[3].pixels)
-        _, _, sent = self._call("POST", "/answer?epsilon=8", content)
+        _, _, sent = self._call(
+            "POST", "/answer?epsilon=8&name=cat.jpg", content
+        )
         _, _, chosen = self._call("POST", "/answer?epsilon=8&sample=3")
         pairs = zip(
             json.loads(sent)["networks"],
@@ -266,10 +268,10 @@ class ServedTest(parameterized.TestCase):
     @parameterized.parameters(
         ("/answer?epsilon=3&sample=0", "epsilon among 0, 1, 2, 4, 8, 16"),
         ("/answer?sample=0", "epsilon among"),
-        ("/answer?epsilon=8&sample=8", "a sample from 0 to 7"),
-        ("/answer?epsilon=8&sample=-1", "a sample from 0 to 7"),
-        (f"/answer?epsilon=8&sample={'9' * 6000}", "a sample from 0 to 7"),
-        ("/answer?epsilon=8&sample=%C2%B2", "a sample from 0 to 7"),
+        ("/answer?epsilon=8&sample=10", "a sample from 0 to 9"),
+        ("/answer?epsilon=8&sample=-1", "a sample from 0 to 9"),
+        (f"/answer?epsilon=8&sample={'9' * 6000}", "a sample from 0 to 9"),
+        ("/answer?epsilon=8&sample=%C2%B2", "a sample from 0 to 9"),
         ("/answer?epsilon=8&sample=0&explained=zebra", "class of one of"),
         ("/answer?epsilon=8", "a sample or a picture"),
     )
@@ -288,10 +290,12 @@ class ServedTest(parameterized.TestCase):
         (_png(np.zeros((4097, 4096), np.uint8)), "at most 16777216 pixels"),
     )
     def test_pictures_that_are_none(self, content, rule):
-        status, sentence = self._refusal("/answer?epsilon=8", content)
+        status, sentence = self._refusal(
+            "/answer?epsilon=8&name=cat.jpg", content
+        )
         self.assertEqual(status, 400)
         self.assertStartsWith(sentence, "Expected ")
-        self.assertIn("'your picture'", sentence)
+        self.assertIn("'cat.jpg'", sentence)
         self.assertRegex(sentence, rule)
         self._expect_answers()
 
