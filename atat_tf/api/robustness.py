@@ -488,12 +488,16 @@ def _judged(examples, opened, built, epsilon, norm, ledger, precision):
     images: dict[str, np.ndarray] = {}
     refuted = 0
     for name, attacks in built.items():
+        keeps = not ledger
         if precision is not None and len(attacks) > 1:
-            estimates[name], count = evaluate_run.estimated(
+            found, count = evaluate_run.estimated(
                 opened, name, attacks, precision
             )
-            refuted += count
-            continue
+            if not found.is_whole:
+                estimates[name] = found
+                refuted += count
+                continue
+            keeps = False  # all images have met these attacks
         pixels = examples.pixels_in_unit().copy()
 
         def keep(description, indices, outcome, pixels=pixels):
@@ -502,11 +506,11 @@ def _judged(examples, opened, built, epsilon, norm, ledger, precision):
             pixels[indices[held]] = outcome.adversarial[held]
 
         standing, count = evaluate_run.standing(
-            opened, {name: attacks}, "attacking", None if ledger else keep
+            opened, {name: attacks}, "attacking", keep if keeps else None
         )
         stands |= standing
         refuted += count
-        if not ledger:
+        if keeps:
             radius = math.inf
             if norm == "linf" and attacks:
                 radius = attacks[0].epsilon

@@ -409,6 +409,17 @@ def test_names_load_nothing_and_know_the_layers(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_precision_that_all_images_meet_gives_the_figure():
+    images, labels = digits.test_images(60)
+    given = digits.classifier(), images, labels, ("clean", "apgd_t2")
+    found = atat.robust_accuracy(*given, epsilon=EPSILON, precision=0.15)
+    whole = atat.robust_accuracy(*given, epsilon=EPSILON)
+    assert not found.estimates
+    assert found.accuracy == whole.accuracy
+    assert found.interval == whole.interval
+    assert found.worst_case == whole.worst_case
+
+
 def test_a_precision_gives_an_estimate(monkeypatch):
     monkeypatch.setattr(estimates, "PILOT", 10)
     images, labels = digits.test_images(60)
