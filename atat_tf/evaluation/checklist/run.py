@@ -92,7 +92,7 @@ def run_checklist(
         {
             "dataset": opened.dataset.name,
             "data": opened.dataset.provenance,
-            "method": opened.config.defense.name,
+            "method": run_config.method(opened.config),
             "num_images": len(opened.split),
             "minimum_images": MINIMUM_IMAGES,
             "deviations": DEVIATIONS,
@@ -202,29 +202,29 @@ def explained(opened: OpenRun) -> explanations.Quality | None:
 def print_table(title: str, points: Iterable[Point]) -> None:
     """Prints the points with figure, threshold and verdict, then the notes.
 
-    A note that several points have is printed once; last comes the sum. On a
-    terminal verdicts have colours.
+    Points are numbered as the stages were. A note that several points have is
+    printed once; last comes the sum. On a terminal verdicts have colours.
     """
     points = list(points)
     rows = []
-    for point in points:
+    notes: dict[str, list[str]] = {}
+    for number, point in enumerate(points, 1):
+        name = f"{number}. {point.compared}"
+        notes.setdefault(point.note, []).append(name)
         figure, threshold = "", ""
         if point.figure is not None:
             figure = f"{point.figure:.1f}"
             threshold = f"≤ {point.threshold:g} + {point.allowance:.1f}"
         verdict = f"[{_COLOURS[point.verdict]}]{point.verdict}[/]"
-        rows.append([point.compared, figure, threshold, verdict])
+        rows.append([name, figure, threshold, verdict])
     heads = ["figures in points", "figure", "threshold", "verdict"]
     terminal.table(title, heads, rows)
-    notes: dict[str, list[str]] = {}
-    for point in points:
-        notes.setdefault(point.note, []).append(point.compared)
     screen = terminal.console()
-    for note, compared_points in notes.items():
-        screen.print(f"{'; '.join(compared_points)}: {note}")
+    for note, names in notes.items():
+        screen.print(f"{'; '.join(names)}: {note}")
     verdicts = [point.verdict for point in points]
     counts = (f"{verdicts.count(v)} {v}" for v in (PASS, FAIL, NOT_RUN))
-    screen.print(", ".join(counts))
+    screen.print(f"{len(points)} points: {', '.join(counts)}")
 
 
 def _gate_points(opened):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from atat_tf.evaluation.checklist import points as checklist_points
+from atat_tf.evaluation.checklist import run as checklist
 
 
 def _with(points, verdict):
@@ -132,3 +133,18 @@ def test_what_is_absent_is_not_run():
     absent = {"transfer": "no teacher"}
     point = checklist_points.from_standing(groups, absent)["transfer"]
     assert (point.verdict, point.note) == ("NOT RUN", "no teacher")
+
+
+def test_every_point_is_printed_under_its_number(capsys):
+    points = [
+        checklist_points.not_run(criterion.name, "why not")
+        for criterion in checklist_points.CRITERIA
+    ]
+    checklist.print_table("title", points)
+    text = capsys.readouterr().out
+    rows = [line for line in text.splitlines() if line.startswith("│")]
+    assert len(rows) == len(points)
+    for number, (row, point) in enumerate(zip(rows, points, strict=True), 1):
+        assert f"│ {number}. {point.compared} " in row
+    last = f"{len(points)} points: 0 PASS, 0 FAIL, {len(points)} NOT RUN"
+    assert last in text
