@@ -129,6 +129,7 @@ def _evaluate(workdirs, data_dir):
     """Runs the checklist or the attacks on each run, and prints it."""
     from atat_tf.evaluation import evaluate_run, printed_table, shards
     from atat_tf.evaluation.checklist import run as checklist
+    from atat_tf.runs import config as run_config
 
     if _CHECKLIST.value:
         points = [
@@ -162,8 +163,9 @@ def _evaluate(workdirs, data_dir):
             )
             print(f"{folder} is done; atat merge puts all shards together.")
         return
-    results = [
-        evaluate_run.evaluate_run(
+    named = []
+    for workdir in workdirs:
+        results = evaluate_run.evaluate_run(
             workdir,
             _ATTACKS.value,
             _NUM_IMAGES.value,
@@ -176,9 +178,9 @@ def _evaluate(workdirs, data_dir):
             split=_SPLIT.value,
             precision=_precision(),
         )
-        for workdir in workdirs
-    ]
-    printed_table.print_table(results)
+        title = printed_table.called(run_config.read(workdir))
+        named.append((title, results))
+    printed_table.print_table(named)
 
 
 def _precision():

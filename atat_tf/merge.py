@@ -25,9 +25,16 @@ def main(argv):
 
     with command_line.quiet_start():
         from atat_tf.evaluation import printed_table, shards
+        from atat_tf.runs import config as run_config
 
     printed_table.print_table(
-        [shards.merge(workdir, data_dir) for workdir in workdirs]
+        [
+            (
+                printed_table.called(run_config.read(workdir)),
+                shards.merge(workdir, data_dir),
+            )
+            for workdir in workdirs
+        ]
     )
 
 

@@ -83,7 +83,7 @@ def main(argv: list[str]) -> None:
         None if _MEMORY_BUDGET.value is None else 1e9 * _MEMORY_BUDGET.value,
     )
     if results:  # None on workers that are not the chief
-        printed_table.print_table([results])
+        printed_table.print_table([(printed_table.called(config), results)])
 
 
 def _refuse_contradictions():

@@ -10,6 +10,8 @@ from keras import layers
 
 from atat_tf.data import datasets
 from atat_tf.evaluation.run import Run
+from atat_tf.reports import model_card
+from atat_tf.reports.page import page as report
 from tests.support import commands, toys
 
 
@@ -52,6 +54,12 @@ def test_a_saved_model_is_evaluated_as_a_run(tmp_path):
     assert {*run.results["accuracy"]} == {"clean", "pgd2"}
     assert run.config.backbone.name == "my.keras"
     assert run.config.backbone.depth is None
+    # It is called by its own name, and no training of ours is spoken of.
+    pages = report.page(run.folder, num_images=0), model_card.text(run.folder)
+    for page in (text, *pages):
+        assert "my.keras" in page and "Standard" not in page
+    for page in pages:
+        assert "not trained here" in page
 
 
 @pytest.mark.parametrize(

@@ -499,7 +499,7 @@ def evaluate(
     results = evaluate_run.evaluate_run(
         folder, attacks, num_images, data_dir=data_dir
     )
-    printed_table.print_table([results])
+    printed_table.print_table([(printed_table.called(config), results)])
     return results
 
 

@@ -32,7 +32,7 @@ class Run:
         self.config: ConfigDict = run.config
 
     def __repr__(self) -> str:
-        name, data = self.config.defense.name, self.config.dataset
+        name, data = printed_table.called(self.config), self.config.dataset
         results = self.results or {}
         accuracies = ", ".join(
             f"{column} {100 * share:.2f} %"
@@ -43,11 +43,14 @@ class Run:
 
     def _repr_html_(self) -> str:
         teacher = self._run.teacher
-        found = [teacher and teacher.results, self.results]
-        results = [of_one for of_one in found if of_one]
-        if not results:
+        named = [
+            (printed_table.called(run.config), run.results)
+            for run in (teacher, self._run)
+            if run and run.results
+        ]
+        if not named:
             return f"<p>{html.escape(repr(self))}</p>"
-        shown = printed_table.table(results)
+        shown = printed_table.table(named)
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in shown.notes)
         caption = f"{self.folder}: {shown.title}"
         return notebook.table(shown.rows, shown.columns, caption) + notes

@@ -245,22 +245,26 @@ def evaluate_run(
         kept.update(zip(indices.tolist(), outcome.adversarial, strict=True))
 
     sampled = _estimated_columns(built, precision)
-    whole = {name: built[name] for name in built if name not in sampled}
+    unsampled = {name: built[name] for name in built if name not in sampled}
     stands, refuted = standing(
-        opened, whole, "evaluating", keep if save_adversarials else None
+        opened, unsampled, "evaluating", keep if save_adversarials else None
     )
     estimates = {}
     if precision is not None:
         for name, of_one in sampled.items():
             found, count = estimated(opened, name, of_one, precision)
-            estimates[name] = dataclasses.asdict(found)
             refuted += count
+            if found.is_whole:  # the ledger has all of its lines now
+                stands |= standing(opened, {name: of_one}, "counting")[0]
+            else:
+                estimates[name] = dataclasses.asdict(found)
+    whole = {name: built[name] for name in built if name in stands}
     if save_adversarials:
         _save(save_adversarials, built, opened.split, adversarials)
     results = {
         "dataset": opened.dataset.name,
         "data": opened.dataset.provenance,
-        "method": config.defense.name,
+        "method": run_config.method(config),
         "num_images": len(opened.split),
         "bn_eval": bn_eval,
         "seed": opened.seed,

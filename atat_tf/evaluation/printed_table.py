@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
+from atat_tf.runs import config as run_config
 from atat_tf.runs import terminal
 
 # Tables 1 and 2 of the paper: accuracy in percent by data set and method.
@@ -24,9 +27,11 @@ PAPER: dict[str, dict[str, Any]] = {
     },
 }
 
+# {recipe: what its networks are called}.
 METHODS = {
     "standard": "Standard",
-    "at": "AT",
+    "at": "AT (mixture)",
+    "madry": "AT (adversarial only)",
     "alp": "Eq. 6 alone",
     "tla": "TLA",
     "trades": "TRADES",
@@ -34,6 +39,23 @@ METHODS = {
     "released_cifar10": "released, CIFAR-10's loss",
     "released_cifar100": "released, CIFAR-100's loss",
 }
+
+
+def recipe(config: ConfigDict) -> str:
+    """Returns the key of METHODS that a run is of.
+
+    Of a network that was not trained here it is the network's own name.
+    """
+    method = run_config.method(config)
+    if method == "at" and not config.defense.clean_weight:
+        return "madry"
+    return method
+
+
+def called(config: ConfigDict) -> str:
+    """Returns what a run is called wherever a person reads of it."""
+    name = recipe(config)
+    return METHODS.get(name, name)
 
 
 class Table(NamedTuple):
@@ -52,36 +74,38 @@ class Table(NamedTuple):
     notes: list[str]
 
 
-def print_table(all_results: Sequence[dict]) -> None:
+def print_table(named: Sequence[tuple[str, dict]]) -> None:
     """Prints results side by side, each above the paper's row if it has one.
 
     Args:
-      all_results: list of what `evaluate_run` returns, or results.json holds.
+      named: what a run is called, and what `evaluate_run` returns of it, or its
+        results.json holds.
     """
-    printed = table(all_results)
+    printed = table(named)
     terminal.table(printed.title, printed.columns, printed.rows)
     for note in printed.notes:
         terminal.console().print(note)
 
 
-def table(all_results: Sequence[dict]) -> Table:
+def table(named: Sequence[tuple[str, dict]]) -> Table:
     """Returns the Table that `print_table` prints."""
     names = (
         name
-        for results in all_results
+        for _, results in named
         for name in (*results["accuracy"], *results.get("estimates", ()))
     )
     columns = [*dict.fromkeys(names)]
     rows = []
-    for results in all_results:
+    for title, results in named:
         cells = [_cell(results, column) for column in columns]
-        rows.append([METHODS.get(results["method"], results["method"]), *cells])
+        rows.append([title, *cells])
         paper = paper_row(results["dataset"], results["method"])
         if paper:
             cells = [f"{paper[c]:.2f}" if c in paper else "" for c in columns]
             rows.append(["  the paper's, WRN on all images", *cells])
     heads = ["accuracy, %", *columns]
-    return Table(_title(all_results), heads, rows, _footnotes(all_results))
+    title = _title([results for _, results in named])
+    return Table(title, heads, rows, _footnotes(named))
 
 
 def _cell(results, column):
@@ -111,17 +135,17 @@ def _title(all_results):
     return f"{first['data']}: {images} {split} images"
 
 
-def _footnotes(all_results):
+def _footnotes(named):
     notes = []
-    for results in all_results:
+    for name, results in named:
         if results["bn_eval"] == "batch":
             notes.append(
-                f"{results['method']}: batch-norm statistics of the attacked "
+                f"{name}: batch-norm statistics of the attacked "
                 "batch (bn_eval=batch), not a claim of robustness."
             )
         for column, found in results.get("estimates", {}).items():
             notes.append(
-                f"{results['method']}: {column} is an estimate. All "
+                f"{name}: {column} is an estimate. All "
                 f"{found['num_images']:,} images met its first attack, and "
                 f"{found['num_sampled']:,} of the {found['num_standing']:,} "
                 "that stood met the others, which broke "
@@ -131,14 +155,14 @@ def _footnotes(all_results):
             )
         if results.get("refuted"):
             notes.append(
-                f"{results['method']}: {results['refuted']} candidates were "
+                f"{name}: {results['refuted']} candidates were "
                 "broken in their batch and not alone, or left ball or box; "
                 "their images count as right."
             )
         values = results["accuracy"]
         if "fgsm" in values and values["fgsm"] < values.get("pgd20", 0) - 0.01:
             notes.append(
-                f"{results['method']}: FGSM is stronger than PGD(20), a sign "
+                f"{name}: FGSM is stronger than PGD(20), a sign "
                 "of masked gradients."
             )
     return notes

@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 
 from atat_tf.attacks import radii
-from atat_tf.evaluation import explanations, intervals
+from atat_tf.evaluation import explanations, intervals, printed_table
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import curves as report_curves
 from atat_tf.reports.page import data as report_data
@@ -64,8 +64,10 @@ def _portable(workdir):
 
 
 def _title(config):
+    if run_config.is_given(config):
+        return f"{run_config.network_name(config)} on {config.dataset}"
     return (
-        f"{config.defense.name} on {config.dataset}, "
+        f"{printed_table.called(config)} on {config.dataset}, "
         f"{run_config.network_name(config)}, seed {config.seed}"
     )
 
@@ -82,8 +84,10 @@ def _facts(run, record):
     facts = [
         ("network", f"{run_config.network_name(config)}; it returns logits"),
         ("data", record["data"] if record else config.dataset),
-        ("defense", settings["defense"]),
     ]
+    if run_config.is_given(config):
+        return [*facts, ("training", run_config.given_as(config))]
+    facts.append(("defense", settings["defense"]))
     if config.defense.name != "standard":
         facts.append(("attack in training", settings["attack"]))
     if config.teacher:

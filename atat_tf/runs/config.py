@@ -270,6 +270,24 @@ def network_name(config: ConfigDict) -> str:
     return f"{size.name} {size.depth}-{size.width}"
 
 
+def is_given(config: ConfigDict) -> bool:
+    """Returns whether a network is evaluated as it is, not trained here."""
+    return bool(config.model or config.server) and config.num_epochs == 0
+
+
+def given_as(config: ConfigDict) -> str:
+    """Returns a sentence on a network that is evaluated as it is, else ""."""
+    if not is_given(config):
+        return ""
+    what = "A served model" if config.server else "A saved model"
+    return f"{what}, {network_name(config)}, as it was given: not trained here."
+
+
+def method(config: ConfigDict) -> str:
+    """Returns the name of a run's defense, or that of a network as given."""
+    return network_name(config) if is_given(config) else config.defense.name
+
+
 def differences(here: dict, there: dict, prefix: str = "") -> list[str]:
     """Returns a line for each field that differs between two nested dicts."""
     lines = []

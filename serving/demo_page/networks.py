@@ -19,7 +19,8 @@ from atat_tf.runs import config as run_config
 MOST = 4
 _TRAINED = {
     "standard": "Trained on clean images alone.",
-    "at": "Trained on attacked images (adversarial training).",
+    "at": "Trained on clean and attacked images (adversarial training).",
+    "madry": "Trained on attacked images alone (adversarial training).",
     "alp": "Trained on attacked images, with logits paired.",
     "tla": "Trained on attacked images, with a triplet loss.",
     "trades": "Trained to answer the same before and after an attack.",
@@ -95,12 +96,14 @@ def _of_run(folder, data_dir):
             f"Expected trained weights in {str(run.folder)!r}. Received: none; "
             "`atat train` writes them."
         )
-    defense = run.config.defense.name
+    trained = run_config.given_as(run.config) or _TRAINED.get(
+        printed_table.recipe(run.config), ""
+    )
     classifier = run.classifier()
     layers = build.build_defense(run.config).layers
     return Network(
-        printed_table.METHODS.get(defense, defense),
-        f"{_TRAINED.get(defense, '')} {_accuracies(run)}".strip(),
+        printed_table.called(run.config),
+        f"{trained} {_accuracies(run)}".strip(),
         classifier,
         classifiers.shown_layer(classifier, layers),
         run.class_names,

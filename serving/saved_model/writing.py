@@ -86,7 +86,7 @@ def export_run(
         **reference,
         "dataset": config.dataset,
         "class_names": list(names),
-        "method": config.defense.name,
+        "method": run_config.method(config),
         **(
             {"model": pathlib.Path(config.model).name}
             if config.model

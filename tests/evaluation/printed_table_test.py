@@ -1,6 +1,11 @@
 """The printed table: rows, the paper's beside them, footnotes."""
 
+import importlib
+
+import pytest
+
 from atat_tf.evaluation import printed_table
+from atat_tf.runs import config as run_config
 
 
 def _results(
@@ -20,8 +25,8 @@ def _results(
 def test_rows_columns_and_the_papers_row():
     table = printed_table.table(
         [
-            _results("atat", clean=0.5, pgd20=0.25),
-            _results("at", "digits", clean=0.75),
+            ("ATAT", _results("atat", clean=0.5, pgd20=0.25)),
+            ("AT", _results("at", "digits", clean=0.75)),
         ]
     )
     assert "10,000 test images" in table.title
@@ -34,9 +39,31 @@ def test_rows_columns_and_the_papers_row():
     assert not table.notes
 
 
+@pytest.mark.parametrize("recipe", printed_table.METHODS)
+def test_a_run_is_called_by_its_recipe(recipe):
+    config = importlib.import_module(f"atat_tf.configs.{recipe}").get_config()
+    assert printed_table.called(config) == printed_table.METHODS[recipe]
+
+
+def test_a_network_as_given_is_called_by_its_own_name():
+    config = importlib.import_module("atat_tf.configs.standard").get_config()
+    config.unlock()
+    config.num_epochs = 0
+    config.model = "/elsewhere/my.keras"
+    assert printed_table.called(config) == "my.keras"
+    config.model, config.server = "", "localhost:8500/mine"
+    assert printed_table.called(config) == "localhost:8500/mine"
+    assert "A served model" in run_config.given_as(config)
+
+
 def test_what_is_printed(capsys):
     printed_table.print_table(
-        [_results("at", bn_eval="batch", refuted=3, fgsm=0.2, pgd20=0.4)]
+        [
+            (
+                "AT",
+                _results("at", bn_eval="batch", refuted=3, fgsm=0.2, pgd20=0.4),
+            )
+        ]
     )
     text = capsys.readouterr().out
     for words in (

@@ -82,7 +82,8 @@ def test_a_served_model_is_evaluated_as_the_one_that_was_exported(
     assert points["gradients"] == "NOT RUN"
     status, text = commands.run("atat_tf.report", f"--workdir={folder}")
     assert status == 0, text
-    assert f"{server}/mine" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert f"A served model, {server}/mine" in page and "Standard" not in page
 
 
 @pytest.mark.parametrize(

@@ -197,12 +197,12 @@ def _run(workdir, weights, layer, data_dir):
 
 def _title(config):
     defense = config.defense
-    title = printed_table.METHODS.get(defense.name, defense.name)
+    title = printed_table.called(config)
     weights = defense.get("attention_weight"), defense.get("logit_weight")
     if defense.name == "atat" and weights != (1, 1):
         title += " λ1={:g} λ2={:g}".format(*weights)
-    if config.backbone.name != "wide_resnet":
-        title += f", {config.backbone.name}"
+    if config.backbone.name not in ("wide_resnet", title):
+        title += f" {config.backbone.name}"
     return title
 
 

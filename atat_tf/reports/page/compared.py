@@ -71,12 +71,10 @@ def compared(
 
 def _titled(runs):
     """Returns {title: Run}: the method, with the folder where two share it."""
-    names = [run.config.defense.name for run in runs]
+    names = [printed_table.called(run.config) for run in runs]
     titled = {}
     for run, name in zip(runs, names, strict=True):
-        title = printed_table.METHODS.get(name, name)
-        if names.count(name) > 1:
-            title = f"{title} ({run.folder})"
+        title = f"{name} ({run.folder})" if names.count(name) > 1 else name
         titled[title] = run
     expect(
         len(titled) == len(runs),

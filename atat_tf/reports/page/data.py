@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from atat_tf.evaluation import ledger, printed_table
+from atat_tf.evaluation import ledger
 from atat_tf.evaluation.ledger import CLEAN
 from atat_tf.runs import folder as run_folder
 
@@ -53,31 +53,16 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return pairs
 
 
-def table(
-    all_results: Sequence[Mapping[str, Any] | None],
-) -> dict[str, Any] | None:
-    """Returns the printed table as {title, columns, rows, notes}.
-
-    Args:
-      all_results: what each results.json holds, or None.
-    """
-    present = [results for results in all_results if results]
-    return printed_table.table(present)._asdict() if present else None
-
-
 def provenance(
-    all_results: Sequence[tuple[str | None, Mapping[str, Any] | None]],
+    named: Sequence[tuple[str, Mapping[str, Any]]],
 ) -> list[tuple[str, list[tuple[str, str]]]]:
     """Returns how each row of the table was made, [(whose, [(what, text)])].
 
     Args:
-      all_results: [(whose, what results.json holds or None)]; whose is None
-        for the run itself.
+      named: [(whose, what its results.json holds)].
     """
     rows = []
-    for whose, results in all_results:
-        if not results:
-            continue
+    for whose, results in named:
         names = ("data", "num_images", "bn_eval", "seed", "commit", "weights")
         names += ("weights_digest", "worst_case", "refuted")
         facts = [
@@ -85,12 +70,7 @@ def provenance(
         ]
         for column, attacks in results["attacks"].items():
             facts += [(column, attack) for attack in attacks]
-        rows.append(
-            (
-                whose or printed_table.METHODS.get(results["method"], "run"),
-                facts,
-            )
-        )
+        rows.append((whose, facts))
     return rows
 
 

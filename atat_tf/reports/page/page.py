@@ -82,7 +82,16 @@ def _facts(run):
     rows, results, teacher = run.metrics, run.results, run.teacher
     config = run_config.to_dict(run.config)
     teacher_results = teacher.results if teacher else None
-    method = config["defense"]["name"]
+    title = printed_table.called(run.config)
+    named = [(title, results)] if results else []
+    if teacher_results:
+        named.insert(
+            0,
+            (
+                f"{printed_table.called(teacher.config)}, the teacher",
+                teacher_results,
+            ),
+        )
     columns_of_run = measured.measured(run)
     radii = {
         "this run": measured.accuracy_at_radii(run),
@@ -99,16 +108,15 @@ def _facts(run):
         "radii": report_curves.radius_panel(radii),
         "commit": run_folder.commit(),
         "workdir": str(run.folder),
-        "method": printed_table.METHODS.get(method, method),
+        "method": title,
+        "given": run_config.given_as(run.config),
         "dataset": config["dataset"],
         "config": report_data.flat(config),
         "panels": report_curves.panels(rows),
         "rows": rows,
         "kept": report_curves.kept_epoch(rows),
-        "table": report_data.table([teacher_results, results]),
-        "provenance": report_data.provenance(
-            (("Teacher", teacher_results), (None, results))
-        ),
+        "table": printed_table.table(named) if named else None,
+        "provenance": report_data.provenance(named),
         "results": results,
         "teacher": str(teacher.folder) if teacher else None,
         "teacher_results": teacher_results,

@@ -117,8 +117,8 @@ ROWS = {
     row.key: row
     for row in (
         Row("standard", "Standard", "standard"),
-        Row("at", "AT-PGD (mixture)", "at"),
-        Row("madry", "AT-PGD (adversarial only)", "madry"),
+        Row("at", printed_table.METHODS["at"], "at"),
+        Row("madry", printed_table.METHODS["madry"], "madry"),
         Row("alp", "Eq. 6 alone", "alp"),
         Row("tla", "TLA", "tla"),
         Row("trades", "TRADES", "trades"),
@@ -128,7 +128,9 @@ ROWS = {
             "released_cifar100", "Released code, CIFAR-100", "released_cifar100"
         ),
         # Fig. 5, all from the teacher's weights, so that λ alone differs.
-        Row("lambda_0_0", "AT, λ = (0, 0)", "atat", _weights(0.0, 0.0)),
+        Row(
+            "lambda_0_0", "AT (mixture), λ = (0, 0)", "atat", _weights(0.0, 0.0)
+        ),
         Row("lambda_1_0", "λ = (1, 0)", "atat", _weights(1.0, 0.0)),
         Row("lambda_0_1", "λ = (0, 1)", "atat", _weights(0.0, 1.0)),
         Row("lambda_0.1_1", "λ = (0.1, 1)", "atat", _weights(0.1)),
@@ -151,7 +153,7 @@ ROWS = {
             "atat",
             {"student_start": "random"},
         ),
-        Row("at_equal_cost", "AT-PGD, ATAT's cost", "at", {}, "atat"),
+        Row("at_equal_cost", "AT (mixture), ATAT's cost", "at", {}, "atat"),
         Row("alp_equal_cost", "Eq. 6 alone, ATAT's cost", "alp", {}, "atat"),
     )
 }

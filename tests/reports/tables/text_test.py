@@ -44,7 +44,7 @@ class TableTextTest(absltest.TestCase):
 
     def test_cells(self):
         """50 %: Wilson 0.5 ± 1.96 / (2 √(4 + 3.84)): 15.0 to 85.0."""
-        cells = self._cells(self._results(), "AT-PGD (mixture)")
+        cells = self._cells(self._results(), "AT (mixture)")
         self.assertEqual(cells, ["100.00 (51.0–100.0)", "50.00 (15.0–85.0)"])
 
     def test_one_seed_has_no_deviation_and_two_have(self):
@@ -97,7 +97,7 @@ class TableTextTest(absltest.TestCase):
             )
         )
         for mode, start in (("batch", "100.00"), ("frozen", "50.00")):
-            label = f"AT-PGD (mixture), {mode} statistics"
+            label = f"AT (mixture), {mode} statistics"
             self.assertStartsWith(self._cells(results, label)[1], start)
         notes = table_text.sections(results)[0].notes
         self.assertIn("no claim of robustness", " ".join(notes))
