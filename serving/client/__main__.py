@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         _ask(options)
         sys.stdout.flush()
     except ServingError as error:
-        sys.exit(f"error: {_sentence(error, options.server)}")
+        sys.exit(f"error: {_sentence(error, options)}")
     except BrokenPipeError:  # as under `head`: nobody reads any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -298,14 +298,20 @@ def _check_answer(answer, names, overlay):
     )
 
 
-def _sentence(error, server):
+def _sentence(error, options):
     """Returns "Expected ... Received: ..." of a ServingError."""
     if error.message.startswith("Expected"):
         return _one_line(error.message)
-    return (
-        f"Expected an answer of {server}. Received: {error.code}: "
+    sentence = (
+        f"Expected an answer of {options.server}. Received: {error.code}: "
         f"{_one_line(error.message)}"
     )
+    if error.code == "NOT_FOUND":
+        sentence += (
+            f" (--model_name={options.model_name} was asked for: it names the "
+            "model as the server does)"
+        )
+    return sentence
 
 
 def _one_line(error):

@@ -128,6 +128,12 @@ def read_all(flags: argparse.Namespace) -> ServerFiles:
     models = single_model(flags.model_name, flags.model_base_path)
     if flags.model_config_file:
         models = read(flags.model_config_file, ModelServerConfig)
+    elif _is_relative(flags.model_base_path):
+        absolute = os.path.abspath(flags.model_base_path)
+        raise ConfigFileError(
+            f"Expected an absolute path, --model_base_path={absolute}. "
+            f"Received: --model_base_path={flags.model_base_path}."
+        )
     check_models(models)
     metrics_path = None
     if flags.monitoring_config_file:
@@ -196,6 +202,10 @@ def read_ssl(path: str | os.PathLike) -> message.Message:
                 f"{field!r} of {path}. Received: {what}."
             )
     return config
+
+
+def _is_relative(path):
+    return bool(path) and "://" not in path and not os.path.isabs(path)
 
 
 def single_model(name: str, base_path: str | os.PathLike) -> ModelServerConfig:

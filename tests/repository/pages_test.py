@@ -1,15 +1,20 @@
 """What the pages show is so: programs run, files, flags and targets exist."""
 
+import json
 import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
+import unittest
 
+import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
+from PIL import Image
 
 from tests.serving import exports
 
@@ -83,6 +88,27 @@ class ReadmeTest(absltest.TestCase):
             self.assertNotEqual(here, program)
             exec(here, names)
         self.assertEqual(names["answer"]["attention"].shape, (3, 8, 8))
+
+    @unittest.skipUnless(shutil.which("curl"), "there is no curl")
+    def test_the_rest_example_runs(self):
+        (commands,) = _blocks("serving/README.md", "sh")
+        pixels = (255 * exports.test_images(1)[0]).astype(np.uint8)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            exports.serving("--rest_api_port=8501") as server,
+        ):
+            Image.fromarray(pixels).save(pathlib.Path(folder) / "image.png")
+            here = f"127.0.0.1:{server.rest_port}"
+            done = subprocess.run(
+                ["bash", "-ec", commands.replace("localhost:8501", here)],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        self.assertIn('"state": "AVAILABLE"', done.stdout)
+        answer = json.loads(done.stdout[done.stdout.index('{"predictions') :])
+        self.assertIn("attention", answer["predictions"][0])
 
     @pytest.mark.long
     def test_the_library_example_runs(self):

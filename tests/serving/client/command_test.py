@@ -182,7 +182,7 @@ def test_broken_image_leaves_nothing(ask, tmp_path):
 @pytest.mark.parametrize(
     ("word", "reasons"),
     [
-        ("--model_name=x", ["localhost", "NOT_FOUND"]),
+        ("--model_name=x", ["localhost", "NOT_FOUND", "--model_name=x was"]),
         ("--label=3", ["a class below 3", "--label=3"]),
         ("--class=ape", ["--model_card=PATH with --class"]),
         ("--server=unix:/none", ["unix:/none", "UNAVAILABLE"]),
