@@ -23,6 +23,8 @@ _NUM_IMAGES = flags.DEFINE_integer(
 )
 _OUTPUT = flags.DEFINE_string("output", "compare.html", "the file to write")
 
+_MOST_RUNS = 6  # as many as there are kinds of lines
+
 
 def main(argv):
     del argv
@@ -35,6 +37,11 @@ def main(argv):
             "run folders with config.json",
             workdir=workdir,
         )
+    expect(
+        2 <= len(workdirs) <= _MOST_RUNS,
+        f"two to {_MOST_RUNS} run folders, --workdirs=A,B",
+        workdirs=workdirs,
+    )
     expect(
         output.parent.is_dir() and not output.is_dir(),
         "a file in an existing folder",

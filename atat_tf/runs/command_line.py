@@ -32,6 +32,8 @@ from atat_tf.runs import recipes
 _DEFAULT_RECIPE = "atat"
 # The words that name a recipe, as they were given.
 _recipe_words: list[str] = []
+# Flags of the command that its help leaves out.
+_unlisted: set[str] = set()
 
 _WORKDIR = flags.DEFINE_string(
     "workdir",
@@ -72,13 +74,20 @@ class RadiusParser(flags.ArgumentParser):
         return "radius"
 
 
-def run(main: Callable[[list[str]], Any], recipes: bool = True) -> None:
+def run(
+    main: Callable[[list[str]], Any],
+    recipes: bool = True,
+    unlisted: Iterable[str] = (),
+) -> None:
     """Runs a command's main(argv); bad input becomes one sentence and exit 1.
 
     Args:
       main: function of the words that are no flags; only flags are allowed.
       recipes: whether the command reads a recipe, and has the --config flags.
+      unlisted: names of flags that the help leaves out.
     """
+    _unlisted.clear()  # of another command in this process
+    _unlisted.update(unlisted)
 
     def guarded(argv):
         logging.getLogger().setLevel(logging.WARNING)
@@ -387,6 +396,8 @@ def _help(name):
     lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", "Flags"]
     own = flags.FLAGS.get_key_flags_for_module(name)
     for flag in sorted(own, key=lambda flag: flag.name):
+        if flag.name in _unlisted:
+            continue
         choices = getattr(flag.parser, "enum_values", None)
         value = "|".join(choices) if choices else "VALUE"
         shown = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}="

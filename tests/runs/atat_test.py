@@ -1,5 +1,6 @@
 """The one command: every command by its name, help, and what is misspelled."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,46 @@ def test_check_is_evaluation_with_the_checklist():
     )
     assert status == 1
     assert "--checklist without --attacks" in output
+    _, output = commands.run("atat_tf", "check", "--help")
+    assert "atat check --workdir" in output and "checklist.json" in output
+    assert "--num_images" in output and "--attacks" not in output
+    _, output = commands.run("atat_tf", "evaluate", "--help")
+    assert "--attacks" in output and "--checklist" in output
+
+
+# Each in a fork, since two commands may have a flag of one name.
+_BARE = """
+import os, sys
+from atat_tf import __main__ as atat
+from atat_tf.runs import command_line
+for name in sys.argv[1:]:
+    sys.stdout.flush()
+    if os.fork():
+        os.wait()
+        continue
+    try:
+        atat.main([name])
+    except SystemExit as ended:
+        print(name, "tensorflow" in sys.modules, ended.code, flush=True)
+    os._exit(0)
+"""
+
+
+def test_a_missing_flag_is_said_before_tensorflow_loads(tmp_path):
+    # serve listens, demo takes what is there, and train is asked for above.
+    names = sorted({*_COMMANDS} - {"serve", "train", "demo"})
+    done = subprocess.run(
+        [sys.executable, "-c", _BARE, *names],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(names), done.stderr
+    for name, line in zip(names, lines, strict=True):
+        assert line.startswith(f"{name} False error: Expected "), line
 
 
 # What commands of runs need besides a run.
