@@ -101,6 +101,24 @@ _SAVE_ADVERSARIALS = flags.DEFINE_string(
     "run anew",
 )
 
+_NOT_IN_CHECK = (
+    _ATTACKS,
+    _SAVE_ADVERSARIALS,
+    _SPLIT,
+    _PRECISION,
+    _SHARD,
+    _BN_EVAL,
+)
+_OF_CHECK = """Decides whether robustness can be believed, point by point.
+
+atat check --workdir=runs/demo
+
+atat check --model=my.keras --dataset=folder:photos
+
+Prints the points with their figures and thresholds, and writes
+WORKDIR/checklist.json. The exit status is 1 if a point fails.
+"""
+
 
 def main(argv):
     del argv
@@ -130,6 +148,7 @@ def _evaluate(workdirs, data_dir):
     from atat_tf.evaluation import evaluate_run, printed_table, shards
     from atat_tf.evaluation.checklist import run as checklist
     from atat_tf.runs import config as run_config
+    from atat_tf.runs import naming
 
     if _CHECKLIST.value:
         points = [
@@ -178,7 +197,7 @@ def _evaluate(workdirs, data_dir):
             split=_SPLIT.value,
             precision=_precision(),
         )
-        title = printed_table.called(run_config.read(workdir))
+        title = naming.called(run_config.read(workdir))
         named.append((title, results))
     printed_table.print_table(named)
 
@@ -279,17 +298,13 @@ def _refuse_contradictions(workdirs):
     )
     if not _CHECKLIST.value:
         return
-    for flag in (_ATTACKS, _SAVE_ADVERSARIALS, _SPLIT, _PRECISION, _SHARD):
+    for flag in _NOT_IN_CHECK:
         expect(
-            flag.value is None,
-            f"--checklist without --{flag.name}: it has attacks of its own",
+            flag.value == flag.default,
+            f"--checklist without --{flag.name}: it has attacks of its own, "
+            "and judges each image on its own",
             **{flag.name: flag.value},
         )
-    expect(
-        _BN_EVAL.value == "frozen",
-        "bn_eval=frozen with --checklist, which judges each image on its own",
-        bn_eval=_BN_EVAL.value,
-    )
 
 
 def _refuse_other_config(config):
@@ -322,4 +337,7 @@ def _flat(values, prefix=""):
 
 
 if __name__ == "__main__":
+    if "--checklist" in sys.argv:
+        __doc__ = _OF_CHECK
+        command_line.run(main, unlisted=[flag.name for flag in _NOT_IN_CHECK])
     command_line.run(main)

@@ -26,11 +26,12 @@ def main(argv):
     with command_line.quiet_start():
         from atat_tf.evaluation import printed_table, shards
         from atat_tf.runs import config as run_config
+        from atat_tf.runs import naming
 
     printed_table.print_table(
         [
             (
-                printed_table.called(run_config.read(workdir)),
+                naming.called(run_config.read(workdir)),
                 shards.merge(workdir, data_dir),
             )
             for workdir in workdirs

@@ -73,6 +73,7 @@ def main(argv: list[str]) -> None:
 
     with command_line.quiet_start():  # TensorFlow: not for --help
         from atat_tf.evaluation import printed_table
+        from atat_tf.runs import naming
         from atat_tf.training import run as training_run
 
     results = training_run.train_and_evaluate(
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> None:
         None if _MEMORY_BUDGET.value is None else 1e9 * _MEMORY_BUDGET.value,
     )
     if results:  # None on workers that are not the chief
-        printed_table.print_table([(printed_table.called(config), results)])
+        printed_table.print_table([(naming.called(config), results)])
 
 
 def _refuse_contradictions():

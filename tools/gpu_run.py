@@ -481,7 +481,7 @@ def evaluate(
     """Makes a run folder, OUTPUT/run, of the weights, and evaluates it."""
     from atat_tf.data import datasets
     from atat_tf.evaluation import evaluate_run, printed_table
-    from atat_tf.runs import build
+    from atat_tf.runs import build, naming
     from atat_tf.runs import config as run_config
     from atat_tf.runs import folder as run_folder
 
@@ -499,7 +499,7 @@ def evaluate(
     results = evaluate_run.evaluate_run(
         folder, attacks, num_images, data_dir=data_dir
     )
-    printed_table.print_table([(printed_table.called(config), results)])
+    printed_table.print_table([(naming.called(config), results)])
     return results
 
 

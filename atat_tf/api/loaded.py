@@ -14,6 +14,7 @@ from atat_tf.api.attended import Attention, attention
 from atat_tf.evaluation import evaluate_run, printed_table
 from atat_tf.evaluation import run as runs
 from atat_tf.runs import folder as run_folder
+from atat_tf.runs import naming
 
 _SHOWN = 8
 
@@ -32,7 +33,7 @@ class Run:
         self.config: ConfigDict = run.config
 
     def __repr__(self) -> str:
-        name, data = printed_table.called(self.config), self.config.dataset
+        name, data = naming.called(self.config), self.config.dataset
         results = self.results or {}
         accuracies = ", ".join(
             f"{column} {100 * share:.2f} %"
@@ -44,7 +45,7 @@ class Run:
     def _repr_html_(self) -> str:
         teacher = self._run.teacher
         named = [
-            (printed_table.called(run.config), run.results)
+            (naming.called(run.config), run.results)
             for run in (teacher, self._run)
             if run and run.results
         ]

@@ -18,7 +18,7 @@ from atat_tf.evaluation.attacker import Attacker, Outcome
 from atat_tf.evaluation.run import Run, undefended_runs
 from atat_tf.models import checks as model_checks
 from atat_tf.models import classifiers, served
-from atat_tf.runs import build, terminal
+from atat_tf.runs import build, naming, terminal
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 
@@ -264,7 +264,7 @@ def evaluate_run(
     results = {
         "dataset": opened.dataset.name,
         "data": opened.dataset.provenance,
-        "method": run_config.method(config),
+        "method": naming.method(config),
         "num_images": len(opened.split),
         "bn_eval": bn_eval,
         "seed": opened.seed,

@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
-
-from atat_tf.runs import config as run_config
 from atat_tf.runs import terminal
 
 # Tables 1 and 2 of the paper: accuracy in percent by data set and method.
@@ -26,36 +23,6 @@ PAPER: dict[str, dict[str, Any]] = {
         "atat": (76.22, 62.65, 28.84, 35.03, 28.72),
     },
 }
-
-# {recipe: what its networks are called}.
-METHODS = {
-    "standard": "Standard",
-    "at": "AT (mixture)",
-    "madry": "AT (adversarial only)",
-    "alp": "Eq. 6 alone",
-    "tla": "TLA",
-    "trades": "TRADES",
-    "atat": "ATAT",
-    "released_cifar10": "released, CIFAR-10's loss",
-    "released_cifar100": "released, CIFAR-100's loss",
-}
-
-
-def recipe(config: ConfigDict) -> str:
-    """Returns the key of METHODS that a run is of.
-
-    Of a network that was not trained here it is the network's own name.
-    """
-    method = run_config.method(config)
-    if method == "at" and not config.defense.clean_weight:
-        return "madry"
-    return method
-
-
-def called(config: ConfigDict) -> str:
-    """Returns what a run is called wherever a person reads of it."""
-    name = recipe(config)
-    return METHODS.get(name, name)
 
 
 class Table(NamedTuple):

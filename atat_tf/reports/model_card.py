@@ -11,13 +11,14 @@ import jinja2
 import numpy as np
 
 from atat_tf.attacks import radii
-from atat_tf.evaluation import explanations, intervals, printed_table
+from atat_tf.evaluation import explanations, intervals
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import curves as report_curves
 from atat_tf.reports.page import data as report_data
 from atat_tf.reports.tables import records as table_records
 from atat_tf.reports.tables import text as table_text
 from atat_tf.runs import config as run_config
+from atat_tf.runs import naming
 
 FILE = "MODEL_CARD.md"
 _TEMPLATE = "model_card.md.jinja"
@@ -64,10 +65,10 @@ def _portable(workdir):
 
 
 def _title(config):
-    if run_config.is_given(config):
+    if naming.is_given(config):
         return f"{run_config.network_name(config)} on {config.dataset}"
     return (
-        f"{printed_table.called(config)} on {config.dataset}, "
+        f"{naming.called(config)} on {config.dataset}, "
         f"{run_config.network_name(config)}, seed {config.seed}"
     )
 
@@ -85,8 +86,8 @@ def _facts(run, record):
         ("network", f"{run_config.network_name(config)}; it returns logits"),
         ("data", record["data"] if record else config.dataset),
     ]
-    if run_config.is_given(config):
-        return [*facts, ("training", run_config.given_as(config))]
+    if naming.is_given(config):
+        return [*facts, ("training", naming.given_as(config))]
     facts.append(("defense", settings["defense"]))
     if config.defense.name != "standard":
         facts.append(("attack in training", settings["attack"]))

@@ -17,6 +17,7 @@ from atat_tf.errors import expect
 from atat_tf.models import applications, graphs, served
 from atat_tf.models import files as model_files
 from atat_tf.runs import folder as run_folder
+from atat_tf.runs import naming
 
 # "stop" ends the training with an error, "rollback" with the best weights.
 GUARDS = ("off", "stop", "rollback")
@@ -250,42 +251,22 @@ def data_spec(
 
     Of images of one's own the config tells all: they need not be there.
     """
-    names = tuple(config.class_names)
+    classes = tuple(config.class_names)
     size = image_size(config)
-    if names and size:
+    if classes and size:
         shape = size if isinstance(size, tuple) else (size, size, 3)
-        return datasets.Spec(len(names), shape, class_names=names)
+        return datasets.Spec(len(classes), shape, class_names=classes)
     return datasets.spec(config.dataset, data_dir, size)
 
 
 def network_name(config: ConfigDict) -> str:
     """Returns the network that a config names, in a word or two."""
-    if config.model:
-        return pathlib.Path(config.model).name
-    if config.server:
-        return config.server
+    if config.model or config.server:
+        return naming.own(config)
     if applications.is_one(config.backbone.name):
         return config.backbone.name
     size = config.backbone
     return f"{size.name} {size.depth}-{size.width}"
-
-
-def is_given(config: ConfigDict) -> bool:
-    """Returns whether a network is evaluated as it is, not trained here."""
-    return bool(config.model or config.server) and config.num_epochs == 0
-
-
-def given_as(config: ConfigDict) -> str:
-    """Returns a sentence on a network that is evaluated as it is, else ""."""
-    if not is_given(config):
-        return ""
-    what = "A served model" if config.server else "A saved model"
-    return f"{what}, {network_name(config)}, as it was given: not trained here."
-
-
-def method(config: ConfigDict) -> str:
-    """Returns the name of a run's defense, or that of a network as given."""
-    return network_name(config) if is_given(config) else config.defense.name
 
 
 def differences(here: dict, there: dict, prefix: str = "") -> list[str]:

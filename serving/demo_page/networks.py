@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import keras
 
 from atat_tf.errors import InputError, expect
-from atat_tf.evaluation import printed_table
 from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
 from atat_tf.models import files as model_files
-from atat_tf.runs import build
+from atat_tf.runs import build, naming
 from atat_tf.runs import config as run_config
 
 # Side by side on one page.
@@ -96,13 +95,13 @@ def _of_run(folder, data_dir):
             f"Expected trained weights in {str(run.folder)!r}. Received: none; "
             "`atat train` writes them."
         )
-    trained = run_config.given_as(run.config) or _TRAINED.get(
-        printed_table.recipe(run.config), ""
+    trained = naming.given_as(run.config) or _TRAINED.get(
+        naming.recipe(run.config), ""
     )
     classifier = run.classifier()
     layers = build.build_defense(run.config).layers
     return Network(
-        printed_table.called(run.config),
+        naming.called(run.config),
         f"{trained} {_accuracies(run)}".strip(),
         classifier,
         classifiers.shown_layer(classifier, layers),

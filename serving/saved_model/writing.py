@@ -22,7 +22,7 @@ from atat_tf.models import classifiers
 from atat_tf.models import files as model_files
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
-from atat_tf.runs import terminal
+from atat_tf.runs import naming, terminal
 
 from .. import tensors
 from ..server import servable
@@ -86,7 +86,7 @@ def export_run(
         **reference,
         "dataset": config.dataset,
         "class_names": list(names),
-        "method": run_config.method(config),
+        "method": naming.method(config),
         **(
             {"model": pathlib.Path(config.model).name}
             if config.model

@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 from atat_tf.evaluation import printed_table
-from atat_tf.runs import config as run_config
+from atat_tf.runs import naming
 
 
 def _results(
@@ -39,10 +39,10 @@ def test_rows_columns_and_the_papers_row():
     assert not table.notes
 
 
-@pytest.mark.parametrize("recipe", printed_table.METHODS)
+@pytest.mark.parametrize("recipe", naming.METHODS)
 def test_a_run_is_called_by_its_recipe(recipe):
     config = importlib.import_module(f"atat_tf.configs.{recipe}").get_config()
-    assert printed_table.called(config) == printed_table.METHODS[recipe]
+    assert naming.called(config) == naming.METHODS[recipe]
 
 
 def test_a_network_as_given_is_called_by_its_own_name():
@@ -50,10 +50,10 @@ def test_a_network_as_given_is_called_by_its_own_name():
     config.unlock()
     config.num_epochs = 0
     config.model = "/elsewhere/my.keras"
-    assert printed_table.called(config) == "my.keras"
+    assert naming.called(config) == "my.keras"
     config.model, config.server = "", "localhost:8500/mine"
-    assert printed_table.called(config) == "localhost:8500/mine"
-    assert "A served model" in run_config.given_as(config)
+    assert naming.called(config) == "localhost:8500/mine"
+    assert "A served model" in naming.given_as(config)
 
 
 def test_what_is_printed(capsys):

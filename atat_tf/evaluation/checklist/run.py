@@ -43,7 +43,7 @@ from atat_tf.evaluation.ledger import CLEAN
 from atat_tf.models import checks, classifiers
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
-from atat_tf.runs import terminal
+from atat_tf.runs import naming, terminal
 
 FILE = run_folder.CHECKLIST
 NUM_IMAGES = 500
@@ -92,7 +92,7 @@ def run_checklist(
         {
             "dataset": opened.dataset.name,
             "data": opened.dataset.provenance,
-            "method": run_config.method(opened.config),
+            "method": naming.method(opened.config),
             "num_images": len(opened.split),
             "minimum_images": MINIMUM_IMAGES,
             "deviations": DEVIATIONS,

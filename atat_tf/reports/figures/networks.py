@@ -16,12 +16,12 @@ from keras.applications import imagenet_utils
 
 from atat_tf.data import datasets
 from atat_tf.errors import InputError, expect, unknown
-from atat_tf.evaluation import printed_table
 from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
 from atat_tf.models import files as model_files
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
+from atat_tf.runs import naming
 
 # Module of keras.applications, and the layer where the last is not the one
 # meant: VGG16 ends in a pooling, Grad-CAM looks at the convolution before.
@@ -197,7 +197,7 @@ def _run(workdir, weights, layer, data_dir):
 
 def _title(config):
     defense = config.defense
-    title = printed_table.called(config)
+    title = naming.called(config)
     weights = defense.get("attention_weight"), defense.get("logit_weight")
     if defense.name == "atat" and weights != (1, 1):
         title += " λ1={:g} λ2={:g}".format(*weights)

@@ -6,16 +6,16 @@ from typing import Any
 
 from atat_tf import __version__
 from atat_tf.errors import expect
-from atat_tf.evaluation import evaluate_run, explanations, printed_table
+from atat_tf.evaluation import evaluate_run, explanations
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import curves, data, measured, page
 from atat_tf.reports.page import pictures as report_pictures
 from atat_tf.reports.page import strip as report_strip
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
+from atat_tf.runs import naming
 
 _TEMPLATE = "compared.html.jinja"
-_MOST_RUNS = 6  # as many as there are kinds of lines
 _STRIP_IMAGES = 3
 
 
@@ -27,7 +27,7 @@ def compared(
     """Returns the HTML of a page that compares runs on one data set.
 
     Args:
-      workdirs: run folders, two to six.
+      workdirs: run folders, as many as there are kinds of lines at most.
       data_dir: of tensorflow-datasets.
       num_images: the strip's images are looked for among the first so many;
         0 shows none, and reads neither data nor weights.
@@ -71,7 +71,7 @@ def compared(
 
 def _titled(runs):
     """Returns {title: Run}: the method, with the folder where two share it."""
-    names = [printed_table.called(run.config) for run in runs]
+    names = [naming.called(run.config) for run in runs]
     titled = {}
     for run, name in zip(runs, names, strict=True):
         title = f"{name} ({run.folder})" if names.count(name) > 1 else name
@@ -86,11 +86,6 @@ def _titled(runs):
 
 def _expect_comparable(runs: Mapping[str, Run]):
     """Raises InputError unless the runs are of one data set."""
-    expect(
-        2 <= len(runs) <= _MOST_RUNS,
-        f"two to {_MOST_RUNS} run folders, --workdirs=A,B",
-        workdirs=[str(run.folder) for run in runs.values()],
-    )
     trained = {run.config.dataset for run in runs.values()}
     evaluated = {run.results["data"] for run in runs.values() if run.results}
     expect(

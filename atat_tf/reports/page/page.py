@@ -25,6 +25,7 @@ from atat_tf.reports.page import pictures as report_pictures
 from atat_tf.reports.page import strip as report_strip
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
+from atat_tf.runs import naming
 
 _TEMPLATE = "page.html.jinja"
 _STRIP_IMAGES = 4
@@ -82,13 +83,13 @@ def _facts(run):
     rows, results, teacher = run.metrics, run.results, run.teacher
     config = run_config.to_dict(run.config)
     teacher_results = teacher.results if teacher else None
-    title = printed_table.called(run.config)
+    title = naming.called(run.config)
     named = [(title, results)] if results else []
     if teacher_results:
         named.insert(
             0,
             (
-                f"{printed_table.called(teacher.config)}, the teacher",
+                f"{naming.called(teacher.config)}, the teacher",
                 teacher_results,
             ),
         )
@@ -109,7 +110,7 @@ def _facts(run):
         "commit": run_folder.commit(),
         "workdir": str(run.folder),
         "method": title,
-        "given": run_config.given_as(run.config),
+        "given": naming.given_as(run.config),
         "dataset": config["dataset"],
         "config": report_data.flat(config),
         "panels": report_curves.panels(rows),

@@ -10,6 +10,7 @@ from typing import Any
 
 from atat_tf.errors import unknown
 from atat_tf.evaluation import printed_table
+from atat_tf.runs import naming
 
 AUTOATTACK = "standard"
 SHIFT_COLUMN = "pgd20"
@@ -117,8 +118,8 @@ ROWS = {
     row.key: row
     for row in (
         Row("standard", "Standard", "standard"),
-        Row("at", printed_table.METHODS["at"], "at"),
-        Row("madry", printed_table.METHODS["madry"], "madry"),
+        Row("at", naming.METHODS["at"], "at"),
+        Row("madry", naming.METHODS["madry"], "madry"),
         Row("alp", "Eq. 6 alone", "alp"),
         Row("tla", "TLA", "tla"),
         Row("trades", "TRADES", "trades"),
