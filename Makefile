@@ -6,7 +6,7 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 BUILDIFIER := @bazel/buildifier@8.2.1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-long lint smoke wheel clean
+.PHONY: help demo serve test test-long lint docs smoke wheel clean
 MODELS = runs/demo/models/atat
 SOCKET = runs/demo/serving.sock
 
@@ -54,6 +54,10 @@ lint: $(VENV)/.requirements-dev ## check style, format, who imports whom, types 
 		echo "buildifier: skipped, there is no npm"; \
 	fi
 
+docs: $(VENV)/.requirements-docs ## build the documentation site, run its notebooks, check its links (15 minutes)
+	$(RUN) -m sphinx -W --keep-going -q docs docs/_build/html
+	$(RUN) tools/check_links.py docs/_build/html
+
 smoke: $(VENV)/.requirements ## train one epoch of ATAT on digits in a new folder (a minute)
 	rm -rf runs/smoke
 	$(RUN) -m atat_tf.train --dataset=digits --workdir=runs/smoke \
@@ -74,6 +78,10 @@ $(VENV)/.requirements: requirements.txt | $(RUN)
 
 $(VENV)/.requirements-dev: requirements-dev.txt $(VENV)/.requirements | $(RUN)
 	$(PIP) -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.requirements-docs: requirements-docs.txt $(VENV)/.requirements | $(RUN)
+	$(PIP) -r requirements-docs.txt
 	@touch $@
 
 $(RUN):
