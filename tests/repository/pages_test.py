@@ -23,7 +23,11 @@ _PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "serving/README.md",
-    *(f"docs/{path.name}" for path in sorted((_ROOT / "docs").glob("*.md"))),
+    *(
+        str(path.relative_to(_ROOT))
+        for path in sorted((_ROOT / "docs").glob("**/*.md"))
+        if not {"generated", "_build"} & {*path.parts}
+    ),
 )
 
 
@@ -80,8 +84,25 @@ class NamesTest(parameterized.TestCase):
 
 @pytest.mark.early
 class ReadmeTest(absltest.TestCase):
+    def test_its_figures_are_those_of_the_results(self):
+        """docs/results.md is written by `reproduce` from the ledgers."""
+        rows = re.findall(
+            r"(?m)^\| (.+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$",
+            _text("README.md"),
+        )
+        self.assertLen(rows, 5)
+        table = _text("docs/results.md").split("table 1, scale small: begin")[1]
+        for name, *shares in rows:
+            cells = re.search(rf"(?m)^\| {re.escape(name)} \|(.*)\|$", table)
+            clean, *_, pgd, autoattack = cells[1].split("|")
+            found = [cell.split()[0] for cell in (clean, pgd, autoattack)]
+            self.assertEqual(found, shares, name)
+
+    def test_it_is_short(self):
+        self.assertLess(len(_text("README.md").splitlines()), 150)
+
     def test_the_client_example_runs(self):
-        program, _ = _blocks("README.md", "python")
+        _, program = _blocks("README.md", "python")
         names = {"images": exports.test_images(3)}
         with exports.serving() as server:
             here = program.replace("localhost:8500", f"127.0.0.1:{server.port}")
@@ -112,7 +133,7 @@ class ReadmeTest(absltest.TestCase):
 
     @pytest.mark.long
     def test_the_library_example_runs(self):
-        _, program = _blocks("README.md", "python")
+        program, _ = _blocks("README.md", "python")
         shortened = program.replace("epochs=6", "epochs=1, steps_per_epoch=2")
         self.assertNotEqual(shortened, program)
         done = _finish(["-c", shortened], _ROOT)
