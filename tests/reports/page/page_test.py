@@ -119,6 +119,13 @@ def test_every_element_is_closed_and_every_id_is_one(parsed):
             assert attributes["href"][1:] in ids
 
 
+@pytest.mark.parametrize("name", ["page", "compared"])
+def test_the_menu_has_the_headings(name):
+    source = report_page._source(f"{name}.html.jinja")
+    menu = re.findall(r'<li><a href="#(\w+)">(.*)</a></li>', source)
+    assert menu == re.findall(r'<h2 id="(\w+)">(.*)</h2>', source)
+
+
 def test_nothing_comes_from_outside(page, parsed):
     assert not re.search(r"https?://|@import|url\(|<base|srcset", page)
     for _, attributes in parsed.elements:
