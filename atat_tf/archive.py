@@ -7,6 +7,7 @@ Without --output the files are written into the run folder itself.
 """
 
 from absl import flags
+from rich import filesize
 
 from atat_tf.runs import command_line
 
@@ -25,7 +26,7 @@ def main(argv):
         from atat_tf.reports import archiving
 
     for name, size in archiving.archive(workdir, output).items():
-        print(f"{output}/{name}: {size:,} bytes")
+        print(f"{output}/{name}: {filesize.decimal(size)}")
 
 
 if __name__ == "__main__":

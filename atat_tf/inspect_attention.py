@@ -175,7 +175,7 @@ def _pictures(models, indices, data_dir):
     models = networks.with_classes(models, dataset)
     if indices:
         shown = pictures.from_test(dataset, indices)
-        return models, shown, f"Test images of {dataset.provenance}."
+        return models, shown, pictures.told(dataset, indices)
     shown, caption = pictures.selected(
         models[:1] if _FIGURE.value == "ablation" else models,
         dataset,

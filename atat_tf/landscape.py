@@ -126,17 +126,17 @@ def _surface(models, indices, seed, data_dir):
 
     dataset = pictures.load_dataset(models[0], command_line.dataset(), data_dir)
     models = networks.with_classes(models, dataset)
-    chosen = f"Test images of {dataset.provenance}."
-    if indices:
-        shown = pictures.from_test(dataset, indices)
-    elif dataset.name == "cifar10":
-        shown = pictures.from_test(dataset, _PAPER_INDICES)
+    if not indices and dataset.name == "cifar10":
+        indices = _PAPER_INDICES
         if "JPEG" in dataset.provenance:
             print(
                 "warning: the JPEG copy of CIFAR-10 has another order; its "
                 f"images {_PAPER_INDICES} are not those of the original.",
                 file=sys.stderr,
             )
+    if indices:
+        shown = pictures.from_test(dataset, indices)
+        chosen = pictures.told(dataset, indices)
     else:
         shown, chosen = pictures.selected(models, dataset, len(_PAPER_INDICES))
     return landscape_figures.surface(

@@ -6,6 +6,7 @@ python -m atat_tf.report --workdir=runs/demo
 import pathlib
 
 from absl import flags
+from rich import filesize
 
 from atat_tf.errors import expect
 from atat_tf.runs import command_line
@@ -38,7 +39,8 @@ def main(argv):
     page = report_page.page(workdir, data_dir, _NUM_IMAGES.value)
     with run_folder.replacing(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    print(f"{output}: {len(page) / 2**20:.1f} MiB, opens in any browser")
+    size = filesize.decimal(output.stat().st_size)
+    print(f"{output}: {size}, opens in any browser")
 
 
 def _expect_place(workdir, output):

@@ -13,6 +13,7 @@ import asyncio
 import pathlib
 
 from absl import flags
+from rich import filesize
 
 from atat_tf.errors import InputError
 from atat_tf.runs import command_line
@@ -116,7 +117,7 @@ def _export(folder, text):
     path = run_folder.create(folder) / "index.html"
     with run_folder.replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    print(f"Wrote {path}, {path.stat().st_size / 2**20:.1f} MiB.")
+    print(f"Wrote {path}, {filesize.decimal(path.stat().st_size)}.")
 
 
 async def _serve(demo, about, samples):

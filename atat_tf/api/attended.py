@@ -116,10 +116,9 @@ class Attention:
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis in axes:
             axis.axis("off")
-        pairs = zip(self.overlay(), self.classes, strict=True)
-        for axis, (drawn, number) in zip(axes, pairs, strict=False):
-            axis.imshow(drawn)
-            axis.set_title(str(number), fontsize=8)
+        for i, drawn in enumerate(self.overlay()):
+            axes[i].imshow(drawn)
+            axes[i].set_title(self._caption(i), fontsize=8)
         return figure
 
     def __repr__(self) -> str:

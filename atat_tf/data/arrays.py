@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Sequence
 
 import numpy as np
+from rich import filesize
 
 from atat_tf.data import stored
 from atat_tf.errors import InputError, expect
@@ -94,7 +95,7 @@ def unread(images: np.ndarray) -> stored.Rows:
     raise InputError(
         "Expected an .npz file that is not compressed (numpy.savez), of arrays "
         "in C order, or a larger --memory_budget than its images. Received: "
-        f"{images.nbytes / 1e9:.3g} gigabytes of images."
+        f"{filesize.decimal(images.nbytes)} of images."
     )
 
 

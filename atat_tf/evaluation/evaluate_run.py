@@ -232,7 +232,33 @@ def evaluate_run(
         seed,
         split=split,
     )
-    attacker = opened.attacker
+    return evaluate_opened(
+        opened, attacks, weights, split, save_adversarials, precision
+    )
+
+
+def evaluate_opened(
+    opened: OpenRun,
+    attacks: Sequence[str] | None,
+    weights: str,
+    split: str,
+    save_adversarials: run_folder.Path | None = None,
+    precision: float | None = None,
+) -> dict:
+    """Evaluates a run that is open, as `evaluate_run` does.
+
+    Args:
+      opened: OpenRun.
+      attacks, save_adversarials, precision: as for `evaluate_run`.
+      weights, split: those that it was opened with.
+
+    Returns:
+      As `evaluate_run`.
+
+    Raises:
+      InputError: no attack can judge the classifier.
+    """
+    config, attacker = opened.config, opened.attacker
     if attacker.is_frozen:
         model_checks.expect_judgeable(attacker.logits, opened.split.images)
     classes = opened.dataset.spec.num_classes
@@ -266,7 +292,7 @@ def evaluate_run(
         "data": opened.dataset.provenance,
         "method": naming.method(config),
         "num_images": len(opened.split),
-        "bn_eval": bn_eval,
+        "bn_eval": opened.ledger.identity["bn_eval"],
         "seed": opened.seed,
         "commit": run_folder.commit(),
         "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},

@@ -170,8 +170,8 @@ def merge(
         missing = [lines[index] for index in sorted({*lines} - {*known})]
         if missing:
             opened.ledger.append(description, missing)
-    return evaluate_run.evaluate_run(
-        workdir, names, **settings, data_dir=data_dir
+    return evaluate_run.evaluate_opened(
+        opened, names, settings["weights"], settings["split"]
     )
 
 

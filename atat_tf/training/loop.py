@@ -7,6 +7,7 @@ import time
 import keras
 import ml_collections
 import tensorflow as tf
+from rich import filesize
 
 from atat_tf.data import batches as training_batches
 from atat_tf.data import datasets, stored
@@ -269,7 +270,7 @@ class TrainingLoop:
         self._console.print(
             f"  {num_steps:,} steps of {config.batch_size} images, "
             + ("read as they are needed" if is_stored else "held in memory")
-            + f" ({size / 1e9:.3g} GB)"
+            + f" ({filesize.decimal(size)})"
         )
 
     def _print_epoch(self, row):

@@ -49,7 +49,12 @@ def test_what_is_drawn():
     assert drawn.dtype == np.uint8 and drawn.shape == (6, 8, 8, 3)
     figure = looked.plot(columns=4)
     titles = [axis.get_title() for axis in figure.axes]
-    assert titles == [*map(str, Y), "", ""]
+    for title, label, predicted in zip(
+        titles, Y, looked.predictions, strict=False
+    ):
+        said = "," if label == predicted else f"; predicted: {predicted}"
+        assert title.startswith(f"class {label}{said}")
+    assert titles[6:] == ["", ""]
     page = looked._repr_html_()
     assert page.count("<img") == 6 and "'maps'" in repr(looked)
     for label, predicted in zip(Y, looked.predictions, strict=True):

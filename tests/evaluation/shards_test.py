@@ -10,7 +10,7 @@ from atat_tf.evaluation import shards
 from atat_tf.evaluation.ledger import Ledger
 from atat_tf.evaluation.run import Run
 from atat_tf.runs import folder as run_folder
-from tests.support import commands, untrained_runs
+from tests.support import commands, ledgers, untrained_runs
 
 _COUNT = 2
 _FEW = "--attacks=clean,pgd2", "--num_images=30"
@@ -69,8 +69,10 @@ def _assert_same(divided, asked, tmp_path):
     folder = shutil.copytree(divided, tmp_path / "merged")
     assert not (folder / "results.json").exists()
     for _ in range(2):  # merged again, nothing changes
-        status, table = _run("merge", folder)
+        with ledgers.read() as read:
+            status, table = _run("merge", folder)
         assert status == 0, table
+        assert len(read) == len({*read})
         assert _table(table) == _table(expected)
         assert Run(folder).results == Run(whole).results
         assert _lines(folder) == _lines(whole)

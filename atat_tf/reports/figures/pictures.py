@@ -136,10 +136,16 @@ def selected(
         words = f"Those where attention moves most in {title}, of {among}"
     chosen = [pool[place] for place in order[:count]]
     expect(chosen, "a test image that the attack breaks", select=how)
-    names = " and ".join(network.title for network in networks)
-    data = dataset.provenance
-    caption = f"{words} that are classified right by {names}; {data}."
-    return from_test(dataset, chosen), caption
+    *others, last = (network.title for network in networks)
+    names = f"{', '.join(others)} and {last}" if others else last
+    caption = f"{words} that are classified right by {names}. "
+    return from_test(dataset, chosen), caption + told(dataset, chosen)
+
+
+def told(dataset: datasets.Dataset, indices: Iterable[int]) -> str:
+    """Returns a sentence on which test images are shown, in their order."""
+    numbers = ", ".join(map(str, indices))
+    return f"Test images {numbers} of {dataset.provenance}."
 
 
 def _attacked(network, dataset, indices, attack, seed):

@@ -38,17 +38,21 @@ def compared(
     expect(num_images >= 0, "num_images >= 0", num_images=num_images)
     runs = _titled([Run(workdir, data_dir) for workdir in workdirs])
     _expect_comparable(runs)
-    columns, radii = {}, {}
-    for title, run in runs.items():  # each ledger is read once for both
+    first = next(iter(runs.values()))
+    columns, radii, truths, opened = {}, {}, [], {}
+    for title, run in runs.items():  # each ledger is read once for all
         columns[title] = measured.measured(run)
         radii[title] = measured.accuracy_at_radii(run)
-    first = next(iter(runs.values()))
+        truths.append(measured.truth(run))
+        if num_images:
+            dataset = opened[next(iter(runs))].dataset if opened else None
+            opened[title] = _opened(run, num_images, dataset)
     explained = {
         title: found
         for title, run in runs.items()
         if (found := (run.checklist or {}).get("explanations"))
     }
-    column, classes = _classes(runs, columns)
+    column, classes = _classes(columns, truths, first.class_names)
     values = {
         "version": __version__,
         "commit": run_folder.commit(),
@@ -64,7 +68,7 @@ def compared(
         "column": column,
         "classes": classes,
         "commands": _commands(runs, data_dir),
-        "strip": _strip(runs, num_images) if num_images else None,
+        "strip": _strip(opened) if opened else None,
     }
     return page.rendered(values, _TEMPLATE)
 
@@ -115,34 +119,20 @@ def _commands(runs, data_dir):
     }
 
 
-def _classes(runs, columns):
-    """Returns a column and [{name, images, of: [percents of the runs]}].
+def _classes(columns, truths, class_names):
+    """Returns a column's title and [{name, images, of: [percents of runs]}].
 
     The class that is least robust on average comes first.
-
-    The column is the one that leaves the fewest images right in the first run,
-    of those that the ledgers of all have on the same images.
     """
-    shared = [
-        name
-        for name, column in next(iter(columns.values())).items()
-        if name != "clean"
-        and all(
-            of_run.get(name)
-            and of_run[name].attacks == column.attacks
-            and of_run[name].count == column.count
-            for of_run in columns.values()
-        )
+    runs = list(columns.values())
+    name = measured.strongest(runs)
+    if name is None:
+        return None, []
+    tables = [
+        measured.by_class(of_run[name], truth, class_names)
+        for of_run, truth in zip(runs, truths, strict=True)
     ]
-    first = next(iter(columns.values()))
-    for name in sorted(shared, key=lambda name: first[name].accuracy):
-        tables = [
-            measured.classes_of(run, name, run.class_names)
-            for run in runs.values()
-        ]
-        if all(tables):
-            return name, _joined(tables)
-    return None, []
+    return measured.HEADLINE.get(name, name), _joined(tables)
 
 
 def _joined(tables) -> list[dict[str, Any]]:
@@ -158,19 +148,21 @@ def _joined(tables) -> list[dict[str, Any]]:
     return sorted(lines, key=lambda line: sum(line["of"]))
 
 
-def _strip(runs, num_images):
+def _opened(run, num_images, dataset):
+    """Returns the OpenRun of the weights that the figures are of."""
+    results = run.results or {}
+    return evaluate_run.open_run(
+        run.folder,
+        num_images,
+        weights=results.get("weights", "best"),
+        data_dir=run.data_dir,
+        dataset=dataset,
+    )
+
+
+def _strip(opened):
     """Returns the Strip of the first images that all runs have right."""
-    opened, first = {}, None
-    for title, run in runs.items():
-        results = run.results or {}
-        opened[title] = evaluate_run.open_run(
-            run.folder,
-            num_images,
-            weights=results.get("weights", "best"),
-            data_dir=run.data_dir,
-            dataset=first and first.dataset,
-        )
-        first = first or opened[title]
+    first = next(iter(opened.values()))
     _, attack = report_pictures.shown_attack(
         first.config,
         (first.run.results or {}).get("accuracy", {}),

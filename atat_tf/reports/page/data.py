@@ -147,18 +147,8 @@ def attacked_columns(results: Mapping[str, Any]) -> list[str]:
     return [name for name in results["accuracy"] if name != "clean"]
 
 
-def strongest_column(results: Mapping[str, Any]) -> str | None:
-    """Returns the column that leaves the fewest images right, or None."""
-    names = attacked_columns(results)
-    # Of equals the last: tables go from weak to strong.
-    return min(reversed(names), key=results["accuracy"].get, default=None)
-
-
 def confusion(
-    lines: ledger.Ledger,
-    results: Mapping[str, Any],
-    column: str,
-    num_classes: int,
+    lines: ledger.Ledger, attacks: Sequence[str], count: int, num_classes: int
 ) -> np.ndarray | None:
     """Returns how often each class was taken for which under an attack.
 
@@ -167,8 +157,8 @@ def confusion(
 
     Args:
       lines: of the run.
-      results: what results.json holds.
-      column: one of its columns.
+      attacks: descriptions of a column's attacks, in order.
+      count: the first so many images.
       num_classes: k.
 
     Returns:
@@ -177,8 +167,8 @@ def confusion(
     """
     counts = np.zeros((num_classes, num_classes), int)
     labels = lines.verdicts(CLEAN)
-    for index in range(results["num_images"]):
-        on = verdict(lines, results["attacks"][column], index)
+    for index in range(count):
+        on = verdict(lines, attacks, index)
         if on.prediction is None:
             return None
         counts[labels[index]["label"], on.prediction] += 1

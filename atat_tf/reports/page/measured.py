@@ -231,27 +231,72 @@ def per_class(
     return sorted(rows, key=lambda row: (row["attacked"], row["clean"]))
 
 
-def classes_of(
-    run: Run, column: str, class_names: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Returns `per_class` of a run's column, [] where the ledger lacks it.
+def truth(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the labels of the first images, and which are right unattacked.
 
     Args:
       run: evaluated or not.
-      column: of its results.json.
+
+    Returns:
+      Integers [n] and bool [n], of as many images as the ledger has from the
+      first one on; None without a ledger.
+    """
+    lines = run.ledger
+    if not lines:
+        return None
+    known = lines.verdicts(ledger.CLEAN)
+    count = next(index for index in itertools.count() if index not in known)
+    labels = [known[index]["label"] for index in range(count)]
+    right = [not known[index]["broken"] for index in range(count)]
+    return np.array(labels, int), np.array(right, bool)
+
+
+def strongest(runs: Sequence[Mapping[str, Column]]) -> str | None:
+    """Returns the column that leaves the fewest images right in the first run.
+
+    Of those that the ledgers of all runs have, of the same attacks on the same
+    images; None where there is none.
+
+    Args:
+      runs: from `measured`, one at least.
+    """
+    first = runs[0]
+    shared = [
+        name
+        for name, column in first.items()
+        if column.attacks
+        and all(_is_same(of_run.get(name), column) for of_run in runs)
+    ]
+    # Of equals the last: tables go from weak to strong.
+    return min(
+        reversed(shared), key=lambda name: first[name].accuracy, default=None
+    )
+
+
+def _is_same(column, other):
+    return (
+        column is not None
+        and column.stands is not None
+        and (column.attacks, column.count) == (other.attacks, other.count)
+    )
+
+
+def by_class(
+    column: Column,
+    of_images: tuple[np.ndarray, np.ndarray] | None,
+    class_names: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Returns `per_class` of a column with verdicts.
+
+    Args:
+      column: of a run.
+      of_images: from `truth` of the same run.
       class_names: k strings.
     """
-    lines, results = run.ledger, run.results
-    if not lines or not results or column not in results["attacks"]:
+    if of_images is None or column.stands is None:
         return []
-    count = results["num_images"]
-    clean = lines.standing([], count)
-    stands = lines.standing(results["attacks"][column], count)
-    if clean is None or stands is None:
-        return []
-    verdicts = lines.verdicts(ledger.CLEAN)
-    labels = np.array([verdicts[index]["label"] for index in range(count)])
-    return per_class(clean, stands, labels, class_names)
+    labels, right = (values[: column.count] for values in of_images)
+    return per_class(right, column.stands, labels, class_names)
 
 
 def paired(

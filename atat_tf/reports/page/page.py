@@ -53,8 +53,9 @@ def page(
     num_images = 0 if run.config.server else num_images
     pictures = _Pictures(run, num_images) if num_images else None
     values = {
-        **_facts(run),
+        # The run's ledger is read once for all, and then the teacher's.
         **_verdicts(run, pictures),
+        **_facts(run),
         "pictures": pictures,
         "num_images": num_images,
     }
@@ -140,21 +141,26 @@ def _verdicts(run, pictures):
         ]
         for index in range(len(pictures.images) if pictures else 0)
     ]
-    column = report_data.strongest_column(results) if lines else None
+    columns_of_run = measured.measured(run) if lines else {}
+    name = measured.strongest([columns_of_run])
     confusion, by_class = None, []
-    if column:
+    if name:
+        column = columns_of_run[name]
         classes = run.class_names
         if results["dataset"] != run.config.dataset:
             classes = datasets.class_names(results["dataset"], run.data_dir)
-        counts = report_data.confusion(lines, results, column, len(classes))
-        by_class = measured.classes_of(run, column, classes)
+        counts = report_data.confusion(
+            lines, column.attacks, column.count, len(classes)
+        )
+        by_class = measured.by_class(column, measured.truth(run), classes)
         if counts is not None:
             confusion = report_data.confusion_table(counts, classes)
     return {
         "is_stale": is_stale,
         "columns": names,
         "verdicts": verdicts,
-        "confused_under": column,
+        "strongest": name and measured.HEADLINE.get(name, name),
+        "strongest_images": name and columns_of_run[name].count,
         "confusion": confusion,
         "classes": by_class,
     }

@@ -98,6 +98,8 @@ class RunsTest(tf.test.TestCase):
             )
             chosen[how] = shown
             captions.add(caption)
+            numbers = ", ".join(str(picture.index) for picture in shown)
+            self.assertIn(f"Test images {numbers} of ", caption)
             self.assertLen(shown, 3)
         self.assertLen(captions, len(pictures.SELECTIONS))
         setting = attention_figures.Setting(16 / 255, 8 / 255, 3)

@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
+from atat_tf.evaluation import ledger
 from tests.reports.page import report_runs
-from tests.support import commands
+from tests.support import commands, ledgers
 
 
 @pytest.fixture(name="folders", scope="module")
@@ -28,8 +29,11 @@ def _written(folders, output, *words):
 
 
 def test_equal_runs_differ_nowhere(folders, tmp_path):
-    status, text = _written(folders, tmp_path / "page.html", "--num_images=4")
+    with ledgers.read() as read:
+        output = tmp_path / "page.html"
+        status, text = _written(folders, output, "--num_images=4")
     assert status == 0, text
+    assert sorted(read) == sorted(folder / ledger.FILE for folder in folders)
     assert os.listdir(tmp_path) == ["page.html"]
     page = (tmp_path / "page.html").read_text()
     assert "<i>" not in page

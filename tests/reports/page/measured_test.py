@@ -79,12 +79,29 @@ def test_accuracy_against_radius_takes_both_kinds_of_steps(run):
 
 
 def test_classes_from_the_least_robust(run):
-    rows = measured.classes_of(run, "pgd20", ("a", "b", "no image"))
+    columns = measured.measured(run)
+    assert measured.strongest([columns]) == "pgd20"
+    rows = measured.by_class(
+        columns["pgd20"], measured.truth(run), ("a", "b", "no image")
+    )
     assert [(row["name"], row["attacked"], row["clean"]) for row in rows] == [
         ("b", 0.0, 50.0),
         ("a", 50.0, 100.0),
     ]
-    assert measured.classes_of(run, "fgsm", ("a", "b")) == []
+    assert measured.by_class(columns["pgd20"], None, ("a", "b")) == []
+
+
+def test_the_strongest_column_is_one_that_all_runs_have():
+    def column(accuracy, stands=True, count=10, attacks=("A",)):
+        flags = np.zeros(count, bool) if stands else None
+        return measured.Column(accuracy, count, (0, 1), attacks, flags)
+
+    first = {"clean": column(0.0, attacks=()), "a": column(0.1)}
+    first |= {"b": column(0.1), "c": column(0.3), "d": column(0.0, False)}
+    assert measured.strongest([first]) == "b"  # of equals the last
+    for other in ({}, {"b": column(0.5, count=9)}, {"b": column(0.5, False)}):
+        assert measured.strongest([first, {"c": column(0.9)} | other]) == "c"
+    assert measured.strongest([{"clean": column(0.9, attacks=())}]) is None
 
 
 def test_paired_tests_are_of_the_same_images_and_attacks():

@@ -18,7 +18,7 @@ from atat_tf.reports import model_card
 from atat_tf.reports.page import page as report_page
 from atat_tf.runs import folder as run_folder
 from tests.reports.page import report_runs
-from tests.support import commands
+from tests.support import commands, ledgers
 
 _VOID = {"meta", "link", "img", "br", "input"}
 # Names of classes that a page must escape, in texts and in attributes.
@@ -74,12 +74,16 @@ def _ledger_words(workdir, column):
 
 @pytest.fixture(name="page", scope="module")
 def _page():
+    workdir = report_runs.evaluated()
     dataset = dataclasses.replace(datasets.load("digits"), class_names=_EVIL)
     with (
         mock.patch.object(datasets, "load", return_value=dataset),
         mock.patch.object(datasets, "class_names", return_value=_EVIL),
+        ledgers.read() as read,
     ):
-        return report_page.page(report_runs.evaluated(), None, 48)
+        text = report_page.page(workdir, None, 48)
+    assert len(read) == len({*read})  # none of them twice
+    return text
 
 
 @pytest.fixture(name="parsed", scope="module")
@@ -113,6 +117,13 @@ def test_every_element_is_closed_and_every_id_is_one(parsed):
             assert attributes["aria-labelledby"] in ids
         if attributes.get("href", "").startswith("#"):
             assert attributes["href"][1:] in ids
+
+
+@pytest.mark.parametrize("name", ["page", "compared"])
+def test_the_menu_has_the_headings(name):
+    source = report_page._source(f"{name}.html.jinja")
+    menu = re.findall(r'<li><a href="#(\w+)">(.*)</a></li>', source)
+    assert menu == re.findall(r'<h2 id="(\w+)">(.*)</h2>', source)
 
 
 def test_nothing_comes_from_outside(page, parsed):
