@@ -16,11 +16,12 @@ from atat_tf.api import classifier as classifiers
 from atat_tf.api.arrays import STEP_SHARE
 from atat_tf.api.pixels import PixelRange, pixel_range, targets_of
 from atat_tf.attacks import for_training, linf
+from atat_tf.data import training_data
 from atat_tf.defenses import atat
 from atat_tf.defenses.objective import Defense
 from atat_tf.errors import InputError, expect, unknown
-from atat_tf.models import checks, functional, graphs
 from atat_tf.models import files as model_files
+from atat_tf.models import functional, graphs
 from atat_tf.training.trainer import AdversarialTrainer
 
 # §4.1: seven steps of ε/4.
@@ -91,7 +92,7 @@ def harden(
         "epochs >= 1",
         epochs=epochs,
     )
-    checks.expect_batch_size(fit.get("batch_size"))
+    training_data.expect_batch_size(fit.get("batch_size"))
     pixels = pixel_range(bounds)
     radius = pixels.epsilon_in_unit(epsilon)
     images = pixels.in_unit(x)

@@ -10,10 +10,10 @@ import tensorflow as tf
 from rich import filesize
 
 from atat_tf.data import batches as training_batches
-from atat_tf.data import datasets, stored
+from atat_tf.data import datasets, stored, training_data
 from atat_tf.errors import InputError, TrainingError, expect
-from atat_tf.models import checks, graphs
 from atat_tf.models import files as model_files
+from atat_tf.models import graphs
 from atat_tf.runs import build, terminal
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
@@ -169,7 +169,7 @@ class TrainingLoop:
         try:
             self._train_step(batches)
         except tf.errors.OpError as error:
-            raise checks.as_input_error(error) from None
+            raise training_data.as_input_error(error) from None
 
     def _batches(self, first_step):
         """Returns the batches of all steps from one on.

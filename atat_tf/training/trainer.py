@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from atat_tf import losses
 from atat_tf.attacks import randomness
+from atat_tf.data import training_data
 from atat_tf.defenses import objective
 from atat_tf.errors import InputError, expect
 from atat_tf.models import checks, classifiers, compilation, frozen, graphs
@@ -262,15 +263,15 @@ class AdversarialTrainer(keras.Model):
           InputError: images of another size or range, or labels that are no
             classes of the student.
         """
-        checks.expect_batch_size(batch_size)
-        x, y = checks.as_examples(x, y)
-        checks.expect_data(x, y, self.student, self.bounds)
+        training_data.expect_batch_size(batch_size)
+        x, y = training_data.as_examples(x, y)
+        training_data.expect_data(x, y, self.student, self.bounds)
         images, labels = validation_data, None
         more: list[Any] = []
         if isinstance(validation_data, (tuple, list)):
             images, labels, *more = validation_data
-        images, labels = checks.as_examples(images, labels)
-        checks.expect_data(images, labels, self.student, self.bounds)
+        images, labels = training_data.as_examples(images, labels)
+        training_data.expect_data(images, labels, self.student, self.bounds)
         validation_data = images
         if labels is not None:
             validation_data = images, labels, *more
@@ -304,9 +305,9 @@ class AdversarialTrainer(keras.Model):
         Raises:
           InputError: as for `fit`.
         """
-        checks.expect_batch_size(batch_size)
-        x, y = checks.as_examples(x, y)
-        checks.expect_data(x, y, self.student, self.bounds)
+        training_data.expect_batch_size(batch_size)
+        x, y = training_data.as_examples(x, y)
+        training_data.expect_data(x, y, self.student, self.bounds)
         with _sentences():
             results = super().evaluate(x, y, batch_size, **kwargs)
         self._expect_fit_batches()
@@ -493,12 +494,14 @@ class AdversarialTrainer(keras.Model):
     def _unpack(self, data):
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         num_classes = self.student.output_shape[-1]
-        rules = checks.batch_rules(images, labels, num_classes, self.bounds)
+        rules = training_data.batch_rules(
+            images, labels, num_classes, self.bounds
+        )
         is_fit = tf.constant(True)
         if self.jit_compile:
             is_fit = self._counted(rules)
         else:
-            with tf.control_dependencies(checks.asserted(rules)):
+            with tf.control_dependencies(training_data.asserted(rules)):
                 images = tf.identity(images)
         if labels.shape.rank == 2 and (labels.shape[-1] or 1) > 1:
             labels = tf.cast(labels, keras.config.floatx())
@@ -618,7 +621,7 @@ def _sentences():
     try:
         yield
     except tf.errors.OpError as error:
-        raise checks.as_input_error(error) from None
+        raise training_data.as_input_error(error) from None
 
 
 def _warn_of_tiny_ball(attack):

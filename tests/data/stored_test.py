@@ -12,9 +12,15 @@ import tensorflow as tf
 from absl.testing import parameterized
 from PIL import Image
 
-from atat_tf.data import arrays, batches, datasets, folders, stored
+from atat_tf.data import (
+    arrays,
+    batches,
+    datasets,
+    folders,
+    stored,
+    training_data,
+)
 from atat_tf.errors import InputError
-from atat_tf.models import checks
 
 _SIDE, _COUNT = 16, 48
 _BYTES = _COUNT * _SIDE * _SIDE * 3
@@ -218,6 +224,6 @@ class StoredTest(parameterized.TestCase, tf.test.TestCase):
         drawn = batches.batches(train, 4, 0, 0, 2, True)
         with self.assertRaises(tf.errors.OpError) as raised:
             next(iter(drawn))
-        error = checks.as_input_error(raised.exception)
+        error = training_data.as_input_error(raised.exception)
         self.assertIsInstance(error, InputError)
         self.assertRegex(str(error), r"^Expected a whole image file.*\.$")
