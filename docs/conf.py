@@ -10,6 +10,9 @@ _HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(_HERE.parent), str(_HERE)]
 # The kernels of the tutorials are processes of their own.
 os.environ["PYTHONPATH"] = str(_HERE.parent)
+os.environ["PATH"] = (
+    f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+)
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import reference_pages  # noqa: E402
