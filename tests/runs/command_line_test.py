@@ -95,7 +95,7 @@ class ErrorsTest(parameterized.TestCase):
         ),
         (
             ["--workdir=/nowhere", "--checklist", "--bn_eval=batch"],
-            "bn_eval=frozen with --checklist",
+            "--checklist without --bn_eval",
         ),
         (
             ["--workdir=/nowhere", "--checklist", "--save_adversarials=a.npz"],

@@ -142,10 +142,10 @@ def selected(
     return from_test(dataset, chosen), caption + told(dataset, chosen)
 
 
-def told(dataset: datasets.Dataset, indices: Iterable[int]) -> str:
+def told(dataset: datasets.Dataset, indices: Sequence[int]) -> str:
     """Returns a sentence on which test images are shown, in their order."""
-    numbers = ", ".join(map(str, indices))
-    return f"Test images {numbers} of {dataset.provenance}."
+    what = "Test images" if len(indices) > 1 else "Test image"
+    return f"{what} {', '.join(map(str, indices))} of {dataset.provenance}."
 
 
 def _attacked(network, dataset, indices, attack, seed):

@@ -22,10 +22,14 @@ _FOCUSABLE = """() => [...document.querySelectorAll(
   .map((e, i) => (e.dataset.order = i))"""
 
 # Whether the pictures of what was added show anything, or nothing at all.
-_ADDED = """(anything) => [...document.querySelectorAll(
-    '[data-role=added]')].every((canvas) => canvas.getContext('2d')
-  .getImageData(0, 0, canvas.width, canvas.height).data
-  .some((level, i) => i % 4 < 3 && level !== 128) === anything)"""
+_ADDED = """(anything) => [...document.querySelectorAll('[data-role=added]')]
+  .every((canvas) => {
+    const copy = new OffscreenCanvas(canvas.width, canvas.height);
+    const context = copy.getContext('2d', {willReadFrequently: true});
+    context.drawImage(canvas, 0, 0);
+    const {data} = context.getImageData(0, 0, copy.width, copy.height);
+    return data.some((v, i) => i % 4 < 3 && v !== 128) === anything;
+  })"""
 
 # Shown tiles, by the numbers of their images.
 _SHOWN = """() => [...document.querySelectorAll('.tile')]
@@ -168,6 +172,7 @@ class BrowserTest(parameterized.TestCase):
         before, now = page.locator(".looks .verdict").all_inner_texts()[:2]
         self.assertEqual(before, now)
         page.keyboard.press("End")
+        page.wait_for_function(_ADDED, arg=True)
         self.assertNotIn(page.evaluate(sources)[0], (own[0], clean))
         clip = "getComputedStyle(document.querySelector('.over')).clipPath"
         self.assertIn("100%", page.evaluate(clip))
