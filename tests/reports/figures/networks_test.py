@@ -150,12 +150,6 @@ class OthersTest(tf.test.TestCase):
         with self.assertRaisesRegex(InputError, "--images, --dataset or a run"):
             pictures.load_dataset(network)
 
-    def test_a_broken_file_is_refused(self):
-        folder = pathlib.Path(self.get_temp_dir())
-        (folder / "torn.keras").write_bytes(b"PK")
-        with self.assertRaisesRegex(InputError, "as model.save"):
-            networks.load(str(folder / "torn.keras"))
-
     def test_pictures_of_files_at_each_networks_size(self):
         path = pathlib.Path(self.get_temp_dir()) / "a.png"
         Image.new("L", (20, 30), 7).save(path)
