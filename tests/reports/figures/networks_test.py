@@ -36,7 +36,7 @@ class RunsTest(tf.test.TestCase):
     def test_refusals(self):
         at, folder = str(self.at), self.get_temp_dir()
         for names, arguments, message in (
-            ([at], {"layer": "featrues"}, "stem, .*features.*'featrues'"),
+            ([at], {"layer": "featrues"}, "hidden, .*features.*'featrues'"),
             ([at], {"weights": "bset"}, "Did you mean 'best'"),
             (["ResNet5"], {}, "Did you mean 'ResNet50'"),
             (["none.keras"], {}, "a .keras file"),
