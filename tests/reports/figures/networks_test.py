@@ -26,7 +26,7 @@ class RunsTest(tf.test.TestCase):
 
     def test_a_run(self):
         network = networks.load(str(self.atat))
-        self.assertEqual(network.title, "ATAT")
+        self.assertEqual(network.title, "ATAT tiny")
         self.assertEqual(network.layer, "features")
         self.assertEqual(network.class_names, tuple("0123456789"))
         self.assertEqual(network.image_shape, (32, 32, 3))
@@ -50,7 +50,7 @@ class RunsTest(tf.test.TestCase):
     def test_equal_titles_are_told_apart(self):
         name = str(self.at)
         titles = [s.title for s in networks.load_all([name, name])]
-        self.assertEqual(titles, [f"AT ({name})"] * 2)
+        self.assertEqual(titles, [f"AT (mixture) tiny ({name})"] * 2)
 
     def test_the_raw_network_is_the_standard_one(self):
         atat, at = str(self.atat), str(self.at)
