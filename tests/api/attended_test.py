@@ -66,9 +66,7 @@ def test_what_is_drawn():
     "arguments, message",
     [
         ({"layer": "nowhere"}, "spatial map.*'nowhere'"),
-        ({"x": X * 255}, "pixels within bounds"),
         ({"model": lambda images: images[:, 0, :, 0]}, "a Keras model that is"),
-        ({"y": Y + 9}, "labels from 0 to 9"),
         ({"score": "logits"}, "Did you mean 'logit'"),
     ],
 )

@@ -4,8 +4,10 @@ import dataclasses
 import sys
 import types
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 
 import atat_tf as atat
 from atat_tf.data import datasets
@@ -58,7 +60,7 @@ def test_refused_arrays(arguments, message):
 
 
 def test_plugins_names_train_and_evaluate(tmp_path, monkeypatch):
-    """A data set, a defense and an attack in `train`."""
+    """A data set, a backbone, a defense and an attack in `train`."""
     recipe = tmp_path / "mine.py"
     recipe.write_text(
         "from configs import at\n"
@@ -80,10 +82,16 @@ def test_plugins_names_train_and_evaluate(tmp_path, monkeypatch):
     def rfgsm(epsilon):
         return atat.LinfAttack(epsilon, 1.25 * epsilon, 1)
 
+    @atat.register("backbone", "pooled")
+    def pooled(image_shape, num_classes, depth, width, **settings):
+        image = keras.Input(image_shape)
+        maps = layers.Conv2D(8, 3, activation="relu", name="features")(image)
+        head = layers.Dense(num_classes, name="logits")
+        return keras.Model(image, head(layers.GlobalAveragePooling2D()(maps)))
+
     @atat.register("dataset", "arrays")
     def arrays():
-        x = np.repeat(np.repeat(X, 4, 1), 4, 2)
-        return atat.Data((np.repeat(x, 3, -1), Y))
+        return atat.Data((X, Y))
 
     status, text = commands.run(
         "atat_tf.train",
@@ -93,8 +101,7 @@ def test_plugins_names_train_and_evaluate(tmp_path, monkeypatch):
         f"--workdir={tmp_path / 'run'}",
         "--config.num_epochs=1",
         "--config.batch_size=16",
-        "--config.backbone.depth=10",
-        "--config.backbone.width=1",
+        "--config.backbone.name=pooled",
         "--config.attack.num_steps=1",
         "--config.attack.name=rfgsm",
         "--config.evaluation.attacks=('clean', 'rfgsm')",

@@ -69,76 +69,35 @@ class LoadTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllEqual(np.bincount(dataset.test.labels), [1000] * 10)
 
 
-class OtherTfdsSetTest(tf.test.TestCase):
-    """A small set in tfds' real format: two sizes of image, no test split."""
+def _any_size():
+    import tensorflow_datasets as tfds
 
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        import tensorflow_datasets as tfds
-
-        class TwoSizes(tfds.core.GeneratorBasedBuilder):
-            """Generated images, class by brightness."""
-
-            VERSION = tfds.core.Version("1.0.0")
-
-            def _info(self):
-                features = {
-                    "image": tfds.features.Image(shape=(None, None, 3)),
-                    "label": tfds.features.ClassLabel(names=["dark", "light"]),
-                }
-                return self.dataset_info_from_configs(
-                    features=tfds.features.FeaturesDict(features)
-                )
-
-            def _split_generators(self, manager):
-                return {"train": self._generate_examples()}
-
-            def _generate_examples(self):
-                for i in range(40):
-                    size = 16 if i % 4 < 2 else 20
-                    image = np.full((size, size, 3), 200 * (i % 2), np.uint8)
-                    yield i, {"image": image, "label": i % 2}
-
-        cls.folder = tempfile.mkdtemp()
-        TwoSizes(data_dir=cls.folder).download_and_prepare()
-
-    def test_is_resized_and_split(self):
-        dataset = datasets.load(
-            "two_sizes", self.folder, num_validation=6, image_size=12
-        )
-        self.assertEqual(dataset.spec.image_shape, (12, 12, 3))
-        self.assertEqual(dataset.spec.num_classes, 2)
-        self.assertLen(dataset.train, 30)
-        self.assertLen(dataset.test, 4)
-        for split in (dataset.train, dataset.validation, dataset.test):
-            brightness = split.images.mean(axis=(1, 2, 3))
-            self.assertAllEqual(brightness, 200 * split.labels)
-
-    def test_asks_for_a_size(self):
-        with self.assertRaisesRegex(InputError, "config.image_size"):
-            datasets.spec("two_sizes", self.folder)
+    return tfds.features.Image(shape=(None, None, 3))
 
 
-class FeaturesTest(parameterized.TestCase, tf.test.TestCase):
-    """Sets of tfds that are no bytes with a class each, made here."""
+class TfdsTest(parameterized.TestCase, tf.test.TestCase):
+    """Small sets in the real format of tfds, made here."""
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
         cls.folder = tempfile.mkdtemp()
 
-    def _store(self, name, splits, image=None, label=None, value=None):
+    def _store(
+        self, name, splits, image=None, label=None, value=None, pixels=None
+    ):
         import tensorflow_datasets as tfds
 
         features = tfds.features
         image = image or features.Image(shape=(8, 8, 3))
         label = label or features.ClassLabel(names=["cat", "dog"])
         value = value or (lambda split, i: i % 2)
+        pixels = pixels or (
+            lambda i: np.full(image.shape, i).astype(image.np_dtype)
+        )
 
         def example(split, i):
-            pixels = np.full(image.shape, i).astype(image.np_dtype)
-            return {"image": pixels, "label": value(split, i)}
+            return {"image": pixels(i), "label": value(split, i)}
 
         tfds.dataset_builders.store_as_tfds_dataset(
             name=name,
@@ -153,6 +112,25 @@ class FeaturesTest(parameterized.TestCase, tf.test.TestCase):
 
     def _load(self, name):
         return datasets.load(name, self.folder, num_validation=4)
+
+    def test_two_sizes_are_resized_and_the_only_split_is_split(self):
+        def pixels(i):
+            size = 16 if i % 4 < 2 else 20
+            return np.full((size, size, 3), 200 * (i % 2), np.uint8)
+
+        self._store("two_sizes", ["train"], _any_size(), pixels=pixels)
+        dataset = datasets.load(
+            "two_sizes", self.folder, num_validation=3, image_size=12
+        )
+        self.assertEqual(dataset.spec.image_shape, (12, 12, 3))
+        self.assertEqual(dataset.spec.num_classes, 2)
+        parts = dataset.train, dataset.validation, dataset.test
+        self.assertEqual([len(part) for part in parts], [15, 3, 2])
+        for split in parts:
+            brightness = split.images.mean(axis=(1, 2, 3))
+            self.assertAllEqual(brightness, 200 * split.labels)
+        with self.assertRaisesRegex(InputError, "config.image_size"):
+            datasets.spec("two_sizes", self.folder)
 
     def test_a_test_split_that_nobody_has_labelled(self):
         splits = ("train", "validation", "test")

@@ -1,4 +1,4 @@
-"""The reader of image files, as the served model reads them, and heat maps."""
+"""The reader of image files, and heat maps."""
 
 import base64
 import io
@@ -6,57 +6,14 @@ import pathlib
 import tempfile
 
 import numpy as np
-import tensorflow as tf
 from absl.testing import absltest, parameterized
 from PIL import Image
 
 from atat_tf.data import images as image_files
 from atat_tf.errors import InputError
-from serving.saved_model import signatures
+from tests.support import pictures
 
 _SHAPE = (8, 8, 3)
-
-
-def _picture(height=21, width=37, channels=3):
-    """Returns uint8 [h, w, channels]: a smooth picture with some noise."""
-    y, x, c = np.mgrid[:height, :width, :channels]
-    noise = np.random.default_rng(0).normal(0, 12, y.shape)
-    waves = 127 + 100 * np.sin(x / 5 + c) * np.cos(y / 7)
-    return (waves + noise).clip(0, 255).astype(np.uint8)
-
-
-def _turned():
-    image = Image.fromarray(_picture())
-    image.getexif()[0x0112] = 6  # orientation: turned by a quarter
-    return image
-
-
-def _with_transparent_colour():
-    image = Image.fromarray(_picture()).quantize(17)
-    image.info["transparency"] = 3
-    return image
-
-
-def _of_16_bits():
-    levels = _picture(channels=1)[..., 0].astype(np.uint16)
-    return Image.fromarray(levels << 8 | 0xFF)
-
-
-# {file name: the image in it}.
-_KINDS = {
-    "rgb.png": lambda: Image.fromarray(_picture()),
-    "tall.jpg": lambda: Image.fromarray(_picture(53, 9)),
-    "turned.jpg": _turned,
-    "gray.png": lambda: Image.fromarray(_picture()).convert("L"),
-    "gray.jpg": lambda: Image.fromarray(_picture()).convert("L"),
-    "gray_alpha.png": lambda: Image.fromarray(_picture(channels=2), "LA"),
-    "alpha.png": lambda: Image.fromarray(_picture(channels=4)),
-    "palette.png": lambda: Image.fromarray(_picture()).quantize(17),
-    "transparent_colour.png": _with_transparent_colour,
-    "bits.png": lambda: Image.fromarray(_picture()).convert("1"),
-    "deep.png": _of_16_bits,
-    "ink.jpg": lambda: Image.fromarray(_picture()).convert("CMYK"),
-}
 
 
 class LoadTest(parameterized.TestCase):
@@ -68,19 +25,6 @@ class LoadTest(parameterized.TestCase):
     def _saved(self, image, name="a.png", **arguments):
         image.save(self.folder / name, **arguments)
         return self.folder / name
-
-    @parameterized.product(
-        name=list(_KINDS), image_shape=[(21, 37, 3), (16, 16, 3), (30, 9, 1)]
-    )
-    def test_pixels_are_those_of_the_served_model(self, name, image_shape):
-        image = _KINDS[name]()
-        path = self._saved(image, name, exif=image.getexif())
-        here = image_files.load(path, image_shape)
-        self.assertEqual(here.dtype, np.uint8)
-        there = signatures.decoded(tf.constant(path.read_bytes()), image_shape)
-        self.assertGreater(np.ptp(here), 4)
-        # Rounded to bytes twice here, once for each direction of resizing.
-        np.testing.assert_allclose(here, 255 * there.numpy(), 0, 1.6)
 
     @parameterized.parameters(".png", ".bmp", ".gif", ".webp")
     def test_every_format_by_hand(self, suffix):
@@ -97,7 +41,7 @@ class LoadTest(parameterized.TestCase):
         np.testing.assert_array_equal(loaded[3], np.tile([0, 0, 255], (6, 1)))
 
     def test_a_file_of_the_size_is_its_own_pixels(self):
-        pixels = _picture(*_SHAPE)
+        pixels = pictures.picture(*_SHAPE)
         path = self._saved(Image.fromarray(pixels))
         np.testing.assert_array_equal(image_files.load(path, _SHAPE), pixels)
 
@@ -110,7 +54,7 @@ class LoadTest(parameterized.TestCase):
     def test_refusals(self, name, content, message):
         path = self.folder / name
         if isinstance(content, slice):
-            self._saved(Image.fromarray(_picture(64, 64)), name)
+            self._saved(Image.fromarray(pictures.picture(64, 64)), name)
             content = path.read_bytes()[content]
         if content:
             path.write_bytes(content)
@@ -181,7 +125,7 @@ class HeatMapsTest(absltest.TestCase):
 
     def test_png_files_hold_the_pixels(self):
         for channels in (1, 3):
-            pixels = _picture(5, 7, channels)
+            pixels = pictures.picture(5, 7, channels)
             kind, _, text = image_files.data_uri(pixels).partition(",")
             self.assertEqual(kind, "data:image/png;base64")
             image = Image.open(io.BytesIO(base64.b64decode(text)))

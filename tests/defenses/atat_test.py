@@ -98,14 +98,6 @@ class EveryDefenseTest(twins.DefenseTestCase):
             self.assertTrue(np.all(old != new))
         self.assertAllClose(self.objective(defense).loss, loss, 1e-6, 1e-6)
 
-    @parameterized.parameters(*atat.DEFENSES)
-    def test_compiled_equals_eager(self, name):
-        defense = atat.DEFENSES[name]()
-        compiled = tf.function(lambda: self.objective(defense).loss)
-        self.assertAllClose(
-            compiled(), self.objective(defense).loss, 1e-5, 1e-5
-        )
-
 
 class ReductionTest(twins.DefenseTestCase):
     @parameterized.parameters(

@@ -12,6 +12,7 @@ _RESULTS = pathlib.Path(__file__).parents[2] / "results"
 _LEDGERS = sorted(_RESULTS.rglob(ledger.PACKED))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "path", _LEDGERS, ids=lambda path: str(path.parent.relative_to(_RESULTS))
 )

@@ -34,33 +34,6 @@ def _trainer(student, teacher=None, attack=_PGD, defense=_ANY_LAYER):
     return built
 
 
-class FitTest(parameterized.TestCase, tf.test.TestCase):
-    @parameterized.named_parameters(
-        ("sequential", sequential),
-        (
-            "softmax",
-            lambda seed: sequential(
-                layers.Dense(NUM_CLASSES, activation="softmax"),
-                seed=seed,
-            ),
-        ),
-        ("subclassed", subclassed),
-    )
-    def test_atat(self, build):
-        student, teacher = build(seed=1), build(seed=2)
-        built = _trainer(student, teacher)
-        frozen = toys.values(teacher.variables)
-        before = toys.values(built.student.trainable_variables)
-        history = built.fit(*arrays(), batch_size=4, epochs=1, verbose=0)
-        self.assertGreater(history.history["attention_transfer"][0], 0)
-        for old, new in zip(
-            frozen, toys.values(teacher.variables), strict=True
-        ):
-            self.assertAllEqual(old, new)
-        after = toys.values(built.student.trainable_variables)
-        self.assertNotAllEqual(before[0], after[0])
-
-
 def _batches(images, labels):
     """Returns {name: the same batches, as people feed them}."""
 
@@ -124,38 +97,6 @@ class EveryBatchTest(parameterized.TestCase, tf.test.TestCase):
             with self.assertRaisesRegex(InputError, pattern):
                 given = {"batch_size": 4} if how == "arrays" else {}
                 method(x, y, verbose=0, **given)
-
-
-def _body(image):
-    return keras.Sequential(
-        [
-            keras.Input(SHAPE),
-            layers.Conv2D(4, 3, activation="relu"),
-            layers.GlobalAveragePooling2D(),
-        ]
-    )(image)
-
-
-def _two_inputs():
-    image, numbers = keras.Input(SHAPE), keras.Input((4,))
-    x = layers.Concatenate()([_body(image), numbers])
-    return keras.Model([image, numbers], layers.Dense(4)(x))
-
-
-def _two_outputs():
-    image = keras.Input(SHAPE)
-    x = _body(image)
-    return keras.Model(image, [layers.Dense(4)(x), layers.Dense(2)(x)])
-
-
-class OtherModelsTest(parameterized.TestCase, tf.test.TestCase):
-    @parameterized.parameters(
-        (_two_inputs, "one input and one output.*inputs=2"),
-        (_two_outputs, "one input and one output.*outputs=2"),
-    )
-    def test_models_of_another_kind_are_refused(self, build, pattern):
-        with self.assertRaisesRegex(InputError, pattern):
-            _trainer(build(), defense=atat.AdversarialTraining())
 
 
 class FormsTest(parameterized.TestCase, tf.test.TestCase):
@@ -297,19 +238,6 @@ class BoundsTest(parameterized.TestCase, tf.test.TestCase):
                 linf.pgd(8 / 255, 2 / 255, 1, bounds=(0, 255)),
                 atat.AdversarialTraining(),
             )
-
-    @parameterized.parameters(
-        ((0, 1), 255.0, "pixels from 0 to 1"),
-        ((0, 255), 1.0, "pixels from 0 to 255"),
-    )
-    def test_pixels_of_another_range_are_refused(self, bounds, high, pattern):
-        attack = linf.pgd(0.5, 0.5, 1, bounds=bounds)
-        built = _trainer(sequential(), None, attack, atat.AdversarialTraining())
-        pairs = arrays(high=high)
-        data = tf.data.Dataset.from_tensor_slices(pairs).batch(4)
-        for arguments in (pairs, (data,)):
-            with self.assertRaisesRegex(InputError, pattern):
-                built.fit(*arguments, verbose=0)
 
 
 class KerasHabitsTest(tf.test.TestCase):

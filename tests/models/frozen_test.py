@@ -136,16 +136,6 @@ class FrozenTest(parameterized.TestCase, tf.test.TestCase):
         self.assertNotAllClose(before, exact(images), 1e-2, 1e-2)
         self.assertAllClose(compiled(images), exact(images), 1e-5, 1e-5)
 
-    def test_refreshed_of_what_cannot_be_copied(self):
-        classifier = keras.Sequential(
-            [
-                keras.Input(toys.IMAGE_SHAPE),
-                layers.Flatten(),
-                toys.RandomLayer(),
-            ]
-        )
-        self.assertEqual(frozen.refreshed(classifier)().__name__, "exact")
-
     def test_what_cannot_be_copied_is_called_itself(self):
         inputs = keras.Input(toys.IMAGE_SHAPE)
         body = toys.small_classifier()(inputs)

@@ -86,9 +86,6 @@ class GeneratorTest(parameterized.TestCase):
 
 
 class CheckoutTest(absltest.TestCase):
-    def test_running_it_changes_nothing(self):
-        build_files.main(["--check"])
-
     def test_every_label_is_locked_and_every_pin_as_required(self):
         locked = _pins("requirements_lock.txt")
         required = _pins("requirements.txt") | _pins("requirements-dev.txt")

@@ -15,6 +15,8 @@ import envoy
 import grpc
 from absl.testing import absltest
 
+from tests.support import certificates
+
 _TEXT = (
     pathlib.Path(__file__).parents[2] / "serving/deploy/envoy.yaml"
 ).read_text()
@@ -159,23 +161,13 @@ def _port(admin):
 
 def _write_certificates(folder):
     """Writes a client and a server of one authority, and a stranger."""
-    key = ["-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    mine = ["-CA", "clients-ca.crt", "-CAkey", "clients-ca.key"]
-    mine += ["-addext", "subjectAltName=DNS:localhost"]
-    mine += ["-addext", "basicConstraints=CA:FALSE"]
     # Python 3.13 asks an authority for it.
-    authority = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
-    for name, more in {
-        "clients-ca": authority,
-        "stranger": [],
-        "server": mine,
-        "client": mine,
-    }.items():
-        words = ["openssl", "req", "-x509", *key, "-subj", f"/CN={name}", *more]
-        files = ["-keyout", f"{name}.key", "-out", f"{name}.crt"]
-        subprocess.run(
-            [*words, *files], cwd=folder, check=True, capture_output=True
-        )
+    usage = "keyUsage=critical,keyCertSign,cRLSign"
+    certificates.write(folder, "clients-ca", usage)
+    certificates.write(folder, "stranger")
+    for name in ("server", "client"):
+        host = "subjectAltName=DNS:localhost"
+        certificates.write(folder, name, host, authority="clients-ca")
 
 
 @contextlib.contextmanager

@@ -1,25 +1,15 @@
 """The commands as a person types them: help, words, one-sentence errors."""
 
+import contextlib
 import pathlib
-import subprocess
-import sys
 import tempfile
 
 from absl.testing import absltest, parameterized
 
 from tests.support import commands
 
-_ROOT = pathlib.Path(__file__).parents[2]
-
 
 class HelpTest(parameterized.TestCase):
-    @parameterized.parameters("atat_tf.train", "atat_tf.evaluate")
-    def test_names_the_shared_flags(self, module):
-        status, output = commands.run(module, "--help")
-        self.assertEqual(status, 0)
-        for flag in ("workdir", "data_dir", "config", "dataset", "seed"):
-            self.assertIn(f"--{flag}=", output)
-
     def test_radii_are_shown_as_people_write_them(self):
         _, output = commands.run("atat_tf.inspect_attention", "-h")
         self.assertIn("(default: 8/255)", output)
@@ -32,23 +22,6 @@ class HelpTest(parameterized.TestCase):
         self.assertIn("--config.backbone.depth=10", output)
         self.assertIn("--config.attack.epsilon=8/255", output)
         self.assertIn("L_ce; 0.5 is the mean over the mixture", output)
-
-    @parameterized.parameters(
-        "train, reproduce",
-        "evaluate",
-        "inspect_attention",
-        "landscape",
-        "report",
-    )
-    def test_does_not_load_tensorflow(self, names):
-        program = (
-            f"import sys; from atat_tf import {names}; "
-            "sys.exit({'tensorflow', 'matplotlib'} & {*sys.modules} != set())"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", program], cwd=_ROOT, check=False
-        )
-        self.assertEqual(done.returncode, 0)
 
 
 class ErrorsTest(parameterized.TestCase):
@@ -71,7 +44,6 @@ class ErrorsTest(parameterized.TestCase):
         (["--config.num_epochs=many"], "many"),
         (["--config.attack.epsilon=8/0"], "a radius above 0.*'8/0'"),
         (["--config.attack.epsilon", "306/255"], "epsilon in .*epsilon=1.2"),
-        (["--config.attack.epsilon=510/255"], "epsilon in .*epsilon=2.0"),
         (["--config.teacher=1/2"], "'1/2'"),
         (["--wrokdir=x"], "wrokdir.*Did you mean: workdir"),
         (["--seed=-1"], "seed"),
@@ -127,19 +99,7 @@ class ErrorsTest(parameterized.TestCase):
 
 class ElsewhereTest(absltest.TestCase):
     def test_the_default_recipe_is_found_from_any_folder(self):
-        folder = tempfile.mkdtemp()
-        program = (
-            f"import sys; sys.path.insert(0, {str(_ROOT)!r}); "
-            "sys.argv = ['train', '--dataset=digits', '--config.seed=-1']; "
-            "from atat_tf import train; "
-            "from atat_tf.runs import command_line; "
-            "command_line.run(train.main)"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        self.assertIn("seed in [0, 2**31)", done.stderr, done.stdout)
+        words = "--dataset=digits", "--config.seed=-1"
+        with contextlib.chdir(tempfile.mkdtemp()):
+            _, output = commands.run("atat_tf.train", *words)
+        self.assertIn("seed in [0, 2**31)", output)

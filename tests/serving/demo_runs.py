@@ -21,7 +21,9 @@ def workdirs():
 
 
 def _write(folder):
-    config = run_config.resolve(runs.config("atat"))
+    config = run_config.resolve(
+        runs.config("atat", backbone__name="wide_resnet")
+    )
     teacher = run_config.teacher_config(config)
     report_runs.write_weights(folder / "standard", teacher, 1)
     report_runs.write_weights(folder / "atat", config, 0)

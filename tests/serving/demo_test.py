@@ -1,21 +1,18 @@
 """The demo page: its answers, its bounds, and what it refuses."""
 
 import base64
-import http.client
 import io
 import json
 import pathlib
 import re
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import time
 import zlib
 
 import numpy as np
-import pytest
 from absl.testing import absltest, parameterized
 from PIL import Image
 
@@ -30,7 +27,7 @@ from serving.demo_page import (
     samples,
 )
 from tests.serving import demo_runs, exports
-from tests.support import commands, toys
+from tests.support import commands, pictures, toys
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -49,16 +46,9 @@ def _png(pixels):
 
 def _bomb(side):
     """Returns a PNG of few bytes that says it has side x side pixels."""
-
-    def chunk(kind, content):
-        body = kind + content
-        size, check = len(content), zlib.crc32(body)
-        return struct.pack(">I", size) + body + struct.pack(">I", check)
-
-    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    rows = zlib.compress(bytes(10**6))
-    chunks = chunk(b"IHDR", head), chunk(b"IDAT", rows), chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    rows = pictures.chunk(b"IDAT", zlib.compress(bytes(10**6)))
+    end = pictures.chunk(b"IEND", b"")
+    return pictures.png_head(side, side) + rows + end
 
 
 class AnswersTest(parameterized.TestCase):
@@ -211,13 +201,7 @@ class ServedTest(parameterized.TestCase):
         cls.port = cls.enterClassContext(demo_runs.serving())
 
     def _call(self, method, path, body=None, headers=()):
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", self.port, timeout=60
-        )
-        self.addCleanup(connection.close)
-        connection.request(method, path, body, dict(headers))
-        response = connection.getresponse()
-        return response.status, response.headers, response.read()
+        return exports.http_call(self.port, method, path, body, headers)
 
     def _refusal(self, path, body=None, headers=()):
         """Returns the status and the sentence of a question."""
@@ -410,21 +394,3 @@ class CommandTest(absltest.TestCase):
         self.assertRegex(
             done.stderr, r"^error: Expected --workdirs=.*atat train.*\n$"
         )
-
-    @pytest.mark.long
-    def test_the_export_is_a_file(self):
-        folder = exports.temporary_folder(self) / "gallery"
-        status, printed = commands.run(
-            "serving.demo",
-            f"--workdirs={','.join(demo_runs.workdirs())}",
-            "--num_steps=1",
-            f"--export={folder}",
-        )
-        self.assertEqual(status, 0, printed)
-        self.assertStartsWith(printed.splitlines()[-1], "Wrote ")
-        text = (folder / "index.html").read_text(encoding="utf-8")
-        self.assertIn("PGD, 1 steps", text)
-
-
-if __name__ == "__main__":
-    absltest.main()

@@ -2,8 +2,6 @@
 
 import json
 import resource
-import subprocess
-import sys
 from unittest import mock
 
 import keras
@@ -20,7 +18,7 @@ from serving import export
 from serving.saved_model import signatures, writing
 from serving.server import servable
 from tests.serving import exports as serving_runs
-from tests.support import toys
+from tests.support import commands, toys
 
 
 def test_reference_of_clean_images():
@@ -122,7 +120,7 @@ def test_keras_files_answer_as_the_model(tmp_path, ending, white):
     assert answer["attention"].shape == (4, 10, 8)
 
 
-@pytest.mark.parametrize("channels", [2, 4, 13])
+@pytest.mark.parametrize("channels", [2, 13])
 def test_channels_that_no_file_has(tmp_path, channels):
     _classifier((8, 8, channels)).save(path := tmp_path / "mine.keras")
     folder = writing.export_model(path, tmp_path / "m")
@@ -198,14 +196,12 @@ def test_what_is_no_model_or_no_folder_is_refused(saved, tmp_path):
 
 
 def test_the_command_tells_its_stages_alone(tmp_path):
-    command = [sys.executable, "-m", "serving.export"]
-    command += [f"--workdir={serving_runs.RUN}", f"--output={tmp_path}/atat"]
-    done = subprocess.run(
-        command, cwd=serving_runs.ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0
-    assert all(line.endswith(" ...") for line in done.stderr.splitlines())
-    assert f"Exported {tmp_path}/atat/1" in done.stdout
+    words = f"--workdir={serving_runs.RUN}", f"--output={tmp_path}/atat"
+    status, output = commands.run("serving.export", *words)
+    assert status == 0, output
+    *stages, last = output.splitlines()
+    assert all(line.endswith(" ...") for line in stages)
+    assert f"Exported {tmp_path}/atat/1" in last
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import http.client
 import pathlib
 import shutil
 import tempfile
@@ -121,6 +122,16 @@ def serving(*words):
         yield running
     finally:
         running.stop()
+
+
+def http_call(port, verb, path, body=None, headers=()):
+    """Returns status, headers and bytes of the answer on a port of loopback."""
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    ) as connection:
+        connection.request(verb, path, body, dict(headers))
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
 
 
 def test_images(count, shape=(32, 32, 3), seed=0):

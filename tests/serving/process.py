@@ -93,7 +93,7 @@ def started(*words, environment=FREEING, most_files=None):
       most_files: that it may open, as by `ulimit -n`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        folder, rest_port = pathlib.Path(folder), _free_port()
+        folder, rest_port = pathlib.Path(folder), free_port()
         command = [sys.executable, "-m", "serving.local_server", "--port=0"]
         command += [f"--grpc_socket_path={folder / 'grpc'}"]
         command += [f"--rest_api_port={rest_port}", *words]
@@ -124,6 +124,7 @@ def started(*words, environment=FREEING, most_files=None):
             process.stdout.close()
 
 
-def _free_port():
+def free_port():
+    """Returns a port of loopback that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return probe.getsockname()[1]

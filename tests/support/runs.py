@@ -12,13 +12,14 @@ import time
 import keras
 import tensorflow as tf
 
-from tests.support import digits
+from tests.support import digits, tiny
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 # What makes a run tiny; also as flags, for processes of their own.
 TINY = {
     "dataset": "digits",
+    "backbone.name": "tiny",
     "batch_size": 64,
     "num_epochs": 2,
     "teacher_num_epochs": 1,
@@ -58,6 +59,7 @@ def command(workdir, *words, **overrides):
         "-m",
         "atat_tf.train",
         f"--workdir={workdir}",
+        f"--plugin={tiny.__name__}",
         *words,
         *(f"--config.{name}={value}" for name, value in values.items()),
     ]

@@ -34,13 +34,18 @@ def _defenses():
 
 @pytest.mark.parametrize("defense, attack", [*_defenses()])
 def test_every_defense_takes_any_model_metrics_and_shares(defense, attack):
-    """By its own defaults, on a foreign model; `evaluate` is under attack."""
+    """By its own defaults, on a foreign model; `evaluate` is under attack.
+
+    All kernels of the student move, and nothing of the teacher.
+    """
+    student = digits.classifier()
     teacher = digits.classifier() if defense.needs_teacher else None
     top = keras.metrics.TopKCategoricalAccuracy(2, name="top2")
     built = _trainer(
-        digits.classifier(), defense, attack, teacher, metrics=["accuracy", top]
+        student, defense, attack, teacher, metrics=["accuracy", top]
     )
     assert (built.teacher is not None) == defense.needs_teacher
+    before = student.get_weights()
     history = built.fit(
         X,
         SHARES,
@@ -50,6 +55,13 @@ def test_every_defense_takes_any_model_metrics_and_shares(defense, attack):
         callbacks=[keras.callbacks.EarlyStopping("val_adversarial_accuracy")],
     ).history
     assert np.all(np.isfinite([*history.values()]))
+    assert {*defense.terms} <= {*history}
+    for old, new in zip(before, student.get_weights(), strict=True):
+        # Batch norm takes a bias before it out again.
+        assert old.ndim == 1 or np.any(old != new)
+    if teacher:
+        for old, new in zip(before, teacher.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
     scores = built.evaluate(X, SHARES, verbose=0, return_dict=True)
     assert {"clean_accuracy", "adversarial_accuracy", "accuracy", "top2"} <= {
         *scores

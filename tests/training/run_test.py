@@ -63,7 +63,7 @@ class RunsTest(parameterized.TestCase, tf.test.TestCase):
     def _assert_same_weights(self, here, there, names=run_folder.WEIGHTS):
         for name in names:
             first = _arrays(here, name)
-            self.assertGreater(len(first), 30)
+            self.assertGreater(len(first), 10)
             self.assertTrue(_are_equal(first, _arrays(there, name)), name)
 
 
@@ -79,8 +79,6 @@ class MemoryBudgetTest(RunsTest):
                 dataset=data,
                 image_size=12,
                 num_epochs=1,
-                backbone__depth=10,
-                backbone__width=1,
             )
             training_run.train_and_evaluate(
                 values, folders[-1], memory_budget=budget
@@ -97,8 +95,6 @@ class MemoryBudgetTest(RunsTest):
             dataset=str(file),
             num_validation=100,
             num_epochs=1,
-            backbone__depth=10,
-            backbone__width=1,
         )
         np.savez(file, y_train=labels, **named)
         training_run.train_and_evaluate(values, self.workdir)
@@ -198,14 +194,6 @@ class MethodsTest(RunsTest):
         (row,) = run_folder.read_metrics(self.workdir)
         return row
 
-    @parameterized.parameters("at", "alp", "tla", "trades", "madry")
-    def test_others_train_without_a_teacher(self, method):
-        row = self._epoch(method)
-        results = run_folder.read_json(self.workdir / "results.json")
-        self.assertEqual(results["method"], method.replace("madry", "at"))
-        self.assertIn("validation_pgd_accuracy", row)
-        self.assertFalse((self.workdir / "teacher").exists())
-
     @parameterized.parameters(
         ("atat", True),
         ("released_cifar10", False),
@@ -216,7 +204,7 @@ class MethodsTest(RunsTest):
         row = self._epoch(method, teacher="", optimizer__learning_rate=1e-30)
         teacher = _arrays(self.workdir / "teacher", "best")
         student = _arrays(self.workdir, "last")
-        kernel = next(k for k in teacher if teacher[k].shape == (64, 10))
+        kernel = next(k for k in teacher if teacher[k].shape == (16, 10))
         self.assertGreater(np.max(np.abs(teacher[kernel])), 0)
         same = np.allclose(teacher[kernel], student[kernel])
         self.assertEqual(same, at_the_teacher)
@@ -227,6 +215,7 @@ class MethodsTest(RunsTest):
     def test_madry_alone_never_sees_clean_images(self):
         """And no attention is drawn where none is asked for."""
         row = self._epoch("at", defense__clean_weight=0.0, attention_panels=0)
+        self.assertFalse((self.workdir / "teacher").exists())
         self.assertNotIn("train_clean_accuracy", row)
         self.assertGreater(row["train_adversarial_accuracy"], 0)
         self.assertNotIn("validation_attention_shift", row)
@@ -236,10 +225,6 @@ class MethodsTest(RunsTest):
 
 @pytest.mark.early
 class KillTest(RunsTest):
-    @pytest.mark.long
-    def test_killed_at_a_random_moment_it_ends_with_the_same_bits(self):
-        self._kill_and_finish(1)
-
     @pytest.mark.long
     def test_killed_at_many_random_moments(self):
         self._kill_and_finish(15)
@@ -283,36 +268,6 @@ class KillTest(RunsTest):
         status, output = runs.finish(words)
         self.assertEqual(status, 0, output)
         self._assert_same_weights(self.workdir, self.done)
-
-    @pytest.mark.long
-    def test_a_damaged_checkpoint_is_passed_over(self):
-        """And it ends with the same bits where no attention is drawn."""
-        shutil.copytree(self.done, self.workdir)
-        newest = max((self.workdir / "checkpoints").iterdir())
-        newest.write_bytes(newest.read_bytes()[:5000])
-        with self.assertLogs(level="WARNING") as logs:
-            self._train(teacher="", **runs.AVERAGED, attention_panels=0)
-        self.assertIn(newest.name, logs.output[0])
-        self._assert_same_weights(self.workdir, self.done)
-
-
-@pytest.mark.long
-class AccumulatedResumeTest(RunsTest):
-    def test_accumulated_gradients_resume_to_the_same_bits(self):
-        settings = {
-            "num_epochs": 1,
-            "gradient_accumulation_steps": 2,
-            "attention_panels": 0,
-        }
-        self._train("at", **settings)
-        whole = _arrays(self.workdir, "last")
-        self.assertEqual(len(run_folder.read_metrics(self.workdir)), 1)
-        newest = max((self.workdir / "checkpoints").iterdir())
-        self.assertEqual(newest.name, "step-0000000005.npz")
-        newest.unlink()
-        run_folder.weights_path(self.workdir, "last").unlink()
-        self._train("at", **settings)
-        self.assertTrue(_are_equal(whole, _arrays(self.workdir, "last")))
 
 
 @pytest.mark.early
@@ -416,12 +371,6 @@ class GuardTest(RunsTest):
         with self.assertRaises(TrainingError):
             self._fast()
         self.assertEqual(self._fast(guard="off")["num_images"], 360)
-
-    def test_a_guard_that_sees_no_collapse_changes_nothing(self):
-        guarded, unguarded = self.base / "guarded", self.base / "unguarded"
-        self._fast(workdir=unguarded, guard="off")
-        self._fast(workdir=guarded, guard="stop", guard_share=1e-6)
-        self._assert_same_weights(guarded, unguarded)
 
 
 class RefusalTest(RunsTest):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf.attacks import for_training, linf, randomness
+from atat_tf.attacks import for_training, linf
 from atat_tf.defenses import atat, compared
 from atat_tf.errors import InputError
 from atat_tf.models import graphs
@@ -101,40 +101,6 @@ class StepTest(parameterized.TestCase, tf.test.TestCase):
     images = toys.random_images(6)
     labels = toys.random_labels(6)
 
-    @parameterized.parameters(*atat.DEFENSES)
-    def test_teacher_stays_and_student_moves(self, name):
-        defense = atat.DEFENSES[name]()
-        student, teacher = toys.small_classifier(1), toys.small_classifier(2)
-        before = [w.copy() for w in student.get_weights()]
-        frozen = [w.copy() for w in teacher.get_weights()]
-        attack = _KL_ATTACK if name == "trades" else _ATTACK
-        built = _trainer(student, defense, attack, teacher)
-        logs = _step(built, self.images, self.labels)
-        for old, new in zip(frozen, teacher.get_weights(), strict=True):
-            self.assertAllEqual(old, new)
-        moved = [
-            not np.array_equal(a, b)
-            for a, b in zip(before, student.get_weights(), strict=True)
-        ]
-        self.assertTrue(all(moved), moved)
-        self.assertContainsSubset(defense.terms, logs)
-        self.assertTrue(np.isfinite(float(logs["loss"])))
-
-    def test_starts_differ_from_step_to_step_and_repeat_with_the_seed(self):
-        """Two runs of two steps are equal; the steps' starts are not."""
-        weights = []
-        for _ in range(2):
-            student = toys.small_classifier(1)
-            attack = linf.LinfAttack(8 / 255, 1e-6, 1)
-            built = _trainer(student, atat.AdversarialTraining(), attack)
-            for _ in range(2):
-                _step(built, self.images, self.labels)
-            weights.append(student.get_weights())
-        for a, b in zip(*weights, strict=True):
-            self.assertAllEqual(a, b)
-        seeds = [randomness.example_seeds(0, s, [0, 1]).numpy() for s in (0, 1)]
-        self.assertNotAllEqual(*seeds)
-
     def test_uint8_images_are_divided_by_255(self):
         pixels = np.arange(6 * 192, dtype=np.uint8).reshape(6, 8, 8, 3)
         kernels = []
@@ -145,23 +111,15 @@ class StepTest(parameterized.TestCase, tf.test.TestCase):
             kernels.append(student.get_weights()[0])
         self.assertAllClose(*kernels, 1e-6, 1e-6)
 
-    def test_mixed_precision_keeps_losses_and_weights_in_float32(self):
-        self._assert_float32("atat")
-
+    @parameterized.parameters(*(set(atat.DEFENSES) - {"standard"}))
     @pytest.mark.long
-    def test_mixed_precision_of_other_methods(self):
-        for name in set(atat.DEFENSES) - {"standard", "atat"}:
-            with self.subTest(name):
-                self._assert_float32(name)
-
-    def _assert_float32(self, name):
+    def test_mixed_precision_keeps_losses_and_weights_in_float32(self, name):
         defense = atat.DEFENSES[name]()
         with toys.precision("mixed_bfloat16"):
-            student, teacher = (
-                toys.small_wide_resnet(1),
-                toys.small_wide_resnet(2),
-            )
-        self.assertEqual(student.get_layer("stem").compute_dtype, "bfloat16")
+            student = toys.small_classifier(1)
+            teacher = toys.small_classifier(2)
+        convolution = student.get_layer("hidden_conv")
+        self.assertEqual(convolution.compute_dtype, "bfloat16")
         objective = defense(
             graphs.with_taps(student, defense.layers),
             graphs.with_taps(teacher, defense.layers),
@@ -176,21 +134,6 @@ class StepTest(parameterized.TestCase, tf.test.TestCase):
         logs = _step(built, self.images, self.labels)
         self.assertTrue(np.isfinite(float(logs["loss"])))
         self.assertEqual({w.dtype for w in student.weights}, {"float32"})
-
-    def test_fit_and_evaluate_as_everywhere_in_keras(self):
-        student, teacher = toys.small_classifier(1), toys.small_classifier(2)
-        built = _trainer(student, atat.ATAT(), teacher=teacher)
-        arrays = self.images.numpy(), self.labels.numpy()
-        history = built.fit(
-            *arrays, batch_size=4, epochs=2, verbose=0, validation_data=arrays
-        )
-        self.assertLen(history.history["loss"], 2)
-        self.assertIn("val_adversarial_accuracy", history.history)
-        scores = built.evaluate(*arrays, verbose=0, return_dict=True)
-        predictions = np.argmax(built.predict(arrays[0], verbose=0), -1)
-        self.assertAllClose(
-            scores["clean_accuracy"], np.mean(predictions == arrays[1])
-        )
 
     def test_average_of_weights(self):
         """After two steps the average is m · w1 + (1 − m) · w2."""

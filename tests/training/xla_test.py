@@ -61,7 +61,7 @@ def _stepped(monkeypatch, by_xla, defense, attack, **settings):
     """Returns the figures and the weights after a step."""
     monkeypatch.setenv(compilation.VARIABLE, str(int(by_xla)))
     keras.utils.set_random_seed(0)
-    student, teacher = toys.small_wide_resnet(1), toys.small_wide_resnet(2)
+    student, teacher = toys.small_classifier(1), toys.small_classifier(2)
     optimizer = keras.optimizers.SGD(
         0.1, gradient_accumulation_steps=settings.pop("accumulation", None)
     )
@@ -138,7 +138,7 @@ def _suites():
 @pytest.mark.parametrize("name", _suites())
 def test_every_attack_in_steps(monkeypatch, name):
     """Verdicts are equal but for images at the very edge."""
-    classifier = toys.small_wide_resnet()
+    classifier = toys.small_classifier()
     images = toys.random_bytes(20)
     logits = classifier(images / np.float32(255), training=False).numpy()
     labels = logits.argmax(-1).astype(np.int32)
@@ -158,7 +158,7 @@ def test_every_attack_in_steps(monkeypatch, name):
 
 @pytest.mark.long
 def test_validation_and_attention(monkeypatch):
-    classifier = toys.small_wide_resnet()
+    classifier = toys.small_classifier()
     split = datasets.Split(
         toys.random_bytes(12), np.asarray(toys.random_labels(12))
     )
@@ -183,7 +183,7 @@ def test_validation_and_attention(monkeypatch):
 
 def test_compaction_asks_for_few_sizes(monkeypatch):
     """Powers of two: XLA compiles for each number of rows that it sees."""
-    classifier = toys.small_wide_resnet()
+    classifier = toys.small_classifier()
     images = toys.random_bytes(40)
     labels = np.asarray(toys.random_labels(40))
     attack = linf.Steps(linf.pgd(1 / 255, 0.2 / 255, 8))

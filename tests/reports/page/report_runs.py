@@ -31,7 +31,9 @@ def evaluated():
 
 def _evaluate(folder):
     workdir = folder / FOLDER
-    config = run_config.resolve(runs.config("atat"))
+    config = run_config.resolve(
+        runs.config("atat", backbone__name="wide_resnet")
+    )
     write_weights(workdir, config, seed=0)
     write_weights(workdir / "teacher", run_config.teacher_config(config), 1)
     names = ("train_loss", "validation_clean_accuracy", "learning_rate")

@@ -1,7 +1,6 @@
 """The client's images beside the served model's own, and its pictures."""
 
 import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -11,59 +10,25 @@ from PIL import Image
 from atat_tf.data import images as image_files
 from serving.client import InvalidArgument, images
 from serving.saved_model import signatures
-
-
-def _picture(height=21, width=37, channels=3):
-    """Returns uint8 [h, w, channels]: a smooth picture with some noise."""
-    y, x, c = np.mgrid[:height, :width, :channels]
-    noise = np.random.default_rng(0).normal(0, 12, y.shape)
-    waves = 127 + 100 * np.sin(x / 5 + c) * np.cos(y / 7)
-    return (waves + noise).clip(0, 255).astype(np.uint8)
-
-
-def _with_transparent_colour():
-    image = Image.fromarray(_picture()).quantize(17)
-    image.info["transparency"] = 3
-    return image
-
-
-def _turned():
-    image = Image.fromarray(_picture())
-    image.getexif()[0x0112] = 6  # orientation: turned by a quarter
-    return image
-
-
-# {file name: the image in it}.
-_KINDS = {
-    "rgb.png": lambda: Image.fromarray(_picture()),
-    "tall.jpg": lambda: Image.fromarray(_picture(53, 9)),
-    "large.jpg": lambda: Image.fromarray(_picture(301, 467)),
-    "turned.jpg": _turned,
-    "gray.png": lambda: Image.fromarray(_picture()).convert("L"),
-    "gray_alpha.png": lambda: Image.fromarray(_picture(channels=2), "LA"),
-    "alpha.png": lambda: Image.fromarray(_picture(channels=4)),
-    "palette.png": lambda: Image.fromarray(_picture()).quantize(17),
-    "transparent_colour.png": _with_transparent_colour,
-    "bits.png": lambda: Image.fromarray(_picture()).convert("1"),
-    "deep.png": lambda: Image.fromarray(
-        _picture(channels=1)[..., 0].astype(np.uint16) * 257
-    ),
-    "ink.jpg": lambda: Image.fromarray(_picture()).convert("CMYK"),
-}
+from tests.support import pictures
 
 
 @pytest.mark.parametrize("image_shape", [(16, 16, 3), (21, 37, 3), (30, 9, 1)])
-@pytest.mark.parametrize("name", _KINDS)
+@pytest.mark.parametrize("name", pictures.KINDS)
 def test_pixels_are_those_of_the_served_model(tmp_path, name, image_shape):
-    image = _KINDS[name]()
+    """Of the client, and of what reads files for a figure or a page."""
+    image = pictures.KINDS[name]()
     path = tmp_path / name
     image.save(path, exif=image.getexif())
+    there = signatures.decoded(tf.constant(path.read_bytes()), image_shape)
     here = images.load(path, image_shape)
     assert here.dtype == np.float32
-    there = signatures.decoded(tf.constant(path.read_bytes()), image_shape)
     assert np.ptp(here) > 4 / 255
     # Pillow rounds to bytes, after each direction of resizing.
     np.testing.assert_allclose(here, there, 0, 1.6 / 255)
+    shown = image_files.load(path, image_shape)
+    assert shown.dtype == np.uint8
+    np.testing.assert_allclose(shown, 255 * there.numpy(), 0, 1.6)
 
 
 @pytest.mark.parametrize("suffix", images.SUFFIXES)
@@ -80,10 +45,7 @@ def test_formats(tmp_path, suffix):
 
 def _png_header(*size):
     """Returns a PNG file of (width, height) that ends before its pixels."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)
-    checksum = struct.pack(">I", zlib.crc32(header))
-    head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + checksum
-    return head + struct.pack(">I", 9) + b"IDAT"
+    return pictures.png_head(*size) + struct.pack(">I", 9) + b"IDAT"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +75,7 @@ def test_what_cannot_be_read(tmp_path, content, pattern, recwarn):
 @pytest.mark.parametrize("name", ["cat.png", "cat.jpg"])
 def test_cut_short(tmp_path, name):
     path = tmp_path / name
-    Image.fromarray(_picture()).save(path)
+    Image.fromarray(pictures.picture()).save(path)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(InvalidArgument, match="whole image file"):
         images.load(path, (8, 8, 3))
@@ -131,7 +93,7 @@ def test_model_of_other_channels(tmp_path):
 def test_overlay_is_the_projects_own_enlarged(shape, scale):
     attention = np.random.default_rng(0).random((4, 4))
     attention /= attention.max()
-    pixels = _picture(*shape)
+    pixels = pictures.picture(*shape)
     left, right = np.split(images.overlay(pixels / 255, attention), 2, axis=1)
     enlarged = pixels.repeat(scale, 0).repeat(scale, 1)
     np.testing.assert_array_equal(left, np.broadcast_to(enlarged, left.shape))
@@ -140,7 +102,7 @@ def test_overlay_is_the_projects_own_enlarged(shape, scale):
 
 
 def test_overlays_have_a_line_below():
-    pixels, attention = _picture(32, 32, 3) / 255, np.ones((4, 4))
+    pixels, attention = pictures.picture(32, 32, 3) / 255, np.ones((4, 4))
     plain = images.overlay(pixels, attention)
     written = images.overlay(pixels, attention, ["cat, 87 %", "w" * 99])
     assert written.shape == (256 + 22, 512, 3)

@@ -1,7 +1,6 @@
 """The client's time, retries, readiness, TLS and concurrency."""
 
 import asyncio
-import subprocess
 import threading
 import time
 from concurrent import futures
@@ -14,6 +13,7 @@ from serving import client as serving_client
 from serving.client import AsyncClient, Client, channel
 from tests.serving import small_server
 from tests.serving.small_server import random_images
+from tests.support import certificates
 
 _ONE = random_images(1)
 _UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "out for lunch")
@@ -141,52 +141,35 @@ def test_label_that_is_ready(connect):
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
+def certified(tmp_path_factory):
     """A folder of ca, server (for server.test), client and a stranger's CA."""
     folder = tmp_path_factory.mktemp("certificates")
-
-    def openssl(name, *words):
-        subprocess.run(
-            [
-                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes"),
-                *("-days", "2", "-subj", f"/CN={name}", *words),
-                *("-keyout", f"{name}.key", "-out", f"{name}.pem"),
-            ],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-        )
-
     for name in ("ca", "other"):
-        openssl(name)
+        certificates.write(folder, name)
     for name in ("server", "client"):
-        openssl(
-            name,
-            *("-addext", f"subjectAltName=DNS:{name}.test"),
-            *("-addext", "basicConstraints=CA:FALSE"),
-            *("-CA", "ca.pem", "-CAkey", "ca.key"),
-        )
+        host = f"subjectAltName=DNS:{name}.test"
+        certificates.write(folder, name, host, authority="ca")
     return folder
 
 
 @pytest.mark.parametrize("mutual", [True, False])
 @pytest.mark.parametrize("given_as", [str, lambda path: path.read_bytes()])
-def test_tls(connect, certificates, given_as, mutual):
+def test_tls(connect, certified, given_as, mutual):
     key, chain, ca = (
-        (certificates / name).read_bytes()
-        for name in ("server.key", "server.pem", "ca.pem")
+        (certified / name).read_bytes()
+        for name in ("server.key", "server.crt", "ca.crt")
     )
     credentials = grpc.ssl_server_credentials(
         [(key, chain)], ca if mutual else None, mutual
     )
     right = {
-        "ca": given_as(certificates / "ca.pem"),
+        "ca": given_as(certified / "ca.crt"),
         "server_name": "server.test",
     }
-    wrongs = [{"server_name": "a.test"}, {"ca": certificates / "other.pem"}]
+    wrongs = [{"server_name": "a.test"}, {"ca": certified / "other.crt"}]
     if mutual:
-        right["certificate"] = given_as(certificates / "client.pem")
-        right["key"] = given_as(certificates / "client.key")
+        right["certificate"] = given_as(certified / "client.crt")
+        right["key"] = given_as(certified / "client.key")
         wrongs.append({"certificate": None, "key": None})
     with small_server.SmallServer().running(credentials=credentials) as server:
         client = connect(server.target, **right)

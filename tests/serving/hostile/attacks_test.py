@@ -97,20 +97,10 @@ def _post(server, body, headers=(), model="m"):
     """Returns (status, parsed answer) of a predict call."""
     if isinstance(body, dict):
         body = json.dumps(body).encode()
-    path = f"/v1/models/{model}:predict"
-    status, answer = _asked(server, "POST", path, body, dict(headers))
-    return status, json.loads(answer)
-
-
-def _asked(server, *request):
-    """Returns (status, bytes) of an HTTP request."""
-    connection = http.client.HTTPConnection(
-        "127.0.0.1", server.rest_port, timeout=_PATIENCE_SECONDS
+    status, _, answer = serving_runs.http_call(
+        server.rest_port, "POST", f"/v1/models/{model}:predict", body, headers
     )
-    with contextlib.closing(connection):
-        connection.request(*request)
-        response = connection.getresponse()
-        return response.status, response.read()
+    return status, json.loads(answer)
 
 
 def _request(body):
@@ -133,8 +123,7 @@ class AttackTest(absltest.TestCase):
         config.write_text(_CONFIG % (cls.models, toy))
         monitoring = folder / "monitoring.config"
         monitoring.write_text("prometheus_config { enable: true }")
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            cls.port = probe.getsockname()[1]
+        cls.port = serving_process.free_port()
         cls.server = cls.enterClassContext(
             serving_process.started(
                 f"--port={cls.port}",
@@ -285,7 +274,8 @@ class AttackTest(absltest.TestCase):
 
     def runs(self):
         """Returns how often a session has run."""
-        page = _asked(self.server, "GET", _PAGE)[1].decode()
+        port = self.server.rest_port
+        page = serving_runs.http_call(port, "GET", _PAGE)[2].decode()
         return sum(
             sample.value
             for family in parser.text_string_to_metric_families(page)

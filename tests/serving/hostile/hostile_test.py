@@ -1,11 +1,12 @@
 """Malformed and hostile requests, one after the other, to a real server.
 
+What a function of ours refuses by itself, a tensor, a body of JSON, pixels or
+labels, is in the tests of that function; here is what meets the libraries.
 After each of them the server must still answer a good request right, and all
 of them together may not make it grow.
 """
 
 import gc
-import http.client
 import json
 
 import grpc
@@ -33,7 +34,7 @@ model_config_list {
   }
 }
 """
-# In 1,400 requests; one of the larger ones alone, kept, would be more.
+# In 800 requests; one of the larger ones alone, kept, would be more.
 _MAX_GROWTH_MIB = 12
 _MAX_MORE_THREADS = 4
 _MAX_MORE_FILES = 4
@@ -60,15 +61,15 @@ class HostileTest(absltest.TestCase):
         self.body = json.dumps({"instances": image.tolist()}).encode()
         self.logits = _logits(image)
 
-    def test_two_hundred(self):
-        self._attack(200, seed=0)
+    def test_one_hundred(self):
+        self._attack(100, seed=0)
         self._assert_sound()
 
     @pytest.mark.long
-    def test_two_thousand_leave_nothing_behind(self):
-        self._attack(600, seed=1)
+    def test_a_thousand_leave_nothing_behind(self):
+        self._attack(300, seed=1)
         before = self._size()
-        for seed in range(2, 9):
+        for seed in range(2, 6):
             self._attack(200, seed)
         memory, threads, files = self._size() - before
         self.assertLess(memory, _MAX_GROWTH_MIB)
@@ -97,20 +98,14 @@ class HostileTest(absltest.TestCase):
         )(self.request, timeout=60)
         logits = tensors.from_proto(answer.outputs["logits"])
         np.testing.assert_allclose(logits, self.logits, 1e-4, 1e-5, True, after)
-        row = self._rest_answer()["predictions"][0]
+        path = "/v1/models/toy:predict"
+        *_, answer = serving_runs.http_call(
+            self.server.rest_port, "POST", path, self.body
+        )
+        row = json.loads(answer)["predictions"][0]
         np.testing.assert_allclose(
             [row["logits"]], self.logits, 1e-4, 1e-5, True, after
         )
-
-    def _rest_answer(self):
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", self.server.rest_port, timeout=60
-        )
-        try:
-            connection.request("POST", "/v1/models/toy:predict", self.body)
-            return json.loads(connection.getresponse().read())
-        finally:
-            connection.close()
 
     def _size(self):
         gc.collect()

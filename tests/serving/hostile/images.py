@@ -10,6 +10,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from tests.support import pictures
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SIDE = 8
 
@@ -131,15 +133,7 @@ def inflating(draw):
     return _png(_SIDE, _SIDE, zlib.compress(bytes(2**24)))
 
 
-def _png(width, height, stream, rest=bytes([8, 2, 0, 0, 0])):
+def _png(width, height, stream, *rest):
     """Returns a PNG of RGB bytes, or whatever `rest` of the header says."""
-    header = struct.pack(">II", width, height) + rest
-    return b"".join(
-        [_PNG, _chunk(b"IHDR", header), _chunk(b"IDAT", stream)]
-        + [_chunk(b"IEND", b"")]
-    )
-
-
-def _chunk(kind, data):
-    checksum = struct.pack(">I", zlib.crc32(kind + data))
-    return struct.pack(">I", len(data)) + kind + data + checksum
+    pixels = pictures.chunk(b"IDAT", stream) + pictures.chunk(b"IEND", b"")
+    return pictures.png_head(width, height, *rest) + pixels

@@ -3,10 +3,6 @@
 For a server of the model `toy`, as `calls` says.
 """
 
-from tensorflow_serving.apis import (
-    model_management_pb2,
-)
-
 from tests.serving.hostile.calls import (
     PREDICTION,
     any_of,
@@ -47,12 +43,6 @@ def flipped_bits(draw):
     return case(bytes(payload), *right, "FAILED_PRECONDITION")
 
 
-def extra_inputs(draw):
-    value = images(draw)
-    names = [f"x{number}" for number in range(any_of(draw, 1, 1000))]
-    return case(predict(dict.fromkeys(("images", *names), value)))
-
-
 def long_names(draw):
     name = any_of(draw, "x", "\0", "é", "\n") * int(any_of(draw, 1000, 500_000))
     return any_of(
@@ -61,31 +51,6 @@ def long_names(draw):
         case(predict({}, name), "FAILED_PRECONDITION"),
         case(predict({name: images(draw)})),
     )
-
-
-def large_filter(draw):
-    request = predict({"images": images(draw)})
-    names = ["logits"] * 10_000
-    if draw.integers(2):
-        names = [f"output{number}" for number in range(10_000)]
-    request.output_filter.extend(names)
-    return case(request)
-
-
-def bad_config(draw):
-    request = model_management_pb2.ReloadConfigRequest()
-    models = request.config.model_config_list.config
-    kind = draw.integers(4)
-    if kind == 0:
-        request.config.custom_model_config.type_url = "x"
-    elif kind == 1:
-        models.add(name="toy", base_path="relative/path")
-    elif kind == 2:
-        models.add(name="new", base_path="/nowhere/at/all")
-    else:
-        for _ in range(1000):
-            models.add(name="toy", base_path="/tmp")
-    return case(request, method=_MODEL + "HandleReloadConfigRequest")
 
 
 def unknown_method(draw):

@@ -4,7 +4,6 @@ For a server of the model `toy`, as `calls` says. All is
 written to a plain socket, so that nothing is put right on its way.
 """
 
-import base64
 import contextlib
 import dataclasses
 import gzip
@@ -12,8 +11,7 @@ import http.client
 import json
 import socket
 
-from tests.serving.hostile import images as hostile_images
-from tests.serving.hostile.calls import any_of, images, kinds
+from tests.serving.hostile.calls import any_of, kinds
 
 # The server ends the connection without an answer.
 CLOSED = "closed"
@@ -70,56 +68,8 @@ def _head(*headers, verb="POST", path=_PREDICT):
     return "\r\n".join(lines).encode()
 
 
-def _row(draw):
-    return images(draw)[0].tolist()
-
-
-def base64_bomb(draw):
-    size = int(any_of(draw, 2**10, 2**23))
-    value = {"b64": base64.b64encode(bytes(size)).decode()}
-    signature = any_of(draw, "serving_default", "decode_predict")
-    return _case({"signature_name": signature, "instances": [value]})
-
-
-def broken_image(draw):
-    data = base64.b64encode(hostile_images.file(draw)).decode()
-    body = {"signature_name": "decode_predict", "inputs": [{"b64": data}]}
-    return _case(body)
-
-
-def deep_json(draw):
-    depth = int(any_of(draw, 1000, 100_000))
-    opening = any_of(draw, b"[", b'{"a":', b'[{"b64":')
-    start = any_of(draw, b"", b'{"instances":', b'{"inputs":')
-    return _case(start + opening * depth)
-
-
-def no_utf8(draw):
-    bad = any_of(draw, b"\xff\xfe", b"\xc0\xaf", b"\xed\xa0\x80", b"\x80")
-    return _case(b'{"instances":["' + bad + b'"]}')
-
-
 def noise(draw):
     return _case(draw.bytes(int(draw.integers(1, 2000))))
-
-
-def bad_pixels(draw):
-    row = _row(draw)
-    value = any_of(draw, float("nan"), float("inf"), 255, -1, 1e308, 10**40)
-    row[draw.integers(8)][draw.integers(8)][draw.integers(3)] = value
-    return _case({"instances": [row]})
-
-
-def bad_labels(draw):
-    label = any_of(draw, -1, 5, 2**63, 2**200, 0.5, "0", None, True, [0])
-    row = {"images": _row(draw), "labels": label}
-    return _case({"signature_name": "explain", "instances": [row]})
-
-
-def bad_version(draw):
-    end = any_of(draw, f"versions/{2**63}", "versions/x", "versions/-1")
-    end = any_of(draw, end, "versions/" + "9" * 4000, "labels/nope", "labels/")
-    return _case({"instances": [1]}, path=f"/v1/models/toy/{end}:predict")
 
 
 def odd_path(draw):
@@ -149,12 +99,6 @@ def gzip_bomb(draw):
     size = 2 ** int(draw.integers(10, 28))
     packed = gzip.compress(bytes(size), 1)
     return _case(packed, headers=["content-encoding: gzip"])
-
-
-def broken_gzip(draw):
-    packed = gzip.compress(json.dumps({"instances": [_row(draw)]}).encode())
-    data = any_of(draw, b"", packed[:50], b"\x1f\x8b", draw.bytes(100))
-    return _case(data, headers=["content-encoding: gzip"])
 
 
 def no_length(draw):

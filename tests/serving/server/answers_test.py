@@ -5,7 +5,6 @@ import contextlib
 import json
 import pathlib
 import tempfile
-import urllib.request
 
 import grpc
 import numpy as np
@@ -71,11 +70,11 @@ class AnswersTest(server_calls.ServerTest):
 
     def rest(self, path, body=None):
         """Returns what a call over HTTP answers, parsed."""
-        url = f"http://127.0.0.1:{self.server.rest_port}{path}"
-        data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(url, data, timeout=30) as response:
-            text = response.read().decode()
-        return text if path == server_calls.PAGE else json.loads(text)
+        port = self.server.rest_port
+        if body is None:
+            return serving_runs.http_call(port, "GET", path)[2].decode()
+        text = json.dumps(body)
+        return json.loads(serving_runs.http_call(port, "POST", path, text)[2])
 
     @parameterized.parameters(
         ({"spec": {"version_label": "x"}}, "INVALID_ARGUMENT"),
@@ -269,9 +268,10 @@ class MonitorTest(server_calls.ServerTest):
         )
         server, calls = self.started(*words, f"--monitoring_config_file={file}")
         calls.predict(request)
-        page = f"http://127.0.0.1:{server.rest_port}{server_calls.PAGE}"
-        with urllib.request.urlopen(page) as response:
-            text = response.read().decode()
+        *_, text = serving_runs.http_call(
+            server.rest_port, "GET", server_calls.PAGE
+        )
+        text = text.decode()
         prefix, label = ":atat:serving:", '_total{model_name="m"}'
         self.assertIn(f"{prefix}monitored_images{label} 8.0", text)
         above = f"{prefix}attention_shift_above_limit{label} 3.0"

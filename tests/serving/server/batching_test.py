@@ -177,7 +177,3 @@ class RunnersTest(unittest.IsolatedAsyncioTestCase):
         await self.answers(self.submitted([1], deadline=now + 100))
         self.assertLess(self.model.timeouts[2], 100)
         self.assertIsNone(self.model.timeouts[0])
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -1,7 +1,6 @@
 """How many are let in, and by which ways."""
 
 import collections
-import subprocess
 import threading
 
 import grpc
@@ -15,6 +14,7 @@ from tensorflow_serving.apis import (
 from serving.server import config_files
 from tests.serving import exports as serving_runs
 from tests.serving.server import calls as server_calls
+from tests.support import certificates
 
 
 class CallersTest(server_calls.ServerTest):
@@ -161,21 +161,8 @@ class ConnectionsTest(server_calls.ServerTest):
 
     def certificate(self, name):
         """Returns a key and a certificate for localhost, signed by itself."""
-        command = (
-            "openssl req -x509 -newkey rsa:2048 -nodes -days 2"
-            f" -keyout {name}.key -out {name}.crt -subj /CN={name}"
-            " -addext subjectAltName=DNS:localhost"
-        )
-        subprocess.run(
-            command.split(),
-            cwd=self.folder,
-            check=True,
-            capture_output=True,
-        )
-        return tuple(
-            (self.folder / f"{name}.{kind}").read_text()
-            for kind in ("key", "crt")
-        )
+        host = "subjectAltName=DNS:localhost"
+        return certificates.write(self.folder, name, host)
 
     def ssl(self, **fields):
         """Returns the flag of an SSLConfig file."""

@@ -14,6 +14,7 @@ from serving import local_server
 from serving.server import config_files
 from serving.server import flags as server_flags
 from tests.serving import exports as serving_runs
+from tests.serving import process as serving_process
 from tests.serving.server import calls as server_calls
 
 _DEPLOY = serving_runs.ROOT / "serving/deploy"
@@ -43,8 +44,7 @@ def start(models):
     processes = []
 
     def started(*words):
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        port = serving_process.free_port()
         named = "--model_name=m", f"--model_base_path={models}"
         process = subprocess.Popen(
             [*_COMMAND, *named, f"--port={port}", *words],

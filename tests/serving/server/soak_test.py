@@ -1,9 +1,7 @@
 """Callers without a pause, while the versions of their model are swapped."""
 
 import functools
-import pathlib
 import shutil
-import tempfile
 import threading
 import time
 import weakref
@@ -11,31 +9,23 @@ import weakref
 import grpc
 import numpy as np
 import pytest
-from absl.testing import absltest, parameterized
-from tensorflow_serving.apis import (
-    get_model_status_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
+from tensorflow_serving.apis import prediction_service_pb2_grpc
 
-from serving import tensors
 from serving.saved_model import writing
 from serving.server import servable
 from serving.status import StatusError
-from serving.tensors import to_proto
 from tests.serving import exports as serving_runs
 from tests.serving import process as serving_process
-from tests.support import toys
+from tests.serving.server import calls as server_calls
+from tests.support import shared, toys
 
 _CALLERS = 16
 _OUTPUTS = ("attention", "logits")
 _NUM_IMAGES = 12
 _CALL_SECONDS = 30
-_LOAD_SECONDS = 60
+_SWAPS, _BETWEEN_SWAPS = 12, 5  # seconds
 # In ten swaps; measured: 3 and 9.
 _MAX_GROWTH_MIB = 12
-_States = get_model_status_pb2.ModelVersionStatus
 _CHANNEL_OPTIONS = (
     # A call that fails has failed.
     ("grpc.enable_retries", 0),
@@ -43,16 +33,16 @@ _CHANNEL_OPTIONS = (
 )
 
 
-@functools.cache
+def _export_other(folder):
+    file = folder.with_name("other_toy.keras")
+    toys.small_classifier(1, norm=False).save(file)
+    writing.export_model(file, folder)
+
+
 def _exports():
     """Returns two version folders, of models with other weights."""
-    base = pathlib.Path(tempfile.mkdtemp())
-    folders = []
-    for seed in range(2):
-        path = base / f"{seed}.keras"
-        toys.small_classifier(seed, norm=False).save(path)
-        folders.append(writing.export_model(path, base / str(seed)))
-    return folders
+    other = shared.folder("other_toy", _export_other) / "1"
+    return serving_runs.exported_toy(), other
 
 
 @functools.cache
@@ -66,11 +56,8 @@ def _answers():
     answers = []
     for folder in _exports():
         loaded = servable.Servable(folder)
-        signature = loaded.signatures["serving_default"]
-        feeds = {signature.inputs["images"].name: _images()}
-        names = [signature.outputs[name].name for name in _OUTPUTS]
-        outputs = loaded.run(feeds, names)
-        answers.append(dict(zip(_OUTPUTS, outputs, strict=True)))
+        given = {"images": _images()}
+        answers.append(serving_runs.answer(loaded, "serving_default", **given))
         loaded.close()
     return answers
 
@@ -79,13 +66,13 @@ class _Caller(threading.Thread):
     """One client that calls until it is told to stop.
 
     Attributes:
-      versions: {version's number: right answers from it}.
+      versions: numbers of the versions that answered right.
       failures: texts, one for each call that went otherwise.
     """
 
     def __init__(self, target, seed, stop):
         super().__init__(daemon=True)
-        self.versions, self.failures = {}, []
+        self.versions, self.failures = [], []
         self._target, self._stop_calling = target, stop
         self._draw = np.random.default_rng(seed)
 
@@ -94,146 +81,99 @@ class _Caller(threading.Thread):
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             while not self._stop_calling.is_set():
                 try:
-                    self._call(stub)
+                    self._call(stub.Predict)
                 except Exception as error:
                     self.failures.append(repr(error))
 
-    def _request(self):
-        """Returns a PredictRequest, and which of the images it has."""
+    def _call(self, predict):
         count = int(self._draw.integers(1, 5))
         chosen = self._draw.choice(_NUM_IMAGES, count, replace=False)
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = "toy"
-        to_proto(_images()[chosen], request.inputs["images"])
-        return request, chosen
-
-    def _call(self, stub):
-        request, chosen = self._request()
-        response = stub.Predict(request, timeout=_CALL_SECONDS)
+        inputs = {"images": _images()[chosen]}
+        request = server_calls.predict_request(inputs, "toy")
+        response = predict(request, timeout=_CALL_SECONDS)
         version = response.model_spec.version.value
         if version < max(self.versions, default=0):
             self.failures.append(f"version {version} after a newer one")
-        right = _answers()[version % 2]
+        found, right = server_calls.outputs(response), _answers()[version % 2]
         for name in _OUTPUTS:
-            output = tensors.from_proto(response.outputs[name])
-            np.testing.assert_allclose(output, right[name][chosen], 1e-4, 1e-5)
-        self.versions[version] = self.versions.get(version, 0) + 1
+            expected = right[name][chosen]
+            np.testing.assert_allclose(found[name], expected, 1e-4, 1e-5)
+        self.versions.append(version)
 
 
-class SoakTest(parameterized.TestCase):
-    def setUp(self):
-        super().setUp()
-        self.models = serving_runs.temporary_folder(self)
-        serving_runs.copy_version(_exports()[1], self.models, 1)
+def test_a_closed_version_leaves_nothing():
+    loaded = servable.Servable(_exports()[0])
+    given = {"images": _images()}
+    serving_runs.answer(loaded, "serving_default", **given)
+    graph = weakref.ref(loaded._session.graph)
+    loaded.close()
+    assert graph() is None
+    with pytest.raises(StatusError, match="Session has been closed"):
+        serving_runs.answer(loaded, "serving_default", **given)
 
-    def test_a_closed_version_leaves_nothing(self):
-        loaded = servable.Servable(_exports()[0])
-        signature = loaded.signatures["serving_default"]
-        feeds = {signature.inputs["images"].name: _images()}
-        names = [signature.outputs[name].name for name in _OUTPUTS]
-        loaded.run(feeds, names)
-        graph = weakref.ref(loaded._session.graph)
-        loaded.close()
-        self.assertIsNone(graph())
-        with self.assertRaisesRegex(StatusError, "Session has been closed"):
-            loaded.run(feeds, names)
 
-    @parameterized.named_parameters(
-        ("merged", ()), ("one_by_one", ("--enable_batching=false",))
-    )
-    @pytest.mark.long
-    def test_a_minute(self, words):
-        growth = self._soak(swaps=12, interval=5, words=words)
-        self.assertLess(growth, _MAX_GROWTH_MIB)
-
-    def _soak(self, swaps, interval, words=()):
-        """Returns by how many MiB the server grew after the second swap."""
+@pytest.mark.long
+class SoakTest(server_calls.ServerTest):
+    def test_a_minute(self):
+        """Every call is answered right, and the server does not grow."""
+        models = serving_runs.temporary_folder(self)
+        serving_runs.copy_version(_exports()[1], models, 1)
         server = self.enterContext(
             serving_process.started(
                 "--model_name=toy",
-                f"--model_base_path={self.models}",
+                f"--model_base_path={models}",
                 "--max_num_load_retries=0",
-                *words,
             )
         )
-        stop = threading.Event()
+        calls, stop = self.connected(server.target), threading.Event()
         self.addCleanup(stop.set)
-        callers = [
-            _Caller(server.target, seed, stop) for seed in range(_CALLERS)
-        ]
+        callers = [_Caller(server.target, n, stop) for n in range(_CALLERS)]
         for caller in callers:
             caller.start()
-        sizes = []
-        with grpc.insecure_channel(server.target) as channel:
-            stub = model_service_pb2_grpc.ModelServiceStub(channel)
-            for number in range(2, 2 + swaps):
-                time.sleep(interval)
-                if number == 2 + swaps // 2:
-                    self._expect_broken_is_passed_over(stub, number)
-                else:
-                    self._swap(stub, number)
-                sizes.append(server.resident_mib())
-            stop.set()
-            for caller in callers:
-                caller.join(2 * _CALL_SECONDS)
-            self._assert_only_newest_is_loaded(stub)
-        broken = 2 + swaps // 2
-        self._assert_all_answered(callers, {*range(1, 2 + swaps)} - {broken})
-        self.assertEqual(server.stop(), 0)
-        return sizes[-1] - sizes[1]
-
-    def _swap(self, stub, number):
-        """Puts a version in the place of all others."""
-        model = _exports()[number % 2]
-        added = serving_runs.copy_version(model, self.models, number)
-        for old in self.models.iterdir():
-            if old != added:
-                shutil.rmtree(old)
-        self._await(stub, number, _States.AVAILABLE)
-
-    def _expect_broken_is_passed_over(self, stub, number):
-        self._add_broken(number)
-        self._await(stub, number, _States.END)
-        states = _statuses(stub)
-        self.assertNotEqual(states[number][1], 0)
-        self.assertEqual(states[number - 1], (_States.AVAILABLE, 0))
-
-    def _add_broken(self, number):
-        temporary = self.models / ".broken"
-        temporary.mkdir()
-        (temporary / "saved_model.pb").write_bytes(b"no message" * 100)
-        temporary.rename(self.models / str(number))
-
-    def _await(self, stub, number, state):
-        end = time.monotonic() + _LOAD_SECONDS
-        while _statuses(stub).get(number, (None,))[0] != state:
-            self.assertLess(time.monotonic(), end, f"{number} not in {state}")
-            time.sleep(0.02)
-
-    def _assert_only_newest_is_loaded(self, stub):
-        newest, *older = sorted(_statuses(stub), reverse=True)
-        for number in older:
-            self._await(stub, number, _States.END)
-        self.assertEqual(_statuses(stub)[newest], (_States.AVAILABLE, 0))
-
-    def _assert_all_answered(self, callers, served):
+        sizes, broken = [], 2 + _SWAPS // 2
+        for number in range(2, 2 + _SWAPS):
+            time.sleep(_BETWEEN_SWAPS)
+            if number == broken:
+                self._add_broken(models, number, calls)
+            else:
+                self._swap(models, number, calls)
+            sizes.append(server.resident_mib())
+        stop.set()
         for caller in callers:
+            caller.join(2 * _CALL_SECONDS)
             self.assertFalse(caller.is_alive())
             self.assertEqual(caller.failures[:3], [])
+        newest, *older = range(1 + _SWAPS, 0, -1)
+        expected = [(newest, "AVAILABLE"), *((n, "END") for n in older)]
+        self.awaited(lambda: server_calls.states(calls, "toy") == expected)
         seen = set().union(*(caller.versions for caller in callers))
-        self.assertEqual(seen, served)
+        self.assertEqual(seen, {newest, *older} - {broken})
+        self.assertEqual(server.stop(), 0)
+        self.assertLess(sizes[-1] - sizes[1], _MAX_GROWTH_MIB)
 
+    def _swap(self, models, number, calls):
+        """Puts a version in the place of all others."""
+        added = serving_runs.copy_version(
+            _exports()[number % 2], models, number
+        )
+        for old in models.iterdir():
+            if old != added:
+                shutil.rmtree(old)
+        self._await(number, "AVAILABLE", calls)
 
-def _statuses(stub):
-    """Returns {version: (state, error code)} of all that ever were."""
-    request = get_model_status_pb2.GetModelStatusRequest()
-    request.model_spec.name = "toy"
-    response = stub.GetModelStatus(request, timeout=_CALL_SECONDS)
-    return {
-        one.version: (one.state, one.status.error_code)
-        for one in response.model_version_status
-    }
+    def _add_broken(self, models, number, calls):
+        """Puts a version beside the last one, which serves on."""
+        temporary = models / ".broken"
+        temporary.mkdir()
+        (temporary / "saved_model.pb").write_bytes(b"no message" * 100)
+        temporary.rename(models / str(number))
+        self._await(number, "END", calls)
+        (bad,) = calls.status(
+            server_calls.status_request("toy", number)
+        ).model_version_status
+        self.assertNotEqual(bad.status.error_code, 0)
+        self._await(number - 1, "AVAILABLE", calls)
 
-
-if __name__ == "__main__":
-    absltest.main()
+    def _await(self, number, state, calls):
+        pair = number, state
+        self.awaited(lambda: pair in server_calls.states(calls, "toy"))

@@ -33,7 +33,6 @@ _SHORT_STEPS = {
     "teacher_learning_rate": 1e-3,
 }
 _SHARE = 0.2
-_SMALL = {"backbone__depth": 10, "backbone__width": 1}
 
 
 def _start(commands):
@@ -153,7 +152,7 @@ class ManyMachinesTest(parameterized.TestCase, tf.test.TestCase):
         size = replicas_worker.BATCH_SIZE
         self.assertAllEqual(others[0]["total"], [1 + 2, 2 * size])
         self.assertAllEqual(others[2]["total"], [1 + 2 + 3, 3 * size])
-        self.assertGreater(len(alone.files), 80)
+        self.assertGreater(len(alone.files), 20)
         for name in set(alone.files) - {"replicas", "total", "refused"}:
             for other in others:
                 self.assertAllClose(
@@ -195,7 +194,6 @@ class ManyMachinesTest(parameterized.TestCase, tf.test.TestCase):
                     self.base / f"{budget}_{name}",
                     "--config=configs/standard.py",
                     f"--memory_budget={budget}",
-                    **_SMALL,
                     **fields,
                 )
                 for name in ("chief", "other")

@@ -36,7 +36,7 @@ class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
         )
         one, two = (np.load(output) for output in outputs)
         self.assertEqual((one["replicas"], two["replicas"]), (1, 2))
-        self.assertGreater(len(one.files), 80)
+        self.assertGreater(len(one.files), 20)
         self.assertIn("an image for each device", str(two["refused"]))
         for name in set(one.files) - {"replicas", "refused"}:
             self.assertAllClose(one[name], two[name], 1e-10, 1e-10, name)

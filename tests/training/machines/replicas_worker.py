@@ -17,9 +17,9 @@ from atat_tf.data import batches as training_batches
 from atat_tf.data import datasets
 from atat_tf.defenses import atat
 from atat_tf.errors import InputError
-from atat_tf.models import wide_resnet
 from atat_tf.training import build as training_build
 from atat_tf.training import machines, trainer, workers
+from tests.support import tiny
 
 _STEPS = 3
 # Two replicas get 3 and 4 of these, three get 2, 2 and 3.
@@ -38,7 +38,7 @@ def main(output, num_devices=1, defense="atat"):
     keras.utils.set_random_seed(1 + cluster.mine)
     with strategy.scope():
         student, teacher = (
-            wide_resnet.wide_resnet((32, 32, 3), 10, 10, 1, synchronized=True)
+            tiny.tiny((32, 32, 3), 10, 10, 1, l2=1e-4, synchronized=True)
             for _ in range(2)
         )
         built = trainer.AdversarialTrainer(

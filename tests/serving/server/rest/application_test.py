@@ -9,43 +9,12 @@ import socket
 import tempfile
 import threading
 
-import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 from serving.server.rest import http as rest_http
 from tests.serving import exports as serving_runs
 
-_PAGE = "/monitoring/prometheus/metrics"
 _PREDICT = "/v1/models/half:predict"
-
-
-def _save(path):
-    """Writes a model with numbers, strings and half floats."""
-    v1 = tf.compat.v1
-    with tf.Graph().as_default(), v1.Session() as session:
-        x = v1.placeholder(tf.float32, [None, None], name="x")
-        n = v1.placeholder(tf.int32, [], name="n")
-        s = v1.placeholder(tf.string, [None], name="s")
-        counted = tf.while_loop(lambda i: i < n, lambda i: (i + 1,), (0,))[0]
-        signatures = {
-            "serving_default": ({"x": x}, {"y": x / 2 + 2}),
-            "two": (
-                {"x": x, "s": s},
-                {"y": x + 1, "s_bytes": tf.identity(s), "c": tf.shape(x)},
-            ),
-            "half": ({"x": x}, {"y": tf.cast(x, tf.float16)}),
-            "count": ({"n": n}, {"n": counted}),
-        }
-        writer = v1.saved_model.Builder(str(path))
-        writer.add_meta_graph_and_variables(
-            session,
-            ["serve"],
-            {
-                name: v1.saved_model.predict_signature_def(*sides)
-                for name, sides in signatures.items()
-            },
-        )
-        writer.save()
 
 
 class RestTest(parameterized.TestCase):
@@ -55,7 +24,7 @@ class RestTest(parameterized.TestCase):
         folder = pathlib.Path(
             cls.enterClassContext(tempfile.TemporaryDirectory())
         )
-        _save(folder / "half" / "123")
+        serving_runs.save_numbers(folder / "half" / "123")
         models = "".join(
             f'config {{ name: "{name}" base_path: "{folder / "half"}" '
             'model_platform: "tensorflow" '
@@ -85,13 +54,7 @@ class RestTest(parameterized.TestCase):
         if isinstance(body, dict):
             body = json.dumps(body).encode()
         port = (server or self.server).rest_port
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        try:
-            connection.request(verb, path, body, dict(headers))
-            response = connection.getresponse()
-            return response.status, response.headers, response.read()
-        finally:
-            connection.close()
+        return serving_runs.http_call(port, verb, path, body, headers)
 
     def assert_error(self, code, verb, path, body=None):
         status, headers, content = self.call(verb, path, body)
@@ -134,12 +97,12 @@ class RestTest(parameterized.TestCase):
         )
         two = answer["metadata"]["signature_def"]["signature_def"]["two"]
         self.assertEqual(
-            two["inputs"]["s"],
+            two["inputs"]["z"],
             {
-                "dtype": "DT_STRING",
-                "name": "s:0",
+                "dtype": "DT_FLOAT",
+                "name": "z:0",
                 "tensor_shape": {
-                    "dim": [{"size": "-1", "name": ""}],
+                    "dim": [{"size": "-1", "name": ""}] * 2,
                     "unknown_rank": False,
                 },
             },
@@ -177,7 +140,7 @@ class RestTest(parameterized.TestCase):
         (
             400,
             "/half:predict",
-            {"signature_name": "two", "instances": [{"x": [1], "s": "a"}]},
+            {"signature_name": "two", "instances": [{"x": [1], "z": "a"}]},
         ),
     )
     def test_refused(self, code, path, body):
@@ -223,7 +186,7 @@ class RestTest(parameterized.TestCase):
 
     def test_deadline(self):
         server = self.enterContext(self.started("--rest_api_timeout_in_ms=200"))
-        body = {"signature_name": "count", "inputs": 2**30}
+        body = {"signature_name": "count", "inputs": [2**30]}
         status, _, answer = self.call("POST", _PREDICT, body, server=server)
         self.assertEqual(status, 504, answer)
         # The run has ended, too: threads are free.
@@ -328,7 +291,3 @@ class ListenerTest(absltest.TestCase):
             with self.assertRaises(OSError):
                 if not connection.recv(1):
                     raise ConnectionResetError
-
-
-if __name__ == "__main__":
-    absltest.main()

@@ -5,7 +5,7 @@ import json
 import time
 
 import numpy as np
-from absl.testing import absltest, parameterized
+from absl.testing import parameterized
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
@@ -221,7 +221,3 @@ class AnswerTest(parameterized.TestCase):
         with self.assertRaises(StatusError) as raised:
             _answer("instances", **arrays)
         self.assertEqual(raised.exception.code, "INVALID_ARGUMENT")
-
-
-if __name__ == "__main__":
-    absltest.main()

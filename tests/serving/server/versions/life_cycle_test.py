@@ -196,23 +196,3 @@ class BatchingTest(server_calls.ServerTest):
             np.testing.assert_allclose(
                 answer["y"], [[n / 2 + 2] * 2, [-n / 2 + 2, n / 2 + 2]], 1e-5
             )
-
-    def test_a_caller_that_has_left_is_not_run(self):
-        kept = server_calls.predict_request(server_calls.numbers([[4]]))
-        let_go = threading.Event()
-        self.addCleanup(let_go.set)
-        with server_calls.runs(let_go) as runs:
-            busy = self.calls.predict.future(kept)
-            self.awaited(lambda: runs)
-            gone = [self.calls.predict.future(kept) for _ in range(20)]
-            for call in gone:
-                call.cancel()
-            late = self.calls.predict.future(kept)
-            self.calls.status(server_calls.status_request())
-            let_go.set()
-            for call in busy, late:
-                answer = server_calls.outputs(
-                    call.result(server_calls.PATIENCE_SECONDS)
-                )
-                self.assertEqual(answer["y"], 4)
-        self.assertEqual(server_calls.sizes(runs), [1, 1])

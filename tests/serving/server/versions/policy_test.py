@@ -124,7 +124,3 @@ class NextTest(parameterized.TestCase):
 def number(function, rows):
     version = function(versions(*rows))
     return None if version is None else version.number
-
-
-if __name__ == "__main__":
-    absltest.main()
