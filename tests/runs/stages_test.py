@@ -26,7 +26,10 @@ __main__.main(sys.argv[1:])
 # What each command needs to come that far.
 _WORDS = {
     "train": ["--dataset=digits"],
-    "compare": ["--workdirs=results/small/cifar10/atat/seed0"],
+    "compare": [
+        "--workdirs=results/small/cifar10/atat/seed0,"
+        "results/small/cifar10/at/seed0"
+    ],
     "export": [_RUN, "--output=models/a"],
     "reproduce": ["--table=1", "--dry_run"],
     "demo": ["--port=0"],
