@@ -289,7 +289,7 @@ REFUSED = {
         "epsilon in the unit of bounds, as 8 for 8/255",
     ),
     "two of the names": ({"y": (Y % 2).astype(str)}, "10 names of classes"),
-    "batch of a half": ({"batch_size": 1.5}, "batch_size >= 1"),
+    "batch of a half": ({"batch_size": 1.5}, "batch_size of the type int"),
     "seed": ({"seed": -1}, r"seed, a whole number in \[0, 2"),
     "norm": ({"norm": "l1"}, "norm of linf or l2"),
     "attack": ({"attacks": "pdg20"}, "Did you mean 'pgd20'"),

@@ -68,7 +68,8 @@ class LoadTest(parameterized.TestCase, tf.test.TestCase):
     )
     def test_odd_settings(self, name, value):
         with tempfile.TemporaryDirectory() as folder:
-            arguments = {"name": f"folder:{_pictures(folder)}", name: value}
+            arguments = {"name": f"folder:{_pictures(folder)}", "image_size": 4}
+            arguments[name] = value
             message = name.replace("memory_", "memory.")
             with self.assertRaisesRegex(InputError, message):
                 datasets.load(**arguments)
