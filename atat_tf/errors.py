@@ -3,8 +3,15 @@
 InputError is for bad input; TrainingError for a training that went wrong.
 """
 
+import collections.abc
 import difflib
-from collections.abc import Collection, Iterable
+import functools
+import inspect
+import numbers
+import pathlib
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable
 
 # Import name of an optional distribution -> the extras that install it.
 _EXTRAS = {
@@ -70,6 +77,85 @@ def expect_known(kind: str, name: object, known: Collection[str]) -> None:
     """Raises InputError unless a name is in a registry; as for `unknown`."""
     if name not in known:
         raise unknown(kind, name, known)
+
+
+_Parameters = typing.ParamSpec("_Parameters")
+_Result = typing.TypeVar("_Result")
+_Class = typing.TypeVar("_Class", bound=type)
+
+
+def with_checked_types(
+    function: Callable[_Parameters, _Result],
+) -> Callable[_Parameters, _Result]:
+    """Returns a function that refuses arguments of other types.
+
+    It reads the annotations: numbers, texts, paths, None, sequences and
+    classes, and unions of them. NumPy's numbers are numbers, an array is a
+    sequence, a list may stand for a tuple. What an annotation says beyond its
+    class, as of the items of a sequence, is the function's own to check.
+
+    Raises:
+      InputError: from the function returned, with the parameter's name.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def checked(*args: _Parameters.args, **kwargs: _Parameters.kwargs):
+        given = signature.bind(*args, **kwargs).arguments
+        for name, hint in _hints(function).items():
+            kind = signature.parameters[name].kind
+            if name in given and kind is not inspect.Parameter.VAR_KEYWORD:
+                expect(
+                    _is_of(hint, given[name]),
+                    f"{name} of the type {_written(hint)}",
+                    **{name: given[name]},
+                )
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def with_checked_fields(kind: _Class) -> _Class:
+    """Returns a dataclass whose constructor is `with_checked_types`."""
+    kind.__init__ = with_checked_types(kind.__init__)  # type: ignore[misc]
+    return kind
+
+
+@functools.cache
+def _hints(function):
+    hints = typing.get_type_hints(function)
+    return {name: hint for name, hint in hints.items() if name != "return"}
+
+
+# {what an annotation says: what may stand for it}
+_STANDS_FOR: dict[typing.Any, typing.Any] = {
+    float: numbers.Real,
+    int: numbers.Integral,
+    pathlib.Path: pathlib.PurePath,
+    tuple: (tuple, list),
+}
+
+
+def _is_of(hint, value):
+    """Returns whether a value is of an annotation; True where none can say."""
+    origin = typing.get_origin(hint) or hint
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_of(each, value) for each in typing.get_args(hint))
+    if origin is collections.abc.Sequence:
+        # A text is one, and never meant.
+        has_items = hasattr(value, "__len__") and hasattr(value, "__getitem__")
+        return has_items and not isinstance(value, str)
+    if origin is collections.abc.Callable:
+        return callable(value)
+    # Of protocols, as that of arrays, there are too many forms.
+    is_class = isinstance(origin, type) and origin is not typing.Any
+    if not is_class or getattr(origin, "_is_protocol", False):
+        return True
+    return isinstance(value, _STANDS_FOR.get(origin, origin))
+
+
+def _written(hint):
+    return getattr(hint, "__name__", str(hint)) if hint else "None"
 
 
 def missing_extra(error: ModuleNotFoundError) -> str | None:

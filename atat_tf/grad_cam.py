@@ -4,6 +4,7 @@ Everything is differentiable once more, so a loss on the maps trains the
 weights.
 """
 
+import contextvars
 import math
 from collections.abc import Callable, Sequence
 
@@ -93,6 +94,31 @@ SCORES = {
 }
 
 
+# Of this thread, since replicas run in threads of their own.
+_TAPE: contextvars.ContextVar[tf.GradientTape | None] = contextvars.ContextVar(
+    "tape", default=None
+)
+
+
+class Tap(keras.layers.Layer):
+    """Hands activations on as they are, and has Eq. 2's tape watch them.
+
+    A tape goes back to the first tensor that it watches. From a watched image
+    it would differentiate the whole network, and nobody reads the gradients
+    before the activations.
+    """
+
+    def __init__(self, name: str):
+        # Nothing is rounded to the policy's number type.
+        super().__init__(name=name, dtype="float32", autocast=False)
+
+    def call(self, activations):
+        tape = _TAPE.get()
+        if tape is not None:
+            tape.watch(activations)
+        return activations
+
+
 def logits_and_attention(
     tapped: keras.Model,
     images: tf.Tensor,
@@ -152,13 +178,14 @@ def logits_and_attentions(
         layer.
     """
     expect_known("a class score", score, SCORES)
-    # Frozen weights are not watched by a tape on their own, so a frozen
-    # model's activations would have no gradient: the images are watched.
     with tf.GradientTape(
         persistent=True, watch_accessed_variables=False
     ) as tape:
-        tape.watch(images)
-        activations = dict(tapped(images, training=training))
+        token = _TAPE.set(tape)
+        try:
+            activations = dict(tapped(images, training=training))
+        finally:
+            _TAPE.reset(token)
         logits = activations.pop("logits")
         scores = [
             tf.reduce_sum(SCORES[score](labels, logits))

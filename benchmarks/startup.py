@@ -6,6 +6,8 @@
 help        `--help` of every command of atat_tf and serving, and whether it
             imports TensorFlow
 training    import, build and first ATAT step, tracing included
+applications  the same of networks of keras.applications at 64 × 64, in
+            processor seconds, beside the first step of Keras' own fit
 evaluation  import, build, reading weights and first clean batch
 
 Goals: 1 second and no TensorFlow; 30 s at batch 2; 15 s at batch 16; the
@@ -24,7 +26,8 @@ from absl import flags
 from atat_tf.runs import command_line, terminal
 from benchmarks import command, fresh, ratios
 
-_PARTS = ("help", "training", "evaluation")
+_PARTS = ("help", "training", "applications", "evaluation")
+_APPLICATIONS = ("ResNet50V2", "EfficientNetB0", "ConvNeXtTiny")
 _TRAINING_BATCH, _EVALUATION_BATCH = 2, 16
 _FOLDERS = ("atat_tf", "serving")
 
@@ -158,6 +161,62 @@ def first_evaluation(
     return _seconds(begin, imported, built)
 
 
+def first_application_step(application: str) -> dict:
+    """Returns what a first step of a foreign network costs the processor.
+
+    Args:
+      application: a network of keras.applications.
+
+    Returns:
+      "fit_seconds" of Keras' own first step; "build_seconds" of student,
+      teacher and trainer, and "step_seconds" of the first ATAT step: processor
+      time, which other work on the machine leaves about as it is.
+    """
+    with command_line.quiet_start():
+        import keras
+        import numpy as np
+
+        import atat_tf as atat
+        from atat_tf.models import applications
+
+    draw = np.random.default_rng(0)
+    x = draw.random((_TRAINING_BATCH, 64, 64, 3), np.float32)
+    y = np.arange(_TRAINING_BATCH)
+    network = applications.factory(applications.PREFIX + application)
+
+    def fit_seconds(model):
+        begin = time.process_time()
+        model.fit(x, y, batch_size=_TRAINING_BATCH, verbose=0)
+        return time.process_time() - begin
+
+    alone = network((64, 64, 3), 10, None, None)
+    alone.compile("sgd", keras.losses.SparseCategoricalCrossentropy(True))
+    seconds = {"fit_seconds": fit_seconds(alone)}
+    begin = time.process_time()
+    student, teacher = (network((64, 64, 3), 10, None, None) for _ in range(2))
+    trainer = atat.AdversarialTrainer(
+        student, atat.ATAT(), atat.pgd(8 / 255, 2 / 255, 7), teacher
+    )
+    trainer.compile("sgd")
+    seconds["build_seconds"] = time.process_time() - begin
+    return {**seconds, "step_seconds": fit_seconds(trainer)}
+
+
+def application_comparisons(repeats: int) -> list[dict]:
+    """Returns the comparisons of first steps with Keras' own first step."""
+    compared = []
+    for name in _APPLICATIONS:
+        rounds = [
+            fresh.called(first_application_step, application=name)
+            for _ in range(repeats)
+        ]
+        for part in ("fit_seconds", "build_seconds", "step_seconds"):
+            what = f"{name}, 64 × 64, b = {_TRAINING_BATCH}: {part}"
+            values = [each[part] for each in rounds]
+            compared.append(ratios.comparison(what, "", values, "", "s"))
+    return compared
+
+
 def written_weights(folder: str, depth: int, width: int) -> dict:
     """Writes a classifier's random weights, as a run folder has them."""
     with command_line.quiet_start():
@@ -214,6 +273,8 @@ def main(argv: list[str]) -> None:
         modules = _COMMANDS.value or commands()
         results["help"] = helps(modules, _REPEATS.value)
         compared += help_comparisons(results["help"])
+    if "applications" in _ONLY.value:
+        compared += application_comparisons(_REPEATS.value)
     for part, batch, goal in (
         ("training", _TRAINING_BATCH, "<= 30"),
         ("evaluation", _EVALUATION_BATCH, "<= 15"),

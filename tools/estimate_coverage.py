@@ -4,14 +4,19 @@
 
 Of each archived network with AutoAttack on its images, the images are drawn in
 many orders, as `evaluate --precision` would draw them in one. The verdicts are
-the ledger's: no network runs. The last lines are simulated, for 10,000 images.
+the ledger's: no network runs. Passes are the share of the whole evaluation's
+forward and backward passes, counted by the steps of each line. The lines "ten
+times" are of each image ten times over, at ± 1 point; the last ones are
+simulated, for 10,000 images.
 """
 
 import pathlib
+import re
 
 import numpy as np
 from absl import app, flags
 
+from atat_tf.attacks import columns, stepped
 from atat_tf.evaluation import estimate, ledger
 from atat_tf.reports.tables import records
 
@@ -24,7 +29,9 @@ _SIMULATED = ((10_000, 2_700, 0.12), (10_000, 4_400, 0.08))
 
 def main(argv: list[str]) -> None:
     del argv
-    print("network, images, standing, figure: held, half a width, sampled")
+    print(
+        "network, images, standing, figure: held, half a width, sampled, passes"
+    )
     for path in sorted(_RUNS.glob("*/seed0")):
         for part in (records.read(path, "frozen") or {"parts": []})["parts"]:
             for attacks in part["columns"].values():
@@ -33,17 +40,56 @@ def main(argv: list[str]) -> None:
                     count = part["num_images"]
                     first = book.standing(attacks[:1], count)
                     whole = book.standing(attacks, count)
+                    passes = _passes(book, attacks, count)
                     name = path.parent.name
-                    _print(name, first, whole, _PRECISION.value / 100)
+                    found = first, whole, passes
+                    _print(name, *found, _PRECISION.value / 100)
+                    ten = (np.tile(values, 10) for values in found)
+                    _print(f"{name} ten times", *ten, 0.01)
     for count, standing, share in _SIMULATED:
         first = np.arange(count) < standing
         whole = np.arange(count) < round(standing * (1 - share))
-        _print("simulated", first, whole, 0.01)
+        _print("simulated", first, whole, None, 0.01)
 
 
-def _print(name, first, whole, precision):
+def _passes(book, attacks, count):
+    """Returns the passes of the first attack and of the others, [2, n].
+
+    Those of an image that an attack does not break are all of its steps, of
+    another those up to the step that does. Images leave their batch a few
+    steps later, in both evaluations.
+
+    Args:
+      book: the run's ledger.
+      attacks: descriptions of a column's attacks, in order.
+      count: n.
+    """
+    a_step = {
+        type(attack).__name__: stepped.passes_a_step(attack)
+        for attack in columns.column("autoattack", 8 / 255, 2 / 255, 10)
+    }
+    passes, before = np.zeros((2, count)), ()
+    for name in attacks:
+        kind, num_steps = re.match(r"(\w+)\(.*num_steps=(\d+)", name).groups()
+        lines = book.verdicts(name)
+        for index in np.flatnonzero(book.standing(before, count)):
+            step = lines[index]["step"]
+            steps = int(num_steps) if step is None else step
+            row = passes[min(len(before), 1)]
+            row[index] += steps * a_step[kind]
+        before += (name,)
+    return passes
+
+
+def _print(name, first, whole, passes, precision):
+    met: list[np.ndarray] = []
+
+    def stand(indices):
+        met.append(indices)
+        return whole[indices]
+
     found = [
-        estimate.estimate(first, lambda i: whole[i], precision, seed)
+        estimate.estimate(first, stand, precision, seed)
         for seed in range(_ORDERS.value)
     ]
     figure = np.mean(whole)
@@ -53,7 +99,18 @@ def _print(name, first, whole, precision):
     print(
         f"{name}, {len(first)}, {first.sum()}, {100 * figure:.2f} %: "
         f"{100 * held:.1f} %, {100 * half:.2f} points, {100 * sampled:.0f} %"
+        + _share(passes, met)
     )
+
+
+def _share(passes, met):
+    """Returns ", 1/6.0": the passes of estimates over those of all images."""
+    if passes is None:
+        return ""
+    by_first, by_others = passes
+    of_others = sum(by_others[indices].sum() for indices in met)
+    taken = by_first.sum() + of_others / _ORDERS.value
+    return f", 1/{passes.sum() / taken:.1f}"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from atat_tf.api import classifier as classifiers
 from atat_tf.api.pixels import labels_of, pixel_range
 from atat_tf.attacks import linf
 from atat_tf.data import images as image_files
-from atat_tf.errors import expect, unknown
+from atat_tf.errors import expect, unknown, with_checked_types
 from atat_tf.evaluation import explanations
 from atat_tf.evaluation.views import Viewer
 from atat_tf.models.classifiers import attention_layer
@@ -146,6 +146,7 @@ class Attention:
         return f"class {number}; predicted: {predicted}"
 
 
+@with_checked_types
 def attention(
     model: Any,
     x: ArrayLike,

@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from atat_tf.api import arrays, notebook
-from atat_tf.errors import expect
+from atat_tf.errors import expect, with_checked_types
 from atat_tf.evaluation.checklist import points
 from atat_tf.evaluation.checklist import run as checklists
 
@@ -60,6 +60,7 @@ class Checklist:
         )
 
 
+@with_checked_types
 def checklist(
     model: Any,
     x: ArrayLike,
@@ -97,6 +98,16 @@ def checklist(
     Raises:
       InputError: bad arguments, or a classifier without a gradient.
     """
+    expect(
+        minimum_images >= 1,
+        "minimum_images >= 1",
+        minimum_images=minimum_images,
+    )
+    expect(
+        teacher is None or callable(teacher),
+        "a Keras model or a function as the teacher",
+        teacher=teacher,
+    )
     examples = arrays.examples(model, x, y, bounds, class_names)
     expect(
         examples.classifier.has_gradient,

@@ -9,12 +9,13 @@ from numpy.typing import ArrayLike
 from atat_tf.api.pixels import labels_of, pixel_range
 from atat_tf.data import datasets, splits
 from atat_tf.data import images as image_files
-from atat_tf.errors import expect
+from atat_tf.errors import expect, with_checked_fields
 
 # Of the training images, where there are no validation or test images.
 _SHARE = 10
 
 
+@with_checked_fields
 @dataclasses.dataclass(frozen=True, repr=False)
 class Data:
     """Images and labels in three splits.
@@ -50,6 +51,9 @@ class Data:
     split_seed: int = 0
 
     def __post_init__(self):
+        expect(
+            self.split_seed >= 0, "split_seed >= 0", split_seed=self.split_seed
+        )
         names = _class_names(self.train, self.class_names)
         train = _split(self.train, "train", names)
         shape = train.images.shape[1:]
@@ -106,6 +110,7 @@ class Data:
 def _class_names(train, given):
     """Returns the names of the classes, numbers where nothing tells them."""
     if given is not None:
+        expect(len(given), "names of classes", class_names=given)
         return tuple(map(str, given))
     if isinstance(train, datasets.Split):
         labels = train.labels

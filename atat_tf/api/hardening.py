@@ -17,9 +17,9 @@ from atat_tf.api.arrays import STEP_SHARE
 from atat_tf.api.pixels import PixelRange, pixel_range, targets_of
 from atat_tf.attacks import for_training, linf
 from atat_tf.data import training_data
-from atat_tf.defenses import atat
+from atat_tf.defenses import atat, objective
 from atat_tf.defenses.objective import Defense
-from atat_tf.errors import InputError, expect, unknown
+from atat_tf.errors import InputError, expect, unknown, with_checked_types
 from atat_tf.models import files as model_files
 from atat_tf.models import functional, graphs
 from atat_tf.training.trainer import AdversarialTrainer
@@ -30,6 +30,7 @@ _NUM_STEPS = 7
 _LEARNING_RATE, _MOMENTUM = 0.01, 0.9
 
 
+@with_checked_types
 def harden(
     model: keras.Model,
     x: ArrayLike,
@@ -151,11 +152,7 @@ def harden(
 def _defense(given):
     """Returns the defense of a name, or the one given."""
     if not isinstance(given, str):
-        expect(
-            callable(given) and hasattr(given, "needs_teacher"),
-            "a defense or its name",
-            defense=type(given),
-        )
+        objective.expect_defense(given)
         return given
     if given not in atat.DEFENSES:
         raise unknown("a defense", given, atat.DEFENSES)

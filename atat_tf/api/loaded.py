@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from atat_tf.api import notebook
 from atat_tf.api.attended import Attention, attention
+from atat_tf.errors import with_checked_types
 from atat_tf.evaluation import evaluate_run, printed_table
 from atat_tf.evaluation import run as runs
 from atat_tf.runs import folder as run_folder
@@ -158,6 +159,7 @@ class Run:
         )
 
 
+@with_checked_types
 def load(
     folder: str | pathlib.Path, data_dir: str | pathlib.Path | None = None
 ) -> Run:

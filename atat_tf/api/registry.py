@@ -10,7 +10,7 @@ from atat_tf.api.data import Data
 from atat_tf.attacks import for_training, linf
 from atat_tf.data import datasets
 from atat_tf.defenses import atat
-from atat_tf.errors import expect, unknown
+from atat_tf.errors import expect, unknown, with_checked_types
 from atat_tf.runs import build
 
 _Registered = TypeVar("_Registered", bound=Callable[..., Any])
@@ -23,6 +23,7 @@ _REGISTRIES: dict[str, tuple[MutableMapping[str, Any], ...]] = {
 }
 
 
+@with_checked_types
 def register(kind: str, name: str) -> Callable[[_Registered], _Registered]:
     """Returns a decorator that makes a name known everywhere.
 

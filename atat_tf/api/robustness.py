@@ -20,15 +20,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from atat_tf import losses
 from atat_tf.api import arrays, notebook
+from atat_tf.api.pixels import labels_of
 from atat_tf.attacks import columns, linf, randomness
 from atat_tf.attacks import radii as attack_radii
-from atat_tf.errors import expect, unknown
+from atat_tf.errors import expect, unknown, with_checked_types
 from atat_tf.evaluation import evaluate_run, intervals
+from atat_tf.evaluation.attacker import Attacker
 from atat_tf.evaluation.estimate import Estimate, expect_precision
 from atat_tf.models import checks
 
 NORMS = ("linf", "l2")
 _WITHOUT_GRADIENT = "square"
+_NEED_NO_GRADIENT = ("clean", _WITHOUT_GRADIENT)
 _IN_L2 = tuple(name for name in columns.PARTS if name != "fab_t")
 _TARGETED = ("fgsm", "ifgsm", "pgd")
 
@@ -215,6 +218,7 @@ class RobustnessCurve:
         return notebook.table(rows, ["ε", *(f"{name}, %" for name in names)])
 
 
+@with_checked_types
 def robust_accuracy(
     model: Any,
     x: ArrayLike,
@@ -298,7 +302,11 @@ def robust_accuracy(
     built = [_built(names, r, norm, examples) for r in in_unit]
     with _ledger_file(ledger) as path:
         opened = arrays.opened(examples, in_unit[0], path, seed, batch_size)
-        checks.expect_judgeable(opened.attacker.logits, opened.split.images)
+        opened.attacker.expect_judgeable(opened.split.images)
+        if not all(n.startswith(_NEED_NO_GRADIENT) for n in names):
+            checks.expect_gradients(
+                opened.attacker.logits_fn, opened.split.images
+            )
         if not examples.classifier.has_gradient:
             checks.expect_scores_that_change(
                 opened.attacker.logits,
@@ -321,6 +329,7 @@ def robust_accuracy(
     return RobustnessCurve(tuple(points)) if several else points[0]
 
 
+@with_checked_types
 def attack(
     model: Any,
     x: ArrayLike,
@@ -379,12 +388,20 @@ def attack(
         return images
     arrays.expect_settings(batch_size, seed)
     examples = arrays.examples(model, x, y, bounds, class_names)
-    aims = arrays.examples(model, x, targets, bounds, class_names).labels
+    aims = labels_of(
+        targets,
+        len(examples.images),
+        examples.classifier.num_classes,
+        class_names,
+    )
     expect(
         examples.classifier.has_gradient,
         "a classifier with a gradient for an attack with targets",
         targets=name,
     )
+    attacker = Attacker(examples.classifier.network, batch_size, xla=False)
+    attacker.expect_judgeable(examples.images)
+    checks.expect_gradients(attacker.logits_fn, examples.images)
     radius = examples.pixels.epsilon_in_unit(epsilon)
     expect(
         name.rstrip("0123456789") in _TARGETED,
@@ -427,7 +444,7 @@ def _possible(names, has_gradient):
         return names
     left: dict[str, None] = {}
     for name in names:
-        if name == "clean" or name.startswith(_WITHOUT_GRADIENT):
+        if name.startswith(_NEED_NO_GRADIENT):
             left[name] = None
         elif name.partition("@")[0] in columns.AUTOATTACK:
             left[_WITHOUT_GRADIENT] = None

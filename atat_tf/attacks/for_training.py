@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from atat_tf import losses
 from atat_tf.attacks import linf, randomness, stepped
-from atat_tf.errors import expect
+from atat_tf.errors import expect, with_checked_fields, with_checked_types
 
 
+@with_checked_fields
 @dataclasses.dataclass(frozen=True)
 class NoiseFGSM(linf.LinfAttack):
     """N-FGSM: one step from far noise, which is not projected back.
@@ -43,6 +44,7 @@ class NoiseFGSM(linf.LinfAttack):
         return tf.clip_by_value(points, *self.bounds)
 
 
+@with_checked_fields
 @dataclasses.dataclass(frozen=True)
 class KLAttack(linf.LinfAttack):
     """PGD away from the clean prediction: the inner maximisation of TRADES.
@@ -82,6 +84,7 @@ class KLAttack(linf.LinfAttack):
         return self._projected(images + tf.cast(noise, images.dtype), images)
 
 
+@with_checked_types
 def fgsm_rs(epsilon: float) -> linf.LinfAttack:
     """Returns FGSM from a uniform start, α = 1.25 ε (Wong et al. 2020)."""
     return linf.LinfAttack(epsilon, 1.25 * epsilon, 1)

@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from atat_tf import losses
 from atat_tf.attacks import randomness, stepped
-from atat_tf.errors import expect, unknown
+from atat_tf.errors import expect, unknown, with_checked_fields
 
 
+@with_checked_fields
 @dataclasses.dataclass(frozen=True)
 class LinfAttack:
     """Untargeted ℓ∞ attack by projected sign-gradient ascent.
@@ -290,6 +291,7 @@ def expect_ball(
       bounds: (low, high) of the pixels.
       norm: "linf", where ε is at most the range of the pixels, or "l2".
     """
+    expect(len(bounds) == 2, "bounds (low, high)", bounds=bounds)
     width = bounds[1] - bounds[0]
     expect(width > 0, "bounds in ascending order", bounds=bounds)
     expect(np.ndim(epsilon) == 0, "one epsilon, a number", epsilon=epsilon)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from atat_tf.data import arrays, splits, stored, tfds
 from atat_tf.data import folders as image_folders
-from atat_tf.errors import expect
+from atat_tf.errors import expect, with_checked_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +149,7 @@ def extra_images(
     return Split(kept, labels.astype(np.int32))
 
 
+@with_checked_types
 def spec(
     name: str,
     data_dir: str | os.PathLike[str] | None = None,
@@ -196,6 +197,17 @@ def _resized(shape, image_size):
     if image_size:
         whole = np.ndim(image_size) == 1
         shape = image_size if whole else (image_size, image_size, shape[-1])
+        expect(
+            len(shape) == 3
+            and all(
+                size is None
+                or (isinstance(size, int | np.integer) and size >= 1)
+                for size in shape
+            ),
+            "image_size of 1 pixel or more, one number or (height, width, "
+            "channels)",
+            image_size=image_size,
+        )
     expect(
         None not in shape,
         "config.image_size (a number of pixels) for images of many sizes",
@@ -230,6 +242,7 @@ def class_names(
     return tfds.about(name, data_dir, SPECS)[2]
 
 
+@with_checked_types
 def load(
     name: str,
     data_dir: str | os.PathLike[str] | None = None,

@@ -75,6 +75,13 @@ def stratified(
         places[mine[-1:]] = np.inf
     most = int(np.isfinite(places).sum())
     expect(
+        most,
+        "a class with two images to train and validate with (of a folder "
+        "without test/ one image of each class is kept for tests: three then)",
+        images=len(labels),
+        classes=len(sizes),
+    )
+    expect(
         count <= most,
         f"num_validation up to {most} (an image of each class stays)",
         num_validation=count,

@@ -26,12 +26,13 @@ from atat_tf.defenses.objective import (
     mixture_outputs,
     ramp,
 )
-from atat_tf.errors import expect, expect_known
+from atat_tf.errors import expect, expect_known, with_checked_fields
 
 # Which classes' maps Eq. 5 compares.
 MAPPED_CLASSES = ("true", "two")
 
 
+@with_checked_fields
 @dataclasses.dataclass(frozen=True)
 class Standard:
     """Cross-entropy on clean images: min_θ E[L_ce(f_θ(x), y)] (§2.2).
@@ -64,6 +65,7 @@ class Standard:
         return Objective(loss, {"cross_entropy": loss}, logits, None)
 
 
+@with_checked_fields
 @dataclasses.dataclass(frozen=True)
 class AdversarialTraining:
     """AT: cross-entropy over the mixture of clean and adversarial images.
@@ -112,6 +114,7 @@ class AdversarialTraining:
         return Objective(loss, {"cross_entropy": loss}, clean, attacked)
 
 
+@with_checked_fields
 @dataclasses.dataclass(frozen=True)
 class LogitPairing:
     """AT plus λ2 · a pairing of clean and adversarial logits.
@@ -173,6 +176,7 @@ class LogitPairing:
         return Objective(loss, terms, clean, attacked)
 
 
+@with_checked_fields
 @dataclasses.dataclass(frozen=True)
 class ATAT:
     """Attention-transfer adversarial training, the paper's method.

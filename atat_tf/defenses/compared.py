@@ -18,9 +18,10 @@ from atat_tf.defenses.objective import (
     mixture_cross_entropy,
     mixture_outputs,
 )
-from atat_tf.errors import expect
+from atat_tf.errors import expect, with_checked_fields
 
 
+@with_checked_fields
 @dataclasses.dataclass(frozen=True)
 class TLA:
     """Triplet loss adversarial training (Mao et al. 2019).
@@ -99,6 +100,7 @@ class TLA:
         return Objective(loss, terms, clean["logits"], attacked["logits"])
 
 
+@with_checked_fields
 @dataclasses.dataclass(frozen=True)
 class TRADES:
     """TRADES (Zhang et al. 2019): clean cross-entropy and a robust term.

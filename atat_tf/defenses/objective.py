@@ -166,6 +166,15 @@ def compares_images(defense: Defense) -> bool:
     return {*defense.terms} != {"cross_entropy"}
 
 
+def expect_defense(given: Any) -> None:
+    """Raises InputError unless it is a defense."""
+    expect(
+        callable(given) and hasattr(given, "needs_teacher"),
+        "a defense, as atat.ATAT()",
+        defense=given,
+    )
+
+
 def expect_fitting_attack(
     defense: Callable[..., Objective], attack: Callable[..., tf.Tensor] | None
 ) -> None:

@@ -83,7 +83,10 @@ class Evaluator:
             return losses.is_right(labels, self._logits_fn(images))
 
         return tf.function(
-            still_correct, signature, jit_compile=compilation.by_xla()
+            still_correct,
+            signature,
+            jit_compile=compilation.by_xla(),
+            autograph=False,
         )
 
 

@@ -15,9 +15,10 @@ import tensorflow as tf
 
 from atat_tf import losses
 from atat_tf.attacks import randomness, stepped
+from atat_tf.data import stored
 from atat_tf.errors import expect
 from atat_tf.evaluation import accuracy as robustness
-from atat_tf.models import compilation, frozen
+from atat_tf.models import checks, compilation, frozen
 
 # Batches that are attacked side by side, so that the rest of one can join the
 # rest of another.
@@ -99,10 +100,14 @@ class Attacker:
         self._starts: dict[Any, Callable] = {}
         self._steps: dict[Any, Callable] = {}
         self._by_xla = xla and compilation.by_xla()
+        # Nothing here branches on tensors, and Keras' layers may not; a
+        # caller's own function may. To convert what does not takes seconds.
+        self._autograph = not isinstance(classifier, keras.Model)
         self._logits = tf.function(
             lambda images: self.logits_fn(as_pixels(images)),
             reduce_retracing=True,
             jit_compile=self._by_xla,
+            autograph=self._autograph,
         )
         # Each in a batch of one; XLA would compile for every number of them.
         self._logits_alone = tf.function(
@@ -110,6 +115,7 @@ class Attacker:
                 lambda image: self.logits_fn(image[None])[0], images
             ),
             input_signature=[tf.TensorSpec([None, *self._shape])],
+            autograph=self._autograph,
         )
 
     @property
@@ -138,6 +144,19 @@ class Attacker:
             for part in parts
         ]
         return np.concatenate([rows["logits"].numpy() for rows in found])
+
+    def logits_alone(self, images: np.ndarray) -> np.ndarray:
+        """Returns logits as `logits`, of each image in a batch of one."""
+        return self._logits_alone(as_pixels(self._in_unit(images))).numpy()
+
+    def expect_judgeable(self, images: np.ndarray | stored.Images) -> None:
+        """Raises InputError unless the classifier's verdicts mean something.
+
+        Args:
+          images: uint8 or float32 in [0, 1], [n, H, W, C], of which some are
+            tried; the first ones, so that all shards say the same of them.
+        """
+        checks.expect_judgeable(self.logits, self.logits_alone, images)
 
     def _in_unit(self, images):
         """Returns uint8 images, or float32 ones in [0, 1]."""
@@ -281,6 +300,7 @@ class Attacker:
                 tf.TensorSpec([], tf.int64),
             ),
             jit_compile=self._by_xla,
+            autograph=self._autograph,
         )
         def start(images, labels, indices, seed):
             seeds = randomness.example_seeds(seed, 0, indices)
@@ -302,6 +322,7 @@ class Attacker:
             ),
             input_signature=(state_spec, step_spec, step_spec),
             jit_compile=self._by_xla,
+            autograph=self._autograph,
         )
 
     def _checked(self, attack, images, labels, rows, share):

@@ -260,7 +260,7 @@ def evaluate_opened(
     """
     config, attacker = opened.config, opened.attacker
     if attacker.is_frozen:
-        model_checks.expect_judgeable(attacker.logits, opened.split.images)
+        attacker.expect_judgeable(opened.split.images)
     classes = opened.dataset.spec.num_classes
     built = build.build_columns(config, attacks, classes)
     expect_led(opened, built)
@@ -319,22 +319,28 @@ def expect_led(opened: OpenRun, built: Mapping[str, Sequence]) -> None:
     Args:
       opened: OpenRun.
       built: {column: stepped attacks}. Where the logits have no gradient to the
-        images, one of them at least has to be led by the scores alone.
+        images, or none to follow, one of them at least has to be led by the
+        scores alone.
     """
-    if opened.has_gradient and model_checks.has_gradient(
-        opened.classifier, opened.dataset.spec.image_shape
-    ):
-        return
-    led_by_nothing = [
+    by_gradient = [
         name
         for name, attacks in built.items()
         if attacks and not any(isinstance(a, square.Square) for a in attacks)
     ]
+    if not by_gradient:
+        return
+    if opened.has_gradient and model_checks.has_gradient(
+        opened.classifier, opened.dataset.spec.image_shape
+    ):
+        model_checks.expect_gradients(
+            opened.attacker.logits_fn, opened.split.images
+        )
+        return
     expect(
-        not led_by_nothing,
+        False,
         "clean, square or autoattack for logits without a gradient to the "
         "images (a rounding, a cast to integers or a stop_gradient cuts it)",
-        attacks=led_by_nothing,
+        attacks=by_gradient,
     )
 
 

@@ -18,13 +18,20 @@ from atat_tf.attacks import columns
 from atat_tf.errors import InputError, expect
 from atat_tf.evaluation import evaluate_run, ledger
 from atat_tf.evaluation.run import Run
-from atat_tf.models import checks
 from atat_tf.runs import build
 from atat_tf.runs import folder as run_folder
 
 FOLDER = "shards"
 # Written last: a shard without it is not done.
 FILE = "shard.json"
+_SETTINGS = (
+    "num_images",
+    "weights",
+    "dataset_name",
+    "seed",
+    "split",
+    "attacks",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +117,7 @@ def evaluate(
         shard=str(shard),
         num_images=count,
     )
-    # The first images, as `evaluate_run` has: all shards say the same of them.
-    checks.expect_judgeable(opened.attacker.logits, opened.split.images)
+    opened.attacker.expect_judgeable(opened.split.images)
     classes = opened.dataset.spec.num_classes
     built = build.build_columns(config, names, classes)
     evaluate_run.expect_led(opened, built)
@@ -199,14 +205,25 @@ def _all_shards(workdir):
     return shards
 
 
+def _read(path):
+    """Returns what the file of a shard says."""
+    told = run_folder.read_json(path, {"settings", "identity", "commit"})
+    settings, identity = told["settings"], told["identity"]
+    expect(
+        isinstance(settings, dict)
+        and {*settings} == {*_SETTINGS}
+        and isinstance(settings["attacks"], list)
+        and isinstance(identity, dict),
+        f"a whole {FILE} (remove it, and evaluate the shard again: its ledger "
+        "goes on)",
+        path=str(path),
+    )
+    return told
+
+
 def _common(workdir, shards):
     """Returns what the files of all shards say."""
-    first, *others = (
-        run_folder.read_json(
-            shard.folder(workdir) / FILE, {"settings", "identity", "commit"}
-        )
-        for shard in shards
-    )
+    first, *others = (_read(shard.folder(workdir) / FILE) for shard in shards)
     for shard, other in zip(shards[1:], others, strict=True):
         differing = _differences(first, other)
         if differing:

@@ -19,6 +19,10 @@ _RANDOM = tuple(
     if re.fullmatch("Random[A-Z].*|RandAugment|AugMix|CutMix|MixUp", name)
 )
 _JUDGED_IMAGES = 32
+# Pixels of [0, 1] move so far where answers to other images are asked for.
+_NOISE = 8 / 255
+# Of a gradient, what devices that add in another order do not change.
+_OTHER = 0.1
 
 
 def expect_trainable(
@@ -223,20 +227,24 @@ def relative_difference(here: np.ndarray, there: np.ndarray) -> float:
 
 def expect_judgeable(
     logits_fn: Callable[[np.ndarray], np.ndarray],
+    alone_fn: Callable[[np.ndarray], np.ndarray],
     images: np.ndarray | stored.Images,
 ) -> None:
     """Raises InputError unless a classifier can be judged image by image.
 
     Args:
-      logits_fn: uint8 [n, H, W, C] -> logits [n, k].
-      images: uint8 [n, H, W, C], of which some are tried.
+      logits_fn: images in one batch, uint8 or float32 in [0, 1],
+        [n, H, W, C] -> logits [n, k].
+      alone_fn: the same of each image in a batch of one, which is what confirms
+        an adversarial example.
+      images: uint8 or float32 in [0, 1], [n, H, W, C], of which some are tried.
     """
     sample = images[:_JUDGED_IMAGES]
     logits = logits_fn(sample)
     for sentence in (
         not_logits(logits),
         not_repeatable(logits_fn, sample, logits),
-        batch_dependent(logits_fn, sample, logits),
+        batch_dependent(logits_fn, alone_fn, sample),
     ):
         if sentence:
             raise InputError(sentence)
@@ -260,19 +268,83 @@ def not_repeatable(
 
 def batch_dependent(
     logits_fn: Callable[[np.ndarray], np.ndarray],
+    alone_fn: Callable[[np.ndarray], np.ndarray],
     images: np.ndarray,
-    logits: np.ndarray,
 ) -> str | None:
-    """Returns what is wrong if a batch changes an image's logits, or None."""
-    alone = np.concatenate([logits_fn(image[np.newaxis]) for image in images])
-    difference = relative_difference(alone, logits)
-    if difference <= AGREEMENT:
-        return None
-    return (
-        "Expected an image's logits alone to equal those in a batch. Received: "
-        f"a relative difference of {difference:.2g}, as of batch norm in "
-        "training mode (bn_eval=batch evaluates so, and marks it)."
-    )
+    """Returns what is wrong if a batch changes an image's logits, or None.
+
+    Images with noise are tried as well: an attack asks about images that no
+    data set has.
+
+    Args:
+      logits_fn, alone_fn: as for `expect_judgeable`.
+      images: uint8 or float32 in [0, 1], [n, H, W, C].
+    """
+    pixels = np.asarray(images, np.float32)
+    if images.dtype == np.uint8:
+        pixels /= 255
+    noise = np.random.default_rng(0).uniform(-_NOISE, _NOISE, pixels.shape)
+    noisy = np.clip(pixels + noise, 0, 1).astype(np.float32)
+    for tried in (images, noisy):
+        difference = relative_difference(alone_fn(tried), logits_fn(tried))
+        if difference > AGREEMENT:
+            return (
+                "Expected an image's logits alone to equal those in a batch. "
+                f"Received: a relative difference of {difference:.2g}, as of "
+                "batch norm in training mode (bn_eval=batch evaluates so, and "
+                "marks it), or of a function that asks for the batch's size."
+            )
+    return None
+
+
+def expect_gradients(
+    logits_fn: Callable[[tf.Tensor], tf.Tensor],
+    images: np.ndarray | stored.Images,
+) -> None:
+    """Raises InputError unless an attack can follow the scores' gradients.
+
+    Refused is what most of the images show by themselves: gradients that are
+    zero where the scores differ between images, not finite, or others at each
+    call. That a gradient is wrong, and the same at each call, one point cannot
+    show; the checklist compares attacks for it.
+
+    Args:
+      logits_fn: float32 [n, H, W, C] in [0, 1] -> logits [n, k].
+      images: uint8 or float32 in [0, 1], [n, H, W, C], of which some are tried.
+    """
+    sample = images[:_JUDGED_IMAGES]
+    pixels = tf.constant(sample, tf.float32)
+    if sample.dtype == np.uint8:
+        pixels /= 255.0
+    draw = np.random.default_rng(0)
+
+    def gradient_and_logits():
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(pixels)
+            logits = logits_fn(pixels)
+            score = tf.reduce_sum(logits * tf.cast(mix, logits.dtype))
+        gradient = tape.gradient(score, pixels, unconnected_gradients="zero")
+        return gradient.numpy().reshape(len(sample), -1), logits.numpy()
+
+    # Not the sum of the scores, which some classifiers hold constant.
+    mix = draw.normal(size=logits_fn(pixels[:1]).shape[-1])
+    gradient, logits = gradient_and_logits()
+    again, _ = gradient_and_logits()
+    finite = np.isfinite(gradient).all(1)
+    length = np.linalg.norm(gradient, axis=1)
+    differ = relative_difference(logits, logits[:1]) > AGREEMENT
+    moved = np.linalg.norm(again - gradient, axis=1)
+    for wrong, what in (
+        (~finite, "not finite"),
+        ((length == 0) & differ, "zero"),
+        (finite & (moved > _OTHER * length), "others at each call"),
+    ):
+        expect(
+            np.mean(wrong) <= 0.5,
+            "gradients of the scores that PGD and APGD can follow (the attack "
+            '"square" needs none, and atat.checklist asks for more)',
+            gradients=f"{what} at {wrong.sum()} of {len(wrong)} images",
+        )
 
 
 def has_gradient(

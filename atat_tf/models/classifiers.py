@@ -25,7 +25,9 @@ def attention_layer(classifier: keras.Model, name: str | None = None) -> str:
     spatial = graphs.spatial_layers(classifier)
     expect(
         spatial,
-        "a classifier with spatial maps (convolutions)",
+        "a classifier with spatial maps, [height, width, channels] as of a "
+        "convolution, channels last, whose attention can be shown (without any "
+        "Keras' own model.export serves its predictions)",
         model=classifier.name,
     )
     if name in (None, graphs.DEEPEST):

@@ -6,13 +6,14 @@ calls is recorded once for a model, and then read or run again.
 
 import dataclasses
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import layers
 
+from atat_tf import grad_cam
 from atat_tf.errors import InputError
 
 # In the place of a layer's name: the last with a spatial map (§3.2).
@@ -42,6 +43,21 @@ class Call:
             for value in keras.tree.flatten((self.args, self.kwargs))
             if isinstance(value, keras.KerasTensor)
         ]
+
+    def repeated(self, replaced: Mapping[int, keras.KerasTensor]) -> Any:
+        """Returns the outputs once some of the inputs are other tensors.
+
+        Args:
+          replaced: {id of a tensor: what is in its place}; the call is not
+            repeated where it reads none of them.
+        """
+        if replaced.keys().isdisjoint(map(id, self.inputs)):
+            return self.outputs
+        args, kwargs = keras.tree.map_structure(
+            lambda value: replaced.get(id(value), value),
+            (self.args, self.kwargs),
+        )
+        return self.layer(*args, **kwargs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +197,8 @@ def with_taps(
       tapped_layers: names of layers whose output is [b, h, w, c], or DEEPEST.
 
     Returns:
-      images -> {"logits": [b, k], layer: [b, h, w, c], ...}.
+      images -> {"logits": [b, k], layer: [b, h, w, c], ...}, each of the
+      latter by a `grad_cam.Tap`.
 
     Raises:
       InputError: a layer does not exist or has no spatial extent; those that
@@ -208,9 +225,23 @@ def with_taps(
         else:
             outputs[name] = spatial[name]
     graph = of_functional(classifier)
+    tapped = {id(tensor): name for name, tensor in outputs.items()}
+    replaced: dict[int, keras.KerasTensor] = {}
+    for call in graph.calls:
+        for tensor, again in zip(
+            keras.tree.flatten(call.outputs),
+            keras.tree.flatten(call.repeated(replaced)),
+            strict=True,
+        ):
+            if id(tensor) in tapped:
+                tap = grad_cam.Tap(f"{call.layer.name}_tap")
+                outputs[tapped[id(tensor)]] = replaced[id(tensor)] = tap(again)
+            elif again is not tensor:
+                replaced[id(tensor)] = again
+    (logits,) = graph.outputs
     return keras.Model(
         graph.input,
-        {"logits": graph.outputs[0], **outputs},
+        {"logits": replaced.get(id(logits), logits), **outputs},
         name=f"{classifier.name}_with_taps",
     )
 

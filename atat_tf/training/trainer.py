@@ -16,7 +16,7 @@ from atat_tf import losses
 from atat_tf.attacks import randomness
 from atat_tf.data import training_data
 from atat_tf.defenses import objective
-from atat_tf.errors import InputError, expect
+from atat_tf.errors import InputError, expect, with_checked_types
 from atat_tf.models import checks, classifiers, compilation, frozen, graphs
 from atat_tf.training import weight_perturbation
 
@@ -76,6 +76,7 @@ class AdversarialTrainer(keras.Model):
         is random, has no gradient or no logits.
     """
 
+    @with_checked_types
     def __init__(
         self,
         student: keras.Model,
@@ -92,6 +93,7 @@ class AdversarialTrainer(keras.Model):
         super().__init__(
             name="adversarial_trainer", dtype="float32", autocast=False
         )
+        objective.expect_defense(defense)
         expect(
             attack is not None or not defense.needs_attack,
             f"an attack for {type(defense).__name__}",
@@ -205,7 +207,13 @@ class AdversarialTrainer(keras.Model):
             )
         if jit_compile is None:
             jit_compile = compilation.by_xla()
-        optimizer = keras.optimizers.get(optimizer)
+        try:
+            optimizer = keras.optimizers.get(optimizer)
+        except ValueError as error:
+            raise InputError(
+                "Expected an optimizer of Keras or its name. Received: "
+                f"optimizer={optimizer!r}."
+            ) from error
         scaled = keras.optimizers.LossScaleOptimizer
         if (
             auto_scale_loss

@@ -289,7 +289,7 @@ REFUSED = {
         "epsilon in the unit of bounds, as 8 for 8/255",
     ),
     "two of the names": ({"y": (Y % 2).astype(str)}, "10 names of classes"),
-    "batch of a half": ({"batch_size": 1.5}, "batch_size >= 1"),
+    "batch of a half": ({"batch_size": 1.5}, "batch_size of the type int"),
     "seed": ({"seed": -1}, r"seed, a whole number in \[0, 2"),
     "norm": ({"norm": "l1"}, "norm of linf or l2"),
     "attack": ({"attacks": "pdg20"}, "Did you mean 'pgd20'"),
@@ -346,6 +346,64 @@ def test_scores_that_stay_the_same_around_an_image_are_refused(wrap):
         pytest.raises(InputError, match="scores that change with the image"),
     ):
         atat.robust_accuracy(model, X, Y, ("pgd5", "square40"), epsilon=EPSILON)
+
+
+def _asks_for_its_shape(call):
+    """Right alone, so that no candidate is confirmed."""
+    return lambda images: call(images) * (9 if images.shape[0] == 1 else 1)
+
+
+def _asks_for_the_number_of_images(call):
+    def scores(images):
+        return call(images) * tf.where(tf.shape(images)[0] == 1, 9.0, 1.0)
+
+    return scores
+
+
+def _rounds_alone(call):
+    """Clean pixels are what it rounds to: noise alone tells."""
+
+    def scores(images):
+        is_alone = tf.shape(images)[0] == 1
+        rounded = tf.round(images * 16) / 16
+        return call(tf.where(is_alone, rounded, images))
+
+    return scores
+
+
+def _with_gradient(replaced):
+    @tf.custom_gradient
+    def unchanged(images):
+        return tf.identity(images), replaced
+
+    return lambda call: lambda images: call(unchanged(images))
+
+
+CHEATS = {
+    "another answer alone": (_asks_for_its_shape, "alone to equal"),
+    "in the graph": (_asks_for_the_number_of_images, "alone to equal"),
+    "rounded alone": (_rounds_alone, "alone to equal"),
+    "zero": (_with_gradient(lambda g: 0 * g), "'zero at 24 of 24 images'"),
+    "NaN": (_with_gradient(lambda g: g * np.nan), "not finite at 24"),
+    "random": (
+        _with_gradient(lambda g: g * tf.random.normal(tf.shape(g))),
+        "others at each call",
+    ),
+}
+
+
+@pytest.mark.parametrize("targets", [None, (Y + 1) % 10])
+@pytest.mark.parametrize("wrap, message", CHEATS.values(), ids=CHEATS)
+def test_what_misleads_an_attack_is_refused(wrap, message, targets):
+    model = wrap(digits.classifier(activation=None).call)
+    with pytest.raises(InputError, match=message):
+        atat.attack(model, X, Y, "pgd2", epsilon=EPSILON, targets=targets)
+
+
+def test_square_needs_no_gradient():
+    model = CHEATS["zero"][0](digits.classifier(activation=None).call)
+    found = atat.robust_accuracy(model, X, Y, "square40", epsilon=EPSILON)
+    assert found.accuracy["square40"] < 1
 
 
 def test_refuted_candidates_are_shown():

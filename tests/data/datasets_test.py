@@ -4,6 +4,7 @@ import os
 import pathlib
 import tempfile
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,6 +14,16 @@ from atat_tf.data import datasets
 from atat_tf.errors import InputError
 
 _SHARED = pathlib.Path(__file__).parents[3] / "shared" / "tfds"
+
+
+def _pictures(folder):
+    """Writes two classes of two pictures; returns their folder."""
+    for label in ("cat", "dog"):
+        place = pathlib.Path(folder, label)
+        place.mkdir()
+        for number in range(2):
+            keras.utils.save_img(place / f"{number}.png", np.ones((4, 4, 3)))
+    return folder
 
 
 class LoadTest(parameterized.TestCase, tf.test.TestCase):
@@ -43,6 +54,25 @@ class LoadTest(parameterized.TestCase, tf.test.TestCase):
     def test_number_of_validation_images(self, number):
         with self.assertRaisesRegex(InputError, "num_validation between 1"):
             datasets.load("digits", num_validation=number)
+
+    @parameterized.parameters(
+        ("data_dir", 3),
+        ("split_seed", "x"),
+        ("num_validation", 1.5),
+        ("image_size", -3),
+        ("image_size", (8, 8)),
+        ("image_size", (8, -8, 3)),
+        ("image_size", "8"),
+        ("memory_budget", -1),
+        ("memory_budget", []),
+    )
+    def test_odd_settings(self, name, value):
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = {"name": f"folder:{_pictures(folder)}", "image_size": 4}
+            arguments[name] = value
+            message = name.replace("memory_", "memory.")
+            with self.assertRaisesRegex(InputError, message):
+                datasets.load(**arguments)
 
     def test_unknown_name_suggests_near_ones(self):
         with self.assertRaisesRegex(InputError, "Received: 'cifar1O'. Did"):

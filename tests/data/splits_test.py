@@ -43,6 +43,11 @@ def test_every_class_gives_its_share_and_keeps_an_image(seed):
     np.testing.assert_array_equal(labels[most], [0, 1, 2, 4])
 
 
+def test_nothing_to_validate_with():
+    with pytest.raises(InputError, match="a class with two images"):
+        splits.stratified(np.array([0, 1]), 1, 0)
+
+
 def test_more_than_there_are():
     with pytest.raises(InputError, match="num_validation up to 2"):
         splits.stratified(np.array([0, 0, 1, 1]), 3, 0)

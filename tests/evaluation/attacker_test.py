@@ -11,7 +11,6 @@ import tensorflow as tf
 from atat_tf.attacks import apgd, linf, stepped
 from atat_tf.errors import InputError
 from atat_tf.evaluation.attacker import Attacker
-from atat_tf.models import checks
 from tests.support import toys
 
 EPSILON = 1 / 255
@@ -214,8 +213,7 @@ def _not_a_number():
 def test_what_cannot_be_judged_is_refused(broken, message):
     refused = pytest.raises(InputError, match=message)
     with refused if message else contextlib.nullcontext():
-        logits_fn = Attacker(broken()).logits
-        checks.expect_judgeable(logits_fn, toys.random_bytes(8))
+        Attacker(broken()).expect_judgeable(toys.random_bytes(8))
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,22 @@ def test_shards_of_others_are_refused(
     assert not (folder / "results.json").exists()
 
 
+@pytest.mark.parametrize(
+    "torn, message",
+    [
+        ('{"settings": {"num_im', "with shard.json"),
+        ("[]", "missing=.'commit', 'identity', 'settings'"),
+        ('{"settings": null, "identity": {}, "commit": ""}', "a whole shard"),
+        ('{"settings": {}, "identity": {}, "commit": ""}', "a whole shard"),
+    ],
+)
+def test_a_torn_file_is_a_sentence(divided, tmp_path, torn, message):
+    folder = shutil.copytree(divided, tmp_path / "run")
+    (folder / "shards" / f"1-of-{_COUNT}" / "shard.json").write_text(torn)
+    with pytest.raises(InputError, match=message):
+        shards.merge(folder)
+
+
 def test_shards_of_two_counts_some_and_none(divided, tmp_path):
     folder = shutil.copytree(divided, tmp_path / "run")
     place = folder / "shards"

@@ -245,7 +245,9 @@ def _gate_points(opened):
         ),
         "batch_independence": held(
             "batch_independence",
-            checks.batch_dependent(opened.attacker.logits, sample, logits),
+            checks.batch_dependent(
+                opened.attacker.logits, opened.attacker.logits_alone, sample
+            ),
             agreement,
         ),
     }

@@ -15,7 +15,6 @@ from atat_tf.evaluation import accuracy as robustness
 from atat_tf.evaluation import evaluate_run
 from atat_tf.evaluation.ledger import CLEAN
 from atat_tf.evaluation.views import Scene
-from atat_tf.models import checks
 from atat_tf.reports.figures import drawing
 from atat_tf.reports.figures.networks import Network
 from atat_tf.reports.figures.pictures import Picture
@@ -239,7 +238,7 @@ def curve(
     """
     expect(num_steps >= 1, "num_steps >= 1", num_steps=num_steps)
     run = evaluate_run.open_run(workdir, **arguments)
-    checks.expect_judgeable(run.attacker.logits, run.split.images)
+    run.attacker.expect_judgeable(run.split.images)
     attack = linf.Steps(linf.pgd(EPSILON, STEP_SIZE, num_steps))
     evaluate_run.standing(run, {f"pgd{num_steps}": (attack,)}, "attacking")
     clean = run.ledger.verdicts(CLEAN)
