@@ -22,7 +22,7 @@ def _problem(count, seed=0, spread=4.0):
 
     Its logits are close to each other, so that some images break.
     """
-    classifier = toys.small_wide_resnet(seed)
+    classifier = toys.small_classifier(seed)
     head = classifier.get_layer("logits")
     head.kernel.assign(head.kernel * spread)
     images = toys.random_bytes(count, seed)

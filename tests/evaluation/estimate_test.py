@@ -75,7 +75,7 @@ def test_refuses(precision):
 
 def test_more_precision_goes_on_from_the_ledger(tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "PILOT", 10)
-    classifier = toys.small_wide_resnet()
+    classifier = toys.small_classifier()
     images = toys.random_bytes(60)
     labels = classifier(images / np.float32(255)).numpy().argmax(-1)
     split = datasets.Split(images, labels.astype(np.int32))
