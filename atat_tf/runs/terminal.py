@@ -171,7 +171,9 @@ def table(
     screen = console()
     if not screen.is_terminal and "COLUMNS" not in os.environ:
         # A file has no width that cells would have to be broken for.
-        screen = Console(highlight=False, width=_FILE_WIDTH)
+        screen = Console(
+            highlight=False, width=_FILE_WIDTH, force_terminal=False
+        )
     # A table's own title would wrap at the table's width.
     screen.print(title, soft_wrap=True)
     screen.print(printed)
