@@ -112,7 +112,7 @@ class Tap(keras.layers.Layer):
         # Nothing is rounded to the policy's number type.
         super().__init__(name=name, dtype="float32", autocast=False)
 
-    def call(self, activations):
+    def call(self, activations: tf.Tensor) -> tf.Tensor:
         tape = _TAPE.get()
         if tape is not None:
             tape.watch(activations)
