@@ -31,7 +31,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "gallery"]
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 nb_execution_mode = "cache"
 nb_execution_timeout = 600
@@ -48,7 +48,11 @@ autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_use_ivar = True
 
+# Nothing is fetched from elsewhere: the site works offline too.
+nb_ipywidgets_js = {}
+
 html_theme = "pydata_sphinx_theme"
+html_context = {"default_mode": "auto"}
 html_title = "ATAT"
 html_static_path = ["static"]
 html_css_files = ["site.css"]

@@ -65,7 +65,7 @@ class NamesTest(parameterized.TestCase):
     def test_flags_exist(self, page):
         """As a string in the sources, or in what runs the genuine server."""
         known = {*re.findall(r"--(\w+)=", _text("serving/deploy/compose.yaml"))}
-        for folder in ("atat_tf", "benchmarks", "serving"):
+        for folder in ("atat_tf", "benchmarks", "serving", "tools"):
             for path in (_ROOT / folder).rglob("*.py"):
                 known |= {*re.findall(r'"(?:--)?(\w+)"', path.read_text())}
         # The server's are the lines of one table.
