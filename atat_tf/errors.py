@@ -105,10 +105,13 @@ def with_checked_types(
         for name, hint in _hints(function).items():
             kind = signature.parameters[name].kind
             if name in given and kind is not inspect.Parameter.VAR_KEYWORD:
+                value = given[name]
+                # An array's values would hide the sentence.
+                is_short = isinstance(value, str | numbers.Number)
                 expect(
-                    _is_of(hint, given[name]),
+                    _is_of(hint, value),
                     f"{name} of the type {_written(hint)}",
-                    **{name: given[name]},
+                    **{name: value if is_short else type(value)},
                 )
         return function(*args, **kwargs)
 
@@ -155,7 +158,11 @@ def _is_of(hint, value):
 
 
 def _written(hint):
-    return getattr(hint, "__name__", str(hint)) if hint else "None"
+    """Returns an annotation's classes, without what it says of their items."""
+    origin = typing.get_origin(hint) or hint
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(_written, typing.get_args(hint))))
+    return "None" if origin is types.NoneType else origin.__name__
 
 
 def missing_extra(error: ModuleNotFoundError) -> str | None:

@@ -15,6 +15,7 @@ os.environ["PATH"] = (
 )
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
+import nbclient  # noqa: E402
 import reference_pages  # noqa: E402
 
 import atat_tf  # noqa: E402
@@ -40,6 +41,8 @@ nb_execution_show_tb = True
 # What a tutorial writes is gone with it.
 nb_execution_in_temp = True
 nb_merge_streams = True
+# What a command prints comes in pieces that may end in the middle of a line.
+nbclient.NotebookClient.coalesce_streams.default_value = True
 # TensorFlow's C++ writes of the machine there.
 nb_output_stderr = "remove"
 

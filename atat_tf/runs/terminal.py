@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -45,11 +46,20 @@ def console(quiet: bool = False) -> Console:
     )
 
 
+# The last stage that a notebook was told.
+_last: list[str] = []
+
+
 def stage(text: str) -> None:
     """Says what takes its time now, on a line of standard error.
 
     Standard output has what was asked for, and a bar, above which the line is.
     """
+    if "ipykernel" in sys.modules:
+        # A notebook keeps every line: a loop of calls would fill it.
+        if _last == [text]:
+            return
+        _last[:] = [text]
     screen = Console(stderr=True, highlight=False, soft_wrap=True)
     if _drawn:
         screen = _drawn[-1]

@@ -45,13 +45,13 @@ def test_given_splits_stay():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"train": X}, "train=.images, labels."),
+        ({"train": X}, "train of the type tuple"),
         ({"train": (X * 255, Y)}, "pixels within bounds"),
         ({"train": (X[:5], Y[:5])}, "10 training images and more"),
         ({"train": (X, Y[:9])}, "a label for each of 40"),
         ({"test": (X[:, :4], Y)}, "test images of .8, 8, 1."),
         ({"test": (X, Y + 9)}, "labels from 0 to 9"),
-        ({"class_names": "ab"}, "labels from 0 to 1"),
+        ({"class_names": ["a", "b"]}, "labels from 0 to 1"),
     ],
 )
 def test_refused_arrays(arguments, message):

@@ -102,6 +102,14 @@ def test_a_notebooks_command_is_no_terminal(monkeypatch):
     assert not terminal.console().is_terminal
 
 
+def test_a_notebook_is_told_of_a_stage_once(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    for text in ("attacking", "attacking", "drawing", "attacking"):
+        terminal.stage(text)
+    lines = capsys.readouterr().err.split("\n")[:-1]
+    assert lines == ["attacking ...", "drawing ...", "attacking ..."]
+
+
 def test_a_table_in_a_file_keeps_cells_whole(monkeypatch, capsys):
     monkeypatch.delenv("COLUMNS", raising=False)
     terminal.table("title", map(str, range(8)), [_CELLS])
