@@ -6,6 +6,7 @@ of images is called as it is, and without its gradient where it has none.
 
 import dataclasses
 import hashlib
+import inspect
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from atat_tf.models import checks, classifiers, functional, graphs
 
 _SAMPLE = 2
 _DIGESTED_IMAGES = 32
+# Of what is added to images, to see what is answered beside them.
+_NOISE = 4 / 255
 _SMALLEST = np.finfo(np.float32).tiny
 
 
@@ -46,20 +49,55 @@ class Classifier:
     def digest(self, images: np.ndarray) -> str:
         """Returns what tells this classifier from others in a ledger.
 
-        Of a Keras model its layers and weights; of a function what it answers
-        to the first images.
+        Of a Keras model its layers, with the source of those that are not
+        Keras' own, and its weights; of a function what it answers to the first
+        images, as they are and with noise, and the gradients there.
+
+        Args:
+          images: uint8 or float32 in [0, 1], [n, H, W, C].
         """
         if self.is_keras:
             layers = [
-                (type(layer).__name__, {**layer.get_config(), "name": ""})
+                (
+                    type(layer).__name__,
+                    {**layer.get_config(), "name": ""},
+                    _source(type(layer)),
+                )
                 for layer in self.network.layers
             ]
             # Names are counted up in a process; all else is the layer's own.
             digest = hashlib.sha256(json.dumps(layers, default=str).encode())
             weights = classifiers.weights_digest(self.network)
             return f"{weights}, layers {digest.hexdigest()[:16]}"
-        logits = self.network(tf.constant(images[:_DIGESTED_IMAGES]), False)
-        return f"logits sha256:{hashlib.sha256(logits.numpy()).hexdigest()}"
+        return f"answers sha256:{self._answers(images[:_DIGESTED_IMAGES])}"
+
+    def _answers(self, images):
+        pixels = np.asarray(images, np.float32)
+        if images.dtype == np.uint8:
+            pixels /= 255
+        draw, digest = np.random.default_rng(0), hashlib.sha256()
+        noisy = pixels + draw.uniform(-_NOISE, _NOISE, pixels.shape)
+        mix = draw.normal(size=self.num_classes).astype(np.float32)
+        for tried in (pixels, np.clip(noisy, 0, 1).astype(np.float32)):
+            tried = tf.constant(tried)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(tried)
+                logits = self.network(tried, False)
+                score = tf.reduce_sum(logits * mix)
+            digest.update(logits.numpy().tobytes())
+            if self.has_gradient:
+                digest.update(tape.gradient(score, tried).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _source(kind):
+    """Returns the code of a class that is not Keras' own, "" of others."""
+    if kind.__module__.partition(".")[0] == "keras":
+        return ""
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):  # typed into an interpreter
+        return kind.call.__code__.co_code.hex()
 
 
 def as_classifier(

@@ -91,6 +91,11 @@ def harden(
       InputError: bad arguments, or a model that cannot be copied or trained.
     """
     expect(epochs >= 1, "epochs >= 1", epochs=epochs)
+    expect(
+        "validation_data" not in fit,
+        "validation=(images, labels), which keeps the best epoch's weights",
+        validation_data=type(fit.get("validation_data")),
+    )
     training_data.expect_batch_size(fit.get("batch_size"))
     pixels = pixel_range(bounds)
     radius = pixels.epsilon_in_unit(epsilon)
@@ -128,7 +133,13 @@ def harden(
             _LEARNING_RATE, momentum=_MOMENTUM, global_clipnorm=_CLIP_NORM
         )
     )
-    callbacks = list(fit.pop("callbacks", None) or ())
+    callbacks = fit.pop("callbacks", None) or []
+    expect(
+        isinstance(callbacks, list | tuple),
+        "a list of callbacks",
+        callbacks=type(callbacks),
+    )
+    callbacks = list(callbacks)
     if validation is not None:
         # To the end: it is here for the weights of the best epoch.
         callbacks.append(

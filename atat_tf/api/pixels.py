@@ -218,7 +218,8 @@ def labels_of(
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind == "O" and all(
-        isinstance(label, int | np.integer) for label in labels.flat
+        isinstance(label, int | np.integer) and abs(int(label)) < 1 << 63
+        for label in labels.flat
     ):
         labels = labels.astype(np.int64)  # a column of a table
     if labels.dtype.kind in "USO":

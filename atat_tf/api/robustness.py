@@ -288,7 +288,8 @@ def robust_accuracy(
       InputError: bad arguments, or a classifier that no attack can judge.
     """
     names = (attacks,) if isinstance(attacks, str) else tuple(attacks)
-    expect(names, "at least one attack", attacks=names)
+    are_names = all(isinstance(name, str) for name in names)
+    expect(names and are_names, "names of attacks, one at least", attacks=names)
     expect(norm in NORMS, "norm of linf or l2", norm=norm)
     several = np.ndim(epsilon) > 0
     radii: list = list(np.ravel(epsilon)) if several else [epsilon]

@@ -52,7 +52,7 @@ def column(
             column(part, epsilon, step_size, num_classes) for part in _STANDARD
         )
         return tuple(attack for part in parts for attack in part)
-    match = re.fullmatch(rf"({'|'.join(PARTS)})(\d+)?(_l2)?", base)
+    match = re.fullmatch(rf"({'|'.join(PARTS)})(\d{{1,6}})?(_l2)?", base)
     if match:
         settings: dict[str, Any] = {"norm": "l2"} if match[3] else {}
         if match[2]:

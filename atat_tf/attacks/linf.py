@@ -262,7 +262,7 @@ def from_name(name: str, epsilon: float, step_size: float) -> LinfAttack:
     Raises:
       InputError: the name is none of these; the known forms are listed.
     """
-    match = re.fullmatch(r"([a-z_]+)(\d+)?(?:x(\d+))?", name)
+    match = re.fullmatch(r"([a-z_]+)(\d{1,6})?(?:x(\d{1,6}))?", name)
     if match and match[1] in ATTACKS:
         factory = ATTACKS[match[1]]
         parameters = inspect.signature(factory).parameters

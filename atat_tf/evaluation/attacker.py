@@ -156,7 +156,9 @@ class Attacker:
           images: uint8 or float32 in [0, 1], [n, H, W, C], of which some are
             tried; the first ones, so that all shards say the same of them.
         """
-        checks.expect_judgeable(self.logits, self.logits_alone, images)
+        checks.expect_judgeable(
+            self.logits, self.logits_alone, images, self.batch_size
+        )
 
     def _in_unit(self, images):
         """Returns uint8 images, or float32 ones in [0, 1]."""

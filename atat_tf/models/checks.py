@@ -229,6 +229,7 @@ def expect_judgeable(
     logits_fn: Callable[[np.ndarray], np.ndarray],
     alone_fn: Callable[[np.ndarray], np.ndarray],
     images: np.ndarray | stored.Images,
+    batch_size: int = _JUDGED_IMAGES,
 ) -> None:
     """Raises InputError unless a classifier can be judged image by image.
 
@@ -238,13 +239,15 @@ def expect_judgeable(
       alone_fn: the same of each image in a batch of one, which is what confirms
         an adversarial example.
       images: uint8 or float32 in [0, 1], [n, H, W, C], of which some are tried.
+      batch_size: images that are judged at a time: so many are in the batch.
     """
     sample = images[:_JUDGED_IMAGES]
     logits = logits_fn(sample)
+    batch = images[: max(batch_size, _JUDGED_IMAGES)]
     for sentence in (
         not_logits(logits),
         not_repeatable(logits_fn, sample, logits),
-        batch_dependent(logits_fn, alone_fn, sample),
+        batch_dependent(logits_fn, alone_fn, batch),
     ):
         if sentence:
             raise InputError(sentence)
@@ -278,7 +281,8 @@ def batch_dependent(
 
     Args:
       logits_fn, alone_fn: as for `expect_judgeable`.
-      images: uint8 or float32 in [0, 1], [n, H, W, C].
+      images: uint8 or float32 in [0, 1], [n, H, W, C], the batch; of the
+        first ones each is asked alone.
     """
     pixels = np.asarray(images, np.float32)
     if images.dtype == np.uint8:
@@ -286,7 +290,9 @@ def batch_dependent(
     noise = np.random.default_rng(0).uniform(-_NOISE, _NOISE, pixels.shape)
     noisy = np.clip(pixels + noise, 0, 1).astype(np.float32)
     for tried in (images, noisy):
-        difference = relative_difference(alone_fn(tried), logits_fn(tried))
+        together = logits_fn(tried)[:_JUDGED_IMAGES]
+        alone = alone_fn(tried[:_JUDGED_IMAGES])
+        difference = relative_difference(alone, together)
         if difference > AGREEMENT:
             return (
                 "Expected an image's logits alone to equal those in a batch. "

@@ -502,6 +502,14 @@ class AdversarialTrainer(keras.Model):
     def _unpack(self, data):
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         num_classes = self.student.output_shape[-1]
+        shape = tf.TensorShape(self.student.input_shape)
+        expect(
+            shape.is_compatible_with(images.shape),
+            f"images of {tuple(shape[1:])}, the size that the student takes",
+            images=images.shape,
+        )
+        # A generator's batches have no size before they come.
+        images = tf.ensure_shape(images, shape)
         rules = training_data.batch_rules(
             images, labels, num_classes, self.bounds
         )

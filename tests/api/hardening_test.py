@@ -150,6 +150,8 @@ REFUSED = {
     "shares": ({"y": np.full((96, 10), 0.2)}, "sum to 1"),
     "validation": ({"validation": X}, "validation of the type tuple or None"),
     "function": ({"model": lambda images: images}, "model of the type Model"),
+    "validation data": ({"validation_data": (X, Y)}, "validation=.images, lab"),
+    "callbacks": ({"callbacks": 3}, "a list of callbacks"),
     "no map": (
         {
             "model": keras.Sequential(

@@ -294,7 +294,10 @@ REFUSED = {
     "norm": ({"norm": "l1"}, "norm of linf or l2"),
     "attack": ({"attacks": "pdg20"}, "Did you mean 'pgd20'"),
     "FAB in l2": ({"attacks": "fab_t", "norm": "l2"}, "an attack in ℓ2"),
-    "no attack": ({"attacks": ()}, "at least one attack"),
+    "no attack": ({"attacks": ()}, "names of attacks, one at least"),
+    "a number": ({"attacks": ["clean", 3]}, "names of attacks, one at least"),
+    "endless": ({"attacks": f"pgd{10**20}"}, "any number of steps"),
+    "labels beyond int64": ({"y": [2**70] * 24}, "10 names of classes"),
     "ledger": ({"ledger": "/nowhere/a.jsonl"}, "existing folder"),
     "no model": ({"model": 3}, "a Keras model or a function"),
     "one output": (
@@ -371,6 +374,13 @@ def _rounds_alone(call):
     return scores
 
 
+def _asks_for_more_images_than_are_sampled(call):
+    def scores(images):
+        return call(images) * tf.where(tf.shape(images)[0] > 40, 9.0, 1.0)
+
+    return scores
+
+
 def _with_gradient(replaced):
     @tf.custom_gradient
     def unchanged(images):
@@ -398,6 +408,33 @@ def test_what_misleads_an_attack_is_refused(wrap, message, targets):
     model = wrap(digits.classifier(activation=None).call)
     with pytest.raises(InputError, match=message):
         atat.attack(model, X, Y, "pgd2", epsilon=EPSILON, targets=targets)
+
+
+def test_the_whole_batch_is_compared_with_images_alone():
+    call = digits.classifier(activation=None).call
+    model = _asks_for_more_images_than_are_sampled(call)
+    many = np.tile(X, (3, 1, 1, 1))
+    with pytest.raises(InputError, match="alone to equal"):
+        atat.robust_accuracy(model, many, np.tile(Y, 3), "clean")
+
+
+def test_a_ledger_knows_what_a_function_answers_beside_the_images(tmp_path):
+    call = digits.classifier(activation=None).call
+    masked = _with_gradient(lambda g: -g)(call)
+    shares = [
+        atat.robust_accuracy(
+            model, X, Y, "pgd5", epsilon=EPSILON, ledger=tmp_path / "one.jsonl"
+        ).accuracy["pgd5"]
+        for model in (masked, call)
+    ]
+    assert shares[0] > shares[1]
+
+
+def test_a_function_takes_bytes():
+    call = digits.classifier(activation=None).call
+    given = np.rint(X * 255).astype(np.uint8)
+    result = atat.robust_accuracy(call, given, Y, ["clean", "pgd2"])
+    assert result.accuracy["pgd2"] <= result.accuracy["clean"]
 
 
 def test_square_needs_no_gradient():

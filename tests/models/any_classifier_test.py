@@ -99,6 +99,15 @@ class EveryBatchTest(parameterized.TestCase, tf.test.TestCase):
                 method(x, y, verbose=0, **given)
 
 
+class GeneratorTest(tf.test.TestCase):
+    def test_images_of_another_size_are_refused(self):
+        images, labels = (np.asarray(part) for part in arrays(8))
+        small = images[:, ::2, ::2].astype("float32")
+        built = _trainer(sequential(), defense=atat.AdversarialTraining())
+        with self.assertRaisesRegex(InputError, "size that the student takes"):
+            built.fit(iter([(small, labels)]), verbose=0)
+
+
 class FormsTest(parameterized.TestCase, tf.test.TestCase):
     """Data in the forms that people have them."""
 
