@@ -124,7 +124,10 @@ def main(argv):
     del argv
     default = None
     if _given():
-        name = pathlib.Path(_MODEL.value or "").stem or _MODEL_NAME.value
+        # A served model is a run of its own beside the file's.
+        name = f"served_{_MODEL_NAME.value}"
+        if _MODEL.value:
+            name = pathlib.Path(_MODEL.value).stem
         default = f"runs/evaluated/{name}"
     workdirs = command_line.workdirs(_WORKDIRS.value)
     workdirs = workdirs or [str(command_line.workdir(default))]

@@ -60,6 +60,8 @@ html_title = "ATAT"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+# Pages that have none beside them.
+html_sidebars = {name: [] for name in ("index", "get_started", "results")}
 html_theme_options = {
     "show_prev_next": True,
     "navbar_align": "left",

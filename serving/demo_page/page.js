@@ -109,9 +109,10 @@
   };
 
   // One question at a time: what changes meanwhile is asked for afterwards.
-  let isAsking = false, isStale = false;
+  let isAsking = false, isStale = false, problem = "";
   const update = async () => {
     showControls();
+    problem = "";
     if (isAsking) { isStale = true; return; }
     isAsking = true;
     networks.setAttribute("aria-busy", "true");
@@ -121,13 +122,18 @@
       try {
         const answers = await ask();
         if (!isStale) {
-          showProblem("");
+          showProblem(problem);
           show(answers);
-          answered = { input: checked(), image: ownImage };
+          answered = { input: checked(), image: ownImage, epsilon: epsilon() };
         }
       } catch (error) {
-        showProblem(error.message);
-        if (chosen() === "own") restore();
+        problem = error.message;
+        showProblem(problem);
+        if (chosen() === "own") {
+          restore();
+          // The slider may have moved since that was shown.
+          isStale = isStale || !answered || answered.epsilon !== epsilon();
+        }
       }
     } while (isStale);
     networks.removeAttribute("aria-busy");

@@ -91,6 +91,7 @@ def commands(
     twin = [
         ("--config", "configs/standard.py"),
         ("--dataset", config["dataset"]),
+        ("--config.num_epochs", config["num_epochs"]),
     ]
     if config.get("model"):
         twin.append(("--model", config["model"]))

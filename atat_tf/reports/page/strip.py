@@ -101,7 +101,9 @@ def _looks(run, attack, radii, indices):
     labels = run.split.labels[indices]
     if not len(indices):
         return [[] for _ in radii]
-    terminal.stage(f"attacking {run.run.folder} at {len(radii)} radii")
+    terminal.stage(
+        f"attacking {run.run.folder} at the slider's {len(radii)} radii"
+    )
     views = pictures.viewer(run).attacked_at(
         attack, pixels, labels, radii, np.asarray(indices)
     )
