@@ -105,7 +105,7 @@ class GeneratorTest(tf.test.TestCase):
         small = images[:, ::2, ::2].astype("float32")
         built = _trainer(sequential(), defense=atat.AdversarialTraining())
         with self.assertRaisesRegex(InputError, "size that the student takes"):
-            built.fit(iter([(small, labels)]), verbose=0)
+            built.fit((batch for batch in [(small, labels)]), verbose=0)
 
 
 class FormsTest(parameterized.TestCase, tf.test.TestCase):
