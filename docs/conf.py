@@ -1,5 +1,6 @@
 """The documentation site: `make docs` builds it into docs/_build/html."""
 
+import functools
 import os
 import pathlib
 import re
@@ -42,7 +43,9 @@ nb_execution_show_tb = True
 nb_execution_in_temp = True
 nb_merge_streams = True
 # What a command prints comes in pieces that may end in the middle of a line.
-nbclient.NotebookClient.coalesce_streams.default_value = True
+nbclient.NotebookClient.__init__ = functools.partialmethod(
+    nbclient.NotebookClient.__init__, coalesce_streams=True
+)
 # TensorFlow's C++ writes of the machine there.
 nb_output_stderr = "remove"
 
