@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 # In a file a line is printed after a minute at least, and after a twentieth of
 # the work: twenty lines, however long it takes.
@@ -38,12 +39,20 @@ def console(quiet: bool = False) -> Console:
         return _drawn[-1]
     # A notebook's `!command` has a terminal that keeps every line.
     in_notebook = "JPY_PARENT_PID" in os.environ
-    return Console(
-        highlight=False,
+    return _plain_console(
         soft_wrap=True,
         quiet=quiet,
         force_terminal=False if in_notebook else None,
     )
+
+
+def _plain_console(**options):
+    """Returns a console that prints texts as they are.
+
+    Names of files and classes may have brackets or colons, which rich would
+    read as styles and pictures.
+    """
+    return Console(highlight=False, markup=False, emoji=False, **options)
 
 
 # The last stage that a notebook was told.
@@ -60,10 +69,10 @@ def stage(text: str) -> None:
         if _last == [text]:
             return
         _last[:] = [text]
-    screen = Console(stderr=True, highlight=False, soft_wrap=True)
+    screen = _plain_console(stderr=True, soft_wrap=True)
     if _drawn:
         screen = _drawn[-1]
-    screen.print(f"{text} ...", style="dim", markup=False)
+    screen.print(f"{text} ...", style="dim")
 
 
 @contextlib.contextmanager
@@ -96,7 +105,7 @@ def bar(
         TaskProgressColumn() if images_each is None else MofNCompleteColumn()
     )
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(_BAR_WIDTH),
         counted,
         TimeRemainingColumn(compact=True),
@@ -170,9 +179,9 @@ def duration(seconds: float) -> str:
 
 
 def table(
-    title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[str | Text]]
 ) -> None:
-    """Prints a table; every cell is text, with rich's markup for colours."""
+    """Prints a table; a cell with a colour is a `rich.text.Text`."""
     printed = Table()
     for number, column in enumerate(columns):
         printed.add_column(column, justify="right" if number else "left")
@@ -181,9 +190,7 @@ def table(
     screen = console()
     if not screen.is_terminal and "COLUMNS" not in os.environ:
         # A file has no width that cells would have to be broken for.
-        screen = Console(
-            highlight=False, width=_FILE_WIDTH, force_terminal=False
-        )
+        screen = _plain_console(width=_FILE_WIDTH, force_terminal=False)
     # A table's own title would wrap at the table's width.
     screen.print(title, soft_wrap=True)
     screen.print(printed)

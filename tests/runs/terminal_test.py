@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from atat_tf.runs import terminal
 
@@ -46,15 +47,15 @@ def test_bar(monkeypatch, capsys, total, units, images_each, lines):
         assert re.fullmatch(pattern, line)
 
 
-def _on_a_terminal(monkeypatch, width):
+def _on_a_terminal(monkeypatch, width, doing="atat epoch 2/30"):
     """Returns what is printed to a terminal of a width."""
     screen = Console(
         file=io.StringIO(), force_terminal=True, width=width, highlight=False
     )
     monkeypatch.setattr(terminal, "console", lambda quiet=False: screen)
-    with terminal.bar("atat epoch 2/30", 2106, 128, done=300) as advance:
-        advance("atat epoch 2/30", loss=1.685, adversarial_accuracy=0.25)
-        advance("atat epoch 2/30", loss=1.685, adversarial_accuracy=0.25)
+    with terminal.bar(doing, 2106, 128, done=300) as advance:
+        advance(doing, loss=1.685, adversarial_accuracy=0.25)
+        advance(doing, loss=1.685, adversarial_accuracy=0.25)
     return screen.file.getvalue()
 
 
@@ -123,3 +124,18 @@ def test_a_table_keeps_a_width_that_was_asked_for(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 60
     assert _CELLS[0] not in printed
+
+
+@pytest.mark.parametrize("text", ["net[a].keras", "[n, k]", "a [/x]", ":x:"])
+def test_texts_are_printed_as_they_are(monkeypatch, capsys, text):
+    terminal.table(text, [text], [[text]])
+    terminal.console().print(text)
+    assert capsys.readouterr().out.count(text) == 4
+    assert f" {text} " in _on_a_terminal(monkeypatch, 80, f" {text} ")
+
+
+def test_a_cell_may_have_a_colour(monkeypatch):
+    screen = Console(file=io.StringIO(), force_terminal=True)
+    monkeypatch.setattr(terminal, "console", lambda: screen)
+    terminal.table("title", ["verdict"], [[Text("fail", "red")]])
+    assert "\x1b[31mfail" in screen.file.getvalue()

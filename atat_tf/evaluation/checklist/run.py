@@ -17,6 +17,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
+from rich.text import Text
 
 from atat_tf import losses
 from atat_tf.attacks import columns, linf, randomness
@@ -206,7 +207,7 @@ def print_table(title: str, points: Iterable[Point]) -> None:
     printed once; last comes the sum. On a terminal verdicts have colours.
     """
     points = list(points)
-    rows = []
+    rows: list[list[str | Text]] = []
     notes: dict[str, list[str]] = {}
     for number, point in enumerate(points, 1):
         name = f"{number}. {point.compared}"
@@ -215,7 +216,7 @@ def print_table(title: str, points: Iterable[Point]) -> None:
         if point.figure is not None:
             figure = f"{point.figure:.1f}"
             threshold = f"≤ {point.threshold:g} + {point.allowance:.1f}"
-        verdict = f"[{_COLOURS[point.verdict]}]{point.verdict}[/]"
+        verdict = Text(point.verdict, _COLOURS[point.verdict])
         rows.append([name, figure, threshold, verdict])
     heads = ["figures in points", "figure", "threshold", "verdict"]
     terminal.table(title, heads, rows)
