@@ -1,6 +1,7 @@
 """Event files: what is in them, once, also after a kill."""
 
 import pathlib
+import resource
 
 import numpy as np
 import tensorflow as tf
@@ -43,6 +44,26 @@ class EventLogTest(tf.test.TestCase):
             event_log.recorded(self.folder),
             {("train/loss", 1), ("maps", 1), ("train/loss", 2)},
         )
+
+    def test_a_full_disk_is_an_error_of_the_file(self):
+        """A limit on file sizes stands in for the disk."""
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        log = event_log.EventLog(self.folder)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        try:
+            with self.assertRaisesRegex(
+                OSError, r"^could not write \S+/events\S+: File too large$"
+            ):
+                for step in range(100):
+                    log.scalar("train/loss", 0.5, step)
+                log.flush()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    def test_a_folder_that_cannot_be_made(self):
+        self.folder.write_text("a file")
+        with self.assertRaisesRegex(OSError, "could not write .*folder"):
+            event_log.EventLog(self.folder / "below")
 
     def test_no_folder(self):
         self.assertEmpty(event_log.recorded(self.folder))

@@ -443,7 +443,7 @@ class FailureTest(RunsTest):
         words = runs.command(self.workdir, "--config=configs/at.py")
         status, output = runs.finish(words, preexec_fn=limit)
         self.assertEqual(status, 1, output)
-        self.assertRegex(output, "error: .*could not write .*step-")
+        self.assertRegex(output, "(?m)^error: could not write .*/")
         self.assertNotIn("Traceback", output)
         # Nothing half-written is left, and with room again it goes on.
         self.assertEmpty(list((self.workdir / "checkpoints").glob("*step*")))
