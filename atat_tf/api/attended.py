@@ -50,6 +50,7 @@ class Attention:
     network: keras.Model
     score: str = "logit"
 
+    @with_checked_types
     def quality(
         self, epsilon: float | None = None, seed: int = 0
     ) -> dict[str, float]:
@@ -69,6 +70,9 @@ class Attention:
           {name: number} of "class_sensitivity", "deletion", "insertion",
           "stability" and "parameter_randomisation", each as the module
           `evaluation.explanations` defines it; without what no image has.
+
+        Raises:
+          InputError: bad arguments.
         """
         attack = None
         if epsilon is not None:
@@ -102,6 +106,7 @@ class Attention:
         pairs = zip(self.images, self.maps, strict=True)
         return np.stack([image_files.overlaid(*pair) for pair in pairs])
 
+    @with_checked_types
     def plot(self, columns: int = _SHOWN) -> Figure:
         """Returns a figure of the overlays, with the classes above.
 

@@ -88,6 +88,7 @@ class Run:
         """What `evaluate` found last on test images; None before."""
         return self._run.results
 
+    @with_checked_types
     def evaluate(
         self, attacks: Sequence[str] | None = None, **options: Any
     ) -> dict[str, Any]:
@@ -104,6 +105,7 @@ class Run:
         options = {"data_dir": self._run.data_dir, **options}
         return evaluate_run.evaluate_run(self.folder, attacks, **options)
 
+    @with_checked_types
     def report(
         self, path: str | pathlib.Path | None = None, num_images: int = 64
     ) -> pathlib.Path:
@@ -123,6 +125,7 @@ class Run:
             temporary.write_text(text, encoding="utf-8")
         return path
 
+    @with_checked_types
     def export(
         self, output: str | pathlib.Path, version: int | None = None
     ) -> pathlib.Path:
@@ -139,6 +142,7 @@ class Run:
             self.folder, output, version, data_dir=self._run.data_dir
         )
 
+    @with_checked_types
     def attention(
         self, num_images: int = _SHOWN, layer: str | None = None
     ) -> Attention:

@@ -491,9 +491,17 @@ def _ledger_file(path: str | pathlib.Path | None) -> Iterator[pathlib.Path]:
             yield pathlib.Path(folder) / "ledger.jsonl"
         return
     path = pathlib.Path(path)
+    is_writable = False
+    with contextlib.suppress(OSError):
+        is_new = not path.exists()
+        if is_new or path.is_file():
+            open(path, "ab").close()
+            is_writable = True
+        if is_new:
+            path.resolve().unlink()  # a link to it stays
     expect(
-        path.parent.is_dir() and not path.is_dir(),
-        "a ledger's file in an existing folder",
+        is_writable,
+        "a ledger's file that can be written, in an existing folder",
         ledger=str(path),
     )
     yield path

@@ -19,6 +19,7 @@ from atat_tf.data import stored
 from atat_tf.errors import InputError, expect
 
 _SUFFIX = ".npz"
+_PIECE = 2**20  # bytes that are read at once
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 _Pair = tuple[np.ndarray | stored.Images, np.ndarray]
 
@@ -91,7 +92,8 @@ def unread(images: np.ndarray) -> stored.Rows:
     """
     if isinstance(images, np.memmap):
         shape = images.shape[1:]
-        return stored.Rows(np.arange(len(images)), shape, images)
+        stamp = stored.stamp(str(images.filename))
+        return stored.Rows(np.arange(len(images)), shape, images, stamp)
     raise InputError(
         "Expected an .npz file that is not compressed (numpy.savez), of arrays "
         "in C order, or a larger --memory_budget than its images. Received: "
@@ -155,6 +157,10 @@ def _mapped(file, path, name):
     inside = file.zip.getinfo(f"{name}.npy")
     if inside.compress_type != zipfile.ZIP_STORED:
         return file[name]
+    # Read to its end once, for its checksum: what is mapped has none.
+    with file.zip.open(inside) as content:
+        while content.read(_PIECE):
+            pass
     with open(path, "rb") as whole:
         whole.seek(inside.header_offset + 26)
         lengths = np.frombuffer(whole.read(4), "<u2")

@@ -201,7 +201,11 @@ def _resized(shape, image_size):
             len(shape) == 3
             and all(
                 size is None
-                or (isinstance(size, int | np.integer) and size >= 1)
+                or (
+                    isinstance(size, int | np.integer)
+                    and not isinstance(size, bool)
+                    and size >= 1
+                )
                 for size in shape
             ),
             "image_size of 1 pixel or more, one number or (height, width, "

@@ -272,7 +272,8 @@ def _decoded(pairs, image_shape, is_held):
         images = held if whole.all() else held[whole]
         return images, labels[whole], sorted(bad)
     paths = np.array([str(path) for path, _ in pairs])
-    unread = stored.Files(paths[whole], image_shape)
+    stamps = np.array([stored.stamp(path) for path in paths], np.int64)
+    unread = stored.Files(np.flatnonzero(whole), image_shape, paths, stamps)
     return unread, labels[whole], sorted(bad)
 
 

@@ -36,6 +36,29 @@ def free_memory() -> int:
     return free if limit == "max" else max(0, min(free, int(limit) - used))
 
 
+def stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Returns what changes when a file does: time in ns and size in bytes.
+
+    Raises:
+      OSError: there is no such file.
+    """
+    found = os.stat(path)
+    return found.st_mtime_ns, found.st_size
+
+
+def _expect_unchanged(path, before):
+    """Raises InputError unless a file has the stamp that it had before."""
+    try:
+        now = stamp(path)
+    except OSError:
+        now = None
+    expect(
+        now == before,
+        "the files of the data set as they were when they were opened",
+        file=path,
+    )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Images(abc.ABC):
     """Images on a disk.
@@ -96,14 +119,26 @@ class Images(abc.ABC):
         return tf.ensure_shape(images, [indices.shape[0], *self.image_shape])
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Files(Images):
-    """Image files; `places` are their paths."""
+    """Image files.
+
+    Attributes:
+      places: their numbers.
+      files: [N], their paths.
+      stamps: int64 [N, 2], of each, from `stamp`.
+    """
+
+    files: np.ndarray
+    stamps: np.ndarray
 
     def read(self, places: np.ndarray) -> np.ndarray:
         images = np.empty((len(places), *self.image_shape), np.uint8)
 
         def load(number):
-            path = str(places[number])
+            place = places[number]
+            path = str(self.files[place])
+            _expect_unchanged(path, tuple(self.stamps[place]))
             images[number] = image_files.load(path, self.image_shape)
 
         with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -118,19 +153,15 @@ class Rows(Images):
     Attributes:
       places: their numbers.
       array: uint8 [N, H, W, C], a numpy.memmap.
+      stamp: of its file, from `stamp`.
     """
 
     array: np.memmap
+    stamp: tuple[int, int]
 
     def read(self, places: np.ndarray) -> np.ndarray:
-        path, first = str(self.array.filename), self.array.offset
         # Behind its end the mapping of a file ends the process.
-        expect(
-            os.path.exists(path)
-            and os.path.getsize(path) >= first + self.array.nbytes,
-            "the file of images as it was when it was opened",
-            file=str(path),
-        )
+        _expect_unchanged(str(self.array.filename), self.stamp)
         return np.asarray(self.array[places])
 
 
@@ -142,10 +173,12 @@ class Records(Images):
       places: int64 [n, 3]: the number of the file, the byte at which the
         example begins, and its length.
       files: paths.
+      stamps: of each, from `stamp`.
       decode: function of an example, a string tensor, to uint8 [H, W, C].
     """
 
     files: tuple[str, ...]
+    stamps: list[tuple[int, int]]
     decode: Callable[[tf.Tensor], tf.Tensor]
 
     def read(self, places: np.ndarray) -> np.ndarray:
@@ -164,17 +197,10 @@ class Records(Images):
         """Returns the bytes of examples, an array of objects [b]."""
         examples = np.empty(len(places), object)
         for number, (file, start, length) in enumerate(places):
-            found = b""
-            if os.path.exists(self.files[file]):
-                with open(self.files[file], "rb") as opened:
-                    opened.seek(start)
-                    found = opened.read(length)
-            examples[number] = found
-            expect(
-                len(found) == length,
-                "the files of the data set as they were when they were opened",
-                file=self.files[file],
-            )
+            _expect_unchanged(self.files[file], self.stamps[file])
+            with open(self.files[file], "rb") as opened:
+                opened.seek(start)
+                examples[number] = opened.read(length)
         return examples
 
     @tf.function(reduce_retracing=True)

@@ -231,6 +231,7 @@ def _stored(builder, split, spec):
         np.array(places),
         spec.image_shape,
         tuple(map(str, paths)),
+        [stored.stamp(path) for path in paths],
         lambda record: fitted(features.deserialize_example(record)["image"]),
     )
     return images, np.array(labels, np.int32)

@@ -390,15 +390,16 @@ def _merged(opened, before, results):
             stands[name], attacks[name] = of_one, descriptions
     if not {*results["attacks"]} <= {*attacks}:
         return results
-    # A figure of all images takes the place of an estimate.
-    estimates = {
-        name: of_one
-        for name, of_one in {
-            **before.get("estimates", {}),
-            **results.get("estimates", {}),
-        }.items()
-        if name not in attacks
-    }
+    # A figure of all images takes the place of an estimate, and an estimate
+    # from more images that of one from fewer.
+    estimates: dict[str, dict] = {}
+    for source in (before, results):
+        for name, of_one in source.get("estimates", {}).items():
+            kept = estimates.get(name, of_one)
+            if name not in attacks:
+                estimates[name] = max(
+                    of_one, kept, key=lambda found: found["num_sampled"]
+                )
     if estimates:
         results = {**results, "estimates": estimates}
     classes = opened.dataset.spec.num_classes

@@ -266,7 +266,7 @@ def _parsed(text):
         line = json.loads(text)
     except ValueError:
         return None  # cut short by a kill
-    complete = isinstance(line, dict) and {"index", "attack", "group"} <= set(
-        line
-    )
-    return line if complete else None
+    match line:
+        case {"index": int(), "attack": str(), "group": [int(), int()]}:
+            return line
+    return None

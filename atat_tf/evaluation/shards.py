@@ -24,14 +24,6 @@ from atat_tf.runs import folder as run_folder
 FOLDER = "shards"
 # Written last: a shard without it is not done.
 FILE = "shard.json"
-_SETTINGS = (
-    "num_images",
-    "weights",
-    "dataset_name",
-    "seed",
-    "split",
-    "attacks",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,8 +142,8 @@ def merge(
       What `evaluate_run.evaluate_run` returns: the same as of one process.
 
     Raises:
-      InputError: a shard is missing or not done, or they are of different
-        settings, weights, data or commits.
+      InputError: a shard is missing or not done, or its ledger has lost
+        verdicts, or they are of different settings, weights, data or commits.
     """
     shards = _all_shards(workdir)
     told = _common(workdir, shards)
@@ -176,6 +168,7 @@ def merge(
         missing = [lines[index] for index in sorted({*lines} - {*known})]
         if missing:
             opened.ledger.append(description, missing)
+    _expect_complete(opened, built, shards)
     return evaluate_run.evaluate_opened(
         opened, names, settings["weights"], settings["split"]
     )
@@ -209,11 +202,22 @@ def _read(path):
     """Returns what the file of a shard says."""
     told = run_folder.read_json(path, {"settings", "identity", "commit"})
     settings, identity = told["settings"], told["identity"]
+    match settings:
+        case {
+            "num_images": int(),
+            "weights": str(),
+            "dataset_name": None | str(),
+            "seed": int(),
+            "split": str(),
+            "attacks": [*attacks],
+            **others,
+        }:
+            are_names = all(isinstance(name, str) for name in attacks)
+            is_whole = are_names and not others
+        case _:
+            is_whole = False
     expect(
-        isinstance(settings, dict)
-        and {*settings} == {*_SETTINGS}
-        and isinstance(settings["attacks"], list)
-        and isinstance(identity, dict),
+        is_whole and isinstance(identity, dict),
         f"a whole {FILE} (remove it, and evaluate the shard again: its ledger "
         "goes on)",
         path=str(path),
@@ -248,6 +252,22 @@ def _expect_own(told, opened):
             f"Expected shards of {opened.run.folder} as it is, by this commit. "
             f"Received: {'; '.join(differing)}."
         )
+
+
+def _expect_complete(opened, built, shards):
+    """Raises InputError where a shard's ledger has lost verdicts."""
+    lost = {
+        str(shards[index % len(shards)])
+        for of_one in built.values()
+        for index in range(len(opened.split))
+        if not opened.ledger.deciding(map(columns.description, of_one), index)
+    }
+    expect(
+        not lost,
+        f"whole ledgers in {opened.run.folder / FOLDER}: the same command "
+        "evaluates again what a shard has lost",
+        lost=sorted(lost),
+    )
 
 
 def _differences(here, there):

@@ -74,3 +74,18 @@ def test_refusals(arguments, message):
     given = {"model": digits.classifier(), "x": X, **arguments}
     with pytest.raises(InputError, match=message):
         atat.attention(**given)
+
+
+@pytest.mark.parametrize(
+    "method, arguments",
+    [
+        ("quality", {"epsilon": "a"}),
+        ("quality", {"epsilon": -1.0}),
+        ("quality", {"seed": "a"}),
+        ("plot", {"columns": "a"}),
+    ],
+)
+def test_refusals_of_what_is_returned(method, arguments):
+    looked = atat.attention(digits.classifier(), X)
+    with pytest.raises(InputError, match=next(iter(arguments))):
+        getattr(looked, method)(**arguments)

@@ -218,6 +218,12 @@ def test_numpy_has_square_alone_and_a_warning(are_shares):
     assert found.accuracy["square40"] < found.accuracy["clean"]
 
 
+@pytest.mark.parametrize("path", ["/dev/null", "/proc/x", "/nowhere/x", "/"])
+def test_a_ledger_that_cannot_be_written_is_refused(path):
+    with pytest.raises(InputError, match=f"ledger's file.*{path}"):
+        atat.robust_accuracy(digits.classifier(), X, Y, "clean", ledger=path)
+
+
 def test_a_ledger_goes_on_and_knows_its_model(tmp_path):
     path = tmp_path / "mine.jsonl"
     first = atat.robust_accuracy(

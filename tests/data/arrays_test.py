@@ -1,5 +1,7 @@
 """Own arrays in an .npz file: read as they are, or refused in a sentence."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -79,6 +81,16 @@ def test_a_config_names_the_whole_path(written, monkeypatch, tmp_path):
 def test_what_is_not_understood_is_refused(written, changed, message):
     with pytest.raises(InputError, match=message):
         datasets.load(written(**changed))
+
+
+@pytest.mark.parametrize("name", ["x_train", "y_test"])
+def test_a_damaged_file(written, name):
+    path = pathlib.Path(written())
+    content = bytearray(path.read_bytes())
+    content[content.index(f"{name}.npy".encode()) + 200] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"Bad CRC-32.*{name}"):
+        datasets.load(str(path))
 
 
 def test_files_that_are_none(tmp_path):

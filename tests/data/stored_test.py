@@ -55,33 +55,36 @@ def _arrays(base):
 def _tfds(base):
     import tensorflow_datasets as tfds
 
-    class InTwoFiles(tfds.core.GeneratorBasedBuilder):
-        """Images of noise, some resized, some of whose files are JPEG."""
+    # A second one of the name would be refused.
+    with tfds.core.registered.skip_registration():
 
-        VERSION = tfds.core.Version("1.0.0")
+        class InTwoFiles(tfds.core.GeneratorBasedBuilder):
+            """Images of noise, some resized, some of whose files are JPEG."""
 
-        def _info(self):
-            features = {
-                "image": tfds.features.Image(shape=(None, None, 3)),
-                "label": tfds.features.ClassLabel(num_classes=2),
-            }
-            return self.dataset_info_from_configs(
-                features=tfds.features.FeaturesDict(features)
-            )
+            VERSION = tfds.core.Version("1.0.0")
 
-        def _split_generators(self, manager):
-            return {
-                "train": self._generate_examples(_COUNT),
-                "test": self._generate_examples(10),
-            }
+            def _info(self):
+                features = {
+                    "image": tfds.features.Image(shape=(None, None, 3)),
+                    "label": tfds.features.ClassLabel(num_classes=2),
+                }
+                return self.dataset_info_from_configs(
+                    features=tfds.features.FeaturesDict(features)
+                )
 
-        def _generate_examples(self, count):
-            for number, pixels in enumerate(_pixels(count)):
-                file = io.BytesIO()
-                encoding = ("PNG", "JPEG")[number % 3 == 0]
-                Image.fromarray(pixels).save(file, encoding)
-                file.seek(0)
-                yield number, {"image": file, "label": number % 2}
+            def _split_generators(self, manager):
+                return {
+                    "train": self._generate_examples(_COUNT),
+                    "test": self._generate_examples(10),
+                }
+
+            def _generate_examples(self, count):
+                for number, pixels in enumerate(_pixels(count)):
+                    file = io.BytesIO()
+                    encoding = ("PNG", "JPEG")[number % 3 == 0]
+                    Image.fromarray(pixels).save(file, encoding)
+                    file.seek(0)
+                    yield number, {"image": file, "label": number % 2}
 
     builder = InTwoFiles(data_dir=base)
     config = tfds.download.DownloadConfig(num_shards=2)
@@ -190,8 +193,8 @@ class StoredTest(parameterized.TestCase, tf.test.TestCase):
     def test_a_file_that_is_gone_is_named(self):
         named = _folder(self.base)
         train = datasets.load(**named, memory_budget=0).train
-        os.remove(train.images.places[0])
-        with self.assertRaisesRegex(InputError, "Expected a whole image file"):
+        os.remove(train.images.files[train.images.places[0]])
+        with self.assertRaisesRegex(InputError, "as they were when"):
             train.images[0]
 
     @parameterized.parameters(
@@ -214,16 +217,28 @@ class StoredTest(parameterized.TestCase, tf.test.TestCase):
         named = _arrays(self.base)
         train = datasets.load(**named, memory_budget=0).train
         os.truncate(named["name"], 100)
-        with self.assertRaisesRegex(InputError, "as it was when it was open"):
+        with self.assertRaisesRegex(InputError, "as they were when"):
+            train.images[0]
+
+    @parameterized.parameters(_arrays, _folder, _tfds)
+    def test_a_file_that_is_changed_in_place_is_named(self, written):
+        train = datasets.load(**written(self.base), memory_budget=0).train
+        train.images[:]
+        for path in self.base.rglob("*"):
+            later = path.stat().st_mtime_ns + 1_000_000
+            os.utime(path, ns=(later, later))
+        with self.assertRaisesRegex(InputError, "as they were when"):
             train.images[0]
 
     def test_a_file_that_is_gone_is_a_sentence_in_batches_too(self):
         train = datasets.load(**_folder(self.base), memory_budget=0).train
-        for path in train.images.places:
+        for path in train.images.files[train.images.places]:
             os.remove(path)
         drawn = batches.batches(train, 4, 0, 0, 2, True)
         with self.assertRaises(tf.errors.OpError) as raised:
             next(iter(drawn))
         error = training_data.as_input_error(raised.exception)
         self.assertIsInstance(error, InputError)
-        self.assertRegex(str(error), r"^Expected a whole image file.*\.$")
+        self.assertRegex(
+            str(error), r"^Expected the files of the data set.*\.$"
+        )

@@ -11,6 +11,7 @@ import pytest
 from atat_tf.errors import InputError
 from atat_tf.evaluation import estimate, evaluate_run, printed_table
 from atat_tf.evaluation.run import Run, undefended_runs
+from atat_tf.runs import folder as run_folder
 from tests.support import commands, small_network, trained_runs, untrained_runs
 
 _ARCHIVE = pathlib.Path(__file__).resolve().parents[2] / "results"
@@ -226,6 +227,12 @@ def test_a_precision_gives_an_estimate_apart_from_whole_figures(
     found = rough["estimates"]["apgd_t1@1/255"]
     assert found["low"] <= found["accuracy"] <= found["high"]
     assert found["num_sampled"] < found["num_standing"] < 120
+    # One of more images stays, which a finer precision would have asked for.
+    kept = {**found, "num_sampled": found["num_sampled"] + 1}
+    finer = {**run.results, "estimates": {"apgd_t1@1/255": kept}}
+    run_folder.write_json(run.folder / "results.json", finer)
+    again = evaluate_run.evaluate_run(run.folder, attacks, 120, precision=0.1)
+    assert again["estimates"]["apgd_t1@1/255"] == kept
     # Of so many that nothing is guessed.
     fine = evaluate_run.evaluate_run(run.folder, attacks, 120, precision=1e-4)
     assert "estimates" not in fine

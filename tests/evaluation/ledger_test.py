@@ -168,4 +168,8 @@ def test_a_packed_file_that_is_none_is_named(path, content):
 
 def test_what_is_no_ledger_is_passed_over(path):
     path.write_text('nonsense\n[1]\n{"index": 1}\n')
+    with open(path, "a") as file:
+        for odd in (7, [0], [0, "x"]):
+            line = {"index": 0, "attack": "a", "group": odd, **_IDENTITY}
+            file.write(json.dumps(line) + "\n")
     assert not _open(path).verdicts("a")

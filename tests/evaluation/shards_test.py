@@ -1,6 +1,7 @@
 """Shards of an evaluation: the merged table is that of one process."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -134,13 +135,31 @@ def test_shards_of_others_are_refused(
         ("[]", "missing=.'commit', 'identity', 'settings'"),
         ('{"settings": null, "identity": {}, "commit": ""}', "a whole shard"),
         ('{"settings": {}, "identity": {}, "commit": ""}', "a whole shard"),
+        ({"attacks": [3]}, "a whole shard"),
+        ({"num_images": "x"}, "a whole shard"),
+        ({"another": 1}, "a whole shard"),
     ],
 )
 def test_a_torn_file_is_a_sentence(divided, tmp_path, torn, message):
     folder = shutil.copytree(divided, tmp_path / "run")
-    (folder / "shards" / f"1-of-{_COUNT}" / "shard.json").write_text(torn)
+    path = folder / "shards" / f"1-of-{_COUNT}" / "shard.json"
+    if isinstance(torn, dict):
+        told = json.loads(path.read_text())
+        told["settings"] |= torn
+        torn = json.dumps(told)
+    path.write_text(torn)
     with pytest.raises(InputError, match=message):
         shards.merge(folder)
+
+
+@pytest.mark.parametrize("kept", [0, 0.9])
+def test_a_shard_that_has_lost_verdicts_is_named(divided, tmp_path, kept):
+    folder = shutil.copytree(divided, tmp_path / "run")
+    path = folder / "shards" / f"1-of-{_COUNT}" / "ledger.jsonl"
+    os.truncate(path, int(kept * path.stat().st_size))
+    with pytest.raises(InputError, match="again.*lost=.'1-of-2'.[.]$"):
+        shards.merge(folder)
+    assert not (folder / "results.json").exists()
 
 
 def test_shards_of_two_counts_some_and_none(divided, tmp_path):
