@@ -92,6 +92,20 @@ def description(attack: Any) -> str:
     return f"{type(attack).__name__}({', '.join(fields)})"
 
 
+def in_words(attack: linf.LinfAttack) -> str:
+    """Returns an attack of FGSM's kin as a person would say it."""
+    name, start = "I-FGSM", "the image itself"
+    if attack.random_start:
+        name, start = "PGD", "a random start"
+    steps = f"{attack.num_steps} steps of {radii.written(attack.step_size)}"
+    if attack.num_steps == 1:
+        name, steps = "FGSM", f"one step of {radii.written(attack.step_size)}"
+    return (
+        f"{name}, {steps} from {start}, at most "
+        f"{radii.written(attack.epsilon)} a pixel"
+    )
+
+
 def _apgd_ce(epsilon, num_classes, **settings):
     return (apgd.APGD(epsilon, loss="cross_entropy", **settings),)
 

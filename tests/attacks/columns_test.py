@@ -84,3 +84,15 @@ class ColumnTest(parameterized.TestCase):
     def test_wrong_names(self, name, message):
         with self.assertRaisesRegex(InputError, message):
             _column(name)
+
+
+class InWordsTest(parameterized.TestCase):
+    @parameterized.parameters(
+        (linf.fgsm(8 / 255), "FGSM, one step of 8/255 from the image itself"),
+        (linf.ifgsm(8 / 255, 2 / 255, 20), "I-FGSM, 20 steps of 2/255 from"),
+        (linf.pgd(8 / 255, 2 / 255, 7), "PGD, 7 steps of 2/255 from a random"),
+    )
+    def test_kind_steps_and_start(self, attack, words):
+        said = columns.in_words(attack)
+        self.assertStartsWith(said, words)
+        self.assertEndsWith(said, "at most 8/255 a pixel")

@@ -193,7 +193,7 @@ class _Pictures:
         self.column, attack = report_pictures.shown_attack(
             run.config, results.get("accuracy", {}), len(self.class_names)
         )
-        self.attack = columns.description(attack)
+        self.attack = columns.in_words(attack)
         labels = opened.split.labels
         seen = report_pictures.attended(opened, attack)
         uris = report_pictures.uris(seen)

@@ -77,7 +77,7 @@ def strip(
     first = next(iter(runs.values()))
     names = first.dataset.class_names
     return Strip(
-        columns.description(attack),
+        columns.in_words(attack),
         [attack_radii.written(radius) for radius in radii],
         radii.index(attack.epsilon),
         [
