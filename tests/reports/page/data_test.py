@@ -150,7 +150,7 @@ class ColumnsTest(absltest.TestCase):
 
     def test_commands_are_words_for_a_shell(self):
         backbone = {"name": "wide_resnet", "depth": 10, "width": 1}
-        config = {"dataset": "digits", "backbone": backbone}
+        config = {"dataset": "digits", "backbone": backbone, "num_epochs": 6}
         workdir = "a run; rm -rf $HOME"
         commands = report_data.commands(workdir, config, "my data")
         for name in ("results", "checklist", "report"):
@@ -160,6 +160,7 @@ class ColumnsTest(absltest.TestCase):
         words = shlex.split(commands["teacher"])
         self.assertIn(f"--workdir={workdir}/teacher", words)
         self.assertIn("--config.backbone.depth=10", words)
+        self.assertIn("--config.num_epochs=6", words)
         # A teacher elsewhere.
         commands = report_data.commands("s", {**config, "teacher": "runs/t"})
         command = "python -m atat_tf.evaluate --workdir=runs/t"
