@@ -67,6 +67,7 @@ html_show_sourcelink = False
 html_sidebars = {name: [] for name in ("index", "get_started", "results")}
 html_theme_options = {
     "show_prev_next": True,
+    "collapse_navigation": True,
     "navbar_align": "left",
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
