@@ -245,7 +245,7 @@ def test_a_run_that_was_not_evaluated_has_pictures(copied):
     parsed = _Parsed(report_page.page(workdir, None, 3))
     assert len(parsed.tiles) == 3
     assert "data-verdict-0" not in parsed.tiles[0]
-    assert "num_steps=20" in parsed.text
+    assert "PGD, 20 steps of" in parsed.text
 
 
 def test_verdicts_on_other_weights_are_not_shown(copied):
