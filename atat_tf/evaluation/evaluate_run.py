@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from atat_tf.data import arrays, datasets
 from atat_tf.data import folders as image_folders
 from atat_tf.errors import InputError, expect, expect_known
 from atat_tf.evaluation import accuracy as robustness
-from atat_tf.evaluation import estimate, ledger, verdicts
+from atat_tf.evaluation import estimate, figures, ledger, verdicts
 from atat_tf.evaluation.attacker import Attacker, Outcome
 from atat_tf.evaluation.run import Run, undefended_runs
 from atat_tf.models import checks as model_checks
@@ -296,7 +296,7 @@ def evaluate_opened(
         "seed": opened.seed,
         "commit": run_folder.commit(),
         "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},
-        "worst_case": worst_case(config, whole, stands),
+        "worst_case": figures.worst_case(config, whole, stands),
         "refuted": refuted,
         "weights": weights,
         "weights_digest": opened.ledger.identity["weights"],
@@ -310,7 +310,7 @@ def evaluate_opened(
         results["estimates"] = estimates
     if split != "test":
         results["split"] = split
-    return _kept(opened, results)
+    return figures.kept(opened, results)
 
 
 def expect_led(opened: OpenRun, built: Mapping[str, Sequence]) -> None:
@@ -336,86 +336,11 @@ def expect_led(opened: OpenRun, built: Mapping[str, Sequence]) -> None:
             opened.attacker.logits_fn, opened.split.images
         )
         return
-    expect(
-        False,
-        "clean, square or autoattack for logits without a gradient to the "
-        "images (a rounding, a cast to integers or a stop_gradient cuts it)",
-        attacks=by_gradient,
+    raise InputError(
+        "Expected clean, square or autoattack for logits without a gradient "
+        "to the images (a rounding, a cast to integers or a stop_gradient "
+        f"cuts it). Received: attacks={by_gradient!r}."
     )
-
-
-# What the columns of one results.json have in common.
-_SETTINGS = (
-    "data",
-    "num_images",
-    "bn_eval",
-    "seed",
-    "weights",
-    "weights_digest",
-    "batch_size",
-    "split",
-)
-
-
-def _kept(opened, results):
-    """Returns results as they are to be shown, written where they are kept.
-
-    Columns of the same settings stay beside the new ones, as far as the ledger
-    has their lines. Fewer images of the same weights replace no figures.
-    """
-    path = opened.run.folder / run_folder.RESULTS
-    before = opened.run.read(run_folder.RESULTS) or {}
-    is_of_these = before.get("weights_digest") == results["weights_digest"]
-    if is_of_these and before.get("num_images", 0) > results["num_images"]:
-        terminal.console().print(
-            f"{path} keeps its figures of {before['num_images']:,} images: "
-            f"those of {results['num_images']:,} are shown alone."
-        )
-        return results
-    if all(before.get(name) == results.get(name) for name in _SETTINGS):
-        results = _merged(opened, before, results)
-    run_folder.write_json(path, results)
-    return results
-
-
-def _merged(opened, before, results):
-    """Returns results with the columns that a results.json had before."""
-    stands, attacks = {}, {}
-    for name, descriptions in {
-        **before["attacks"],
-        **results["attacks"],
-    }.items():
-        of_one = opened.ledger.standing(descriptions, results["num_images"])
-        if of_one is not None:
-            stands[name], attacks[name] = of_one, descriptions
-    if not {*results["attacks"]} <= {*attacks}:
-        return results
-    # A figure of all images takes the place of an estimate, and an estimate
-    # from more images that of one from fewer.
-    estimates: dict[str, dict] = {}
-    for source in (before, results):
-        for name, of_one in source.get("estimates", {}).items():
-            kept = estimates.get(name, of_one)
-            if name not in attacks:
-                estimates[name] = max(
-                    of_one, kept, key=lambda found: found["num_sampled"]
-                )
-    if estimates:
-        results = {**results, "estimates": estimates}
-    classes = opened.dataset.spec.num_classes
-    built = build.build_columns(opened.config, attacks, classes)
-    lines = [
-        line
-        for description in sorted({d for of in attacks.values() for d in of})
-        for line in opened.ledger.verdicts(description).values()
-    ]
-    return {
-        **results,
-        "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},
-        "worst_case": worst_case(opened.config, built, stands),
-        "refuted": sum(line["refuted"] for line in lines),
-        "attacks": attacks,
-    }
 
 
 def standing(
@@ -529,37 +454,6 @@ def _expect_estimates(built, precision, bn_eval):
         bn_eval == "frozen",
         "bn_eval=frozen with a precision: of a batch there is no sample",
         bn_eval=bn_eval,
-    )
-
-
-def worst_case(
-    config: ConfigDict,
-    built: Mapping[str, Sequence],
-    stands: Mapping[str, np.ndarray],
-) -> float | None:
-    """Returns the share of images correct under every attack at once.
-
-    Of the columns inside the config's threat model; None where there is none.
-
-    Args:
-      config: gives ε.
-      built: {column: stepped attacks}.
-      stands: {column: bool [n]}.
-    """
-    within = [
-        stands[name]
-        for name, attacks in built.items()
-        if in_threat_model(config, attacks)
-    ]
-    return float(np.mean(np.all(within, axis=0))) if within else None
-
-
-def in_threat_model(config: ConfigDict, attacks: Iterable) -> bool:
-    """Returns whether all attacks of a column stay in the config's ball."""
-    return all(
-        attack.epsilon <= config.attack.epsilon
-        and getattr(attack, "norm", "linf") == "linf"
-        for attack in attacks
     )
 
 

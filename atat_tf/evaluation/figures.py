@@ -1,0 +1,123 @@
+"""The figures of results.json: which of them stay beside new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from atat_tf.runs import build, terminal
+from atat_tf.runs import folder as run_folder
+
+if TYPE_CHECKING:
+    from atat_tf.evaluation.evaluate_run import OpenRun
+
+# What the columns of one results.json have in common.
+_SETTINGS = (
+    "data",
+    "num_images",
+    "bn_eval",
+    "seed",
+    "weights",
+    "weights_digest",
+    "batch_size",
+    "split",
+)
+
+
+def kept(opened: OpenRun, results: dict) -> dict:
+    """Returns results as they are to be shown, written where they are kept.
+
+    Columns of the same settings stay beside the new ones, as far as the ledger
+    has their lines. Fewer images of the same weights replace no figures.
+
+    Args:
+      opened: OpenRun.
+      results: of one evaluation, see `evaluate_run.evaluate_run`.
+    """
+    path = opened.run.folder / run_folder.RESULTS
+    before = opened.run.read(run_folder.RESULTS) or {}
+    is_of_these = before.get("weights_digest") == results["weights_digest"]
+    if is_of_these and before.get("num_images", 0) > results["num_images"]:
+        terminal.console().print(
+            f"{path} keeps its figures of {before['num_images']:,} images: "
+            f"those of {results['num_images']:,} are shown alone."
+        )
+        return results
+    if all(before.get(name) == results.get(name) for name in _SETTINGS):
+        results = _merged(opened, before, results)
+    run_folder.write_json(path, results)
+    return results
+
+
+def _merged(opened, before, results):
+    """Returns results with the columns that a results.json had before."""
+    stands, attacks = {}, {}
+    for name, descriptions in {
+        **before["attacks"],
+        **results["attacks"],
+    }.items():
+        of_one = opened.ledger.standing(descriptions, results["num_images"])
+        if of_one is not None:
+            stands[name], attacks[name] = of_one, descriptions
+    if not {*results["attacks"]} <= {*attacks}:
+        return results
+    # A figure of all images takes the place of an estimate, and an estimate
+    # from more images that of one from fewer.
+    estimates: dict[str, dict] = {}
+    for source in (before, results):
+        for name, of_one in source.get("estimates", {}).items():
+            kept = estimates.get(name, of_one)
+            if name not in attacks:
+                estimates[name] = max(
+                    of_one, kept, key=lambda found: found["num_sampled"]
+                )
+    if estimates:
+        results = {**results, "estimates": estimates}
+    classes = opened.dataset.spec.num_classes
+    built = build.build_columns(opened.config, attacks, classes)
+    lines = [
+        line
+        for description in sorted({d for of in attacks.values() for d in of})
+        for line in opened.ledger.verdicts(description).values()
+    ]
+    return {
+        **results,
+        "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},
+        "worst_case": worst_case(opened.config, built, stands),
+        "refuted": sum(line["refuted"] for line in lines),
+        "attacks": attacks,
+    }
+
+
+def worst_case(
+    config: ConfigDict,
+    built: Mapping[str, Sequence],
+    stands: Mapping[str, np.ndarray],
+) -> float | None:
+    """Returns the share of images correct under every attack at once.
+
+    Of the columns inside the config's threat model; None where there is none.
+
+    Args:
+      config: gives ε.
+      built: {column: stepped attacks}.
+      stands: {column: bool [n]}.
+    """
+    within = [
+        stands[name]
+        for name, attacks in built.items()
+        if in_threat_model(config, attacks)
+    ]
+    return float(np.mean(np.all(within, axis=0))) if within else None
+
+
+def in_threat_model(config: ConfigDict, attacks: Iterable) -> bool:
+    """Returns whether all attacks of a column stay in the config's ball."""
+    return all(
+        attack.epsilon <= config.attack.epsilon
+        and getattr(attack, "norm", "linf") == "linf"
+        for attack in attacks
+    )
