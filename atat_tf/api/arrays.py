@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from atat_tf.api import classifier as classifiers
 from atat_tf.api.pixels import PixelRange, labels_of, pixel_range
-from atat_tf.data import datasets
+from atat_tf.data import datasets, training_data
 from atat_tf.errors import expect
 from atat_tf.evaluation import ledger as ledgers
 from atat_tf.evaluation.attacker import Attacker
@@ -97,14 +97,9 @@ def examples(
 
 def expect_settings(batch_size: int, seed: int = 0) -> None:
     """Raises InputError unless they are a number of images and a seed."""
-    whole = int, np.integer
+    training_data.expect_batch_size(batch_size)
     expect(
-        isinstance(batch_size, whole) and batch_size >= 1,
-        "batch_size >= 1",
-        batch_size=batch_size,
-    )
-    expect(
-        isinstance(seed, whole) and 0 <= seed < 2**31,
+        isinstance(seed, int | np.integer) and 0 <= seed < 2**31,
         "seed, a whole number in [0, 2**31)",
         seed=seed,
     )

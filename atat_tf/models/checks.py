@@ -269,6 +269,43 @@ def not_repeatable(
     )
 
 
+def in_unit(images: np.ndarray) -> np.ndarray:
+    """Returns uint8 or float32 images as float32 in [0, 1]."""
+    scale = 255 if images.dtype == np.uint8 else 1
+    return np.asarray(images, np.float32) / np.float32(scale)
+
+
+def beside(images: np.ndarray) -> np.ndarray:
+    """Returns images with noise, float32 in [0, 1], the same at each call."""
+    pixels = in_unit(images)
+    noise = np.random.default_rng(0).uniform(-_NOISE, _NOISE, pixels.shape)
+    return np.clip(pixels + noise, 0, 1).astype(np.float32)
+
+
+def logits_and_gradient(
+    logits_fn: Callable[[tf.Tensor], tf.Tensor], pixels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns logits, and the gradient of a fixed mix of them by the pixels.
+
+    A mix, and not the sum of the scores, which some classifiers hold constant.
+
+    Args:
+      logits_fn: float32 [n, H, W, C] in [0, 1] -> logits [n, k].
+      pixels: float32 [n, H, W, C] in [0, 1].
+
+    Returns:
+      (logits [n, k], gradient [n, H, W, C], zero where there is none).
+    """
+    watched = tf.constant(pixels)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(watched)
+        logits = logits_fn(watched)
+        mix = np.random.default_rng(0).normal(size=logits.shape[-1])
+        score = tf.reduce_sum(logits * tf.constant(mix, logits.dtype))
+    gradient = tape.gradient(score, watched, unconnected_gradients="zero")
+    return logits.numpy(), gradient.numpy()
+
+
 def batch_dependent(
     logits_fn: Callable[[np.ndarray], np.ndarray],
     alone_fn: Callable[[np.ndarray], np.ndarray],
@@ -284,12 +321,7 @@ def batch_dependent(
       images: uint8 or float32 in [0, 1], [n, H, W, C], the batch; of the
         first ones each is asked alone.
     """
-    pixels = np.asarray(images, np.float32)
-    if images.dtype == np.uint8:
-        pixels /= 255
-    noise = np.random.default_rng(0).uniform(-_NOISE, _NOISE, pixels.shape)
-    noisy = np.clip(pixels + noise, 0, 1).astype(np.float32)
-    for tried in (images, noisy):
+    for tried in (images, beside(images)):
         together = logits_fn(tried)[:_JUDGED_IMAGES]
         alone = alone_fn(tried[:_JUDGED_IMAGES])
         difference = relative_difference(alone, together)
@@ -319,23 +351,10 @@ def expect_gradients(
       images: uint8 or float32 in [0, 1], [n, H, W, C], of which some are tried.
     """
     sample = images[:_JUDGED_IMAGES]
-    pixels = tf.constant(sample, tf.float32)
-    if sample.dtype == np.uint8:
-        pixels /= 255.0
-    draw = np.random.default_rng(0)
-
-    def gradient_and_logits():
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(pixels)
-            logits = logits_fn(pixels)
-            score = tf.reduce_sum(logits * tf.cast(mix, logits.dtype))
-        gradient = tape.gradient(score, pixels, unconnected_gradients="zero")
-        return gradient.numpy().reshape(len(sample), -1), logits.numpy()
-
-    # Not the sum of the scores, which some classifiers hold constant.
-    mix = draw.normal(size=logits_fn(pixels[:1]).shape[-1])
-    gradient, logits = gradient_and_logits()
-    again, _ = gradient_and_logits()
+    pixels = in_unit(sample)
+    logits, gradient = logits_and_gradient(logits_fn, pixels)
+    _, again = logits_and_gradient(logits_fn, pixels)
+    gradient, again = (g.reshape(len(sample), -1) for g in (gradient, again))
     finite = np.isfinite(gradient).all(1)
     length = np.linalg.norm(gradient, axis=1)
     differ = relative_difference(logits, logits[:1]) > AGREEMENT
