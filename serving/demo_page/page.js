@@ -129,7 +129,8 @@
       } catch (error) {
         problem = error.message;
         showProblem(problem);
-        if (chosen() === "own") {
+        // One that was answered before is not refused: the program has gone.
+        if (chosen() === "own" && ownImage !== (answered && answered.image)) {
           restore();
           // The slider may have moved since that was shown.
           isStale = isStale || !answered || answered.epsilon !== epsilon();

@@ -167,6 +167,25 @@ class BrowserTest(parameterized.TestCase):
         sync_api.expect(page.locator("#busy")).to_contain_text("Attacking 2")
         self.assertTrue(page.locator("#busy").is_visible())
 
+    def test_a_program_that_has_gone_is_asked_once(self):
+        """The picture on the page is one's own, and the slider moves."""
+        page = self._open()
+        file = io.BytesIO()
+        Image.new("RGB", (32, 32), (60, 0, 0)).save(file, "PNG")
+        page.evaluate(_HANDED, ["drop", [*file.getvalue()]])
+        self._expect_status(page, "your own picture")
+        asked = []
+
+        def gone(route):
+            asked.append(route.request.url)
+            route.abort()
+
+        page.route("**/answer*", gone)
+        page.locator("#epsilon").press("ArrowLeft")
+        sync_api.expect(page.locator("#problem")).to_contain_text("not running")
+        sync_api.expect(page.locator("#busy")).to_be_hidden()
+        self.assertLen(asked, 1)
+
     def test_pictures_are_dropped_and_pasted(self):
         page = self._open()
         clean = page.locator(".network .clean .picture").first
