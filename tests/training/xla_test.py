@@ -5,6 +5,8 @@ registered.
 """
 
 import inspect
+import os
+import sys
 
 import keras
 import numpy as np
@@ -19,7 +21,7 @@ from atat_tf.errors import InputError
 from atat_tf.evaluation import accuracy, attacker, views
 from atat_tf.models import compilation
 from atat_tf.training import trainer
-from tests.support import toys
+from tests.support import runs, toys
 
 _EPSILON = 8 / 255
 # Sums are in another order, and an attack's steps follow signs.
@@ -181,35 +183,38 @@ def test_validation_and_attention(monkeypatch):
         np.testing.assert_allclose(compiled, plain, rtol=0.02, atol=2e-3)
 
 
-def test_compaction_asks_for_few_sizes(monkeypatch):
-    """Powers of two: XLA compiles for each number of rows that it sees."""
-    classifier = toys.small_classifier()
-    images = toys.random_bytes(40)
-    labels = np.asarray(toys.random_labels(40))
-    attack = linf.Steps(linf.pgd(1 / 255, 0.2 / 255, 8))
-    sizes: set[int] = set()
-    plain = attacker.Attacker(classifier, 16)
-    expected = plain.run(attack, images, labels, np.arange(40), 0)
-    padding = attacker.Attacker(classifier, 16)
-    # As XLA has it, without waiting for it.
-    monkeypatch.setattr(padding, "_by_xla", True)
-    compiled_steps = padding._compiled_steps
+def _attacked_by_xla():
+    """Attacks images whose brightness is the class, the next one a level on.
 
-    def counting(walk, start):
-        inner = compiled_steps(walk, start)
+    So that they break one after the other, and batches of many sizes are left.
+    """
+    inputs = keras.Input((4, 4, 1))
+    head = keras.layers.Dense(2)
+    logits = head(keras.layers.GlobalAveragePooling2D()(inputs))
+    head.set_weights([np.array([[-1.0, 1.0]]), np.array([0.5, -0.5])])
+    runner = attacker.Attacker(keras.Model(inputs, logits), 16)
+    attack = linf.Steps(linf.pgd(24 / 255, 2 / 255, 10))
+    for count in (40, 33, 37):
+        levels = 129 + np.arange(count, dtype=np.uint8)
+        images = np.tile(levels[:, None, None, None], (1, 4, 4, 1))
+        labels = np.ones(count, np.int32)
+        outcome = runner.run(attack, images, labels, np.arange(count), 0)
+        assert len(np.unique(outcome.broke_at)) > 5
 
-        def go_on(rows, first, last):
-            sizes.add(len(rows["margin"]))
-            return inner(rows, first, last)
 
-        return go_on
-
-    monkeypatch.setattr(padding, "_compiled_start", plain._compiled_start)
-    monkeypatch.setattr(padding, "_compiled_steps", counting)
-    found = padding.run(attack, images, labels, np.arange(40), 0)
-    np.testing.assert_array_equal(found.broke_at, expected.broke_at)
-    np.testing.assert_allclose(found.margin, expected.margin, atol=1e-5)
-    assert sizes <= {1, 2, 4, 8, 16}
+@pytest.mark.long
+def test_compaction_has_few_sizes_compiled(tmp_path):
+    """XLA compiles for each number of rows that it sees: powers of two."""
+    code = f"from {__name__} import _attacked_by_xla as go; go()"
+    flags = f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text"
+    status, output = runs.finish(
+        [sys.executable, "-c", code],
+        env={**os.environ, compilation.VARIABLE: "1", "XLA_FLAGS": flags},
+    )
+    assert status == 0, output
+    for function in ("start", "_lambda_"):
+        compiled = list(tmp_path.glob(f"*_{function}_*before_optimizations*"))
+        assert 1 <= len(compiled) <= len((1, 2, 4, 8, 16)), compiled
 
 
 def test_another_value_is_refused(monkeypatch):
