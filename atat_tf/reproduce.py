@@ -3,6 +3,7 @@
   python -m atat_tf.reproduce --table=1 --dry_run
   python -m atat_tf.reproduce --table=1 --scale=small --data_dir=../shared/tfds
   python -m atat_tf.reproduce --table=ablation --seeds=1
+  python -m atat_tf.reproduce --table=ours --scale=small --workdir=results
 
 Run it again to go on after any interruption, or beside itself, on another core
 or GPU, to share the rows: `taskset -c 1 python -m atat_tf.reproduce ...`.
@@ -22,7 +23,10 @@ flags.declare_key_flag("workdir")
 flags.declare_key_flag("data_dir")
 flags.declare_key_flag("plugin")
 _TABLE = flags.DEFINE_string(
-    "table", None, "1, 2 (the paper's), ablation, protocol or shift"
+    "table",
+    None,
+    "1, 2 (the paper's), ablation, protocol or shift; ours: the screening of "
+    "our own setting, which tools/screen.sh trains",
 )
 _SCALE = flags.DEFINE_string(
     "scale",
@@ -46,18 +50,22 @@ _PAGE = flags.DEFINE_string(
 
 def main(argv):
     del argv
-    expect(_TABLE.value, "--table=1, 2, ablation, protocol or shift", table="")
+    names = "--table=1, 2, ablation, protocol, shift or ours"
+    expect(_TABLE.value, names, table="")
     for name, value in (
         ("dataset", command_line.dataset()),
         ("seed", command_line.seed()),
     ):
         rule = f"no --{name}: the table and --scale, --seeds decide"
         expect(value is None, rule, **{name: value})
+    command = shlex.join(["python", "-m", "atat_tf.reproduce", *sys.argv[1:]])
+    if _TABLE.value == "ours":
+        _show_screening(command)
+        return
     table, scale = catalogue.table(_TABLE.value), catalogue.scale(_SCALE.value)
     chosen = [row.key for row in catalogue.chosen_rows(table, _ROWS.value)]
     workdir = command_line.workdir("runs/reproduce")
     data_dir = command_line.data_dir()
-    command = shlex.join(["python", "-m", "atat_tf.reproduce", *sys.argv[1:]])
 
     with command_line.quiet_start():
         from atat_tf.reports.tables import reproduction
@@ -73,6 +81,28 @@ def main(argv):
         _PAGE.value,
         command,
     )
+
+
+def _show_screening(command):
+    """Prints what was judged of the screening, and puts it into --page."""
+    expect(
+        _SCALE.value == "small" and not _ROWS.value and not _DRY_RUN.value,
+        "--table=ours with --scale=small, and neither --rows nor --dry_run: it "
+        "trains nothing",
+        scale=_SCALE.value,
+        rows=_ROWS.value,
+        dry_run=_DRY_RUN.value,
+    )
+    with command_line.quiet_start():
+        from atat_tf.reports.tables import files, screening
+
+    if _PAGE.value:
+        files.expect_marks(_PAGE.value, screening.SECTION)
+    sections = screening.sections(command_line.workdir("results"))
+    files.show(sections)
+    if _PAGE.value:
+        written = files.markdown(sections, command)
+        files.insert(_PAGE.value, screening.SECTION, written)
 
 
 if __name__ == "__main__":

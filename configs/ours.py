@@ -78,6 +78,15 @@ DEFENSES = {
 _ROBUST_TEACHER = ("control_at_again", "robust_teacher", "robust_teacher_kl")
 
 
+def control(variant):
+    """Returns the variant that another is held against, None for a control."""
+    if variant == "standard" or variant.startswith("control"):
+        return None
+    if variant in _ROBUST_TEACHER:
+        return "control_at_again"
+    return "control_kl" if variant == "kl" else "control_at"
+
+
 def get_config(variant="cosine_1"):
     if variant not in DEFENSES:
         raise ValueError(

@@ -172,7 +172,7 @@ def _tests(results):
             str(test["seed"]),
             str(test["only_first"]),
             str(test["only_second"]),
-            _p_value(test["p"]),
+            p_value(test["p"]),
         ]
         for test in results["tests"]
         if test["column"] in _TESTED
@@ -195,7 +195,7 @@ def _of(test, which, several):
     return f"{label}, {test[f'{which}_bn_eval']}" if several else label
 
 
-def _p_value(p):
+def p_value(p: float | None) -> str:
     """Returns p as text: two digits, or the bound it is below."""
     if p is None:
         return "undefined"
@@ -216,7 +216,7 @@ def _shifts(results):
                     _number(shift["mean_of_standing"][name]),
                     _number(related["point_biserial"]),
                     _number(related["spearman"]),
-                    _p_value(related["spearman_p"]),
+                    p_value(related["spearman_p"]),
                     _number(related["auc"]),
                     _number(related["spearman_given_margin"]),
                 ]

@@ -1,0 +1,50 @@
+"""The screening's table, from the archived ledgers, and its stop rule."""
+
+import pathlib
+
+import pytest
+
+from atat_tf.errors import InputError
+from atat_tf.reports.tables import files, screening
+from atat_tf.runs import folder as run_folder
+
+_ROOT = pathlib.Path(__file__).parents[3]
+_ARCHIVE = _ROOT / "results"
+
+
+@pytest.mark.parametrize(
+    ("clean", "worst", "expected"),
+    [
+        (0.0, -0.5, True),
+        (-0.02, -0.5, False),
+        (5.0, -0.52, False),
+        (-9.0, 1.0, True),
+        (-9.0, 0.98, False),
+    ],
+)
+def test_the_stop_rule(clean, worst, expected):
+    assert screening.goes_on(clean, worst) is expected
+
+
+def test_ledgers_give_the_figures_of_the_evaluations():
+    (table,) = screening.sections(_ARCHIVE)
+    for name, clean, *_, worst, control, _, _, goes_on in table.rows:
+        path = _ARCHIVE / "screening" / name / run_folder.RESULTS
+        results = run_folder.read_json(path)
+        assert clean.startswith(f"{100 * results['accuracy']['clean']:.2f} ")
+        if name != "standard":
+            assert worst.startswith(f"{100 * results['worst_case']:.2f} ")
+        is_control = name == "standard" or name.startswith("control_")
+        if name != "control_at_again":
+            assert (control == "—") is (goes_on == "—") is is_control
+
+
+def test_the_page_has_them():
+    page = (_ROOT / "docs" / "results.md").read_text()
+    for table in screening.sections(_ARCHIVE):
+        assert files.markdown([table], "").split("```")[-1].strip() in page
+
+
+def test_without_runs_says_where_they_come_from(tmp_path):
+    with pytest.raises(InputError, match="screen.sh.*none"):
+        screening.sections(tmp_path)
