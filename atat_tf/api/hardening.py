@@ -18,7 +18,7 @@ from atat_tf.attacks import for_training, linf
 from atat_tf.data import training_data
 from atat_tf.defenses import atat, objective
 from atat_tf.defenses.objective import Defense
-from atat_tf.errors import InputError, expect, unknown, with_checked_types
+from atat_tf.errors import InputError, expect, registered, with_checked_types
 from atat_tf.models import files as model_files
 from atat_tf.models import functional, graphs
 from atat_tf.training.trainer import AdversarialTrainer
@@ -166,9 +166,7 @@ def _defense(given):
     if not isinstance(given, str):
         objective.expect_defense(given)
         return given
-    if given not in atat.DEFENSES:
-        raise unknown("a defense", given, atat.DEFENSES)
-    return atat.DEFENSES[given]()
+    return registered("a defense", given, atat.DEFENSES)()
 
 
 def _attack(defense, radius):

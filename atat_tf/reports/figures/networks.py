@@ -15,7 +15,7 @@ import numpy as np
 from keras.applications import imagenet_utils
 
 from atat_tf.data import datasets
-from atat_tf.errors import InputError, expect, unknown
+from atat_tf.errors import InputError, expect, expect_known, unknown
 from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
 from atat_tf.models import files as model_files
@@ -113,8 +113,7 @@ def load_all(
     """Returns the networks of names, no two with the same title."""
     expect(names, "at least one network", models=names)
     if not APPLICATIONS.keys() & set(names) and weights is not None:
-        if weights not in run_folder.WEIGHTS:
-            raise unknown("weights", weights, run_folder.WEIGHTS)
+        expect_known("weights", weights, run_folder.WEIGHTS)
     networks = [
         load(name, weights, layer, data_dir, pixel_range) for name in names
     ]
