@@ -79,6 +79,12 @@ def expect_known(kind: str, name: object, known: Collection[str]) -> None:
         raise unknown(kind, name, known)
 
 
+def summary(error: Exception) -> str:
+    """Returns the kind of another library's error and how its text begins."""
+    first = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {first[:200]}"
+
+
 def registered(
     kind: str, name: str, registry: Mapping[str, typing.Any]
 ) -> typing.Any:

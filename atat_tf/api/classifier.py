@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf.api.pixels import PixelRange
-from atat_tf.errors import InputError, expect
+from atat_tf.errors import InputError, expect, summary
 from atat_tf.models import checks, classifiers, functional, graphs
 
 _SAMPLE = 2
@@ -202,10 +202,9 @@ def call_once(
     try:
         model(images)
     except Exception as error:  # whatever the model's own code raises
-        reason = str(error).strip().split("\n")[0][:200]
         raise InputError(
             f"Expected a model of images {tuple(image_shape)}. Received: "
-            f"{model.name} ({type(error).__name__}: {reason})."
+            f"{model.name} ({summary(error)})."
         ) from error
 
 
@@ -287,10 +286,9 @@ def _of_black_box(model, pixels, image_shape):
     try:
         answered = answer(sample)
     except Exception as error:  # whatever the function raises
-        reason = str(error).strip().split("\n")[0][:200]
         raise InputError(
             f"Expected a function of images {tuple(image_shape)}. Received: "
-            f"{type(error).__name__}: {reason}."
+            f"{summary(error)}."
         ) from error
     num_classes = _num_classes(answered)
     are_shares = checks.are_probabilities(answered)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from atat_tf.errors import InputError, expect, expect_known
+from atat_tf.errors import InputError, expect, expect_known, summary
 
 if TYPE_CHECKING:
     import keras
@@ -214,10 +214,9 @@ def load_weights(workdir: Path, which: str, model: "keras.Model") -> None:
             warnings.simplefilter("error", UserWarning)
             model.load_weights(path)
     except Exception as error:  # h5py and Keras raise many kinds
-        reason = str(error).strip().split("\n")[0][:200]
         raise InputError(
             f"Expected weights of {model.name} in {path}. Received: a file "
-            f"that does not fit ({type(error).__name__}: {reason})."
+            f"that does not fit ({summary(error)})."
         ) from error
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from keras.applications import imagenet_utils
 
 from atat_tf.data import datasets
-from atat_tf.errors import InputError, expect, expect_known, unknown
+from atat_tf.errors import InputError, expect, expect_known, summary, unknown
 from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
 from atat_tf.models import files as model_files
@@ -232,11 +232,10 @@ def _application(name, weights, layer):
             classifier_activation=None,
         )
     except Exception as error:  # Keras' are many: of files and of networks
-        reason = str(error).strip().split("\n")[0][:200]
         raise InputError(
             f"Expected weights of {name}: a network to fetch ImageNet's from, "
             "--weights=FILE, or --weights=none for an untrained one. "
-            f"Received: weights={weights!r} ({type(error).__name__}: {reason})."
+            f"Received: weights={weights!r} ({summary(error)})."
         ) from error
     # One input, not a list of one, at which Keras would warn each time.
     classifier = keras.Model(inputs, classifier.outputs[0], name=name)
