@@ -311,7 +311,7 @@ def robust_accuracy(
         if not examples.classifier.has_gradient:
             checks.expect_scores_that_change(
                 opened.attacker.logits,
-                examples.pixels_in_unit(),
+                checks.in_unit(examples.images),
                 max(in_unit),
             )
         with arrays.quiet_traces():
@@ -430,7 +430,7 @@ def _targeted(examples, attack, targets, seed, batch_size):
         seeds = randomness.example_seeds(seed, 0, indices)
         return attack(examples.classifier.network, images, targets, seeds)
 
-    images = examples.pixels_in_unit()
+    images = checks.in_unit(examples.images)
     ended = []
     for first in range(0, len(images), batch_size):
         part = slice(first, first + batch_size)
@@ -524,7 +524,7 @@ def _judged(examples, opened, built, epsilon, norm, ledger, precision):
                 refuted += count
                 continue
             keeps = False  # all images have met these attacks
-        pixels = examples.pixels_in_unit().copy()
+        pixels = checks.in_unit(examples.images)
 
         def keep(description, indices, outcome, pixels=pixels):
             del description
