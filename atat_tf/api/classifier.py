@@ -108,7 +108,7 @@ def as_classifier(
     if isinstance(model, keras.Model):
         logits_model = functional_logits(model, pixels, image_shape)
         if logits_model is not None:
-            network: Any = _in_float32(logits_model)
+            network: Any = classifiers.with_float32_logits(logits_model)
             num_classes = network.outputs[0].shape[-1]
             return Classifier(
                 network, num_classes, checks.has_gradient(network, image_shape)
@@ -226,17 +226,6 @@ def _expect_same_on_whole_numbers(model, rebuilt, pixels, image_shape):
         f"a model that takes floats for {model.inputs[0].dtype}, with bounds "
         "in whole numbers as (0, 255)",
         relative_difference=difference,
-    )
-
-
-def _in_float32(classifier):
-    logits = classifier.outputs[0]
-    if logits.dtype == "float32":
-        return classifier
-    graph = graphs.of_functional(classifier)
-    as_float = keras.layers.Activation("linear", dtype="float32")
-    return keras.Model(
-        graph.input, as_float(graph.outputs[0]), name=classifier.name
     )
 
 
