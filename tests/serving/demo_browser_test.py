@@ -1,18 +1,16 @@
 """The demo page in headless Chromium, on a desktop and on a phone."""
 
-import io
 import pathlib
 import tempfile
 
 import numpy as np
 import pytest
 from absl.testing import parameterized
-from PIL import Image
 from playwright import sync_api
 
 from serving.demo_page import page as demo_page
 from tests.serving import demo_runs
-from tests.support import chromium
+from tests.support import chromium, pictures
 
 # A file comes as one that is dropped, or pasted.
 _HANDED = """([kind, bytes]) => {
@@ -25,6 +23,11 @@ _HANDED = """([kind, bytes]) => {
 }"""
 _WIDTHS = (1280, 390)
 _SECONDS = 60_000
+
+
+def _red(level):
+    """Returns the file of a picture in one red."""
+    return pictures.file(np.full((32, 32, 3), (level, 0, 0), np.uint8))
 
 
 @pytest.mark.long
@@ -126,12 +129,9 @@ class BrowserTest(parameterized.TestCase):
     def test_a_picture_of_ones_own(self):
         page = self._open()
         noise = np.random.default_rng(0).integers(0, 256, (1500, 900, 3))
-        file = io.BytesIO()
-        Image.fromarray(noise.astype(np.uint8)).save(file, "JPEG")
+        file = pictures.file(noise.astype(np.uint8), "JPEG")
         given = {"name": "a.jpg", "mimeType": "image/jpeg"}
-        page.locator("#file").set_input_files(
-            {**given, "buffer": file.getvalue()}
-        )
+        page.locator("#file").set_input_files({**given, "buffer": file})
         self._expect_status(page, "your own picture")
         self.assertTrue(page.is_visible("#own"))
         self._expect_no_problem(page)
@@ -170,9 +170,7 @@ class BrowserTest(parameterized.TestCase):
     def test_a_program_that_has_gone_is_asked_once(self):
         """The picture on the page is one's own, and the slider moves."""
         page = self._open()
-        file = io.BytesIO()
-        Image.new("RGB", (32, 32), (60, 0, 0)).save(file, "PNG")
-        page.evaluate(_HANDED, ["drop", [*file.getvalue()]])
+        page.evaluate(_HANDED, ["drop", [*_red(60)]])
         self._expect_status(page, "your own picture")
         asked = []
 
@@ -191,9 +189,7 @@ class BrowserTest(parameterized.TestCase):
         clean = page.locator(".network .clean .picture").first
         for kind, level in (("drop", 60), ("paste", 200)):
             before = clean.get_attribute("src")
-            file = io.BytesIO()
-            Image.new("RGB", (32, 32), (level, 0, 0)).save(file, "PNG")
-            page.evaluate(_HANDED, [kind, [*file.getvalue()]])
+            page.evaluate(_HANDED, [kind, [*_red(level)]])
             sync_api.expect(clean).not_to_have_attribute("src", before)
             self._expect_status(page, "your own picture")
         self._expect_no_problem(page)
