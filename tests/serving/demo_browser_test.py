@@ -4,7 +4,6 @@ import pathlib
 import tempfile
 
 import numpy as np
-import pytest
 from absl.testing import parameterized
 from playwright import sync_api
 
@@ -30,29 +29,20 @@ def _red(level):
     return pictures.file(np.full((32, 32, 3), (level, 0, 0), np.uint8))
 
 
-@pytest.mark.long
-class BrowserTest(parameterized.TestCase):
+class DemoTest(chromium.BrowserTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
         cls.port = cls.enterClassContext(demo_runs.serving())
 
-    def setUp(self):
-        super().setUp()
-        self.browser = chromium.launched(self)
-        self.problems, self.requests = [], []
-
     def _open(self, url=None, width=1280, scheme="light"):
-        """Returns the page with its first answer; what goes wrong is kept."""
-        context = self.browser.new_context(
-            viewport={"width": width, "height": 800}, color_scheme=scheme
+        """Returns the page with its first answer."""
+        page = self.opened(
+            url or f"http://127.0.0.1:{self.port}/",
+            viewport={"width": width, "height": 800},
+            color_scheme=scheme,
         )
-        page = context.new_page()
         page.set_default_timeout(_SECONDS)
-        page.on("console", lambda message: self.problems.append(message.text))
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.goto(url or f"http://127.0.0.1:{self.port}/")
         self._expect_status(page, "ε = 8/255")
         return page
 
