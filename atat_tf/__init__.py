@@ -15,36 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from atat_tf.api import (
-        ATAT,
-        TLA,
-        TRADES,
-        AdversarialTrainer,
-        AdversarialTraining,
-        Attention,
-        Checklist,
-        Data,
-        InputError,
-        LinfAttack,
-        LogitPairing,
-        Robustness,
-        RobustnessCurve,
-        Run,
-        Standard,
-        attack,
-        attention,
-        checklist,
-        fgsm,
-        fgsm_rs,
-        harden,
-        ifgsm,
-        load,
-        n_fgsm,
-        pgd,
-        register,
-        robust_accuracy,
-        trades,
-    )
+    from atat_tf.api import *  # the names of __all__
 
 __version__ = "0.2.0"
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from atat_tf import __version__
-from atat_tf.errors import InputError, unknown
+from atat_tf.errors import InputError, registered
 
 # {heading: {command: (module, words that go before, what it does)}}
 COMMANDS: dict[str, dict[str, tuple[str, tuple[str, ...], str]]] = {
@@ -126,9 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(_COMPLETION.format(commands=" ".join(known)), end="")
         return
     try:
-        if name not in known:
-            raise unknown("a command", name, known)
-        module, before, _ = known[name]
+        module, before, _ = registered("a command", name, known)
         _expect_installed(module)
     except InputError as error:
         sys.exit(f"error: {error} (atat --help lists the commands)")

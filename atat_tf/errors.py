@@ -11,7 +11,7 @@ import numbers
 import pathlib
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 # Import name of an optional distribution -> the extras that install it.
 _EXTRAS = {
@@ -77,6 +77,20 @@ def expect_known(kind: str, name: object, known: Collection[str]) -> None:
     """Raises InputError unless a name is in a registry; as for `unknown`."""
     if name not in known:
         raise unknown(kind, name, known)
+
+
+def summary(error: Exception) -> str:
+    """Returns the kind of another library's error and how its text begins."""
+    first = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {first[:200]}"
+
+
+def registered(
+    kind: str, name: str, registry: Mapping[str, typing.Any]
+) -> typing.Any:
+    """Returns what a registry has under a name; raises as `expect_known`."""
+    expect_known(kind, name, registry)
+    return registry[name]
 
 
 _Parameters = typing.ParamSpec("_Parameters")

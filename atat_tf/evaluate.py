@@ -20,7 +20,7 @@ import sys
 from absl import flags
 
 from atat_tf.errors import InputError, expect
-from atat_tf.runs import command_line
+from atat_tf.runs import command_line, recipes
 
 flags.adopt_module_key_flags(command_line)
 _WORKDIRS = flags.DEFINE_list(
@@ -320,7 +320,7 @@ def _refuse_other_config(config):
     if command_line.recipe_given():
         here = run_config.to_dict(run_config.resolve(command_line.config()))
     else:
-        here, there = command_line.overrides(), _flat(there)
+        here, there = command_line.overrides(), dict(recipes.flat(there))
         there = {name: there.get(name) for name in here}
     differing = run_config.differences(here, there)
     if differing:
@@ -328,15 +328,6 @@ def _refuse_other_config(config):
             "Expected no --config, or the run's own: it is rebuilt from its "
             f"config.json. Received: {'; '.join(differing)}."
         )
-
-
-def _flat(values, prefix=""):
-    flat = {}
-    for name, value in values.items():
-        flat[prefix + name] = value
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-    return flat
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ python -m atat_tf.inspect_attention --figure=methods --workdir=runs/demo
 
 from absl import flags
 
-from atat_tf.errors import InputError, expect, expect_known, unknown
+from atat_tf.errors import InputError, expect, expect_known
 from atat_tf.runs import command_line
 
 _FIGURES = ("shift", "rounds", "ablation", "methods")
@@ -120,11 +120,9 @@ _DPI = flags.DEFINE_integer(
 
 def main(argv):
     del argv
-    if _FIGURE.value not in _FIGURES:
-        raise unknown("--figure", _FIGURE.value, _FIGURES)
+    expect_known("--figure", _FIGURE.value, _FIGURES)
     expect_known("--select", _SELECT.value, _SELECTIONS)
-    if _FOLLOWED.value not in ("label", "predicted"):
-        raise unknown("--attention_of", _FOLLOWED.value, ("label", "predicted"))
+    expect_known("--attention_of", _FOLLOWED.value, ("label", "predicted"))
     names = [*command_line.workdirs(_WORKDIRS.value), *_MODELS.value]
     names += [_MODEL.value] if _MODEL.value else []
     pixel_range = command_line.model_range(_MODEL_RANGE.value, names)

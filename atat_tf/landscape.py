@@ -14,7 +14,7 @@ import sys
 
 from absl import flags
 
-from atat_tf.errors import expect, unknown
+from atat_tf.errors import expect, expect_known
 from atat_tf.runs import command_line
 
 _FIGURES = ("surface", "steps")
@@ -79,8 +79,7 @@ _ZOOM = 20
 
 def main(argv):
     del argv
-    if _FIGURE.value not in _FIGURES:
-        raise unknown("--figure", _FIGURE.value, _FIGURES)
+    expect_known("--figure", _FIGURE.value, _FIGURES)
     workdirs = command_line.workdirs(_WORKDIRS.value)
     workdirs += [_MODEL.value] if _MODEL.value else []
     expect(workdirs, "--workdir=RUN_FOLDER or --model", workdirs=workdirs)

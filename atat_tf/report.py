@@ -37,8 +37,7 @@ def main(argv):
         from atat_tf.runs import folder as run_folder
 
     page = report_page.page(workdir, data_dir, _NUM_IMAGES.value)
-    with run_folder.replacing(output) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    run_folder.write_text(output, page)
     size = filesize.decimal(output.stat().st_size)
     print(f"{output}: {size}, opens in any browser")
 

@@ -4,11 +4,11 @@ import datetime
 import os
 import pathlib
 import platform
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from absl import flags
 
-from atat_tf.errors import unknown
+from atat_tf.errors import expect_known
 from atat_tf.runs import command_line
 from benchmarks import ratios
 
@@ -31,11 +31,12 @@ def begin(onednn: bool = True) -> dict:
     return surroundings()
 
 
-def expect_names(flag: str, names: Iterable[str], known: Iterable[str]) -> None:
+def expect_names(
+    flag: str, names: Iterable[str], known: Collection[str]
+) -> None:
     """Raises InputError where a list flag has a name that is not known."""
     for name in names:
-        if name not in known:
-            raise unknown(flag, name, known)
+        expect_known(flag, name, known)
 
 
 def finish(title: str, results: dict) -> None:

@@ -115,8 +115,7 @@ def _export(folder, text):
     from atat_tf.runs import folder as run_folder
 
     path = run_folder.create(folder) / "index.html"
-    with run_folder.replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    run_folder.write_text(path, text)
     print(f"Wrote {path}, {filesize.decimal(path.stat().st_size)}.")
 
 

@@ -20,13 +20,6 @@ def _maps(seed, batch=4):
     }
 
 
-def _logits(seed, batch=4, num_classes=6, scale=3.0):
-    generator = np.random.default_rng(seed)
-    return tf.constant(
-        scale * generator.normal(size=(batch, num_classes)), tf.float32
-    )
-
-
 class CrossEntropyTest(tf.test.TestCase):
     def test_hand_numbers(self):
         logits = tf.constant([[0.0, 0.0], [np.log(3.0), 0.0], [0.0, 0.0]])
@@ -161,26 +154,6 @@ class MapDistancesTest(parameterized.TestCase, tf.test.TestCase):
             self.assertAllClose(distance, expected, 1e-5, 1e-6)
 
     @parameterized.parameters(*losses.MAP_DISTANCES)
-    def test_gradient_equals_finite_differences(self, name):
-        first = tf.constant(np.random.default_rng(1).uniform(size=(2, 3, 2)))
-        second = tf.constant(np.random.default_rng(2).uniform(size=(2, 3, 2)))
-        distance = losses.MAP_DISTANCES[name]
-        analytic, numeric = tf.test.compute_gradient(distance, [first, second])
-        for one, other in zip(analytic, numeric, strict=True):
-            self.assertGreater(np.max(np.abs(one)), 1e-3)
-            self.assertAllClose(one, other, 1e-6, 1e-6)
-
-    @parameterized.parameters(*losses.MAP_DISTANCES)
-    def test_equal_maps_have_value_and_gradient_zero(self, name):
-        maps = _maps(1)["late"]
-        with tf.GradientTape() as tape:
-            tape.watch(maps)
-            distance = losses.MAP_DISTANCES[name](_maps(1)["late"], maps)
-        self.assertAllClose(distance, np.zeros(4), atol=1e-6)
-        gradient = tape.gradient(distance, maps)
-        self.assertAllClose(gradient, tf.zeros_like(maps), atol=1e-6)
-
-    @parameterized.parameters(*losses.MAP_DISTANCES)
     def test_empty_maps_have_finite_gradients(self, name):
         full, empty = tf.ones([1, 2, 2]), tf.zeros([1, 2, 2])
         for first, second in ((full, empty), (empty, full), (empty, empty)):
@@ -193,6 +166,33 @@ class MapDistancesTest(parameterized.TestCase, tf.test.TestCase):
     def test_an_unknown_one_is_refused(self):
         with self.assertRaisesRegex(InputError, "cosine, norm, rms.*'cosin'"):
             losses.attention_distance(_maps(1), _maps(2), "cosin")
+
+
+class ComparisonsTest(parameterized.TestCase, tf.test.TestCase):
+    """Every distance of maps, of shape (3, 2), and every pairing of logits."""
+
+    @parameterized.parameters(
+        *((distance, (2, 3, 2)) for distance in losses.MAP_DISTANCES.values()),
+        *((pairing, (2, 6)) for pairing in losses.PAIRINGS.values()),
+    )
+    def test_gradients(self, compared, shape):
+        one, other = (
+            tf.constant(np.random.default_rng(seed).uniform(size=shape))
+            for seed in (1, 2)
+        )
+        for analytic, numeric in zip(
+            *tf.test.compute_gradient(compared, [one, other]), strict=True
+        ):
+            self.assertGreater(np.max(np.abs(analytic)), 1e-3)
+            self.assertAllClose(analytic, numeric, 1e-6, 1e-6)
+        # Equal ones have value and gradient zero.
+        one = tf.cast(one, tf.float32)
+        with tf.GradientTape() as tape:
+            tape.watch(one)
+            value = compared(tf.stop_gradient(one), one)
+        self.assertAllClose(value, np.zeros(2), atol=1e-6)
+        gradient = tape.gradient(value, one)
+        self.assertAllClose(gradient, np.zeros(shape), atol=1e-6)
 
 
 class AttentionTransferTest(tf.test.TestCase):
@@ -222,30 +222,6 @@ class PairingsTest(parameterized.TestCase, tf.test.TestCase):
         # ½ · (1² + 2² + 2²) / 3.
         pairing = losses.squared_logit_pairing(clean, adversarial)
         self.assertAllClose(pairing, [1.5], 1e-6, 1e-6)
-
-    @parameterized.parameters(*losses.PAIRINGS)
-    def test_gradient_equals_finite_differences(self, name):
-        clean, adversarial = (
-            tf.constant(np.random.default_rng(seed).normal(size=(2, 4)))
-            for seed in (1, 2)
-        )
-        pairing = losses.PAIRINGS[name]
-        analytic, numeric = tf.test.compute_gradient(
-            pairing, [clean, adversarial]
-        )
-        for one, other in zip(analytic, numeric, strict=True):
-            self.assertGreater(np.max(np.abs(one)), 1e-3)
-            self.assertAllClose(one, other, 1e-6, 1e-6)
-
-    @parameterized.parameters(*losses.PAIRINGS)
-    def test_equal_logits_have_value_and_gradient_zero(self, name):
-        logits = _logits(1)
-        with tf.GradientTape() as tape:
-            tape.watch(logits)
-            pairing = losses.PAIRINGS[name](tf.identity(_logits(1)), logits)
-        self.assertAllClose(pairing, np.zeros(4), atol=1e-6)
-        gradient = tape.gradient(pairing, logits)
-        self.assertAllClose(gradient, np.zeros(logits.shape), atol=1e-6)
 
     def test_the_pull_of_the_norm_does_not_fade(self):
         """Towards equal logits: 1 for Eq. 6, ‖d‖ / k for half the mean."""
@@ -425,7 +401,8 @@ class DifferenceOfLogitsRatioTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_shift_and_scale_change_nothing(self):
         labels, targets = np.array([3, 0, 5, 1]), np.array([1, 2, 3, 4])
-        logits = _logits(4)
+        logits = np.random.default_rng(4).normal(size=(4, 6))
+        logits = tf.constant(3.0 * logits, tf.float32)
         for moved in (logits + 7.0, logits * 1e3, logits * 1e-3):
             self.assertAllClose(
                 losses.dlr(labels, moved), losses.dlr(labels, logits), 1e-4

@@ -9,12 +9,8 @@ from atat_tf.api.data import Data
 from atat_tf.api.hardening import harden
 from atat_tf.api.loaded import Run, load
 from atat_tf.api.registry import register
-from atat_tf.api.robustness import (
-    Robustness,
-    RobustnessCurve,
-    attack,
-    robust_accuracy,
-)
+from atat_tf.api.results import Robustness, RobustnessCurve
+from atat_tf.api.robustness import attack, robust_accuracy
 from atat_tf.attacks.for_training import fgsm_rs, n_fgsm, trades
 from atat_tf.attacks.linf import LinfAttack, fgsm, ifgsm, pgd
 from atat_tf.defenses.atat import (

@@ -21,6 +21,7 @@ from atat_tf.evaluation import ledger as ledgers
 from atat_tf.evaluation.attacker import Attacker
 from atat_tf.evaluation.evaluate_run import OpenRun
 from atat_tf.evaluation.run import Run
+from atat_tf.models import checks
 
 # Of ε; PGD's step, 2/255 for 8/255 as in §4.1.
 STEP_SHARE = 0.25
@@ -44,12 +45,6 @@ class Examples:
     labels: NDArray[np.int32]
     given: np.ndarray
 
-    def pixels_in_unit(self) -> np.ndarray:
-        """Returns the images as float32 in [0, 1], [n, H, W, C]."""
-        if self.images.dtype == np.uint8:
-            return self.images / np.float32(255)
-        return self.images
-
     def in_bounds(self, pixels: np.ndarray, radius: float) -> np.ndarray:
         """Returns adversarial images in the caller's range.
 
@@ -64,7 +59,7 @@ class Examples:
         images = self.pixels.from_unit(pixels)
         ball = radius * self.pixels.width
         images = images.clip(self.given - ball, self.given + ball)
-        kept = pixels == self.pixels_in_unit()
+        kept = pixels == checks.in_unit(self.images)
         return np.where(kept, self.given, images).astype(np.float32)
 
 

@@ -19,7 +19,7 @@ from atat_tf.api import classifier as classifiers
 from atat_tf.api.pixels import labels_of, pixel_range
 from atat_tf.attacks import linf
 from atat_tf.data import images as image_files
-from atat_tf.errors import expect, unknown, with_checked_types
+from atat_tf.errors import expect, expect_known, with_checked_types
 from atat_tf.evaluation import explanations
 from atat_tf.evaluation.views import Viewer
 from atat_tf.models.classifiers import attention_layer
@@ -191,8 +191,7 @@ def attention(
     Raises:
       InputError: bad arguments, or a model without such a layer.
     """
-    if score not in grad_cam.SCORES:
-        raise unknown("a class score", score, grad_cam.SCORES)
+    expect_known("a class score", score, grad_cam.SCORES)
     pixels = pixel_range(bounds)
     arrays.expect_settings(batch_size)
     images = pixels.in_unit(x)

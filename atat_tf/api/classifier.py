@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf.api.pixels import PixelRange
-from atat_tf.errors import InputError, expect
+from atat_tf.errors import InputError, expect, summary
 from atat_tf.models import checks, classifiers, functional, graphs
 
 _SAMPLE = 2
@@ -108,7 +108,7 @@ def as_classifier(
     if isinstance(model, keras.Model):
         logits_model = functional_logits(model, pixels, image_shape)
         if logits_model is not None:
-            network: Any = _in_float32(logits_model)
+            network: Any = classifiers.with_float32_logits(logits_model)
             num_classes = network.outputs[0].shape[-1]
             return Classifier(
                 network, num_classes, checks.has_gradient(network, image_shape)
@@ -202,10 +202,9 @@ def call_once(
     try:
         model(images)
     except Exception as error:  # whatever the model's own code raises
-        reason = str(error).strip().split("\n")[0][:200]
         raise InputError(
             f"Expected a model of images {tuple(image_shape)}. Received: "
-            f"{model.name} ({type(error).__name__}: {reason})."
+            f"{model.name} ({summary(error)})."
         ) from error
 
 
@@ -227,17 +226,6 @@ def _expect_same_on_whole_numbers(model, rebuilt, pixels, image_shape):
         f"a model that takes floats for {model.inputs[0].dtype}, with bounds "
         "in whole numbers as (0, 255)",
         relative_difference=difference,
-    )
-
-
-def _in_float32(classifier):
-    logits = classifier.outputs[0]
-    if logits.dtype == "float32":
-        return classifier
-    graph = graphs.of_functional(classifier)
-    as_float = keras.layers.Activation("linear", dtype="float32")
-    return keras.Model(
-        graph.input, as_float(graph.outputs[0]), name=classifier.name
     )
 
 
@@ -287,10 +275,9 @@ def _of_black_box(model, pixels, image_shape):
     try:
         answered = answer(sample)
     except Exception as error:  # whatever the function raises
-        reason = str(error).strip().split("\n")[0][:200]
         raise InputError(
             f"Expected a function of images {tuple(image_shape)}. Received: "
-            f"{type(error).__name__}: {reason}."
+            f"{summary(error)}."
         ) from error
     num_classes = _num_classes(answered)
     are_shares = checks.are_probabilities(answered)

@@ -18,7 +18,13 @@ from atat_tf.attacks import for_training, linf
 from atat_tf.data import training_data
 from atat_tf.defenses import atat, objective
 from atat_tf.defenses.objective import Defense
-from atat_tf.errors import InputError, expect, unknown, with_checked_types
+from atat_tf.errors import (
+    InputError,
+    expect,
+    registered,
+    summary,
+    with_checked_types,
+)
 from atat_tf.models import files as model_files
 from atat_tf.models import functional, graphs
 from atat_tf.training.trainer import AdversarialTrainer
@@ -166,9 +172,7 @@ def _defense(given):
     if not isinstance(given, str):
         objective.expect_defense(given)
         return given
-    if given not in atat.DEFENSES:
-        raise unknown("a defense", given, atat.DEFENSES)
-    return atat.DEFENSES[given]()
+    return registered("a defense", given, atat.DEFENSES)()
 
 
 def _attack(defense, radius):
@@ -200,11 +204,10 @@ def _copy(
         else:
             copy = _saved_and_loaded(model)
     except Exception as error:  # whatever the model's own code raises
-        reason = str(error).strip().split("\n")[0][:200]
         raise InputError(
             "Expected a model that can be copied, as one that Keras can save "
             "and load (atat.AdversarialTrainer trains the model itself). "
-            f"Received: {model.name} ({type(error).__name__}: {reason})."
+            f"Received: {model.name} ({summary(error)})."
         ) from error
     student = classifiers.functional_logits(
         copy, pixels, shape, modes=(False, True)

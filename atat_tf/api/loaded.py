@@ -121,8 +121,7 @@ class Run:
         path = pathlib.Path(path or self.folder / "report.html")
         data_dir = self._run.data_dir and str(self._run.data_dir)
         text = page.page(self.folder, data_dir or None, num_images)
-        with run_folder.replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        run_folder.write_text(path, text)
         return path
 
     @with_checked_types

@@ -10,7 +10,7 @@ from atat_tf.api.data import Data
 from atat_tf.attacks import for_training, linf
 from atat_tf.data import datasets
 from atat_tf.defenses import atat
-from atat_tf.errors import expect, unknown, with_checked_types
+from atat_tf.errors import expect, registered, with_checked_types
 from atat_tf.runs import build
 
 _Registered = TypeVar("_Registered", bound=Callable[..., Any])
@@ -52,15 +52,13 @@ def register(kind: str, name: str) -> Callable[[_Registered], _Registered]:
     Raises:
       InputError: another kind, a name that is taken, or no such object.
     """
-    if kind not in _REGISTRIES:
-        raise unknown("a kind to register", kind, _REGISTRIES)
+    registries = registered("a kind to register", kind, _REGISTRIES)
     pattern = "[a-z_]+" if kind == "attack" else "[a-z][a-z0-9_]*"
     expect(
         re.fullmatch(pattern, name),
         "a name of small letters and _ (an attack's number is its steps)",
         name=name,
     )
-    registries = _REGISTRIES[kind]
     taken = any(name in registry for registry in registries)
     taken |= kind == "dataset" and name in datasets.SPECS
     expect(not taken, f"a name that no {kind} has", name=name)

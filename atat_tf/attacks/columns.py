@@ -6,7 +6,7 @@ an attack is only run on images that withstood those before it.
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from absl import logging
@@ -90,6 +90,11 @@ def description(attack: Any) -> str:
             value = radii.written(value)
         fields.append(f"{field.name}={value}")
     return f"{type(attack).__name__}({', '.join(fields)})"
+
+
+def descriptions(attacks: Iterable[Any]) -> list[str]:
+    """Returns the `description` of each attack."""
+    return [description(attack) for attack in attacks]
 
 
 def in_words(attack: linf.LinfAttack) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf.data import splits, stored
-from atat_tf.errors import InputError, expect, unknown
+from atat_tf.errors import InputError, expect, summary, unknown
 
 _Path = str | os.PathLike[str] | None
 _Pair = tuple[np.ndarray | stored.Images, np.ndarray]
@@ -146,11 +146,10 @@ def _prepare(builder, data_dir):
         builder.download_and_prepare()
     except Exception as error:  # tfds raises a different one for each cause
         where = data_dir or os.path.dirname(os.path.dirname(builder.data_dir))
-        reason = str(error).strip().split("\n")[0][:200]
         raise InputError(
             f"Expected the data set {builder.name!r} in data_dir={where!r} or "
             "a network to download it from. Received: "
-            f"{type(error).__name__}: {reason}"
+            f"{summary(error)}"
         ) from error
 
 

@@ -329,9 +329,7 @@ class Attacker:
 
     def _checked(self, attack, images, labels, rows, share):
         """Returns the Outcome with candidates that do not hold refuted."""
-        pixels = images
-        if images.dtype == np.uint8:
-            pixels = images.astype(np.float32) / np.float32(255)
+        pixels = checks.in_unit(images)
         adversarial, broke_at = rows["adversarial"], rows["broke_at"].copy()
         margin = rows["margin"].copy()
         distance = np.abs(adversarial - pixels)

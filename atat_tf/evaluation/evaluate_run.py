@@ -301,10 +301,7 @@ def evaluate_opened(
         "weights": weights,
         "weights_digest": opened.ledger.identity["weights"],
         "batch_size": attacker.batch_size,
-        "attacks": {
-            name: [columns.description(attack) for attack in whole[name]]
-            for name in whole
-        },
+        "attacks": {n: columns.descriptions(whole[n]) for n in whole},
     }
     if estimates:
         results["estimates"] = estimates
@@ -372,16 +369,8 @@ def standing(
                 advance(f"{doing} {name}".strip(), units=count)
 
             ended(0)
-            judge = verdicts.Verdicts(
-                opened.attacker,
-                opened.split,
-                opened.ledger,
-                opened.seed,
-                ended,
-                keep,
-            )
-            stands[name] = judge.standing(attacks)
-            refuted += judge.refuted(attacks)
+            stands[name] = _judge(opened, ended, keep).standing(attacks)
+            refuted += opened.ledger.refuted(columns.descriptions(attacks))
     return stands, refuted
 
 
@@ -399,13 +388,19 @@ def standing_of(
     passes = 1 + sum(stepped.passes(attack) for attack in attacks)
     doing = f"{name}, {len(indices):,} images"
     with terminal.bar(doing, passes * len(indices)) as advance:
-        return verdicts.Verdicts(
-            opened.attacker,
-            opened.split,
-            opened.ledger,
-            opened.seed,
-            lambda count: advance(units=count),
-        ).standing_of(attacks, indices)
+        judge = _judge(opened, lambda count: advance(units=count))
+        return judge.standing_of(attacks, indices)
+
+
+def _judge(opened, advance, keep=None):
+    return verdicts.Verdicts(
+        opened.attacker,
+        opened.split,
+        opened.ledger,
+        opened.seed,
+        advance,
+        keep,
+    )
 
 
 def estimated(
@@ -426,10 +421,7 @@ def estimated(
         precision,
         opened.seed,
     )
-    judge = verdicts.Verdicts(
-        opened.attacker, opened.split, opened.ledger, opened.seed
-    )
-    return found, judge.refuted(attacks)
+    return found, opened.ledger.refuted(columns.descriptions(attacks))
 
 
 def _estimated_columns(built, precision):

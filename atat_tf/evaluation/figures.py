@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,16 +79,11 @@ def _merged(opened, before, results):
         results = {**results, "estimates": estimates}
     classes = opened.dataset.spec.num_classes
     built = build.build_columns(opened.config, attacks, classes)
-    lines = [
-        line
-        for description in sorted({d for of in attacks.values() for d in of})
-        for line in opened.ledger.verdicts(description).values()
-    ]
     return {
         **results,
         "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},
         "worst_case": worst_case(opened.config, built, stands),
-        "refuted": sum(line["refuted"] for line in lines),
+        "refuted": opened.ledger.refuted({*chain(*attacks.values())}),
         "attacks": attacks,
     }
 

@@ -114,6 +114,14 @@ class Ledger:
         """
         return self._by_attack.setdefault(attack, {})
 
+    def refuted(self, attacks: Iterable[str]) -> int:
+        """Returns how many candidates of attacks did not hold alone."""
+        return sum(
+            line["refuted"]
+            for attack in attacks
+            for line in self.verdicts(attack).values()
+        )
+
     def deciding(self, attacks: Iterable[str], index: int) -> dict | None:
         """Returns the line that decides whether an image withstands attacks.
 

@@ -1,6 +1,6 @@
 """Runs the attacks that a ledger lacks, and reads from it who stands."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -78,7 +78,7 @@ class Verdicts:
           bool [k].
         """
         self._classify(indices)
-        run = [columns.description(attack) for attack in attacks]
+        run = columns.descriptions(attacks)
         asked = np.asarray(indices, np.int64)
         self._advance(len(asked))
         for number, attack in enumerate(attacks):
@@ -91,14 +91,6 @@ class Verdicts:
         return np.array(
             [bool(line and not line["broken"]) for line in lines], bool
         )
-
-    def refuted(self, attacks: Iterable) -> int:
-        """Returns how many candidates of a column did not hold alone."""
-        lines = (
-            self._ledger.verdicts(columns.description(attack)).values()
-            for attack in attacks
-        )
-        return sum(line["refuted"] for of_one in lines for line in of_one)
 
     def _standing(self, descriptions):
         return self._ledger.standing(descriptions, len(self._split))

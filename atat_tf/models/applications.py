@@ -12,6 +12,7 @@ import keras
 from keras import layers
 
 from atat_tf.errors import InputError, expect_known
+from atat_tf.models import layers as model_layers
 
 PREFIX = "keras:"
 
@@ -57,15 +58,12 @@ def _network(
     options = {}
     if "include_preprocessing" in inspect.signature(build).parameters:
         options["include_preprocessing"] = False
-    inputs = keras.Input(image_shape, name="images")
     # Without trained weights one range is as good as another; EfficientNet
     # alone divides by 255 itself.
-    scale, offset = (
-        (255.0, 0.0) if name.startswith("EfficientNetB") else (4, -2)
+    inputs, x = model_layers.normalised(
+        image_shape,
+        *((255.0, 0.0) if name.startswith("EfficientNetB") else (4.0, -2.0)),
     )
-    x = layers.Rescaling(
-        scale, offset, dtype=keras.config.floatx(), name="normalise"
-    )(inputs)
     try:
         body = build(
             include_top=False,

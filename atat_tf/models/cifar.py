@@ -29,7 +29,7 @@ def vgg(
     """
     count = 2 * model_layers.units_per_group(depth, width)
     part = model_layers.Parts(l2, synchronized, layers.ReLU, {})
-    inputs, x = _normalised(image_shape)
+    inputs, x = model_layers.normalised(image_shape)
     for group, channels in enumerate((16 * width, 32 * width, 64 * width)):
         if group:
             x = layers.MaxPooling2D(2, name=f"group{group}_pool")(x)
@@ -56,7 +56,7 @@ def resnet(
     """
     units = model_layers.units_per_group(depth, width)
     part = model_layers.Parts(l2, synchronized, layers.ReLU, {})
-    inputs, x = _normalised(image_shape)
+    inputs, x = model_layers.normalised(image_shape)
     x = part.convolution(x, 16 * width, 3, 1, "stem_conv")
     x = part.norm_activation(x, "stem")
     for group, channels in enumerate((16 * width, 32 * width, 64 * width)):
@@ -83,7 +83,7 @@ def densenet(
     """
     count = 2 * model_layers.units_per_group(depth, width)
     part = model_layers.Parts(l2, synchronized, layers.ReLU, {})
-    inputs, x = _normalised(image_shape)
+    inputs, x = model_layers.normalised(image_shape)
     x = part.convolution(x, 16 * width, 3, 1, "stem")
     for group in range(3):
         if group:
@@ -101,15 +101,6 @@ def densenet(
 
 
 BACKBONES = {"vgg": vgg, "resnet": resnet, "densenet": densenet}
-
-
-def _normalised(image_shape):
-    """Returns the input and its pixels in [-2, 2], in float32 always."""
-    inputs = keras.Input(image_shape, name="images")
-    pixels = layers.Rescaling(
-        4.0, offset=-2.0, dtype=keras.config.floatx(), name="normalise"
-    )(inputs)
-    return inputs, pixels
 
 
 def _residual_unit(part, x, channels, stride, name):

@@ -10,6 +10,8 @@ from keras import layers
 from atat_tf.errors import expect
 from atat_tf.models import functional, graphs
 
+_HALF = ("float16", "bfloat16")
+
 
 def attention_layer(classifier: keras.Model, name: str | None = None) -> str:
     """Returns the name of the layer whose attention is shown.
@@ -108,7 +110,7 @@ def logits_model(classifier: keras.Model) -> keras.Model:
         "one score a class, [n, classes >= 2]",
         output_shape=outputs.shape,
     )
-    return _with_float_logits(_without_softmax(classifier))
+    return with_float32_logits(_without_softmax(classifier), _HALF)
 
 
 def _without_softmax(classifier):
@@ -149,10 +151,11 @@ def _linear_twin(dense):
     return twin
 
 
-def _with_float_logits(classifier):
-    """Returns a model whose logits are not of 16 bits, itself where so."""
-    logits = classifier.outputs[0]
-    if logits.dtype not in ("float16", "bfloat16"):
+def with_float32_logits(
+    classifier: keras.Model, instead_of: Sequence[str] = (*_HALF, "float64")
+) -> keras.Model:
+    """Returns a model whose logits are of no such type, itself where so."""
+    if classifier.outputs[0].dtype not in instead_of:
         return classifier
     graph = graphs.of_functional(classifier)
     as_float = layers.Activation("linear", dtype="float32", name="as_float32")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from atat_tf.errors import InputError, expect
+from atat_tf.errors import InputError, expect, summary
 from atat_tf.models import graphs
 
 _AGREEMENT = 1e-5
@@ -91,12 +91,10 @@ def _called(model, inputs):
     try:
         outputs = model.call(inputs)
     except Exception as error:  # whatever the model's own code raises
-        reason = str(error).strip().split("\n")[0][:200]
         raise InputError(
             "Expected a subclassed model whose call(images) is made of Keras "
             "layers and keras.ops (tf functions: in a Layer of your own). "
-            f"Received: {type(model).__name__} ({type(error).__name__}: "
-            f"{reason})."
+            f"Received: {type(model).__name__} ({summary(error)})."
         ) from error
     tensors = keras.tree.flatten(outputs)
     expect(

@@ -30,6 +30,17 @@ def units_per_group(depth: int, width: int) -> int:
     return units
 
 
+def normalised(
+    image_shape: tuple[int, int, int], scale: float = 4.0, offset: float = -2.0
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Returns the input and its pixels, in [-2, 2] and in float32 always."""
+    inputs = keras.Input(image_shape, name="images")
+    rescaling = layers.Rescaling(
+        scale, offset, dtype=keras.config.floatx(), name="normalise"
+    )
+    return inputs, rescaling(inputs)
+
+
 @keras.saving.register_keras_serializable(package="atat_tf")
 class PerImageStandardization(layers.Layer):
     """(x − mean) / max(deviation, 1/√n) of each image, on the 0–255 scale.

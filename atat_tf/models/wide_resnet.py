@@ -41,10 +41,7 @@ def wide_resnet(
     """
     units = model_layers.units_per_group(depth, width)
     part = model_layers.Parts(l2, synchronized, layers.ReLU, {})
-    inputs = keras.Input(image_shape, name="images")
-    x = layers.Rescaling(
-        4.0, offset=-2.0, dtype=keras.config.floatx(), name="normalise"
-    )(inputs)
+    inputs, x = model_layers.normalised(image_shape)
     x = part.convolution(x, 16, 3, 1, "stem")
     for group, channels in enumerate((16 * width, 32 * width, 64 * width)):
         for unit in range(units):

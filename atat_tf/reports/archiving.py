@@ -72,8 +72,7 @@ def archive(
         terminal.stage(f"packing the ledger of {workdir}")
         ledger.pack(workdir, output)
         names.append(ledger.PACKED)
-    with run_folder.replacing(output / model_card.FILE) as temporary:
-        temporary.write_text(model_card.text(output), encoding="utf-8")
+    run_folder.write_text(output / model_card.FILE, model_card.text(output))
     names.append(model_card.FILE)
     sizes = {name: (output / name).stat().st_size for name in names}
     if (workdir / _TEACHER / run_folder.CONFIG).exists():

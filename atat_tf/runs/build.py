@@ -3,8 +3,7 @@
 import dataclasses
 import inspect
 import pathlib
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import keras
 from ml_collections import ConfigDict
@@ -12,7 +11,7 @@ from ml_collections import ConfigDict
 from atat_tf.attacks import columns, for_training, linf, square
 from atat_tf.data import datasets
 from atat_tf.defenses import atat, objective
-from atat_tf.errors import expect, expect_known
+from atat_tf.errors import expect, expect_known, registered
 from atat_tf.models import applications, cifar, served, wide_resnet
 from atat_tf.models import files as model_files
 from atat_tf.runs import config as run_config
@@ -98,7 +97,7 @@ def build_classifier(
     if applications.is_one(name):
         factory = applications.factory(name)
     else:
-        factory = registered("a backbone", BACKBONES, name)
+        factory = registered("a backbone", name, BACKBONES)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
@@ -145,7 +144,7 @@ def build_attack(config: ConfigDict) -> linf.LinfAttack:
     """
     name, section = _attack_section(config)
     known = for_training.TRAINING_ATTACKS
-    factory = registered("a training attack", known, name)
+    factory = registered("a training attack", name, known)
     expect(
         name == "pgd" or section["random_start"],
         f"random_start=True, as {name} always has it",
@@ -203,7 +202,7 @@ def build_columns(
 def build_defense(config: ConfigDict) -> objective.Defense:
     """Returns the defense with the weights of its section."""
     section = config.defense.to_dict()
-    factory = registered("a defense", atat.DEFENSES, section.pop("name"))
+    factory = registered("a defense", section.pop("name"), atat.DEFENSES)
     fields = {field.name for field in dataclasses.fields(factory)}
     for name in section:
         expect_known(f"a field of {factory.__name__}", name, fields)
@@ -214,9 +213,3 @@ def _attack_section(config):
     """Returns the training attack's name and the fields of the PGD."""
     section = config.attack.to_dict()
     return section.pop("name"), section
-
-
-def registered(kind: str, registry: Mapping[str, Any], name: str) -> Any:
-    """Returns what a registry has under a name, or raises InputError."""
-    expect_known(kind, name, registry)
-    return registry[name]

@@ -72,7 +72,7 @@ def validate(
     elif applications.is_one(config.backbone.name):
         applications.factory(config.backbone.name)
     else:
-        build.registered("a backbone", build.BACKBONES, config.backbone.name)
+        expect_known("a backbone", config.backbone.name, build.BACKBONES)
         model_layers.units_per_group(
             config.backbone.depth, config.backbone.width
         )

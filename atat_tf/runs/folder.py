@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from atat_tf.errors import InputError, expect, expect_known
+from atat_tf.errors import InputError, expect, expect_known, summary
 
 if TYPE_CHECKING:
     import keras
@@ -128,10 +128,15 @@ def create(workdir: Path) -> pathlib.Path:
     return workdir
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text in UTF-8."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, values: object) -> None:
     """Writes `values` as indented JSON."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
+    write_text(path, json.dumps(values, indent=2) + "\n")
 
 
 def read_json(path: Path, fields: Set[str] = frozenset()) -> Any:
@@ -214,10 +219,9 @@ def load_weights(workdir: Path, which: str, model: "keras.Model") -> None:
             warnings.simplefilter("error", UserWarning)
             model.load_weights(path)
     except Exception as error:  # h5py and Keras raise many kinds
-        reason = str(error).strip().split("\n")[0][:200]
         raise InputError(
             f"Expected weights of {model.name} in {path}. Received: a file "
-            f"that does not fit ({type(error).__name__}: {reason})."
+            f"that does not fit ({summary(error)})."
         ) from error
 
 
@@ -252,8 +256,8 @@ def read_metrics(workdir: Path) -> list[dict]:
 
 def write_metrics(workdir: Path, rows: Iterable[dict]) -> None:
     """Writes one line for each epoch."""
-    with replacing(pathlib.Path(workdir) / METRICS) as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = (json.dumps(row) + "\n" for row in rows)
+    write_text(pathlib.Path(workdir) / METRICS, "".join(lines))
 
 
 def commit() -> str:

@@ -8,6 +8,8 @@ import re
 import runpy
 import sys
 import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import ml_collections
 
@@ -103,7 +105,7 @@ def described(values: ml_collections.ConfigDict) -> str:
             meant[field[1]] = " ".join(comment)
         comment = []
     lines = []
-    for path, value in _flat(values):
+    for path, value in flat(values):
         shown = "by the data set or the attack" if value is None else value
         if path in ("attack.epsilon", "attack.step_size"):
             shown = radii.written(value)
@@ -117,9 +119,12 @@ def described(values: ml_collections.ConfigDict) -> str:
     return "\n".join(lines)
 
 
-def _flat(values, prefix=""):
+def flat(
+    values: ml_collections.ConfigDict | Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Yields (path, value) of a nested config, names joined by dots."""
     for name, value in values.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            yield from _flat(value, f"{prefix}{name}.")
+        if isinstance(value, ml_collections.ConfigDict | dict):
+            yield from flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value

@@ -209,43 +209,40 @@ class ServedClassifier(tf.Module):
         # First of all: a kernel may end the process on a wrong rank.
         images = tf.ensure_shape(images, [None, *self.image_shape])
         in_range = (images >= 0.0) & (images <= 1.0)  # false for NaN too
-        check = tf.debugging.Assert(
+        return _asserted(
+            images,
             tf.reduce_all(in_range),
-            [
-                "Expected finite pixels from 0 to 1 (divide 0-255 images by "
-                "255). Received values from",
-                tf.reduce_min(images),
-                "to",
-                tf.reduce_max(images),
-            ],
+            "Expected finite pixels from 0 to 1 (divide 0-255 images by "
+            "255). Received values from",
+            tf.reduce_min(images),
+            "to",
+            tf.reduce_max(images),
         )
-        with tf.control_dependencies([check]):
-            return tf.identity(images)
 
     def _in_range(self, labels):
         labels = tf.ensure_shape(labels, [None])
-        check = tf.debugging.Assert(
+        return _asserted(
+            labels,
             tf.reduce_all((labels >= 0) & (labels < self.num_classes)),
-            [
-                f"Expected labels from 0 to {self.num_classes - 1}. Received",
-                labels,
-            ],
+            f"Expected labels from 0 to {self.num_classes - 1}. Received",
+            labels,
         )
-        with tf.control_dependencies([check]):
-            return tf.identity(labels)
 
     def _checked_labels(self, labels, images):
         labels = self._in_range(labels)
-        check = tf.debugging.Assert(
-            tf.equal(tf.shape(labels)[0], tf.shape(images)[0]),
-            [
-                "Expected one label an image. Received labels and images",
-                tf.shape(labels)[0],
-                tf.shape(images)[0],
-            ],
+        counts = tf.shape(labels)[0], tf.shape(images)[0]
+        return _asserted(
+            labels,
+            tf.equal(*counts),
+            "Expected one label an image. Received labels and images",
+            *counts,
         )
-        with tf.control_dependencies([check]):
-            return tf.identity(labels)
+
+
+def _asserted(value, holds, *told):
+    """Returns a tensor; a graph in which the rule is broken tells so."""
+    with tf.control_dependencies([tf.debugging.Assert(holds, [*told])]):
+        return tf.identity(value)
 
 
 def decoded(data: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.Tensor:
@@ -262,16 +259,12 @@ def decoded(data: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.Tensor:
     is_png = tf.strings.substr(data, 0, len(_PNG)) == _PNG
     is_png &= tf.strings.length(data) >= _PNG_HEADER
     is_jpeg = tf.strings.substr(data, 0, len(_JPEG)) == _JPEG
-    check = tf.debugging.Assert(
+    data = _asserted(
+        data,
         is_png | is_jpeg,
-        [
-            "Expected the bytes of a PNG or JPEG file. Received a string of "
-            "length",
-            tf.strings.length(data),
-        ],
+        "Expected the bytes of a PNG or JPEG file. Received a string of length",
+        tf.strings.length(data),
     )
-    with tf.control_dependencies([check]):
-        data = tf.identity(data)
     pixels = tf.cond(is_png, lambda: _png(data), lambda: _jpeg(data))
     # From bytes at once: as floats a large picture would be four times larger.
     image = tf.image.resize(pixels, (height, width), antialias=True)

@@ -1,18 +1,15 @@
 """The demo page in headless Chromium, on a desktop and on a phone."""
 
-import io
 import pathlib
 import tempfile
 
 import numpy as np
-import pytest
 from absl.testing import parameterized
-from PIL import Image
 from playwright import sync_api
 
 from serving.demo_page import page as demo_page
 from tests.serving import demo_runs
-from tests.support import chromium
+from tests.support import chromium, pictures
 
 # A file comes as one that is dropped, or pasted.
 _HANDED = """([kind, bytes]) => {
@@ -27,29 +24,25 @@ _WIDTHS = (1280, 390)
 _SECONDS = 60_000
 
 
-@pytest.mark.long
-class BrowserTest(parameterized.TestCase):
+def _red(level):
+    """Returns the file of a picture in one red."""
+    return pictures.file(np.full((32, 32, 3), (level, 0, 0), np.uint8))
+
+
+class DemoTest(chromium.BrowserTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
         cls.port = cls.enterClassContext(demo_runs.serving())
 
-    def setUp(self):
-        super().setUp()
-        self.browser = chromium.launched(self)
-        self.problems, self.requests = [], []
-
     def _open(self, url=None, width=1280, scheme="light"):
-        """Returns the page with its first answer; what goes wrong is kept."""
-        context = self.browser.new_context(
-            viewport={"width": width, "height": 800}, color_scheme=scheme
+        """Returns the page with its first answer."""
+        page = self.opened(
+            url or f"http://127.0.0.1:{self.port}/",
+            viewport={"width": width, "height": 800},
+            color_scheme=scheme,
         )
-        page = context.new_page()
         page.set_default_timeout(_SECONDS)
-        page.on("console", lambda message: self.problems.append(message.text))
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.goto(url or f"http://127.0.0.1:{self.port}/")
         self._expect_status(page, "ε = 8/255")
         return page
 
@@ -126,12 +119,9 @@ class BrowserTest(parameterized.TestCase):
     def test_a_picture_of_ones_own(self):
         page = self._open()
         noise = np.random.default_rng(0).integers(0, 256, (1500, 900, 3))
-        file = io.BytesIO()
-        Image.fromarray(noise.astype(np.uint8)).save(file, "JPEG")
+        file = pictures.file(noise.astype(np.uint8), "JPEG")
         given = {"name": "a.jpg", "mimeType": "image/jpeg"}
-        page.locator("#file").set_input_files(
-            {**given, "buffer": file.getvalue()}
-        )
+        page.locator("#file").set_input_files({**given, "buffer": file})
         self._expect_status(page, "your own picture")
         self.assertTrue(page.is_visible("#own"))
         self._expect_no_problem(page)
@@ -170,9 +160,7 @@ class BrowserTest(parameterized.TestCase):
     def test_a_program_that_has_gone_is_asked_once(self):
         """The picture on the page is one's own, and the slider moves."""
         page = self._open()
-        file = io.BytesIO()
-        Image.new("RGB", (32, 32), (60, 0, 0)).save(file, "PNG")
-        page.evaluate(_HANDED, ["drop", [*file.getvalue()]])
+        page.evaluate(_HANDED, ["drop", [*_red(60)]])
         self._expect_status(page, "your own picture")
         asked = []
 
@@ -191,9 +179,7 @@ class BrowserTest(parameterized.TestCase):
         clean = page.locator(".network .clean .picture").first
         for kind, level in (("drop", 60), ("paste", 200)):
             before = clean.get_attribute("src")
-            file = io.BytesIO()
-            Image.new("RGB", (32, 32), (level, 0, 0)).save(file, "PNG")
-            page.evaluate(_HANDED, [kind, [*file.getvalue()]])
+            page.evaluate(_HANDED, [kind, [*_red(level)]])
             sync_api.expect(clean).not_to_have_attribute("src", before)
             self._expect_status(page, "your own picture")
         self._expect_no_problem(page)

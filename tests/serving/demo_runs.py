@@ -1,15 +1,13 @@
 """The demo page of small networks, behind its real server on loopback."""
 
-import asyncio
 import contextlib
 import functools
-import threading
 
 from atat_tf.runs import config as run_config
 from serving.demo_page import answers, application, networks, samples
 from serving.server.rest import http
 from tests.reports.page import report_runs
-from tests.support import runs, shared
+from tests.support import loops, runs, shared
 
 NUM_STEPS = 3
 
@@ -39,23 +37,14 @@ def demo():
 @contextlib.contextmanager
 def serving():
     """Yields the port on loopback where the page is served."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    def run(coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(60)
-
     app = application.Application(*demo())
     listener = http.Listener(
         app, "127.0.0.1", 0, max_connections=32, arrival_seconds=10.0
     )
-    run(listener.start())
-    try:
-        yield listener.port
-    finally:
-        run(listener.stop(0))
-        app.close()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    with loops.running() as do:
+        do(listener.start()).result(60)
+        try:
+            yield listener.port
+        finally:
+            do(listener.stop(0)).result(60)
+            app.close()

@@ -38,12 +38,6 @@ def _pixels(uri):
     return np.asarray(Image.open(io.BytesIO(content)), np.float64)
 
 
-def _png(pixels):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
 def _bomb(side):
     """Returns a PNG of few bytes that says it has side x side pixels."""
     rows = pictures.chunk(b"IDAT", zlib.compress(bytes(10**6)))
@@ -235,7 +229,7 @@ class ServedTest(parameterized.TestCase):
 
     def test_a_sent_picture_is_answered_as_the_same_sample(self):
         _, _, offered = demo_runs.demo()
-        content = _png(offered[3].pixels)
+        content = pictures.file(offered[3].pixels)
         _, _, sent = self._call(
             "POST", "/answer?epsilon=8&name=cat.jpg", content
         )
@@ -268,10 +262,16 @@ class ServedTest(parameterized.TestCase):
     @parameterized.parameters(
         (b"no picture", "PNG, JPEG, BMP, GIF or WebP"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "PNG, JPEG"),
-        (_png(np.zeros((64, 64, 3), np.uint8))[:70], "whole image file"),
+        (
+            pictures.file(np.zeros((64, 64, 3), np.uint8))[:70],
+            "whole image file",
+        ),
         (_bomb(30_000), "whole image file.*900000000 pixels"),
         (_bomb(10_000), "at most 16777216 pixels"),
-        (_png(np.zeros((4097, 4096), np.uint8)), "at most 16777216 pixels"),
+        (
+            pictures.file(np.zeros((4097, 4096), np.uint8)),
+            "at most 16777216 pixels",
+        ),
     )
     def test_pictures_that_are_none(self, content, rule):
         status, sentence = self._refusal(

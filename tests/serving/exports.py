@@ -1,13 +1,11 @@
 """Exported models and running servers that the serving tests share."""
 
-import asyncio
 import contextlib
 import functools
 import http.client
 import pathlib
 import shutil
 import tempfile
-import threading
 
 import keras
 import numpy as np
@@ -17,7 +15,7 @@ from serving.saved_model import writing
 from serving.server import config_files
 from serving.server import flags as server_flags
 from serving.server import server as server_lib
-from tests.support import shared, toys
+from tests.support import loops, shared, toys
 
 ROOT = pathlib.Path(__file__).parents[2]
 # A trained run and its teacher, small enough to lie in the repository.
@@ -58,56 +56,9 @@ def copy_version(source, models, number):
     return target
 
 
-class Running:
-    """A started Server in a thread with an event loop of its own.
-
-    Attributes:
-      port, rest_port: where it listens, on 127.0.0.1.
-    """
-
-    def __init__(self, *words):
-        flags, unknown = server_flags.parse([*words, "--port=8500"])
-        if unknown:
-            raise ValueError(unknown)
-        files = config_files.read_all(flags)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        try:
-            self._server = self.do(self._started(flags, files))
-        except BaseException:
-            self._end()
-            raise
-        self.port = self._server.port
-        self.rest_port = self._server.rest_port
-
-    def do(self, coroutine):
-        """Returns the result of a coroutine in the server's loop."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    def stop(self):
-        """Stops the server."""
-        self.do(self._server.stop(5.0))
-        self._end()
-
-    async def _started(self, flags, files):
-        server = server_lib.Server(flags, files)
-        try:
-            await server.start(any_port=True)
-        except BaseException:
-            await server.stop(0)
-            raise
-        return server
-
-    def _end(self):
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
 @contextlib.contextmanager
 def serving(*words):
-    """Yields a Running server on free ports of loopback.
+    """Yields a started Server, with free ports of loopback.
 
     Args:
       *words: flags as on the command line; without any that name models, the
@@ -117,11 +68,21 @@ def serving(*words):
     if not named:
         base = exported().parent
         words = (f"--model_base_path={base}", "--model_name=atat", *words)
-    running = Running(*words)
-    try:
-        yield running
-    finally:
-        running.stop()
+    flags, unknown = server_flags.parse([*words, "--port=8500"])
+    if unknown:
+        raise ValueError(unknown)
+    files = config_files.read_all(flags)
+
+    async def made():
+        return server_lib.Server(flags, files)
+
+    with loops.running() as do:
+        server = do(made()).result()
+        try:
+            do(server.start(any_port=True)).result()
+            yield server
+        finally:
+            do(server.stop(5.0)).result()
 
 
 def http_call(port, verb, path, body=None, headers=()):

@@ -1,11 +1,8 @@
 """What the signatures of an export answer, and refuse in the graph."""
 
-import io
-
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from atat_tf import grad_cam, losses
 from atat_tf.evaluation.run import Run
@@ -14,7 +11,7 @@ from serving.saved_model import signatures
 from serving.server import servable
 from serving.status import StatusError
 from tests.serving import exports as serving_runs
-from tests.support import toys
+from tests.support import pictures, toys
 
 _IMAGES = serving_runs.test_images(5)
 
@@ -35,12 +32,6 @@ def _assert_refused(loaded, signature_name, pattern, **inputs):
     with pytest.raises(StatusError, match=pattern) as caught:
         serving_runs.answer(loaded, signature_name, **inputs)
     assert caught.value.code == "INVALID_ARGUMENT"
-
-
-def _png(pixels):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def _attention(model, classes):
@@ -192,7 +183,7 @@ def test_wrong_labels_are_refused_by_the_graph(loaded, labels, pattern):
 
 def test_files_are_decoded(loaded):
     pixels = np.round(_IMAGES * 255).astype(np.uint8)
-    files = np.array([_png(image) for image in pixels], object)
+    files = np.array([pictures.file(image) for image in pixels], object)
     answer = serving_runs.answer(loaded, "decode_predict", image_bytes=files)
     there = serving_runs.answer(loaded, "serving_default", images=_IMAGES)
     for name, value in there.items():
@@ -206,7 +197,7 @@ def test_files_are_decoded(loaded):
         (b"GIF89a" + bytes(50), "bytes of a PNG or JPEG file"),
         (b"\x89PNG\r\n\x1a\n", "bytes of a PNG or JPEG file"),
         (b"\xff\xd8\xff" + bytes(9), "Invalid JPEG"),
-        (_png(np.zeros((9, 9, 3), np.uint8))[:50], "Invalid PNG"),
+        (pictures.file(np.zeros((9, 9, 3), np.uint8))[:50], "Invalid PNG"),
         (
             # A header of 50,000 × 50,000 pixels.
             b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + 2 * b"\0\0\xc3\x50" + bytes(99),
@@ -215,7 +206,7 @@ def test_files_are_decoded(loaded):
     ],
 )
 def test_broken_files_are_refused(loaded, data, pattern):
-    good = _png(np.zeros((9, 9, 3), np.uint8))
+    good = pictures.file(np.zeros((9, 9, 3), np.uint8))
     files = np.array([good, data], object)
     _assert_refused(loaded, "decode_predict", pattern, image_bytes=files)
 

@@ -3,6 +3,8 @@
 import os
 import shutil
 
+import pytest
+from absl.testing import parameterized
 from playwright import sync_api
 
 # WCAG 2.2, success criterion 1.4.3: texts whose contrast to what lies behind
@@ -55,24 +57,39 @@ TOO_FAINT = """() => {
 }"""
 
 
-def launched(test):
-    """Returns a browser that is closed with the test; skips it without one.
+@pytest.mark.long
+class BrowserTest(parameterized.TestCase):
+    """A test in a browser; it is skipped where there is none.
 
-    Args:
-      test: absl.testing.absltest.TestCase.
+    Attributes:
+      problems: texts, what has gone wrong on the pages.
+      requests: addresses that the pages have asked for.
     """
-    playwright = test.enter_context(sync_api.sync_playwright())
-    path = _installed(playwright)
-    if path is None:
-        test.skipTest(
-            "there is no Chromium: `apt-get install chromium` or "
-            "`playwright install chromium` brings one"
-        )
-    # Chromium's sandbox refuses to work for root.
-    words = ["--no-sandbox"] if os.geteuid() == 0 else []
-    browser = playwright.chromium.launch(executable_path=path, args=words)
-    test.addCleanup(browser.close)
-    return browser
+
+    def setUp(self):
+        super().setUp()
+        self.problems, self.requests = [], []
+        playwright = self.enter_context(sync_api.sync_playwright())
+        path = _installed(playwright)
+        if path is None:
+            self.skipTest(
+                "there is no Chromium: `apt-get install chromium` or "
+                "`playwright install chromium` brings one"
+            )
+        # Chromium's sandbox refuses to work for root.
+        words = ["--no-sandbox"] if os.geteuid() == 0 else []
+        launch = playwright.chromium.launch
+        self.browser = launch(executable_path=path, args=words)
+        self.addCleanup(self.browser.close)
+
+    def opened(self, url, **options):
+        """Returns the page of an address, in a context with options."""
+        page = self.browser.new_context(**options).new_page()
+        page.on("console", lambda message: self.problems.append(message.text))
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.goto(url)
+        return page
 
 
 def _installed(playwright):

@@ -1,5 +1,6 @@
 """Pictures of every kind that image files hold."""
 
+import io
 import struct
 import zlib
 
@@ -13,6 +14,13 @@ def picture(height=21, width=37, channels=3):
     noise = np.random.default_rng(0).normal(0, 12, y.shape)
     waves = 127 + 100 * np.sin(x / 5 + c) * np.cos(y / 7)
     return (waves + noise).clip(0, 255).astype(np.uint8)
+
+
+def file(pixels, kind="PNG"):
+    """Returns the bytes of an image file of uint8 pixels."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, kind)
+    return content.getvalue()
 
 
 def _with_transparent_colour():

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from atat_tf import grad_cam
 from atat_tf.attacks import linf, radii
 from atat_tf.data import images as image_files
-from atat_tf.errors import expect, unknown
+from atat_tf.errors import expect, expect_known
 from atat_tf.evaluation.views import Scene, View, verdict
 from atat_tf.reports.figures import drawing
 from atat_tf.reports.figures.networks import Network
@@ -156,8 +156,7 @@ def ablation(
       Figure, and a dictionary of numbers for each network and picture, with
       whether the raw network's attacked prediction was rectified.
     """
-    if crafted not in CRAFTED:
-        raise unknown("--crafted", crafted, CRAFTED)
+    expect_known("--crafted", crafted, CRAFTED)
     scenes = [setting.scene(network, pictures) for network in networks]
     attacked = _attacked_views(scenes, setting, crafted)
     wrong = [

@@ -20,7 +20,7 @@ from tf_keras_vis.utils import scores
 
 from atat_tf import grad_cam
 from atat_tf.data import images as image_files
-from atat_tf.errors import unknown
+from atat_tf.errors import expect_known
 from atat_tf.reports.figures import attention as attention_figures
 from atat_tf.reports.figures import drawing
 from atat_tf.reports.figures.networks import Network
@@ -50,8 +50,7 @@ def methods(
       InputError: no such method.
     """
     for name in names:
-        if name not in METHODS:
-            raise unknown("a method", name, METHODS)
+        expect_known("a method", name, METHODS)
     scene, steps = setting.scene(network, pictures), setting.num_steps
     attacked = scene.attacked(setting.attack, [steps])[steps]
     drawn, numbers = {}, []

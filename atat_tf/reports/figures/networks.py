@@ -15,7 +15,7 @@ import numpy as np
 from keras.applications import imagenet_utils
 
 from atat_tf.data import datasets
-from atat_tf.errors import InputError, expect, unknown
+from atat_tf.errors import InputError, expect, expect_known, summary, unknown
 from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
 from atat_tf.models import files as model_files
@@ -113,8 +113,7 @@ def load_all(
     """Returns the networks of names, no two with the same title."""
     expect(names, "at least one network", models=names)
     if not APPLICATIONS.keys() & set(names) and weights is not None:
-        if weights not in run_folder.WEIGHTS:
-            raise unknown("weights", weights, run_folder.WEIGHTS)
+        expect_known("weights", weights, run_folder.WEIGHTS)
     networks = [
         load(name, weights, layer, data_dir, pixel_range) for name in names
     ]
@@ -233,11 +232,10 @@ def _application(name, weights, layer):
             classifier_activation=None,
         )
     except Exception as error:  # Keras' are many: of files and of networks
-        reason = str(error).strip().split("\n")[0][:200]
         raise InputError(
             f"Expected weights of {name}: a network to fetch ImageNet's from, "
             "--weights=FILE, or --weights=none for an untrained one. "
-            f"Received: weights={weights!r} ({type(error).__name__}: {reason})."
+            f"Received: weights={weights!r} ({summary(error)})."
         ) from error
     # One input, not a list of one, at which Keras would warn each time.
     classifier = keras.Model(inputs, classifier.outputs[0], name=name)

@@ -14,6 +14,7 @@ import numpy as np
 from atat_tf.evaluation import ledger
 from atat_tf.evaluation.ledger import CLEAN
 from atat_tf.runs import folder as run_folder
+from atat_tf.runs import recipes
 
 STANDS, BROKEN, WRONG, NOT_RUN = "stands", "broken", "wrong", "not run"
 # Classes that a matrix on a screen has room for; of more, so many pairs.
@@ -40,17 +41,16 @@ class Verdict:
     prediction: int | None = None
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns [(name, text)] of a nested config, names joined by dots."""
-    pairs = []
-    for name, value in values.items():
-        if isinstance(value, dict):
-            pairs += flat(value, f"{prefix}{name}.")
-            continue
-        in_255ths = name in ("epsilon", "step_size")
-        text = f"{255 * value:g}/255" if in_255ths else _text(value)
-        pairs.append((f"{prefix}{name}", text))
-    return pairs
+    return [
+        (name, f"{255 * value:g}/255" if _is_radius(name) else _text(value))
+        for name, value in recipes.flat(values)
+    ]
+
+
+def _is_radius(name):
+    return name.rpartition(".")[2] in ("epsilon", "step_size")
 
 
 def provenance(

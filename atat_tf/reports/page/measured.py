@@ -91,22 +91,15 @@ def _name(column):
 
 def _recorded(run, results):
     """Returns {column: Column} of a table's record of the same weights."""
-    record = table_records.read(run.folder, "frozen")
     found = {}
-    for part in record["parts"] if record else ():
+    for part, name, stands in table_records.recorded(run.folder, "frozen"):
         digest = part["identity"]["weights"]
         if results and digest != results.get("weights_digest"):
             continue
-        lines = ledger.Ledger(run.folder / ledger.FILE, part["identity"])
-        count = part["num_images"]
-        for name, attacks in part["columns"].items():
-            stands = lines.standing(attacks, count)
-            if stands is not None:
-                right = int(np.sum(stands))
-                interval = intervals.wilson(right, count)
-                found[name] = Column(
-                    right / count, count, interval, tuple(attacks), stands
-                )
+        right, count = int(np.sum(stands)), len(stands)
+        interval = intervals.wilson(right, count)
+        attacks = tuple(part["columns"][name])
+        found[name] = Column(right / count, count, interval, attacks, stands)
     return found
 
 
@@ -197,40 +190,6 @@ def _at_radius(attack, radius):
     ]
 
 
-def per_class(
-    clean: np.ndarray,
-    stands: np.ndarray,
-    labels: np.ndarray,
-    class_names: Sequence[str],
-) -> list[dict[str, Any]]:
-    """Returns the accuracy of each class, the least robust first.
-
-    Args:
-      clean: bool [n], which images are right before the attack.
-      stands: bool [n], which withstand it.
-      labels: integers [n].
-      class_names: k strings.
-
-    Returns:
-      [{name, number, images, clean, attacked}], percents; without classes of
-      no image.
-    """
-    rows = []
-    for number, name in enumerate(class_names):
-        own = np.asarray(labels) == number
-        if own.any():
-            rows.append(
-                {
-                    "name": name,
-                    "number": number,
-                    "images": int(own.sum()),
-                    "clean": 100 * float(np.mean(clean[own])),
-                    "attacked": 100 * float(np.mean(stands[own])),
-                }
-            )
-    return sorted(rows, key=lambda row: (row["attacked"], row["clean"]))
-
-
 def truth(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
     """Returns the labels of the first images, and which are right unattacked.
 
@@ -286,17 +245,34 @@ def by_class(
     of_images: tuple[np.ndarray, np.ndarray] | None,
     class_names: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """Returns `per_class` of a column with verdicts.
+    """Returns the accuracy of each class, the least robust first.
 
     Args:
-      column: of a run.
+      column: of a run; one without verdicts has no classes.
       of_images: from `truth` of the same run.
       class_names: k strings.
+
+    Returns:
+      [{name, number, images, clean, attacked}], percents; without classes of
+      no image.
     """
     if of_images is None or column.stands is None:
         return []
-    labels, right = (values[: column.count] for values in of_images)
-    return per_class(right, column.stands, labels, class_names)
+    labels, clean = (values[: column.count] for values in of_images)
+    rows = []
+    for number, name in enumerate(class_names):
+        own = labels == number
+        if own.any():
+            rows.append(
+                {
+                    "name": name,
+                    "number": number,
+                    "images": int(own.sum()),
+                    "clean": 100 * float(np.mean(clean[own])),
+                    "attacked": 100 * float(np.mean(column.stands[own])),
+                }
+            )
+    return sorted(rows, key=lambda row: (row["attacked"], row["clean"]))
 
 
 def paired(

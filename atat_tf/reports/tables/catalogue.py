@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from atat_tf.errors import unknown
+from atat_tf.errors import expect_known, registered
 from atat_tf.evaluation import printed_table
 from atat_tf.runs import naming
 
@@ -265,9 +265,7 @@ def table(name: str) -> Table:
     Raises:
       InputError: there is none.
     """
-    if name not in TABLES:
-        raise unknown("a table", name, TABLES)
-    return TABLES[name]
+    return registered("a table", name, TABLES)
 
 
 def scale(name: str) -> Scale:
@@ -276,9 +274,7 @@ def scale(name: str) -> Scale:
     Raises:
       InputError: there is none.
     """
-    if name not in SCALES:
-        raise unknown("a scale", name, SCALES)
-    return SCALES[name]
+    return registered("a scale", name, SCALES)
 
 
 def chosen_rows(
@@ -290,6 +286,5 @@ def chosen_rows(
       InputError: a key is not in the table.
     """
     for key in keys or ():
-        if key not in of_table.rows:
-            raise unknown(f"a row of table {of_table.name}", key, of_table.rows)
+        expect_known(f"a row of table {of_table.name}", key, of_table.rows)
     return [ROWS[key] for key in of_table.rows if not keys or key in keys]

@@ -47,12 +47,8 @@ def write(
       command: that made them, for the Markdown file.
     """
     folder = run_folder.create(folder)
-    for suffix, text in (
-        ("md", markdown(sections, command)),
-        ("csv", comma_separated(results)),
-    ):
-        with run_folder.replacing(folder / f"{name}.{suffix}") as temporary:
-            temporary.write_text(text)
+    run_folder.write_text(folder / f"{name}.md", markdown(sections, command))
+    run_folder.write_text(folder / f"{name}.csv", comma_separated(results))
     run_folder.write_json(folder / f"{name}.json", results)
 
 
@@ -116,8 +112,7 @@ def insert(page: str | pathlib.Path, name: str, text: str) -> None:
       InputError: the page has no such marks.
     """
     before, after = expect_marks(page, name)
-    with run_folder.replacing(page) as temporary:
-        temporary.write_text(f"{before}\n{text}\n{after}")
+    run_folder.write_text(page, f"{before}\n{text}\n{after}")
 
 
 def expect_marks(page: str | pathlib.Path, name: str) -> tuple[str, str]:

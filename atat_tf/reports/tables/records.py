@@ -6,7 +6,7 @@ then read from the ledger alone, without the network.
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,16 +95,21 @@ def standing(
     Returns:
       {column: bool [n]}; a column whose lines are not all there is left out.
     """
+    return {name: stands for _, name, stands in recorded(workdir, bn_eval)}
+
+
+def recorded(
+    workdir: str | pathlib.Path, bn_eval: str
+) -> Iterator[tuple[dict[str, Any], str, np.ndarray]]:
+    """Yields (part of the record, column, bool [n]); else as `standing`."""
     record = read(workdir, bn_eval)
     path = pathlib.Path(workdir) / ledger.FILE
-    columns_standing = {}
     for part in record["parts"] if record else ():
         lines = ledger.Ledger(path, part["identity"])
         for column, attacks in part["columns"].items():
             stands = lines.standing(attacks, part["num_images"])
             if stands is not None:
-                columns_standing[column] = stands
-    return columns_standing
+                yield part, column, stands
 
 
 def lines(

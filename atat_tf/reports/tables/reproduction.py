@@ -166,10 +166,7 @@ def _evaluated(plan, job, mode, count, wanted):
     return {
         "num_images": count,
         "identity": run.ledger.identity,
-        "columns": {
-            name: [columns.description(attack) for attack in attacks]
-            for name, attacks in built.items()
-        },
+        "columns": {n: columns.descriptions(built[n]) for n in built},
     }
 
 

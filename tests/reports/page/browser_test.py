@@ -4,7 +4,6 @@ import functools
 import pathlib
 import tempfile
 
-import pytest
 from absl.testing import parameterized
 
 from atat_tf.reports.page import page as report_page
@@ -46,26 +45,11 @@ def _page_file():
     return path
 
 
-@pytest.mark.long
-class BrowserTest(parameterized.TestCase):
-    def setUp(self):
-        super().setUp()
-        self.browser = chromium.launched(self)
-        self.problems, self.requests = [], []
-
-    def _open(self, viewport=_DESKTOP, scheme="light", **kwargs):
-        """Returns the report's page, offline; what goes wrong is kept."""
-        context = self.browser.new_context(
-            viewport=viewport, color_scheme=scheme, offline=True, **kwargs
-        )
-        page = context.new_page()
-        page.on("console", lambda message: self.problems.append(message.text))
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on(
-            "request", lambda request: self.requests.append(request.url[:60])
-        )
-        page.goto(_page_file().as_uri())
-        return page
+class ReportTest(chromium.BrowserTest):
+    def _open(self, viewport=_DESKTOP, scheme="light", **options):
+        """Returns the report's page, offline."""
+        options |= {"viewport": viewport, "color_scheme": scheme}
+        return self.opened(_page_file().as_uri(), offline=True, **options)
 
     def test_it_says_nothing_and_asks_for_nothing(self):
         page = self._open()
@@ -73,7 +57,7 @@ class BrowserTest(parameterized.TestCase):
         page.wait_for_timeout(200)
         self.assertEmpty(self.problems)
         outside = [u for u in self.requests if not u.startswith("data:")]
-        self.assertEqual(outside, [_page_file().as_uri()[:60]])
+        self.assertEqual(outside, [_page_file().as_uri()])
         broken = page.evaluate(
             "[...document.images].filter((i) => !i.naturalWidth).length"
         )

@@ -126,10 +126,6 @@ class HostileTest(absltest.TestCase):
 def _logits(image):
     """Returns the toy's logits, computed without a server."""
     loaded = servable.Servable(serving_runs.exported_toy())
-    signature = loaded.signatures["predict"]
-    (logits,) = loaded.run(
-        {signature.inputs["images"].name: image},
-        [signature.outputs["logits"].name],
-    )
+    answer = serving_runs.answer(loaded, "predict", images=image)
     loaded.close()
-    return logits
+    return answer["logits"]

@@ -3,12 +3,10 @@
 Every function draws one; none of them is a picture that a model should answer.
 """
 
-import io
 import struct
 import zlib
 
 import numpy as np
-from PIL import Image
 
 from tests.support import pictures
 
@@ -24,9 +22,7 @@ def file(draw):
 def good(draw, kind="PNG"):
     """Returns a file that can be read: 8 x 8 pixels at random."""
     pixels = draw.integers(0, 256, (_SIDE, _SIDE, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind)
-    return buffer.getvalue()
+    return pictures.file(pixels, kind)
 
 
 def nothing(draw):

@@ -13,6 +13,7 @@ from absl.testing import absltest, parameterized
 
 from serving.server.rest import http as rest_http
 from tests.serving import exports as serving_runs
+from tests.support import loops
 
 _PREDICT = "/v1/models/half:predict"
 
@@ -215,15 +216,10 @@ class _Done:
 class ListenerTest(absltest.TestCase):
     def setUp(self):
         super().setUp()
-        self.loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=self.loop.run_forever)
-        thread.start()
-        self.addCleanup(self.loop.close)
-        self.addCleanup(thread.join)
-        self.addCleanup(self.loop.call_soon_threadsafe, self.loop.stop)
+        self.begin = self.enterContext(loops.running())
 
     def do(self, coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+        return self.begin(coroutine).result()
 
     def listener(self, app, host="127.0.0.1", port=0, **limits):
         limits = {"max_connections": 100, "arrival_seconds": 60, **limits}
@@ -264,9 +260,7 @@ class ListenerTest(absltest.TestCase):
         self.addCleanup(connection.close)
         connection.request("GET", "/slow")
         app.entered.wait()
-        stopping = asyncio.run_coroutine_threadsafe(
-            listener.stop(30), self.loop
-        )
+        stopping = self.begin(listener.stop(30))
         self.assertEqual(connection.getresponse().read(), b"done")
         stopping.result()
         self.do(self.listener(_Done(), port=listener.port).start())
