@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from atat_tf.api import arrays, notebook
+from atat_tf.api.pixels import Bounds
 from atat_tf.errors import expect, with_checked_types
 from atat_tf.evaluation.checklist import points
 from atat_tf.evaluation.checklist import run as checklists
@@ -67,7 +68,7 @@ def checklist(
     y: ArrayLike,
     *,
     epsilon: float = 8 / 255,
-    bounds: Any = (0, 1),
+    bounds: Bounds = (0, 1),
     teacher: Any = None,
     minimum_images: int = checklists.MINIMUM_IMAGES,
     seed: int = 0,

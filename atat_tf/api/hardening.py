@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from atat_tf.api import classifier as classifiers
 from atat_tf.api.arrays import STEP_SHARE
-from atat_tf.api.pixels import PixelRange, pixel_range, targets_of
+from atat_tf.api.pixels import Bounds, PixelRange, pixel_range, targets_of
 from atat_tf.attacks import for_training, linf
 from atat_tf.data import training_data
 from atat_tf.defenses import atat, objective
@@ -40,7 +40,7 @@ def harden(
     *,
     defense: str | Defense = "atat",
     epsilon: float = 8 / 255,
-    bounds: Any = (0, 1),
+    bounds: Bounds = (0, 1),
     epochs: int = 10,
     validation: tuple[ArrayLike, ArrayLike] | None = None,
     optimizer: str | keras.optimizers.Optimizer | None = None,
