@@ -432,6 +432,12 @@ def estimated(
         precision,
         opened.seed,
     )
+    if found.is_whole:
+        terminal.note(
+            f"{name}: a precision of {100 * precision:g} points saves nothing. "
+            f"All {found.num_standing:,} images that stood after its first "
+            "attack met the others, and the figure is of all images."
+        )
     judge = verdicts.Verdicts(
         opened.attacker, opened.split, opened.ledger, opened.seed
     )
