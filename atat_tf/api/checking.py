@@ -51,14 +51,8 @@ class Checklist:
 
     def _repr_html_(self) -> str:
         rows = [(p.verdict, p.compared, p.note) for p in self.points]
-        verdicts = [point.verdict for point in self.points]
-        counts = (
-            f"{verdicts.count(verdict)} {verdict}"
-            for verdict in (points.PASS, points.FAIL, points.NOT_RUN)
-        )
-        return notebook.table(
-            rows, ("verdict", "point", "why"), ", ".join(counts)
-        )
+        counts = points.counted(point.verdict for point in self.points)
+        return notebook.table(rows, ("verdict", "point", "why"), counts)
 
 
 @with_checked_types
