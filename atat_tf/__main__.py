@@ -87,9 +87,10 @@ complete -o default -F _atat atat
 def usage() -> str:
     """Returns the commands in groups, and examples."""
     lines = [
-        "ATAT: harden a Keras classifier, prove it, see it, serve it.",
+        "atat: harden a Keras classifier, prove it, see it, serve it.",
         "",
         "usage: atat COMMAND [--flag=value ...]",
+        "       (or python -m atat_tf COMMAND, where it is not installed)",
         "",
     ]
     for heading, group in COMMANDS.items():

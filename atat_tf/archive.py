@@ -1,6 +1,6 @@
 """Packs a finished run into a small folder that can be kept or shared.
 
-  python -m atat_tf.archive --workdir=runs/demo --output=archives/demo
+  atat archive --workdir=runs/demo --output=archives/demo
 
 Evaluation, figures, tables, reports and serving work from it without training.
 Without --output the files are written into the run folder itself.
@@ -21,6 +21,7 @@ def main(argv):
     del argv
     workdir = command_line.workdir()
     output = _OUTPUT.value or workdir
+    command_line.expect_runs([workdir])
 
     with command_line.quiet_start():
         from atat_tf.reports import archiving

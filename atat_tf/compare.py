@@ -1,6 +1,6 @@
 """Writes several runs side by side as one HTML file that works offline.
 
-python -m atat_tf.compare --workdirs=runs/a,runs/b --output=compare.html
+atat compare --workdirs=runs/a,runs/b --output=compare.html
 """
 
 import pathlib
@@ -32,12 +32,7 @@ def main(argv):
     workdirs = command_line.workdirs(_WORKDIRS.value)
     data_dir = command_line.data_dir()
     output = pathlib.Path(_OUTPUT.value)
-    for workdir in workdirs:
-        expect(
-            (pathlib.Path(workdir) / "config.json").is_file(),
-            "run folders with config.json",
-            workdir=workdir,
-        )
+    command_line.expect_runs(workdirs)
     expect(
         2 <= len(workdirs) <= _MOST_RUNS,
         f"two to {_MOST_RUNS} run folders, --workdirs=A,B",

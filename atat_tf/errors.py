@@ -93,6 +93,8 @@ def registered(
     return registry[name]
 
 
+_SHOWN_ITEMS = 8
+
 _Parameters = typing.ParamSpec("_Parameters")
 _Result = typing.TypeVar("_Result")
 _Class = typing.TypeVar("_Class", bound=type)
@@ -104,9 +106,10 @@ def with_checked_types(
     """Returns a function that refuses arguments of other types.
 
     It reads the annotations: numbers, texts, paths, None, sequences and
-    classes, and unions of them. NumPy's numbers are numbers, an array is a
-    sequence, a list may stand for a tuple. What an annotation says beyond its
-    class, as of the items of a sequence, is the function's own to check.
+    classes, and unions of them. NumPy's numbers are numbers, and True, False
+    and NaN are none. An array is a sequence, a list may stand for a tuple. The
+    items of lists and tuples are read too. Those of arrays, and what an
+    annotation says beyond, are the function's own to check.
 
     Raises:
       InputError: from the function returned, with the parameter's name.
@@ -120,12 +123,10 @@ def with_checked_types(
             kind = signature.parameters[name].kind
             if name in given and kind is not inspect.Parameter.VAR_KEYWORD:
                 value = given[name]
-                # An array's values would hide the sentence.
-                is_short = isinstance(value, str | numbers.Number)
                 expect(
                     _is_of(hint, value),
                     f"{name} of the type {_written(hint)}",
-                    **{name: value if is_short else type(value)},
+                    **{name: value if _is_short(value) else type(value)},
                 )
         return function(*args, **kwargs)
 
@@ -159,24 +160,53 @@ def _is_of(hint, value):
     if origin in (typing.Union, types.UnionType):
         return any(_is_of(each, value) for each in typing.get_args(hint))
     if origin is collections.abc.Sequence:
-        # A text is one, and never meant.
+        # A text is one, and a dictionary has items; neither is ever meant.
         has_items = hasattr(value, "__len__") and hasattr(value, "__getitem__")
-        return has_items and not isinstance(value, str)
+        is_other = isinstance(value, str | bytes | collections.abc.Mapping)
+        is_other |= getattr(value, "shape", None) == ()  # an array of no axis
+        return has_items and not is_other and _items_are_of(hint, value)
     if origin is collections.abc.Callable:
         return callable(value)
     # Of protocols, as that of arrays, there are too many forms.
     is_class = isinstance(origin, type) and origin is not typing.Any
     if not is_class or getattr(origin, "_is_protocol", False):
         return True
-    return isinstance(value, _STANDS_FOR.get(origin, origin))
+    is_of = isinstance(value, _STANDS_FOR.get(origin, origin))
+    if is_of and origin in (float, int):
+        # Python counts True among the whole numbers, and NaN is no number.
+        return not isinstance(value, bool) and bool(value == value)
+    return is_of and (origin is not tuple or _items_are_of(hint, value))
+
+
+def _items_are_of(hint, value):
+    """Returns whether the items of a list or tuple are of an annotation."""
+    items = [item for item in typing.get_args(hint) if item is not Ellipsis]
+    if not items or not isinstance(value, list | tuple):
+        return True
+    return all(any(_is_of(item, one) for item in items) for one in value)
+
+
+def _is_short(value):
+    """Returns whether a value can stand in a sentence; an array hides it."""
+    if isinstance(value, list | tuple):
+        return len(value) <= _SHOWN_ITEMS and not any(
+            hasattr(one, "__len__") and not isinstance(one, str)
+            for one in value
+        )
+    return isinstance(value, str | numbers.Number)
 
 
 def _written(hint):
-    """Returns an annotation's classes, without what it says of their items."""
+    """Returns an annotation's classes, and those of plain items."""
     origin = typing.get_origin(hint) or hint
     if origin in (typing.Union, types.UnionType):
         return " or ".join(dict.fromkeys(map(_written, typing.get_args(hint))))
-    return "None" if origin is types.NoneType else origin.__name__
+    name = "None" if origin is types.NoneType else origin.__name__
+    items = {item for item in typing.get_args(hint) if item is not Ellipsis}
+    plain = items & {float, int, str}
+    return (
+        f"{name} of {plain.pop().__name__}" if items == plain != set() else name
+    )
 
 
 def missing_extra(error: ModuleNotFoundError) -> str | None:

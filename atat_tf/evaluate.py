@@ -1,16 +1,16 @@
 """Measures a trained run's accuracy under attack and writes results.json.
 
-python -m atat_tf.evaluate --workdirs=runs/demo/teacher,runs/demo
+atat evaluate --workdirs=runs/demo/teacher,runs/demo
 
-python -m atat_tf.evaluate --workdir=runs/demo --attacks=standard,pgd20x10
+atat evaluate --workdir=runs/demo --attacks=standard,pgd20x10
 
-python -m atat_tf.evaluate --workdir=runs/demo --checklist
+atat evaluate --workdir=runs/demo --checklist
 
-python -m atat_tf.evaluate --workdir=runs/demo --shard=3/16
+atat evaluate --workdir=runs/demo --shard=3/16
 
-python -m atat_tf.evaluate --model=my.keras --dataset=folder:photos
+atat evaluate --model=my.keras --dataset=folder:photos
 
-python -m atat_tf.evaluate --server=localhost:8500 --model_name=mine \\
+atat evaluate --server=localhost:8500 --model_name=mine \\
     --dataset=folder:photos --attacks=clean,square500 --num_images=50
 """
 
@@ -133,6 +133,8 @@ def main(argv):
     workdirs = workdirs or [str(command_line.workdir(default))]
     data_dir = command_line.data_dir()
     _refuse_contradictions(workdirs)
+    if not _given():
+        command_line.expect_runs(workdirs)
 
     with command_line.quiet_start():
         from atat_tf.evaluation.run import Run
@@ -333,5 +335,6 @@ def _refuse_other_config(config):
 if __name__ == "__main__":
     if "--checklist" in sys.argv:
         __doc__ = _OF_CHECK
-        command_line.run(main, unlisted=[flag.name for flag in _NOT_IN_CHECK])
+        left_out = (*_NOT_IN_CHECK, _CHECKLIST)
+        command_line.run(main, unlisted=[flag.name for flag in left_out])
     command_line.run(main)

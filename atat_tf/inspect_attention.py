@@ -1,18 +1,18 @@
 """Draws where networks look, before and after an attack, as PNG, SVG and CSV.
 
-python -m atat_tf.inspect_attention --workdir=runs/demo
+atat inspect --workdir=runs/demo
 
-python -m atat_tf.inspect_attention --models=VGG16,ResNet50 --images=photos
+atat inspect --models=VGG16,ResNet50 --images=photos
 
-python -m atat_tf.inspect_attention --model=my.keras --model_range=0,255 \\
+atat inspect --model=my.keras --model_range=0,255 \\
     --dataset=folder:photos
 
-python -m atat_tf.inspect_attention --figure=rounds --rounds=0,2,8,16 \\
+atat inspect --figure=rounds --rounds=0,2,8,16 \\
     --epsilon=16/255 --workdir=runs/demo/teacher
 
-python -m atat_tf.inspect_attention --figure=ablation --workdirs=A,B,C,D
+atat inspect --figure=ablation --workdirs=A,B,C,D
 
-python -m atat_tf.inspect_attention --figure=methods --workdir=runs/demo
+atat inspect --figure=methods --workdir=runs/demo
 """
 
 from absl import flags

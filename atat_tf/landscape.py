@@ -1,10 +1,10 @@
 """Draws the loss around images, or accuracy against PGD steps.
 
-python -m atat_tf.landscape --workdir=runs/demo --indices=0,1
+atat landscape --workdir=runs/demo --indices=0,1
 
-python -m atat_tf.landscape --model=my.keras --dataset=folder:photos
+atat landscape --model=my.keras --dataset=folder:photos
 
-python -m atat_tf.landscape --figure=steps --workdirs=A,B,C
+atat landscape --figure=steps --workdirs=A,B,C
 
 Files: PNG, SVG and the numbers as CSV. --figure=steps adds its verdicts to
 each run's ledger and goes on where it was stopped.
@@ -92,6 +92,7 @@ def main(argv):
     pixel_range = command_line.model_range(_MODEL_RANGE.value, workdirs)
     indices = command_line.integers("indices", _INDICES.value)
     data_dir = command_line.data_dir()
+    command_line.expect_runs(w for w in workdirs if not w.endswith(".keras"))
 
     with command_line.quiet_start():  # TensorFlow: not for --help
         from atat_tf.reports.figures import files as figure_files

@@ -1,9 +1,9 @@
 """Puts together what `evaluate --shard` has found, and prints the table.
 
 for i in 0 1 2 3; do
-  python -m atat_tf.evaluate --workdir=runs/demo --shard=$i/4
+  atat evaluate --workdir=runs/demo --shard=$i/4
 done
-python -m atat_tf.merge --workdir=runs/demo
+atat merge --workdir=runs/demo
 """
 
 from absl import flags
@@ -22,6 +22,7 @@ def main(argv):
     workdirs = command_line.workdirs(_WORKDIRS.value)
     workdirs = workdirs or [str(command_line.workdir())]
     data_dir = command_line.data_dir()
+    command_line.expect_runs(workdirs)
 
     with command_line.quiet_start():
         from atat_tf.evaluation import printed_table, shards

@@ -1,6 +1,6 @@
 """Writes all that is known of a run as one HTML file that works offline.
 
-python -m atat_tf.report --workdir=runs/demo
+atat report --workdir=runs/demo
 """
 
 import pathlib
@@ -44,11 +44,7 @@ def main(argv):
 
 def _expect_place(workdir, output):
     """Raises InputError where there is no run, or no place for the file."""
-    expect(
-        (workdir / "config.json").is_file(),
-        "a run folder with config.json",
-        workdir=str(workdir),
-    )
+    command_line.expect_runs([workdir])
     expect(
         output.parent.is_dir() and not output.is_dir(),
         "a file in an existing folder",

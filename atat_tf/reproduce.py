@@ -1,12 +1,12 @@
 """Reproduces a table of the paper, or a question about it, row by row.
 
-  python -m atat_tf.reproduce --table=1 --dry_run
-  python -m atat_tf.reproduce --table=1 --scale=small --data_dir=../shared/tfds
-  python -m atat_tf.reproduce --table=ablation --seeds=1
-  python -m atat_tf.reproduce --table=ours --scale=small --workdir=results
+  atat reproduce --table=1 --dry_run
+  atat reproduce --table=1 --scale=small --data_dir=../shared/tfds
+  atat reproduce --table=ablation --seeds=1
+  atat reproduce --table=ours --scale=small --workdir=results
 
 Run it again to go on after any interruption, or beside itself, on another core
-or GPU, to share the rows: `taskset -c 1 python -m atat_tf.reproduce ...`.
+or GPU, to share the rows: `taskset -c 1 atat reproduce ...`.
 """
 
 import shlex

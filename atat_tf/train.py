@@ -1,9 +1,9 @@
 """Trains a classifier to withstand attacks: teacher, student, evaluation.
 
-  python -m atat_tf.train --dataset=cifar10
-  python -m atat_tf.train --dataset=digits --workdir=runs/digits
-  python -m atat_tf.train --config=configs/at.py --config.num_epochs=30
-  python -m atat_tf.train --model=my.keras --dataset=folder:photos
+  atat train --dataset=cifar10
+  atat train --dataset=digits --workdir=runs/digits
+  atat train --config=configs/at.py --config.num_epochs=30
+  atat train --model=my.keras --dataset=folder:photos
 
 The same command resumes after any interruption. With TF_CONFIG set the process
 is one of several workers: docs/many_machines.md.

@@ -1,9 +1,9 @@
 """Shows on a web page how attacks change what networks see.
 
-  python -m serving.demo                       # networks in results/
-  python -m serving.demo --workdirs=runs/demo/teacher,runs/demo
-  python -m serving.demo --model=my.keras --model_range=0,255
-  python -m serving.demo --export=demo         # demo/index.html, no server
+  atat demo                       # networks in results/
+  atat demo --workdirs=runs/demo/teacher,runs/demo
+  atat demo --model=my.keras --model_range=0,255
+  atat demo --export=demo         # demo/index.html, no server
 
 Opens on 127.0.0.1 alone, and answers until Ctrl-C. Each network is attacked
 for itself by PGD, on the picture that is chosen, dropped or pasted.
@@ -66,6 +66,7 @@ _EXPORT = flags.DEFINE_string(
 def main(argv: list[str]) -> None:
     del argv
     workdirs = _workdirs()
+    command_line.expect_runs(workdirs)
     model_range = command_line.model_range(_MODEL_RANGE.value, [_MODEL.value])
     data_dir = command_line.data_dir()
     if _PORT.value and not _EXPORT.value:

@@ -1,7 +1,7 @@
 """Writes a trained classifier as a version that TF Serving can host.
 
-  python -m serving.export --workdir=runs/demo --output=runs/demo/models/atat
-  python -m serving.export --model=my.keras --output=models/mine
+  atat export --workdir=runs/demo --output=runs/demo/models/atat
+  atat export --model=my.keras --output=models/mine
 
 The version appears whole, with warm-up requests and model_card.json, after
 its answers were compared with the model's in memory.
@@ -60,6 +60,8 @@ def main(argv: list[str]) -> None:
         )
     pixel_range = command_line.model_range(_MODEL_RANGE.value, [_MODEL.value])
     data_dir = command_line.data_dir()
+    if not _MODEL.value:
+        command_line.expect_runs([workdir])
 
     with command_line.quiet_start():
         from .saved_model import writing

@@ -1,6 +1,6 @@
 """Serves models as tensorflow_model_server does, from Python, on loopback.
 
-  python -m serving.local_server --model_name=atat \\
+  atat serve --model_name=atat \\
       --model_base_path=$PWD/runs/demo/models/atat \\
       --port=8500 --rest_api_port=8501
 

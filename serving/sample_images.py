@@ -26,6 +26,7 @@ def main(argv: list[str]) -> None:
         raise InputError("Expected --output=FOLDER. Received: none.")
     workdir = command_line.workdir()
     data_dir = command_line.data_dir()
+    command_line.expect_runs([workdir])
 
     with command_line.quiet_start():
         from PIL import Image

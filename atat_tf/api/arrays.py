@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 from numpy.typing import ArrayLike, NDArray
 
 from atat_tf.api import classifier as classifiers
-from atat_tf.api.pixels import PixelRange, labels_of, pixel_range
+from atat_tf.api.pixels import Bounds, PixelRange, labels_of, pixel_range
 from atat_tf.data import datasets, training_data
-from atat_tf.errors import expect
+from atat_tf.errors import expect, with_checked_types
 from atat_tf.evaluation import ledger as ledgers
 from atat_tf.evaluation.attacker import Attacker
 from atat_tf.evaluation.evaluate_run import OpenRun
@@ -67,7 +67,7 @@ def examples(
     model: Any,
     x: ArrayLike,
     y: ArrayLike,
-    bounds: Any,
+    bounds: Bounds,
     class_names: Sequence[str] | None = None,
 ) -> Examples:
     """Returns the Examples of what a caller gives.
@@ -90,11 +90,12 @@ def examples(
     return Examples(classifier, pixels, images, labels, given)
 
 
+@with_checked_types
 def expect_settings(batch_size: int, seed: int = 0) -> None:
     """Raises InputError unless they are a number of images and a seed."""
     training_data.expect_batch_size(batch_size)
     expect(
-        isinstance(seed, int | np.integer) and 0 <= seed < 2**31,
+        0 <= seed < 2**31,
         "seed, a whole number in [0, 2**31)",
         seed=seed,
     )

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from atat_tf import grad_cam
 from atat_tf.api import arrays
 from atat_tf.api import classifier as classifiers
-from atat_tf.api.pixels import labels_of, pixel_range
+from atat_tf.api.pixels import Bounds, labels_of, pixel_range
 from atat_tf.attacks import linf
 from atat_tf.data import images as image_files
 from atat_tf.errors import expect, expect_known, with_checked_types
@@ -158,7 +158,7 @@ def attention(
     y: ArrayLike | None = None,
     *,
     layer: str = "deepest",
-    bounds: Any = (0, 1),
+    bounds: Bounds = (0, 1),
     score: str = "logit",
     batch_size: int = 100,
     class_names: Sequence[str] | None = None,

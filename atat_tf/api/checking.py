@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from atat_tf.api import arrays, notebook
+from atat_tf.api.pixels import Bounds
 from atat_tf.errors import expect, with_checked_types
 from atat_tf.evaluation.checklist import points
 from atat_tf.evaluation.checklist import run as checklists
@@ -50,14 +51,8 @@ class Checklist:
 
     def _repr_html_(self) -> str:
         rows = [(p.verdict, p.compared, p.note) for p in self.points]
-        verdicts = [point.verdict for point in self.points]
-        counts = (
-            f"{verdicts.count(verdict)} {verdict}"
-            for verdict in (points.PASS, points.FAIL, points.NOT_RUN)
-        )
-        return notebook.table(
-            rows, ("verdict", "point", "why"), ", ".join(counts)
-        )
+        counts = points.counted(point.verdict for point in self.points)
+        return notebook.table(rows, ("verdict", "point", "why"), counts)
 
 
 @with_checked_types
@@ -67,7 +62,7 @@ def checklist(
     y: ArrayLike,
     *,
     epsilon: float = 8 / 255,
-    bounds: Any = (0, 1),
+    bounds: Bounds = (0, 1),
     teacher: Any = None,
     minimum_images: int = checklists.MINIMUM_IMAGES,
     seed: int = 0,

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,34 +48,84 @@ class Classifier:
     def digest(self, images: np.ndarray) -> str:
         """Returns what tells this classifier from others in a ledger.
 
-        Of a Keras model its layers, with the source of those that are not
-        Keras' own, and its weights; of a function what it answers to the first
-        images, as they are and with noise, and the gradients there.
+        Of a Keras model its weights, and the calls of its layers, with the
+        source of those that are not Keras' own. Of a function, and of a model
+        with a function or class of somebody's own in it, what it answers to
+        the first images, as they are and with noise, and the gradients there:
+        the text of a decorated function, or of one that reads a global value,
+        does not say what it does.
 
         Args:
           images: uint8 or float32 in [0, 1], [n, H, W, C].
         """
-        if self.is_keras:
-            layers = [
-                (
-                    type(layer).__name__,
-                    {**layer.get_config(), "name": ""},
-                    _source(type(layer)),
-                )
-                for layer in self.network.layers
-            ]
-            # Names are counted up in a process; all else is the layer's own.
-            digest = hashlib.sha256(json.dumps(layers, default=str).encode())
-            weights = classifiers.weights_digest(self.network)
-            return f"{weights}, layers {digest.hexdigest()[:16]}"
-        return f"answers sha256:{self._answers(images[:_DIGESTED_IMAGES])}"
+        if not self.is_keras:
+            return self._answers(images)
+        graph = graphs.of_functional(self.network)
+        text = json.dumps(_written(graph), default=_in_json)
+        # Names are counted up in a process; all else is the layer's own.
+        text = re.sub(r'"name": "[^"]*"', '"name": ""', text)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        weights = classifiers.weights_digest(self.network)
+        found = f"{weights}, layers {digest[:16]}"
+        if not _is_told_by(text):
+            found += f", {self._answers(images)}"
+        return found
 
     def _answers(self, images):
+        images = images[:_DIGESTED_IMAGES]
         digest = hashlib.sha256()
         for pixels in (checks.in_unit(images), checks.beside(images)):
             for part in checks.logits_and_gradient(self.network, pixels):
                 digest.update(part.tobytes())
-        return digest.hexdigest()
+        return f"answers sha256:{digest.hexdigest()}"
+
+
+def _written(graph):
+    """Returns the calls of a graph, each a list for JSON."""
+    numbers: dict[int, str] = {}
+
+    def of(values):
+        return [
+            numbers[id(value)] if id(value) in numbers else value
+            for value in keras.tree.flatten(values)
+        ]
+
+    def number(tensors):
+        for tensor in keras.tree.flatten(tensors):
+            numbers[id(tensor)] = f"tensor {len(numbers)}"
+
+    number(graph.inputs)
+    calls = []
+    for call in graph.calls:
+        kind, given = type(call.layer), of((call.args, call.kwargs))
+        try:
+            config = call.layer.get_config()
+        except NotImplementedError:
+            config = {"module": None}  # nothing says what it is
+        # "module" as Keras' configs have it.
+        about = {"module": kind.__module__, "class": kind.__name__}
+        calls.append([about, config, _source(kind), given])
+        number(call.outputs)
+    return [*calls, of(graph.outputs)]
+
+
+def _is_told_by(calls):
+    """Returns whether a text of the calls says all that they compute.
+
+    What a config holds has its module beside it, null where it is registered;
+    the code of a lambda does not say what it reads.
+    """
+    modules = re.findall(r'"module": "?([^",}]*)', calls)
+    own = {module.partition(".")[0] for module in modules}
+    return own <= {"keras", "atat_tf"} and '"__lambda__"' not in calls
+
+
+def _in_json(value):
+    """Returns what stands for an array, or another object, in JSON."""
+    if hasattr(value, "shape"):
+        array = np.asarray(value)
+        return [str(array.dtype), array.shape, array.tobytes().hex()]
+    return str(value)
 
 
 def _source(kind):
@@ -84,7 +135,21 @@ def _source(kind):
     try:
         return inspect.getsource(kind)
     except (OSError, TypeError):  # typed into an interpreter
-        return kind.call.__code__.co_code.hex()
+        functions = {
+            name: _compiled(value.__code__)
+            for name, value in vars(kind).items()
+            if inspect.isfunction(value)
+        }
+        return json.dumps(functions, default=str)
+
+
+def _compiled(code):
+    """Returns what there is of a function without its text."""
+    constants = [
+        _compiled(each) if inspect.iscode(each) else each
+        for each in code.co_consts
+    ]
+    return code.co_code.hex(), code.co_names, constants
 
 
 def as_classifier(

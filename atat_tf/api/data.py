@@ -56,6 +56,7 @@ class Data:
         )
         names = _class_names(self.train, self.class_names)
         train = _split(self.train, "train", names)
+        splits.expect_several_classes(train.labels, "train")
         shape = train.images.shape[1:]
         share = len(train) // _SHARE
         for number, name in enumerate(("test", "validation")):

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike
 
 from atat_tf.api import classifier as classifiers
 from atat_tf.api.arrays import STEP_SHARE
-from atat_tf.api.pixels import PixelRange, pixel_range, targets_of
+from atat_tf.api.pixels import Bounds, PixelRange, pixel_range, targets_of
 from atat_tf.attacks import for_training, linf
-from atat_tf.data import training_data
+from atat_tf.data import splits, training_data
 from atat_tf.defenses import atat, objective
 from atat_tf.defenses.objective import Defense
 from atat_tf.errors import (
@@ -46,7 +46,7 @@ def harden(
     *,
     defense: str | Defense = "atat",
     epsilon: float = 8 / 255,
-    bounds: Any = (0, 1),
+    bounds: Bounds = (0, 1),
     epochs: int = 10,
     validation: tuple[ArrayLike, ArrayLike] | None = None,
     optimizer: str | keras.optimizers.Optimizer | None = None,
@@ -110,6 +110,7 @@ def harden(
     student_copy, student = _copy(model, pixels, images.shape[1:])
     num_classes = student.outputs[0].shape[-1]
     targets = targets_of(y, len(images), num_classes, class_names)
+    splits.expect_several_classes(targets, "x and y")
     if validation is not None:
         expect(
             len(validation) == 2,

@@ -90,17 +90,15 @@ class Run:
 
     @with_checked_types
     def evaluate(
-        self, attacks: Sequence[str] | None = None, **options: Any
+        self, attacks: str | Sequence[str] | None = None, **options: Any
     ) -> dict[str, Any]:
         """Returns the results, and writes them and the ledger to the folder.
 
         Args:
-          attacks: names of columns; None for those of the recipe.
+          attacks: names of columns, or one; None for those of the recipe.
           **options: of `evaluate_run.evaluate_run`, as num_images=1000.
         """
-        if attacks is not None and not isinstance(attacks, str):
-            attacks = tuple(attacks)
-        elif attacks is not None:
+        if isinstance(attacks, str):
             attacks = (attacks,)
         options = {"data_dir": self._run.data_dir, **options}
         return evaluate_run.evaluate_run(self.folder, attacks, **options)

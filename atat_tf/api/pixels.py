@@ -6,7 +6,6 @@ is in their own range, `bounds`.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -18,6 +17,9 @@ from atat_tf.errors import expect
 _TOLERANCE = 1e-5
 # Of the range, the smallest radius that is taken for one in its unit.
 _TENTH_OF_A_LEVEL = 0.1 / 255
+
+# (low, high), two numbers, or two arrays of a number for each channel.
+Bounds = Sequence[ArrayLike] | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,7 @@ class PixelRange:
         """
         width = float(self.width) if self.is_one_pair else 1.0
         is_number = isinstance(epsilon, int | float | np.number)
+        is_number &= not isinstance(epsilon, bool)
         expect(
             is_number and 0 < epsilon < np.inf,
             "epsilon > 0, a number",
@@ -162,7 +165,7 @@ class PixelRange:
         )
 
 
-def pixel_range(bounds: Any) -> PixelRange:
+def pixel_range(bounds: Bounds) -> PixelRange:
     """Returns the PixelRange of (low, high).
 
     Args:
@@ -174,8 +177,12 @@ def pixel_range(bounds: Any) -> PixelRange:
       InputError: it is no such pair, or not ascending.
     """
     try:
-        low, high = (np.asarray(value, np.float64) for value in bounds)
-        low, high = np.broadcast_arrays(low, high)
+        low, high = (np.asarray(value) for value in bounds)
+        if not {low.dtype.kind, high.dtype.kind} <= {*"iuf"}:
+            raise TypeError  # a text would be read, and True be 1
+        low, high = np.broadcast_arrays(
+            low.astype(np.float64), high.astype(np.float64)
+        )
     except (TypeError, ValueError):
         low = high = np.zeros(())
     expect(

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from atat_tf import losses
 from atat_tf.api import arrays
-from atat_tf.api.pixels import labels_of
+from atat_tf.api.pixels import Bounds, labels_of
 from atat_tf.api.results import Robustness, RobustnessCurve
 from atat_tf.attacks import columns, linf, randomness
 from atat_tf.errors import expect, unknown, with_checked_types
@@ -44,7 +44,7 @@ def robust_accuracy(
     attacks: str | Sequence[str] = ("clean", "pgd20", "autoattack"),
     *,
     epsilon: float | Sequence[float] = 8 / 255,
-    bounds: Any = (0, 1),
+    bounds: Bounds = (0, 1),
     norm: str = "linf",
     batch_size: int = 100,
     seed: int = 0,
@@ -156,7 +156,7 @@ def attack(
     name: str = "pgd20",
     *,
     epsilon: float = 8 / 255,
-    bounds: Any = (0, 1),
+    bounds: Bounds = (0, 1),
     targets: ArrayLike | None = None,
     seed: int = 0,
     batch_size: int = 100,

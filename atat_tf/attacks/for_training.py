@@ -5,6 +5,7 @@ validates and evaluates is never among them.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -31,7 +32,9 @@ class NoiseFGSM(linf.LinfAttack):
 
     def __post_init__(self):
         super().__post_init__()
-        expect(self.noise >= 0, "noise >= 0", noise=self.noise)
+        expect(
+            0 <= self.noise < math.inf, "noise >= 0, finite", noise=self.noise
+        )
 
     def first_point(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         """Returns x + η inside `bounds`."""
@@ -62,7 +65,11 @@ class KLAttack(linf.LinfAttack):
 
     def __post_init__(self):
         super().__post_init__()
-        expect(self.deviation > 0, "deviation > 0", deviation=self.deviation)
+        expect(
+            0 < self.deviation < math.inf,
+            "deviation > 0, finite",
+            deviation=self.deviation,
+        )
         expect(self.restarts == 1, "restarts=1", restarts=self.restarts)
 
     def __call__(

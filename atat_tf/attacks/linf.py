@@ -43,7 +43,11 @@ class LinfAttack:
 
     def __post_init__(self):
         expect_ball(self.epsilon, self.bounds)
-        expect(self.step_size > 0, "step_size > 0", step_size=self.step_size)
+        expect(
+            0 < self.step_size < math.inf,
+            "step_size > 0, finite",
+            step_size=self.step_size,
+        )
         expect(self.num_steps >= 1, "num_steps >= 1", num_steps=self.num_steps)
         expect(self.restarts >= 1, "restarts >= 1", restarts=self.restarts)
         expect(

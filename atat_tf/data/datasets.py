@@ -153,7 +153,7 @@ def extra_images(
 def spec(
     name: str,
     data_dir: str | os.PathLike[str] | None = None,
-    image_size: int | Sequence[int] | None = None,
+    image_size: int | Sequence[int | None] | None = None,
 ) -> Spec:
     """Returns the Spec of a data set, without reading its images.
 
@@ -252,7 +252,7 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     split_seed: int = 0,
     num_validation: int | None = None,
-    image_size: int | Sequence[int] | None = None,
+    image_size: int | Sequence[int | None] | None = None,
     bad_images: str = "stop",
     memory_budget: float | None = None,
 ) -> Dataset:
@@ -344,7 +344,10 @@ def load(
 
 
 def _checked(dataset):
-    """Returns the Dataset, or raises InputError for labels of no class."""
+    """Returns the Dataset, or raises InputError for labels of no class.
+
+    So it does for training labels of one class alone.
+    """
     for name in ("train", "validation", "test"):
         labels = getattr(dataset, name).labels
         expect(
@@ -352,6 +355,10 @@ def _checked(dataset):
             f"images in the {name} split of {dataset.name!r}",
             images=0,
         )
+        if name == "train":
+            splits.expect_several_classes(
+                labels, f"the train split of {dataset.name!r}"
+            )
         expect(
             0 <= labels.min() and labels.max() < dataset.spec.num_classes,
             f"labels from 0 to {dataset.spec.num_classes - 1} in the {name} "

@@ -200,7 +200,8 @@ def _class_names(folder):
     )
     expect(
         len(names) >= 2,
-        f"a sub-folder for each of at least 2 classes in {str(folder)!r}",
+        f"a sub-folder for each of at least 2 classes in {str(folder)!r} (a "
+        "network that is trained on one class has nothing to tell apart)",
         folders=names,
     )
     return tuple(names)

@@ -14,6 +14,27 @@ _SPELLINGS = {
 }
 
 
+def expect_several_classes(labels: np.ndarray, data: str) -> None:
+    """Raises InputError for training labels that are all of one class.
+
+    Args:
+      labels: integers [n], or shares of the classes [n, k].
+      data: what they belong to, in words.
+    """
+    if labels.ndim == 2:
+        present = np.flatnonzero(np.any(labels > 0, axis=0))
+    else:
+        present = np.unique(labels)
+    expect(
+        len(present) >= 2,
+        f"images of two classes at least in {data}: a network that is trained "
+        "on one class has nothing to tell apart, and no attack can break it "
+        "(add images of what is not of that class, with a label of their own)",
+        images=len(labels),
+        classes=present.tolist(),
+    )
+
+
 def meant(names: Iterable[str]) -> dict[str, str]:
     """Returns {split of SPLITS: the name that means it}, of those given.
 

@@ -1,24 +1,24 @@
 """What must hold of the images and labels that `fit` is given."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from atat_tf.errors import InputError, expect
+from atat_tf.errors import InputError, expect, with_checked_types
 
 # Enough to tell [0, 1] from 0-255; labels are looked at to the last one.
 _FIRST_IMAGES = 1024
 
 
+@with_checked_types
 def expect_batch_size(batch_size: int | None) -> None:
     """Raises InputError unless it is a number of images, or None."""
     expect(
-        batch_size is None
-        or (isinstance(batch_size, int | np.integer) and batch_size >= 1),
+        batch_size is None or batch_size >= 1,
         "batch_size >= 1",
         batch_size=batch_size,
     )
@@ -93,6 +93,36 @@ def expect_data(
         _expect_pixels(images, bounds)
 
 
+def expect_weights(sample_weight: Any, class_weight: Any = None) -> None:
+    """Raises InputError unless they can weigh the losses of images.
+
+    Args:
+      sample_weight: array or tensor of a number for each image, or None.
+      class_weight: {class: number}, or None.
+    """
+    expect(
+        class_weight is None or isinstance(class_weight, Mapping),
+        "class_weight as {class: number}",
+        class_weight=type(class_weight),
+    )
+    for name, given in (
+        ("sample_weight", sample_weight),
+        ("class_weight", class_weight and [*class_weight.values()]),
+    ):
+        if given is None:
+            continue
+        weights = np.asarray(given)
+        is_numbers = weights.dtype.kind in "iuf" and weights.size > 0
+        # False for NaN too.
+        expect(
+            is_numbers and weights.min() >= 0 and weights.max() < np.inf,
+            f"{name} of finite numbers >= 0 (0 leaves an image out)",
+            smallest=weights.min().item() if is_numbers else None,
+            largest=weights.max().item() if is_numbers else None,
+            dtype=str(weights.dtype),
+        )
+
+
 def _first(x, y):
     """Returns the first images and all labels there are beside them."""
     if isinstance(x, tf.data.Dataset):
@@ -141,6 +171,7 @@ def batch_rules(
     labels: tf.Tensor,
     num_classes: int,
     bounds: tuple[float, float],
+    weights: tf.Tensor | None = None,
 ) -> list[tuple[str, tf.Tensor, tf.Tensor]]:
     """Returns what must hold of a batch that suits a classifier.
 
@@ -152,6 +183,7 @@ def batch_rules(
       labels: [b] or [b, 1], or shares of the classes [b, k].
       num_classes: k.
       bounds: the smallest and the largest pixel value.
+      weights: of the images, [b] or [b, 1]; None where there are none.
 
     Returns:
       [(rule, whether it holds [], the values that it is about)], as many for
@@ -176,6 +208,12 @@ def batch_rules(
         in_range = (numbers >= 0) & (numbers < num_classes)
         holds = in_range & (numbers == tf.round(numbers))
     rules.append((rule, holds, numbers))
+    if weights is not None:
+        weights = tf.cast(weights, tf.float32)
+        rule = "a finite sample weight >= 0 for each image, in every batch"
+        holds = (weights >= 0) & (weights < np.inf)
+        holds &= tf.size(weights) == tf.shape(labels)[0]
+        rules.append((rule, holds, weights))
     return [(words, tf.reduce_all(all_of), v) for words, all_of, v in rules]
 
 

@@ -1,5 +1,6 @@
 """What a defense returns, and the parts that several defenses share."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -132,8 +133,8 @@ def as_layers(layers: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def expect_weight(name: str, value: float) -> None:
-    """Raises InputError unless a weight of a loss is >= 0."""
-    expect(value >= 0, f"{name} >= 0", **{name: value})
+    """Raises InputError unless a weight of a loss is finite and >= 0."""
+    expect(0 <= value < math.inf, f"{name} >= 0, finite", **{name: value})
 
 
 def expect_clean_weight(value: float) -> None:

@@ -11,7 +11,12 @@ from ml_collections import ConfigDict
 from atat_tf.attacks import columns, square, stepped
 from atat_tf.data import arrays, datasets
 from atat_tf.data import folders as image_folders
-from atat_tf.errors import InputError, expect, expect_known
+from atat_tf.errors import (
+    InputError,
+    expect,
+    expect_known,
+    with_checked_types,
+)
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.evaluation import estimate, figures, ledger, verdicts
 from atat_tf.evaluation.attacker import Attacker, Outcome
@@ -179,6 +184,7 @@ def _beside(opened, runs):
     return None
 
 
+@with_checked_types
 def evaluate_run(
     workdir: run_folder.Path,
     attacks: Sequence[str] | None = None,
@@ -421,6 +427,12 @@ def estimated(
         precision,
         opened.seed,
     )
+    if found.is_whole:
+        terminal.note(
+            f"{name}: a precision of {100 * precision:g} points saves nothing. "
+            f"All {found.num_standing:,} images that stood after its first "
+            "attack met the others, and the figure is of all images."
+        )
     return found, opened.ledger.refuted(columns.descriptions(attacks))
 
 

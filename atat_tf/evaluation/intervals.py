@@ -58,6 +58,21 @@ def wilson(successes: float, count: int) -> tuple[float, float]:
     return max(low, 0.0), min(high, 1.0)
 
 
+def is_above_chance(accuracy: float, count: int, num_classes: int) -> bool:
+    """Returns whether a classifier is better than one that guesses.
+
+    Whether p > 1/k + 2 · √(1/k (1 − 1/k) / n), two standard errors of the
+    guesses.
+
+    Args:
+      accuracy: p, the share of the images that are right.
+      count: n, the images.
+      num_classes: k.
+    """
+    chance = 1 / num_classes
+    return accuracy > chance + 2 * math.sqrt(chance * (1 - chance) / count)
+
+
 def mcnemar(first: ArrayLike, second: ArrayLike) -> tuple[int, int, float]:
     """Returns the exact McNemar test of two rows on the same images.
 

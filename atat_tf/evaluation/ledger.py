@@ -262,7 +262,7 @@ def _texts(path: pathlib.Path) -> Iterator[str]:
                 yield from file
         except (EOFError, lzma.LZMAError) as error:
             raise InputError(
-                "Expected a packed ledger as `python -m atat_tf.archive` "
+                "Expected a packed ledger as `atat archive` "
                 f"writes it. Received: {packed} ({error})."
             ) from error
     with contextlib.suppress(FileNotFoundError), open(path, **how) as file:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 
-from atat_tf.errors import expect
+from atat_tf.errors import InputError, expect
 from atat_tf.models import functional, graphs
 
 _HALF = ("float16", "bfloat16")
@@ -28,8 +29,9 @@ def attention_layer(classifier: keras.Model, name: str | None = None) -> str:
     expect(
         spatial,
         "a classifier with spatial maps, [height, width, channels] as of a "
-        "convolution, channels last, whose attention can be shown (without any "
-        "Keras' own model.export serves its predictions)",
+        "convolution, channels last, whose attention can be shown (attacks, "
+        "evaluation and the defense 'at' need no map, nor does Keras' own "
+        "model.export, which serves predictions)",
         model=classifier.name,
     )
     if name in (None, graphs.DEEPEST):
@@ -107,10 +109,32 @@ def logits_model(classifier: keras.Model) -> keras.Model:
     )
     expect(
         len(outputs.shape) == 2 and (outputs.shape[1] or 0) >= 2,
-        "one score a class, [n, classes >= 2]",
+        "one score a class, [n, classes >= 2] (a sigmoid of one score is a "
+        "softmax of two: (0, score))",
         output_shape=outputs.shape,
     )
+    _expect_kernels(classifier)
     return with_float32_logits(_without_softmax(classifier), _HALF)
+
+
+def _expect_kernels(classifier):
+    """Raises InputError where TensorFlow cannot run channels that come first.
+
+    It has such convolutions on GPUs, and on CPUs among oneDNN's kernels.
+    """
+    flat = classifier._flatten_layers(include_self=False)
+    formats = {getattr(layer, "data_format", None) for layer in flat}
+    if "channels_first" not in formats:
+        return
+    try:
+        classifier(tf.zeros((1, *classifier.input_shape[1:])))
+    except tf.errors.UnimplementedError as error:
+        raise InputError(
+            "Expected layers with data_format='channels_last': TensorFlow has "
+            "no others on this CPU (with TF_ENABLE_ONEDNN_OPTS=1 in the "
+            f"environment it may). Received: {classifier.name!r} with "
+            "data_format='channels_first'."
+        ) from error
 
 
 def _without_softmax(classifier):

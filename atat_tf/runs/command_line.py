@@ -251,6 +251,22 @@ def workdirs(several: Sequence[str]) -> list[str]:
     return [str(workdir())]
 
 
+def expect_runs(folders: Iterable[str | os.PathLike[str]]) -> None:
+    """Raises InputError unless folders are runs, before TensorFlow loads.
+
+    Whether a run's files can be read is for what reads them.
+
+    Args:
+      folders: paths.
+    """
+    for folder in folders:
+        expect(
+            (pathlib.Path(folder) / "config.json").is_file(),
+            "a run folder with config.json",
+            workdir=str(folder),
+        )
+
+
 def integers(name: str, words: Iterable[str]) -> list[int]:
     """Returns the words of a list flag as integers.
 

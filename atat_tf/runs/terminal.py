@@ -62,6 +62,14 @@ _last: list[str] = []
 def stage(text: str) -> None:
     """Says what takes its time now, on a line of standard error.
 
+    As `note`, and with an ellipsis.
+    """
+    note(f"{text} ...")
+
+
+def note(text: str) -> None:
+    """Says something that is no result, on a line of standard error.
+
     Standard output has what was asked for, and a bar, above which the line is.
     """
     if "ipykernel" in sys.modules:
@@ -72,7 +80,7 @@ def stage(text: str) -> None:
     screen = _plain_console(stderr=True, soft_wrap=True)
     if _drawn:
         screen = _drawn[-1]
-    screen.print(f"{text} ...", style="dim")
+    screen.print(text, style="dim")
 
 
 @contextlib.contextmanager

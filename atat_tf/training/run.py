@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from atat_tf.data import datasets
 from atat_tf.errors import expect
-from atat_tf.evaluation import evaluate_run
+from atat_tf.evaluation import evaluate_run, intervals
+from atat_tf.evaluation.run import Run
 from atat_tf.models import checks as model_checks
 from atat_tf.models import graphs
 from atat_tf.runs import build, terminal
@@ -80,10 +81,30 @@ def train_and_evaluate(
         trained = _train(config, workdir, dataset, strategy)
     if not cluster.is_chief:
         return None
+    _tell_of_chance(workdir, dataset)
     if not trained and (workdir / run_folder.RESULTS).exists():
         return run_folder.read_json(workdir / run_folder.RESULTS)
     return evaluate_run.evaluate_run(
         workdir, data_dir=data_dir, dataset=dataset
+    )
+
+
+def _tell_of_chance(workdir, dataset):
+    """Says so where a training has ended with a network that guesses."""
+    epochs = Run(workdir).metrics
+    count, classes = len(dataset.validation), dataset.spec.num_classes
+    accuracies = [epoch["validation_clean_accuracy"] for epoch in epochs]
+    if not accuracies or intervals.is_above_chance(
+        max(accuracies), count, classes
+    ):
+        return
+    terminal.console().print(
+        f"{workdir}: at most {100 * max(accuracies):.1f} % of {count:,} "
+        "validation images were right after an epoch, which is not above "
+        f"chance ({100 / classes:.3g} %, one of {classes} classes) by two "
+        "standard errors: the network guesses. Train for more epochs "
+        "(--config.num_epochs) or on more images, or look whether the labels "
+        "are those of the images."
     )
 
 

@@ -268,16 +268,20 @@ class AdversarialTrainer(keras.Model):
         Callbacks that monitor an accuracy or a term of the loss need no mode.
 
         Raises:
-          InputError: images of another size or range, or labels that are no
-            classes of the student.
+          InputError: images of another size or range, labels that are no
+            classes of the student, or weights that are not finite and >= 0.
         """
         training_data.expect_batch_size(batch_size)
         x, y = training_data.as_examples(x, y)
         training_data.expect_data(x, y, self.student, self.bounds)
+        training_data.expect_weights(
+            kwargs.get("sample_weight"), kwargs.get("class_weight")
+        )
         images, labels = validation_data, None
         more: list[Any] = []
         if isinstance(validation_data, (tuple, list)):
             images, labels, *more = validation_data
+            training_data.expect_weights(*more[:1] or [None])
         images, labels = training_data.as_examples(images, labels)
         training_data.expect_data(images, labels, self.student, self.bounds)
         validation_data = images
@@ -316,6 +320,7 @@ class AdversarialTrainer(keras.Model):
         training_data.expect_batch_size(batch_size)
         x, y = training_data.as_examples(x, y)
         training_data.expect_data(x, y, self.student, self.bounds)
+        training_data.expect_weights(kwargs.get("sample_weight"))
         with _sentences():
             results = super().evaluate(x, y, batch_size, **kwargs)
         self._expect_fit_batches()
@@ -511,7 +516,7 @@ class AdversarialTrainer(keras.Model):
         # A generator's batches have no size before they come.
         images = tf.ensure_shape(images, shape)
         rules = training_data.batch_rules(
-            images, labels, num_classes, self.bounds
+            images, labels, num_classes, self.bounds, weights
         )
         is_fit = tf.constant(True)
         if self.jit_compile:
@@ -526,7 +531,8 @@ class AdversarialTrainer(keras.Model):
         if weights is None:
             weights = tf.ones(tf.shape(labels)[:1])
         weights = tf.reshape(tf.cast(weights, keras.config.floatx()), [-1])
-        weights *= tf.cast(is_fit, weights.dtype)
+        # No product: a weight may be NaN where a batch does not fit.
+        weights = tf.where(is_fit, weights, tf.zeros_like(weights))
         return as_pixels(images, self.bounds), labels, weights
 
     def _counted(self, rules):
@@ -546,8 +552,9 @@ class AdversarialTrainer(keras.Model):
         low, high = self.bounds
         expect(
             not count,
-            f"pixels from {low:g} to {high:g}, the attack's bounds, and labels "
-            f"of {self.student.output_shape[-1]} classes in every batch",
+            f"pixels from {low:g} to {high:g}, the attack's bounds, labels of "
+            f"{self.student.output_shape[-1]} classes and finite sample "
+            "weights >= 0 in every batch",
             other_batches=count,
         )
 

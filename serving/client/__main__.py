@@ -1,6 +1,6 @@
 """Asks a server what it sees on images, and where it looked.
 
-    python -m serving.client --server=localhost:8500 --model_name=atat IMAGE...
+    atat client --server=localhost:8500 --model_name=atat IMAGE...
 
 An IMAGE is a PNG, JPEG, BMP, GIF or WebP file, or a folder of them and of more
 folders. For each one the class, the most probable classes and a map of the
@@ -76,7 +76,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser():
     parser = _Parser(
-        "python -m serving.client",
+        "atat client",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

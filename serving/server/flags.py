@@ -108,7 +108,7 @@ def usage() -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m serving.local_server",
+        prog="atat serve",
         usage="%(prog)s --model_base_path=FOLDER [--name=value]",
         allow_abbrev=False,
         add_help=False,

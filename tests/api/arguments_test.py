@@ -1,7 +1,11 @@
 """Every argument of every public name, of another kind than it should be."""
 
+import collections
 import inspect
+import math
 import re
+import types
+import typing
 
 import keras
 import numpy as np
@@ -113,3 +117,112 @@ def test_a_result_or_a_sentence_about_it(
         except InputError as error:
             assert "\n" not in str(error)
             assert re.search(_SAID.get(parameter, parameter), str(error))
+
+
+# {what an annotation says: what is none of it}
+_OTHERS = {
+    float: (True, np.True_, "1", math.nan, np.float32("nan"), np.array(1.0)),
+    int: (True, np.True_, "1", 10.0, np.float64(10), np.array(10)),
+}
+_OTHER_ITEMS = {float: (True, "1"), int: (True, "1", 1.0), str: (1, None)}
+
+
+def _is_a_sequence(hint):
+    origin = typing.get_origin(hint) or hint
+    return origin in (collections.abc.Sequence, tuple)
+
+
+def _none_of(hint):
+    """Returns values that no part of an annotation says."""
+    parts = typing.get_args(hint) if _is_a_union(hint) else (hint,)
+    found: list = []
+    for kind, others in _OTHERS.items():
+        if kind in parts and bool not in parts and str not in parts:
+            found += others
+    sequences = [part for part in parts if _is_a_sequence(part)]
+    if sequences and str not in parts:
+        found.append("01")
+        found.append({0: 1})
+    for part in sequences:
+        items = {*typing.get_args(part)} - {Ellipsis}
+        for kind in items & {*_OTHER_ITEMS} if len(items) == 1 else ():
+            found += [[other] for other in _OTHER_ITEMS[kind]]
+    return found
+
+
+def _is_a_union(hint):
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def _functions():
+    """Yields (name, function) of all that the public names can be called by."""
+    # The constructors of results take what was found.
+    results = {"Checklist", "InputError", "Robustness", "RobustnessCurve"}
+    for name in sorted({*atat.__all__} - results):
+        public = getattr(atat, name)
+        if not inspect.isclass(public):
+            yield name, public
+            continue
+        for method, function in inspect.getmembers(public, inspect.isfunction):
+            is_own = function.__qualname__.startswith(public.__name__)
+            if is_own and (method == "__init__" or method[0] != "_"):
+                yield f"{name}.{method}", function
+
+
+def _typed():
+    for name, function in _functions():
+        hints = typing.get_type_hints(function)
+        for parameter in inspect.signature(function).parameters.values():
+            is_one = parameter.kind in (
+                parameter.POSITIONAL_OR_KEYWORD,
+                parameter.KEYWORD_ONLY,
+            )
+            others = _none_of(hints.get(parameter.name))
+            if is_one and others:
+                yield pytest.param(
+                    name,
+                    function,
+                    parameter.name,
+                    id=f"{name}-{parameter.name}",
+                )
+
+
+@pytest.mark.parametrize("name, function, parameter", [*_typed()])
+def test_what_no_annotation_says_is_refused(given, name, function, parameter):
+    right = {
+        each.name: "x"
+        for each in inspect.signature(function).parameters.values()
+        if each.default is each.empty and each.kind is not each.VAR_KEYWORD
+    }
+    right |= given.get(name.removesuffix(".__init__"), {})
+    hint = typing.get_type_hints(function)[parameter]
+    for other in _none_of(hint):
+        with pytest.raises(
+            InputError, match=f"^Expected {parameter} of the type"
+        ) as raised:
+            function(**{**right, parameter: other})
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["attack", "attention", "harden", "checklist"])
+@pytest.mark.parametrize(
+    "bounds",
+    [("0", "1"), (False, True), np.array([False, True]), (0, 1j)],
+    ids=str,
+)
+def test_bounds_are_two_numbers(given, name, bounds):
+    with pytest.raises(InputError, match=r"^Expected bounds \(low, high\)"):
+        getattr(atat, name)(**given[name], bounds=bounds)
+
+
+def test_radii_in_an_array_are_numbers(given):
+    with pytest.raises(InputError, match="^Expected epsilon > 0, a number"):
+        atat.robust_accuracy(
+            **given["robust_accuracy"], epsilon=np.array([True])
+        )
+
+
+@pytest.mark.parametrize("batch_size", [True, "8", 8.0, 0])
+def test_what_fit_is_given_is_of_its_type_too(given, batch_size):
+    with pytest.raises(InputError, match="^Expected batch_size"):
+        atat.harden(**given["harden"], batch_size=batch_size)

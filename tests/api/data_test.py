@@ -1,6 +1,7 @@
 """Own arrays as a data set, and names of one's own in every command."""
 
 import dataclasses
+import re
 import sys
 import types
 
@@ -8,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from PIL import Image
 
 import atat_tf as atat
 from atat_tf.data import datasets
@@ -148,3 +150,44 @@ def test_a_run_is_loaded_from_its_folder():
         assert word in page
     with pytest.raises(InputError, match="a run folder with config.json"):
         atat.load("/nowhere")
+
+
+def _npz_of_one_class(folder):
+    labels = np.full(len(X), 3)
+    pixels = (255 * X).astype(np.uint8)
+    pairs = {"x_train": pixels, "y_train": labels}
+    np.savez(folder / "one.npz", **pairs, x_test=pixels, y_test=Y)
+    return datasets.load(str(folder / "one.npz"))
+
+
+def _folder_of_one_class(folder):
+    (folder / "pictures" / "cat").mkdir(parents=True)
+    for i, image in enumerate(X[:4, ..., 0]):
+        picture = Image.fromarray((255 * image).astype(np.uint8))
+        picture.save(folder / "pictures" / "cat" / f"{i}.png")
+    return datasets.load(f"folder:{folder / 'pictures'}")
+
+
+def _hardened_on_one_class(folder):
+    del folder
+    return atat.harden(digits.classifier(), X, np.full(len(X), 3), epochs=1)
+
+
+_SHARES = np.eye(10, dtype=np.float32)[np.full(len(X), 3)]
+_OF_ONE_CLASS = {
+    "npz": _npz_of_one_class,
+    "folder": _folder_of_one_class,
+    "harden": _hardened_on_one_class,
+    "harden, shares": lambda _: atat.harden(
+        digits.classifier(), X, _SHARES, epochs=1
+    ),
+    "Data": lambda _: atat.Data((X, np.full(len(X), 3))),
+    "names": lambda _: atat.Data((X, ["cat"] * len(X))),
+}
+
+
+@pytest.mark.parametrize("made", _OF_ONE_CLASS.values(), ids=_OF_ONE_CLASS)
+def test_images_of_one_class_are_refused(made, tmp_path):
+    with pytest.raises(InputError, match="nothing to tell apart") as raised:
+        made(tmp_path)
+    assert re.search("two classes|2 classes", str(raised.value))

@@ -3,11 +3,13 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import atat_tf as atat
 from atat_tf.errors import InputError
 from atat_tf.models import graphs
+from serving.saved_model import writing
 
 SHAPE = (8, 8, 3)
 X = np.random.default_rng(0).random((10, *SHAPE), np.float32)
@@ -130,3 +132,54 @@ def test_nothing_to_train_is_refused():
     model.trainable = False
     with pytest.raises(InputError, match="a trainable layer"):
         atat.harden(model, X, Y, epochs=1, verbose=0)
+
+
+def _dense():
+    keras.utils.set_random_seed(0)
+    hidden = layers.Dense(16, activation="relu")
+    return keras.Sequential(
+        [keras.Input(SHAPE), layers.Flatten(), hidden, layers.Dense(10)]
+    )
+
+
+def _channels_first(*hidden):
+    keras.utils.set_random_seed(0)
+    image = keras.Input(SHAPE)
+    maps = layers.Permute((3, 1, 2))(image)
+    for layer in hidden:
+        maps = layer(maps)
+    pooled = layers.GlobalAveragePooling2D("channels_first")(maps)
+    return keras.Model(image, layers.Dense(10)(pooled))
+
+
+def test_channels_first_that_no_kernel_takes_are_refused():
+    """As on a CPU without oneDNN's kernels, which the tests switch off."""
+    first = layers.Conv2D(8, 3, data_format="channels_first")
+    model = _channels_first(first)
+    for use in (
+        lambda: atat.robust_accuracy(model, X, Y, "clean"),
+        lambda: atat.harden(model, X, Y, defense="at", epochs=1),
+        lambda: atat.AdversarialTrainer(model, atat.Standard()),
+    ):
+        with pytest.raises(InputError, match="data_format='channels_last'"):
+            use()
+
+
+@pytest.mark.parametrize("build", [_dense, _channels_first])
+def test_without_a_map_all_works_that_the_sentence_names(build, tmp_path):
+    model = build()
+    model.save(tmp_path / "model.keras")
+    said = "attacks, evaluation and the defense 'at'.*model.export"
+    with pytest.raises(InputError, match=said):
+        atat.attention(model, X)
+    with pytest.raises(InputError, match=said):
+        writing.export_model(tmp_path / "model.keras", tmp_path / "ours")
+    with pytest.raises(InputError, match="the recipe at, needs none"):
+        atat.harden(model, X, Y, epochs=1, verbose=0)
+    atat.robust_accuracy(model, X, Y, ("clean", "pgd2"))
+    atat.harden(model, X, Y, defense="at", epochs=1, verbose=0)
+    model.export(tmp_path / "keras", verbose=False)
+    served = tf.saved_model.load(tmp_path / "keras")
+    np.testing.assert_allclose(
+        served.serve(X), model.predict(X, verbose=0), rtol=1e-4, atol=1e-5
+    )

@@ -301,7 +301,10 @@ REFUSED = {
     "attack": ({"attacks": "pdg20"}, "Did you mean 'pgd20'"),
     "FAB in l2": ({"attacks": "fab_t", "norm": "l2"}, "an attack in ℓ2"),
     "no attack": ({"attacks": ()}, "names of attacks, one at least"),
-    "a number": ({"attacks": ["clean", 3]}, "names of attacks, one at least"),
+    "a number": (
+        {"attacks": ["clean", 3]},
+        "attacks of the type str or Sequence of",
+    ),
     "endless": ({"attacks": f"pgd{10**20}"}, "any number of steps"),
     "labels beyond int64": ({"y": [2**70] * 24}, "10 names of classes"),
     "ledger": ({"ledger": "/nowhere/a.jsonl"}, "existing folder"),

@@ -193,6 +193,8 @@ class BadTest(parameterized.TestCase, tf.test.TestCase):
         with self.assertRaisesRegex(InputError, "config.image_size"):
             _load(root, image_size=None)
         with self.assertRaisesRegex(InputError, "image_size of 1 pixel"):
+            _load(root, image_size=(8, 0, 3))
+        with self.assertRaisesRegex(InputError, "image_size of the type int"):
             _load(root, image_size=True)
         with self.assertRaisesRegex(InputError, "bad_images.*'slip'. Did"):
             _load(root, bad_images="slip")

@@ -33,6 +33,12 @@ def test_wilson_by_hand(successes, count, low, high):
     np.testing.assert_allclose(interval, (low, high), atol=1e-5)
 
 
+def test_chance_by_hand():
+    """1/4 of 75 images: √(3/16 / 75) = 1/20, so that chance ends at 0.35."""
+    assert not intervals.is_above_chance(0.349, 75, 4)
+    assert intervals.is_above_chance(0.351, 75, 4)
+
+
 @pytest.mark.parametrize("successes, count", [(-1, 3), (4, 3), (0, 0)])
 def test_wilson_refuses(successes, count):
     with pytest.raises(InputError):

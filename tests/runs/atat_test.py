@@ -1,6 +1,9 @@
 """The one command: every command by its name, help, and what is misspelled."""
 
+import importlib.util
 import os
+import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +12,7 @@ import pytest
 
 from atat_tf import __main__ as atat
 from atat_tf import __version__
+from atat_tf.runs import command_line
 from tests.support import commands
 
 _COMMANDS = [name for group in atat.COMMANDS.values() for name in group]
@@ -37,6 +41,8 @@ def test_every_command_has_help(name, word):
         status, output = commands.run("atat_tf", name, word)
     assert status == 0, output
     assert "--" in output
+    # As it is typed, however it was started.
+    assert f"atat {name}" in output and "python -m" not in output
     assert max(map(len, output.splitlines())) <= 80
 
 
@@ -149,3 +155,63 @@ def test_completion(words, expected):
         ["bash", "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"{expected}\n"
+
+
+# {a flag that all commands may have: what reads it}
+_READ_BY = {
+    "workdir": r"command_line\.workdirs?\(",
+    "data_dir": r"command_line\.data_dir\(",
+    "dataset": r"command_line\.(dataset|config)\(",
+    "seed": r"command_line\.(seed|config)\(",
+    "config": r"command_line\.config\(",
+    "plugin": r"command_line\.run\(",
+}
+_WITH_FLAGS = {
+    name: found
+    for group in atat.COMMANDS.values()
+    for name, found in group.items()
+    if name not in ("client", "serve")  # which have other flags
+}
+
+
+def _flags(name):
+    _, text = commands.run("atat_tf", name, "--help")
+    return re.findall(r"^  --(?:\[no\])?([a-z_]+)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", _WITH_FLAGS)
+def test_a_command_reads_the_flags_that_its_help_lists(name):
+    module, before, _ = _WITH_FLAGS[name]
+    path = importlib.util.find_spec(module).origin
+    text = pathlib.Path(path).read_text()
+    for flag in _flags(name):
+        read_by = _READ_BY.get(flag)
+        if read_by is None:
+            (variable,) = re.findall(
+                rf'^(_\w+) = flags\.DEFINE\w*\([^"]*"{flag}"',
+                text,
+                re.MULTILINE,
+            )
+            read_by = rf"{variable}(\.value|\.name|,|\))"
+        assert re.search(read_by, text), f"--{flag} of {name}"
+    for word in before:
+        assert word.removeprefix("--") not in _flags(name)
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*_WITH_FLAGS} - {"train", "reproduce", "inspect"})
+)
+def test_a_missing_folder_is_said_before_tensorflow_loads(name, monkeypatch):
+    def loads():
+        raise AssertionError("TensorFlow loads")
+
+    monkeypatch.setattr(command_line, "quiet_start", loads)
+    words = ["--workdir=/nowhere"]
+    if "workdir" not in _flags(name):
+        words = ["--workdirs=/nowhere,/no"]
+    if name == "export":
+        words.append("--output=models/mine")
+    status, text = commands.run("atat_tf", name, *words)
+    assert status == 1
+    assert "Expected a run folder with config.json" in text
+    assert len(text.splitlines()) == 1

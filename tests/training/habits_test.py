@@ -160,6 +160,43 @@ def test_half_precision_moves_weights_as_float32_does(policy):
     assert is_scaled == (policy == "mixed_float16")
 
 
+_WEIGHTS = {"NaN": np.nan, "infinite": np.inf, "negative": -1.0}
+
+
+def _weighed(odd):
+    """Yields what `fit` is given, with one odd weight in it."""
+    weights = np.ones(len(X), np.float32)
+    weights[40] = odd
+    batches = tf.data.Dataset.from_tensor_slices((X, Y, weights)).batch(32)
+    yield {"x": X, "y": Y, "sample_weight": weights}
+    yield {"x": X, "y": Y, "sample_weight": weights.tolist()}
+    yield {"x": X, "y": Y, "class_weight": {0: 1.0, 3: odd}}
+    yield {"x": X, "y": Y, "validation_data": (X, Y, weights)}
+    yield {"x": batches}
+    yield {"x": (batch for batch in batches), "steps_per_epoch": 2}
+
+
+@pytest.mark.parametrize("odd", _WEIGHTS.values(), ids=_WEIGHTS)
+def test_weights_that_are_no_weights_are_refused(odd):
+    student = digits.classifier()
+    built = _trainer(student, atat.Standard(), None)
+    for given in _weighed(odd):
+        with pytest.raises(InputError, match="_weight|sample weight") as raised:
+            built.fit(**given, verbose=0)
+        assert "\n" not in str(raised.value)
+        assert np.all(np.isfinite(built.student.predict(X, verbose=0)))
+    if np.isnan(odd):
+        with pytest.raises(InputError, match="sample_weight of finite"):
+            built.evaluate(X, Y, sample_weight=np.full(64, odd), verbose=0)
+
+
+def test_too_few_weights_of_a_batch_are_refused():
+    built = _trainer(digits.classifier(), atat.Standard(), None)
+    batches = tf.data.Dataset.from_tensors((X, Y, np.ones(1)))
+    with pytest.raises(InputError, match="weight >= 0 for each image"):
+        built.fit(batches, verbose=0)
+
+
 def test_layers_may_be_one_name():
     assert atat.ATAT(layers="maps") == atat.ATAT(layers=("maps",))
     assert atat.ATAT(layers=["maps"]).layers == ("maps",)

@@ -22,6 +22,24 @@ from atat_tf.training import run as training_run
 from tests.support import runs, trained_runs
 
 
+@pytest.mark.parametrize("guesses", [True, False])
+def test_a_network_that_guesses_is_said_to(tmp_path, capsys, guesses):
+    """Labels of noise are guessed; black and white are told apart."""
+    draw = np.random.default_rng(0)
+    labels = np.arange(300) % 2
+    images = draw.integers(0, 256, (300, 8, 8, 1)).astype(np.uint8)
+    if not guesses:
+        images = (255 * labels).astype(np.uint8)[:, None, None, None]
+        images = np.tile(images, (1, 8, 8, 1))
+    pairs = {"x_train": images, "y_train": labels}
+    path = tmp_path / "own.npz"
+    np.savez(path, **pairs, x_test=images[:50], y_test=labels[:50])
+    config = runs.config("standard", dataset=str(path), num_validation=100)
+    training_run.train_and_evaluate(config, tmp_path / "run")
+    words = " ".join(capsys.readouterr().out.split())
+    assert ("not above chance (50 %, one of 2 classes)" in words) == guesses
+
+
 def _arrays(folder, which):
     """Returns {name: array} of a run's weights."""
     arrays = {}

@@ -223,7 +223,7 @@ def test_another_value_is_refused(monkeypatch):
         compilation.by_xla()
 
 
-def test_a_later_batch_of_other_pixels_is_refused():
+def test_a_later_batch_that_does_not_fit_is_refused():
     """XLA leaves assertions out; the batch trains nothing, and is told."""
     built = trainer.AdversarialTrainer(
         toys.small_classifier(norm=False), _defense("standard")
@@ -236,8 +236,13 @@ def test_a_later_batch_of_other_pixels_is_refused():
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
     with pytest.raises(InputError, match="in every batch.*other_batches=1"):
         built.evaluate(batches, verbose=0)
-    wrong = ((images[4:], labels[4:]) for _ in range(2))
-    with pytest.raises(InputError, match="pixels from 0 to 1.*batches=1"):
-        built.fit(wrong, steps_per_epoch=1, verbose=0)
+    nan = np.full(4, np.nan, np.float32)
+    for wrong in (
+        (images[4:], labels[4:]),
+        (images[:4], labels[:4], nan),
+    ):
+        with pytest.raises(InputError, match="pixels from 0 to 1.*batches=1"):
+            twice = (batch for batch in (wrong, wrong))
+            built.fit(twice, steps_per_epoch=1, verbose=0)
     for old, new in zip(before, built.student.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)

@@ -5,11 +5,11 @@ Nothing here runs a classifier.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-PASS, FAIL, NOT_RUN = "PASS", "FAIL", "NOT RUN"
+VERDICTS = PASS, FAIL, NOT_RUN = "PASS", "FAIL", "NOT RUN"
 # Standard deviations that a figure may be above its threshold.
 DEVIATIONS = 2.0
 
@@ -218,6 +218,22 @@ class Point:
     allowance: float | None
     note: str
     reason: str
+
+
+def counted(verdicts: Iterable[str], not_asked: int = 0) -> str:
+    """Returns how many points have which verdict.
+
+    Args:
+      verdicts: of the points.
+      not_asked: how many points there are beside these, as a file of an
+        earlier version lacks those that came later.
+
+    Returns:
+      As "17 PASS, 0 FAIL, 2 NOT RUN", and then ", 3 not asked" where some are.
+    """
+    verdicts = [*verdicts]
+    counts = [f"{verdicts.count(word)} {word}" for word in VERDICTS]
+    return ", ".join(counts + [f"{not_asked} not asked"] * bool(not_asked))
 
 
 def held(name: str, wrong: str | None, note: str) -> Point:

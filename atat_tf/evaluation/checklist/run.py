@@ -34,6 +34,7 @@ from atat_tf.evaluation.checklist.points import (
     PASS,
     Point,
     compared,
+    counted,
     from_standing,
     held,
     not_run,
@@ -223,9 +224,8 @@ def print_table(title: str, points: Iterable[Point]) -> None:
     screen = terminal.console()
     for note, names in notes.items():
         screen.print(f"{'; '.join(names)}: {note}")
-    verdicts = [point.verdict for point in points]
-    counts = (f"{verdicts.count(v)} {v}" for v in (PASS, FAIL, NOT_RUN))
-    screen.print(f"{len(points)} points: {', '.join(counts)}")
+    counts = counted(point.verdict for point in points)
+    screen.print(f"{len(points)} points: {counts}")
 
 
 def _gate_points(opened):

@@ -13,6 +13,7 @@ import numpy as np
 
 from atat_tf.attacks import columns, linf
 from atat_tf.evaluation import intervals, ledger
+from atat_tf.evaluation.checklist import points
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.tables import records as table_records
 
@@ -137,13 +138,19 @@ def _percent(share):
 
 
 def checked(checklist: Mapping[str, Any] | None) -> str:
-    """Returns the sum of a checklist, as "17 PASS, 1 FAIL, 2 NOT RUN"."""
-    points = checklist["points"] if checklist else ()
-    verdicts = [point["verdict"] for point in points]
-    words = ("PASS", "FAIL", "NOT RUN")
-    return ", ".join(
-        f"{verdicts.count(word)} {word}" for word in words if word in verdicts
-    )
+    """Returns the sum of a checklist, as "17 PASS, 0 FAIL, 5 NOT RUN"."""
+    if not checklist:
+        return ""
+    verdicts = [point["verdict"] for point in checklist["points"]]
+    return points.counted(verdicts, len(not_asked(checklist)))
+
+
+def not_asked(checklist: Mapping[str, Any] | None) -> list[str]:
+    """Returns the points, in words, that came after a checklist was made."""
+    if not checklist:
+        return []
+    there = {point["name"] for point in checklist["points"]}
+    return [c.compared for c in points.CRITERIA if c.name not in there]
 
 
 def accuracy_at_radii(run: Run) -> dict[float, float]:

@@ -105,6 +105,7 @@ def _facts(run):
             columns_of_run, measured.measured(teacher) if teacher else {}
         ),
         "checked": measured.checked(run.checklist),
+        "not_asked": measured.not_asked(run.checklist),
         "explanations": (run.checklist or {}).get("explanations", {}),
         "good": explanations.GOOD,
         "radii": report_curves.radius_panel(radii),

@@ -56,4 +56,4 @@ def test_one_run_is_no_comparison(folders, tmp_path, count, message):
 def test_a_folder_without_a_run_is_refused(tmp_path):
     status, text = _written([tmp_path], tmp_path / "page.html")
     assert status == 1
-    assert "run folders with config.json" in text
+    assert "a run folder with config.json" in text

@@ -1,10 +1,13 @@
 """What reports set side by side, counted by hand from a small ledger."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from atat_tf.attacks import columns, linf
 from atat_tf.evaluation import intervals, ledger
+from atat_tf.evaluation.checklist import points
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import measured, pictures
 from atat_tf.runs import config as run_config
@@ -122,9 +125,24 @@ def test_paired_tests_are_of_the_same_images_and_attacks():
 
 
 def test_a_checklist_is_summed_up():
-    points = [{"verdict": word} for word in ("PASS", "NOT RUN", "PASS")]
-    assert measured.checked({"points": points}) == "2 PASS, 1 NOT RUN"
-    assert measured.checked(None) == ""
+    """Also one of an earlier version, which had fewer points."""
+    names = [criterion.name for criterion in points.CRITERIA]
+    verdicts = itertools.chain(["NOT RUN"], itertools.repeat("PASS"))
+    every = [
+        {"name": name, "verdict": verdict}
+        for name, verdict in zip(names, verdicts, strict=False)
+    ]
+    count = len(every) - 1
+    found = {"points": every}
+    assert measured.checked(found) == f"{count} PASS, 0 FAIL, 1 NOT RUN"
+    assert measured.not_asked(found) == []
+    earlier = {"points": every[:-2]}
+    assert measured.checked(earlier) == (
+        f"{count - 2} PASS, 0 FAIL, 1 NOT RUN, 2 not asked"
+    )
+    last = [criterion.compared for criterion in points.CRITERIA[-2:]]
+    assert measured.not_asked(earlier) == last
+    assert measured.checked(None) == "" and measured.not_asked(None) == []
 
 
 def test_the_strongest_attack_at_the_runs_own_radius_is_shown():

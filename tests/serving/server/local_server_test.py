@@ -84,7 +84,7 @@ def test_a_refused_command_loads_no_tensorflow():
     assert statuses == ["0", "0", "1", "255"]
     named = f"--model_base_path={serving_runs.ROOT / 'relative'}"
     assert f"Expected an absolute path, {named}. " in ended.stderr
-    assert "usage: python -m serving.local_server " in ended.stdout
+    assert "usage: atat serve " in ended.stdout
 
 
 @pytest.mark.parametrize(
