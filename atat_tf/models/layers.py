@@ -138,7 +138,21 @@ class BatchNormalization(layers.BatchNormalization):
         return total / count
 
 
-class _DepthwiseConv2D(layers.Conv2D):
+class _State:
+    """State that is another layer's too, which alone saves and loads it."""
+
+    def save_own_variables(self, store: Any) -> None:
+        pass
+
+    def load_own_variables(self, store: Any) -> None:
+        pass
+
+
+class _OneKernel(_State, BatchNormalization):
+    pass
+
+
+class _DepthwiseConv2D(_State, layers.Conv2D):
     """A convolution of single channels, by TensorFlow's kernel for it.
 
     Keras has XLA compile each call of a grouped convolution anew.
@@ -177,7 +191,7 @@ def by_fewer_operations(layer: Any) -> Any:
       layer: that is built, or an operation of keras.ops.
     """
     if type(layer) is layers.BatchNormalization:
-        kind = BatchNormalization
+        kind = _OneKernel
     elif type(layer) is layers.Conv2D and _DepthwiseConv2D.replaces(layer):
         kind = _DepthwiseConv2D
     else:

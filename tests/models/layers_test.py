@@ -195,6 +195,19 @@ class ByFewerOperationsTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEmpty(by_xla)
         self.assertEqual(name != "batch_norm", bool(keras_by_xla))
 
+    @parameterized.parameters(*_LEAN)
+    def test_state_is_saved_and_loaded_once(self, name):
+        """A trainer's file has no more weights than its student's."""
+        layer = _LEAN[name]()
+        layer.build(self.images.shape)
+        by_layer, by_lean = {}, {}
+        layer.save_own_variables(by_layer)
+        lean = model_layers.by_fewer_operations(layer)
+        lean.save_own_variables(by_lean)
+        self.assertLen(by_layer, len(layer.weights))
+        self.assertEmpty(by_lean)
+        lean.load_own_variables(by_lean)  # of files without them
+
     @parameterized.parameters(*_LEFT)
     def test_others_are_left_alone(self, name):
         layer = _LEFT[name]()
