@@ -26,29 +26,29 @@ _OTHER = 0.1
 
 
 def expect_trainable(
-    classifier: keras.Model, bounds: tuple[float, float] = (0.0, 1.0)
+    tapped: keras.Model, bounds: tuple[float, float] = (0.0, 1.0)
 ) -> None:
     """Raises InputError unless a classifier can be trained against attacks.
 
     It is tried in inference mode on two random images.
 
     Args:
-      classifier: functional keras.Model from `classifiers.logits_model`.
+      tapped: a model from `graphs.with_taps`.
       bounds: the smallest and the largest pixel value.
     """
-    name = classifier.name
+    name = tapped.name.removesuffix(graphs.TAPPED)
     draw = np.random.default_rng(0)
-    shape = (_SAMPLE, *classifier.inputs[0].shape[1:])
+    shape = (_SAMPLE, *tapped.inputs[0].shape[1:])
     images = tf.constant(draw.uniform(*bounds, shape), keras.config.floatx())
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
-        logits = tf.convert_to_tensor(classifier(images, training=False))
+        logits = tf.convert_to_tensor(tapped(images, training=False)["logits"])
         # Not their sum, which some classifiers hold constant.
         mix = tf.cast(draw.normal(size=logits.shape[-1]), logits.dtype)
         score = tf.reduce_sum(logits * mix)
     gradient = tape.gradient(score, images)
     values = logits.numpy().astype(np.float64)
-    again = np.asarray(classifier(images, training=False), np.float64)
+    again = np.asarray(tapped(images, training=False)["logits"], np.float64)
     difference = relative_difference(again, values)
     sentence = not_logits(values)
     if sentence:

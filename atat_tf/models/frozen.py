@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras import layers
 
 from atat_tf.models import graphs
+from atat_tf.models import layers as model_layers
 
 # What is lost by rounding; a larger difference is another function.
 _AGREEMENT = 1e-5
@@ -127,7 +128,7 @@ def _inference(layer, replaced):
         # As Keras does, whatever the model was built with.
         if "training" in inspect.signature(layer.call).parameters:
             kwargs["training"] = False
-        return layer(*args, **kwargs)
+        return model_layers.by_fewer_operations(layer)(*args, **kwargs)
 
     return call
 

@@ -55,7 +55,7 @@ def functional_model(
         outputs=len(graph.outputs),
     )
     flat = _flat(graph)
-    if flat is not model:
+    if flat is not model and not _is_repeated(model):
         _expect_same(model, flat, modes)
     return flat
 
@@ -122,6 +122,22 @@ def _flat(model):
         return model
     # A subclassed one brings the models that it calls; some stay closed.
     return opened if _num_models(opened) == nested else _flat(opened)
+
+
+def _is_repeated(model):
+    """Returns whether a graph laid open makes a model's own calls, no others.
+
+    So it does where Keras itself runs the model and those inside by their
+    graphs, and none is called in a mode of its own.
+    """
+    graph = graphs.recorded(model)
+    if graph is None or not type(model).__module__.startswith("keras."):
+        return False
+    return all(
+        _is_repeated(call.layer) and not {*call.kwargs.values()} - {None}
+        for call in graph.calls
+        if isinstance(call.layer, keras.Model)
+    )
 
 
 def _num_models(model):

@@ -15,9 +15,12 @@ from keras import layers
 
 from atat_tf import grad_cam
 from atat_tf.errors import InputError
+from atat_tf.models import layers as model_layers
 
 # In the place of a layer's name: the last with a spatial map (§3.2).
 DEEPEST = "deepest"
+# What the name of a classifier with taps ends in.
+TAPPED = "_with_taps"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,20 +47,25 @@ class Call:
             if isinstance(value, keras.KerasTensor)
         ]
 
-    def repeated(self, replaced: Mapping[int, keras.KerasTensor]) -> Any:
-        """Returns the outputs once some of the inputs are other tensors.
+    def repeated(
+        self, replaced: Mapping[int, keras.KerasTensor], layer: Any
+    ) -> Any:
+        """Returns the outputs of another layer, or for other inputs.
 
         Args:
-          replaced: {id of a tensor: what is in its place}; the call is not
-            repeated where it reads none of them.
+          replaced: {id of a tensor: what is in its place}.
+          layer: in the layer's place; where it is the same, and reads none of
+            the tensors, the call is not repeated.
         """
-        if replaced.keys().isdisjoint(map(id, self.inputs)):
+        if layer is self.layer and replaced.keys().isdisjoint(
+            map(id, self.inputs)
+        ):
             return self.outputs
         args, kwargs = keras.tree.map_structure(
             lambda value: replaced.get(id(value), value),
             (self.args, self.kwargs),
         )
-        return self.layer(*args, **kwargs)
+        return layer(*args, **kwargs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,12 +233,13 @@ def with_taps(
         else:
             outputs[name] = spatial[name]
     graph = of_functional(classifier)
+    lean = model_layers.by_fewer_operations
     tapped = {id(tensor): name for name, tensor in outputs.items()}
     replaced: dict[int, keras.KerasTensor] = {}
     for call in graph.calls:
         for tensor, again in zip(
             keras.tree.flatten(call.outputs),
-            keras.tree.flatten(call.repeated(replaced)),
+            keras.tree.flatten(call.repeated(replaced, lean(call.layer))),
             strict=True,
         ):
             if id(tensor) in tapped:
@@ -242,7 +251,7 @@ def with_taps(
     return keras.Model(
         graph.input,
         {"logits": replaced.get(id(logits), logits), **outputs},
-        name=f"{classifier.name}_with_taps",
+        name=classifier.name + TAPPED,
     )
 
 

@@ -149,6 +149,69 @@ class BatchNormalization(layers.BatchNormalization):
         return total / count
 
 
+class _State:
+    """State that is another layer's too, which alone saves and loads it."""
+
+    def save_own_variables(self, store: Any) -> None:
+        pass
+
+    def load_own_variables(self, store: Any) -> None:
+        pass
+
+
+class _OneKernel(_State, BatchNormalization):
+    pass
+
+
+class _DepthwiseConv2D(_State, layers.Conv2D):
+    """A convolution of single channels, by TensorFlow's kernel for it.
+
+    Keras has XLA compile each call of a grouped convolution anew.
+    """
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        height, width, _, filters = kernel.shape
+        multiplier = filters // self.groups
+        return tf.nn.depthwise_conv2d(
+            inputs,
+            tf.reshape(kernel, (height, width, self.groups, multiplier)),
+            (1, *self.strides, 1),
+            self.padding.upper(),
+            dilations=self.dilation_rate,
+        )
+
+    @staticmethod
+    def replaces(layer: layers.Conv2D) -> bool:
+        """Returns whether this kernel computes what a built layer does."""
+        return (
+            layer.groups > 1
+            and layer.kernel.shape[2] == 1
+            and layer.data_format == "channels_last"
+            and layer.strides[0] == layer.strides[1]  # the kernel has one
+        )
+
+
+def by_fewer_operations(layer: Any) -> Any:
+    """Returns a layer of the same state and function, or the layer itself.
+
+    Of Keras' own it is one that TensorFlow traces, compiles and runs in less
+    time. Weights, settings and later changes of either are the layer's: both
+    are one object's state under two classes.
+
+    Args:
+      layer: that is built, or an operation of keras.ops.
+    """
+    if type(layer) is layers.BatchNormalization:
+        kind = _OneKernel
+    elif type(layer) is layers.Conv2D and _DepthwiseConv2D.replaces(layer):
+        kind = _DepthwiseConv2D
+    else:
+        return layer
+    same = object.__new__(kind)
+    object.__setattr__(same, "__dict__", layer.__dict__)
+    return same
+
+
 @keras.saving.register_keras_serializable(package="atat_tf")
 class PadChannels(layers.Layer):
     """Zero channels on both sides, up to a number of channels."""

@@ -90,8 +90,8 @@ def _validate_model(config, spec):
         precision=config.precision,
     )
     classifier = build.build_classifier(config, spec)
-    graphs.with_taps(classifier, build.build_defense(config).layers)
-    checks.expect_trainable(classifier)
+    layers = build.build_defense(config).layers
+    checks.expect_trainable(graphs.with_taps(classifier, layers))
     if objective.compares_images(build.build_defense(config)):
         checks.expect_one_image(classifier)
 

@@ -140,7 +140,7 @@ class AdversarialTrainer(keras.Model):
         _warn_of_tiny_ball(attack)
         checks.expect_range_used(self.student, self.bounds[1] - self.bounds[0])
         self._student = graphs.with_taps(self.student, defense.layers)
-        checks.expect_trainable(self.student, self.bounds)
+        checks.expect_trainable(self._student, self.bounds)
         self._attacked = frozen.refreshed(self.student)
         self.teacher = self._teacher = None
         if defense.needs_teacher:
@@ -176,7 +176,7 @@ class AdversarialTrainer(keras.Model):
     def _frozen(self, teacher):
         tapped = graphs.with_taps(teacher, self.defense.layers)
         checks.expect_pair(self._student, tapped, self.defense.layers)
-        checks.expect_trainable(teacher, self.bounds)
+        checks.expect_trainable(tapped, self.bounds)
         teacher.trainable = False
         return tapped
 
@@ -559,7 +559,7 @@ class AdversarialTrainer(keras.Model):
         )
 
     def _inference(self, images):
-        return self.student(images, training=False)
+        return self._student(images, training=False)["logits"]
 
     def _attack(self, images, labels, replicas, step):
         seeds = randomness.example_seeds(self.seed, step, replicas.indices)

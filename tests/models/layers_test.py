@@ -112,3 +112,104 @@ class BatchNormalizationTest(parameterized.TestCase, tf.test.TestCase):
             slope = inner.gradient(variance, x)
         self.assertAllClose(slope, 1.5)
         self.assertAllClose(outer.gradient(slope, x), 0.5)
+
+
+def _grouped(**settings):
+    return keras.layers.Conv2D(8, 3, **{"groups": 4, **settings})
+
+
+_LEAN = {
+    "batch_norm": keras.layers.BatchNormalization,
+    "depthwise": _grouped,
+    "strided": lambda: _grouped(strides=2, padding="same", use_bias=False),
+    "dilated": lambda: _grouped(dilation_rate=(2, 1), activation="relu"),
+}
+_LEFT = {
+    "two_channels_a_group": lambda: _grouped(groups=2),
+    "one_group": lambda: _grouped(groups=1),
+    "unequal_strides": lambda: _grouped(strides=(1, 2)),
+    "subclass": lambda: model_layers.BatchNormalization(),
+}
+
+
+class ByFewerOperationsTest(parameterized.TestCase, tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.images = toys.random_images(6, (7, 6, 4))
+
+    @parameterized.parameters(*_LEAN)
+    def test_same_state_and_function(self, name):
+        keras.utils.set_random_seed(0)
+        layer = _LEAN[name]()
+        layer.build(self.images.shape)
+        lean = model_layers.by_fewer_operations(layer)
+        self.assertIsNot(type(lean), type(layer))
+
+        def answers(called):
+            called.set_weights(weights)
+            with tf.GradientTape() as tape:
+                tape.watch(self.images)
+                outputs = called(self.images, training=True)
+                loss = tf.reduce_sum(outputs**3)
+            sources = [self.images, *(v.value for v in layer.trainable_weights)]
+            gradients = tape.gradient(loss, sources)
+            # Statistics moved.
+            return [outputs, *gradients, *called.get_weights()]
+
+        weights = layer.get_weights()
+        expected = answers(layer)
+        for here, there in zip(answers(lean), expected, strict=True):
+            self.assertAllClose(here, there, 1e-4, 1e-4)
+        for here, there in zip(lean.weights, layer.weights, strict=True):
+            self.assertIs(here, there)
+        layer.trainable = False
+        self.assertFalse(lean.trainable)
+        self.assertEmpty(lean.trainable_weights)
+
+    @parameterized.parameters(*_LEAN)
+    def test_fewer_operations_and_none_by_xla(self, name):
+        layer = _LEAN[name]()
+        layer.build(self.images.shape)
+
+        def operations(called):
+            @tf.function(autograph=False)
+            def gradient(images):
+                with tf.GradientTape() as tape:
+                    tape.watch(images)
+                    total = tf.reduce_sum(called(images, training=True))
+                return tape.gradient(total, images)
+
+            graph = gradient.get_concrete_function(self.images).graph
+            definition = graph.as_graph_def()
+            inside = definition.library.function
+            count = sum(len(each.node_def) for each in inside)
+            return len(definition.node) + count, [
+                each.signature.name
+                for each in inside
+                if "xla" in each.signature.name
+            ]
+
+        ours, by_xla = operations(model_layers.by_fewer_operations(layer))
+        theirs, keras_by_xla = operations(layer)
+        self.assertLess(ours, theirs)
+        self.assertEmpty(by_xla)
+        self.assertEqual(name != "batch_norm", bool(keras_by_xla))
+
+    @parameterized.parameters(*_LEAN)
+    def test_state_is_saved_and_loaded_once(self, name):
+        """A trainer's file has no more weights than its student's."""
+        layer = _LEAN[name]()
+        layer.build(self.images.shape)
+        by_layer, by_lean = {}, {}
+        layer.save_own_variables(by_layer)
+        lean = model_layers.by_fewer_operations(layer)
+        lean.save_own_variables(by_lean)
+        self.assertLen(by_layer, len(layer.weights))
+        self.assertEmpty(by_lean)
+        lean.load_own_variables(by_lean)  # of files without them
+
+    @parameterized.parameters(*_LEFT)
+    def test_others_are_left_alone(self, name):
+        layer = _LEFT[name]()
+        layer.build(self.images.shape)
+        self.assertIs(model_layers.by_fewer_operations(layer), layer)
