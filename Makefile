@@ -27,8 +27,9 @@ demo: $(VENV)/.requirements ## train ATAT, its teacher and AT on digits, attack 
 	trap "kill $$server; wait $$server" EXIT; \
 	$(RUN) -m serving.client --server=unix:$(SOCKET) --model_name=atat --timeout=60 \
 		$$(ls runs/demo/images/*.png | head -1)
+	@echo "On digits the order of these rows says nothing of the methods: docs/results.md has CIFAR-10."
 	@echo "Attack these networks on a web page:"
-	@echo "  $(RUN) -m serving.demo --workdirs=runs/demo/teacher,runs/demo/at,runs/demo"
+	@echo "  $(RUN) -m atat_tf demo --workdirs=runs/demo/teacher,runs/demo/at,runs/demo"
 
 serve: $(VENV)/.requirements ## serve the demo's export on gRPC port 8500 and REST port 8501, until Ctrl-C
 	@test -d $(MODELS) || { echo "error: Expected an export in $(MODELS). Received: none; make demo writes it." >&2; exit 1; }

@@ -118,7 +118,14 @@ def with_checked_types(
 
     @functools.wraps(function)
     def checked(*args: _Parameters.args, **kwargs: _Parameters.kwargs):
-        given = signature.bind(*args, **kwargs).arguments
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            name = function.__qualname__.removesuffix(".__init__")
+            known = [known for known in signature.parameters if known != "self"]
+            raise TypeError(
+                f"{name}: {error}. It takes {', '.join(known)}."
+            ) from None
         for name, hint in _hints(function).items():
             kind = signature.parameters[name].kind
             if name in given and kind is not inspect.Parameter.VAR_KEYWORD:

@@ -14,7 +14,7 @@ import sys
 
 from absl import flags
 
-from atat_tf.errors import expect
+from atat_tf.errors import expect, expect_known
 from atat_tf.reports.tables import catalogue
 from atat_tf.runs import command_line
 
@@ -52,6 +52,7 @@ def main(argv):
     del argv
     names = "--table=1, 2, ablation, protocol, shift or ours"
     expect(_TABLE.value, names, table="")
+    expect_known("a table", _TABLE.value, [*catalogue.TABLES, "ours"])
     for name, value in (
         ("dataset", command_line.dataset()),
         ("seed", command_line.seed()),
@@ -85,6 +86,7 @@ def main(argv):
 
 def _show_screening(command):
     """Prints what was judged of the screening, and puts it into --page."""
+    catalogue.scale(_SCALE.value)
     expect(
         _SCALE.value == "small" and not _ROWS.value and not _DRY_RUN.value,
         "--table=ours with --scale=small, and neither --rows nor --dry_run: it "

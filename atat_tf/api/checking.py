@@ -118,9 +118,9 @@ def checklist(
             others = arrays.examples(teacher, x, y, bounds, class_names)
             twin = arrays.opened(others, radius, path, seed, batch_size)
         quality = None
-        if examples.classifier.is_keras:
-            quality = checklists.explained(opened)
         with arrays.quiet_traces():
+            if examples.classifier.is_keras:
+                quality = checklists.explained(opened)
             decided = checklists.decided_points(
                 opened, twin, minimum=minimum_images, quality=quality
             )

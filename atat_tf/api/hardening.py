@@ -3,6 +3,7 @@
 The examples have `model`, `x` and `y` of `robustness`.
 """
 
+import inspect
 import pathlib
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from atat_tf.defenses.objective import Defense
 from atat_tf.errors import (
     InputError,
     expect,
+    expect_known,
     registered,
     summary,
     with_checked_types,
@@ -102,6 +104,9 @@ def harden(
         "validation=(images, labels), which keeps the best epoch's weights",
         validation_data=type(fit.get("validation_data")),
     )
+    known = [*inspect.signature(keras.Model.fit).parameters]
+    for name in fit:
+        expect_known("an argument of harden or of fit", name, known)
     training_data.expect_batch_size(fit.get("batch_size"))
     pixels = pixel_range(bounds)
     radius = pixels.epsilon_in_unit(epsilon)

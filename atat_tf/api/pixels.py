@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from atat_tf.data import training_data
 from atat_tf.errors import expect
 
 # Of the range: what rounding in somebody's normalisation may add.
@@ -108,6 +109,12 @@ class PixelRange:
             channels=self.low.shape,
         )
         if images.dtype == np.uint8:
+            expect(
+                training_data.use_range(images, 0, 255),
+                "bytes from 0 to 255 (bytes of 0 and 1 are all but black; "
+                "floats are taken as they are)",
+                largest=int(images.max()),
+            )
             return images
         expect(
             np.issubdtype(images.dtype, np.number)
@@ -155,12 +162,11 @@ class PixelRange:
             **received,
         )
         expect(
-            np.all(self.width < 100)
-            or largest.max() > 1
-            or smallest.min() == largest.max(),
+            training_data.use_range(images, self.low, self.high),
             "pixels that use the range from "
             f"{float(np.min(self.low)):g} to {float(np.max(self.high)):g} "
-            "(bounds=(0, 1) where they are from 0 to 1)",
+            "(bounds=(0, 1) where they are from 0 to 1; images that were "
+            "divided by 255 twice are all but black)",
             **received,
         )
 

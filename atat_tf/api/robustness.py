@@ -105,7 +105,7 @@ def robust_accuracy(
     Raises:
       InputError: bad arguments, or a classifier that no attack can judge.
     """
-    names = (attacks,) if isinstance(attacks, str) else tuple(attacks)
+    names = attacks.split(",") if isinstance(attacks, str) else tuple(attacks)
     are_names = all(isinstance(name, str) for name in names)
     expect(names and are_names, "names of attacks, one at least", attacks=names)
     expect(norm in NORMS, "norm of linf or l2", norm=norm)
@@ -119,7 +119,7 @@ def robust_accuracy(
     # Whatever is wrong is said before the first attack.
     in_unit = [examples.pixels.epsilon_in_unit(r, norm) for r in radii]
     built = [_built(names, r, norm, examples) for r in in_unit]
-    with _ledger_file(ledger) as path:
+    with _ledger_file(ledger) as path, arrays.quiet_traces():
         opened = arrays.opened(examples, in_unit[0], path, seed, batch_size)
         opened.attacker.expect_judgeable(opened.split.images)
         if not all(n.startswith(_NEED_NO_GRADIENT) for n in names):
@@ -132,19 +132,18 @@ def robust_accuracy(
                 checks.in_unit(examples.images),
                 max(in_unit),
             )
-        with arrays.quiet_traces():
-            points = [
-                _judged(
-                    examples,
-                    opened,
-                    of_one,
-                    float(radius),
-                    norm,
-                    ledger,
-                    precision,
-                )
-                for of_one, radius in zip(built, radii, strict=True)
-            ]
+        points = [
+            _judged(
+                examples,
+                opened,
+                of_one,
+                float(radius),
+                norm,
+                ledger,
+                precision,
+            )
+            for of_one, radius in zip(built, radii, strict=True)
+        ]
     return RobustnessCurve(tuple(points)) if several else points[0]
 
 
@@ -219,7 +218,8 @@ def attack(
         targets=name,
     )
     attacker = Attacker(examples.classifier.network, batch_size, xla=False)
-    attacker.expect_judgeable(examples.images)
+    with arrays.quiet_traces():
+        attacker.expect_judgeable(examples.images)
     checks.expect_gradients(attacker.logits_fn, examples.images)
     radius = examples.pixels.epsilon_in_unit(epsilon)
     expect(

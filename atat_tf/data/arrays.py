@@ -15,9 +15,11 @@ from collections.abc import Sequence
 import numpy as np
 from rich import filesize
 
-from atat_tf.data import stored
+from atat_tf.data import stored, training_data
 from atat_tf.errors import InputError, expect
 
+# Enough to tell bytes of 0 to 255 from those of 0 and 1.
+_FIRST_IMAGES = 1024
 _SUFFIX = ".npz"
 _PIECE = 2**20  # bytes that are read at once
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -185,6 +187,13 @@ def _pair(images, labels, split):
         f"x_{split} of bytes, pixels from 0 to 255, [n, H, W, C]",
         dtype=images.dtype,
         shape=images.shape,
+    )
+    first = images[:_FIRST_IMAGES]
+    expect(
+        training_data.use_range(first, 0, 255),
+        f"x_{split} of bytes from 0 to 255 (bytes of 0 and 1 are all but "
+        "black: multiply them by 255)",
+        largest=int(first.max()),
     )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from atat_tf.errors import InputError, expect, with_checked_types
 
@@ -113,14 +114,37 @@ def expect_weights(sample_weight: Any, class_weight: Any = None) -> None:
             continue
         weights = np.asarray(given)
         is_numbers = weights.dtype.kind in "iuf" and weights.size > 0
+        expect(
+            weights.ndim == 1 or weights.shape[1:] == (1,),
+            f"{name} of one number for each image, [n]",
+            shape=weights.shape,
+        )
         # False for NaN too.
         expect(
-            is_numbers and weights.min() >= 0 and weights.max() < np.inf,
-            f"{name} of finite numbers >= 0 (0 leaves an image out)",
+            is_numbers and weights.min() >= 0 and 0 < weights.max() < np.inf,
+            f"{name} of finite numbers >= 0, not all of them 0 (0 leaves an "
+            "image out)",
             smallest=weights.min().item() if is_numbers else None,
             largest=weights.max().item() if is_numbers else None,
             dtype=str(weights.dtype),
         )
+
+
+def use_range(images: np.ndarray, low: ArrayLike, high: ArrayLike) -> bool:
+    """Returns whether images are more than black in the range they are said of.
+
+    They are not where no pixel is above a grey level, as in images that were
+    divided by 255 twice or bytes of 0 and 1; images of one colour are let be.
+
+    Args:
+      images: numbers [..., C].
+      low, high: black and white, [] or [C].
+    """
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    above = images.max(axis=tuple(range(images.ndim - 1))) - low
+    # Of a grey level, a thousandth for rounding.
+    is_used = np.any(above > 1.001 / 255 * (high - low))
+    return bool(is_used or images.min() == images.max())
 
 
 def _first(x, y):
@@ -262,10 +286,11 @@ def _expect_pixels(images, bounds):
         smallest=smallest,
         largest=largest,
     )
-    # A whole batch within a hundredth of the range, and yet not one colour.
     expect(
-        high - low < 100 or largest > 1 or smallest == largest,
-        f"pixels from {low:g} to {high:g}, the attack's bounds",
+        use_range(images, low, high),
+        f"pixels that use the range from {low:g} to {high:g}, the attack's "
+        "bounds (images that were divided by 255 twice, or not multiplied, are "
+        "all but black)",
         smallest=smallest,
         largest=largest,
     )

@@ -86,7 +86,8 @@ def expect_precision(precision: float) -> None:
     """Raises InputError unless a precision is one that can be asked for."""
     expect(
         0 < precision < 0.5,
-        "a precision above 0 and below 50 points",
+        "a precision above 0 and below 0.5, a share of the images (0.01 is one "
+        "point; --precision is in points)",
         precision=precision,
     )
 

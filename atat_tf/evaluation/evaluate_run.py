@@ -429,7 +429,7 @@ def estimated(
     )
     if found.is_whole:
         terminal.note(
-            f"{name}: a precision of {100 * precision:g} points saves nothing. "
+            f"{name}: ± {100 * precision:g} points saves nothing. "
             f"All {found.num_standing:,} images that stood after its first "
             "attack met the others, and the figure is of all images."
         )

@@ -33,7 +33,7 @@ def load(
     path = pathlib.Path(path)
     low, high = pixel_range
     expect(low < high, "a range of pixels (low, high)", range=pixel_range)
-    expect(path.is_file(), "a .keras file", model=str(path))
+    expect(path.is_file(), "an existing .keras file", model=str(path))
     expect(
         path.suffix != ".keras" or zipfile.is_zipfile(path),
         "a .keras file as model.save('my.keras') writes it",

@@ -226,3 +226,20 @@ def test_radii_in_an_array_are_numbers(given):
 def test_what_fit_is_given_is_of_its_type_too(given, batch_size):
     with pytest.raises(InputError, match="^Expected batch_size"):
         atat.harden(**given["harden"], batch_size=batch_size)
+
+
+@pytest.mark.parametrize("name", ["robust_accuracy", "attack", "checklist"])
+def test_an_unknown_argument_is_told_the_known_ones(given, name):
+    with pytest.raises(TypeError, match=f"{name}: .*eps.*epsilon"):
+        getattr(atat, name)(**given[name], eps=0.1)
+
+
+def test_an_argument_of_no_fit_is_refused(given):
+    with pytest.raises(InputError, match="argument of harden.*'layers'"):
+        atat.harden(**given["harden"], layers="conv")
+
+
+def test_names_may_be_one_text_with_commas(given):
+    arguments = {**given["robust_accuracy"], "attacks": "clean,fgsm"}
+    found = atat.robust_accuracy(**arguments)
+    assert [*found.accuracy] == ["clean", "fgsm"]

@@ -190,6 +190,15 @@ def test_weights_that_are_no_weights_are_refused(odd):
             built.evaluate(X, Y, sample_weight=np.full(64, odd), verbose=0)
 
 
+@pytest.mark.parametrize(
+    "weights", [np.ones((64, 10)), np.zeros(64)], ids=["[n, k]", "zeros"]
+)
+def test_weights_of_no_image_are_refused(weights):
+    built = _trainer(digits.classifier(), atat.Standard(), None)
+    with pytest.raises(InputError, match="one number for each|not all of them"):
+        built.fit(X, Y, sample_weight=weights, verbose=0)
+
+
 def test_too_few_weights_of_a_batch_are_refused():
     built = _trainer(digits.classifier(), atat.Standard(), None)
     batches = tf.data.Dataset.from_tensors((X, Y, np.ones(1)))

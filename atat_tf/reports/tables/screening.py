@@ -40,9 +40,9 @@ def sections(workdir: str | pathlib.Path) -> list[Table]:
     judged = {name: run for name, run in found.items() if run}
     expect(
         judged,
-        f"runs of the screening in {folder}, as tools/screen.sh trains them "
-        "and --workdir=results has them archived",
-        received="none",
+        "a folder with runs of the screening, as tools/screen.sh trains them "
+        "(a checkout has them archived: --workdir=results)",
+        folder=str(folder),
     )
     rows = [
         [name, *_cells(run), *_against(name, run, judged, recipe)]
