@@ -252,7 +252,7 @@ def test_a_precision_gives_an_estimate_apart_from_whole_figures(
     [
         ({"attacks": ["pgd2"]}, "an attack of several parts"),
         ({"bn_eval": "batch"}, "of a batch there is no sample"),
-        ({"precision": 0.7}, "below 50 points"),
+        ({"precision": 0.7}, "below 0.5, a share"),
     ],
 )
 def test_what_cannot_be_estimated(run, options, message):

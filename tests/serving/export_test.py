@@ -186,7 +186,7 @@ def test_what_is_no_model_or_no_folder_is_refused(saved, tmp_path):
     file.touch()
     _classifier(dtype="uint8").save(whole := tmp_path / "whole.keras")
     for path, output, pattern in (
-        (tmp_path / "none", tmp_path / "m", "a .keras file"),
+        (tmp_path / "none", tmp_path / "m", "existing .keras file"),
         (broken, tmp_path / "m", "model.save.*broken"),
         (whole, tmp_path / "m", "floating-point.*uint8"),
         (saved, file, "folder of versions.*output="),

@@ -39,7 +39,7 @@ class RunsTest(tf.test.TestCase):
             ([at], {"layer": "featrues"}, "hidden, .*features.*'featrues'"),
             ([at], {"weights": "bset"}, "Did you mean 'best'"),
             (["ResNet5"], {}, "Did you mean 'ResNet50'"),
-            (["none.keras"], {}, "a .keras file"),
+            (["none.keras"], {}, "an existing .keras file"),
             ([folder], {}, "run folder with config.json"),
             ([], {}, "at least one network"),
             (["MobileNetV2"], {"weights": "no.h5"}, "--weights=none.*'no.h5'"),

@@ -46,5 +46,5 @@ def test_the_page_has_them():
 
 
 def test_without_runs_says_where_they_come_from(tmp_path):
-    with pytest.raises(InputError, match="screen.sh.*none"):
+    with pytest.raises(InputError, match="screen.sh.*--workdir=results"):
         screening.sections(tmp_path)
