@@ -103,18 +103,20 @@ def _config_fields():
 
 def _models(target):
     """Returns {page: text}: one for each archived network, and their index."""
-    pages = {}
+    pages, listed = {}, ""
     for card in sorted(_ROOT.glob("results/**/MODEL_CARD.md")):
-        name = "/".join(card.parent.relative_to(_ROOT / "results").parts)
-        pages[f"model-{name.replace('/', '-')}"] = card.read_text()
-    listed = "\n".join(pages)
+        name = card.parent.relative_to(_ROOT / "results").as_posix()
+        page = f"model-{name.replace('/', '-')}"
+        pages[page] = card.read_text()
+        # Titles of cards are alike; the folder tells them apart.
+        listed += f"{name} <{page}>\n"
     for old in target.glob("model-*.md"):
         if old.stem not in pages:
             old.unlink()
     pages["models"] = (
         "# Models and their cards\n\nEvery network of `results/`, with the "
         "figures that were counted from its ledger.\n`atat.load(FOLDER)` reads "
-        f"one.\n\n```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
+        f"one.\n\n```{{toctree}}\n:maxdepth: 1\n\n{listed}```\n"
     )
     return pages
 
