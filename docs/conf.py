@@ -18,6 +18,8 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import nbclient  # noqa: E402
 import reference_pages  # noqa: E402
+from numpy.typing import ArrayLike  # noqa: E402
+from sphinx.util.typing import stringify_annotation  # noqa: E402
 
 import atat_tf  # noqa: E402
 
@@ -91,6 +93,16 @@ def setup(app):
     app.connect("source-read", _lead_inside)
     app.connect("include-read", _lead_inside_included)
     app.connect("build-finished", _copy_gallery)
+    # Before the types are put beside the parameters.
+    app.connect("object-description-transform", _name_arrays, priority=400)
+
+
+def _name_arrays(app, domain, kind, content):
+    """Puts the name of NumPy's union of types into the place of its members."""
+    members = stringify_annotation(ArrayLike, "smart")
+    for types in app.env.current_document.autodoc_annotations.values():
+        for name, text in types.items():
+            types[name] = text.replace(members, "ArrayLike")
 
 
 def _lead_inside(app, name, content):

@@ -39,14 +39,14 @@ class Robustness:
 
     @property
     def num_images(self) -> int:
-        """n."""
+        """Number of the images, n."""
         for stands in self.stands.values():
             return len(stands)
         return next(iter(self.estimates.values())).num_images
 
     @property
     def accuracy(self) -> dict[str, float]:
-        """{attack: share of the images that stand, in [0, 1]}."""
+        """Shares of the images that stand, in [0, 1], by attack."""
         shares = {name: float(np.mean(s)) for name, s in self.stands.items()}
         return shares | {n: e.accuracy for n, e in self.estimates.items()}
 
@@ -66,7 +66,7 @@ class Robustness:
 
     @property
     def interval(self) -> dict[str, tuple[float, float]]:
-        """{attack: (low, high)}, the Wilson 95 % interval of the accuracy.
+        """Wilson 95 % intervals of the accuracies, (low, high), by attack.
 
         What other images of the same kind would do to it; see
         `intervals.wilson`. Of an estimate it is that of the figure on all of
@@ -80,7 +80,7 @@ class Robustness:
 
     @property
     def adversarial(self) -> dict[str, np.ndarray]:
-        """{attack: float32 [n, H, W, C]}, images in the caller's bounds.
+        """Images in the caller's bounds, float32 [n, H, W, C], by attack.
 
         Where an image breaks, its adversarial example, and the last candidate
         where it does not. A misclassified image is as it was given, and so is
@@ -168,7 +168,7 @@ class RobustnessCurve:
 
     @property
     def accuracy(self) -> dict[str, list[float]]:
-        """{attack: the accuracy at each radius}."""
+        """The accuracy at each radius, by attack."""
         return {
             name: [point.accuracy[name] for point in self.points]
             for name in self.points[0].accuracy
