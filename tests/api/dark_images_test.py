@@ -1,33 +1,21 @@
 """Images that are all but black in the range they are said to be of."""
 
-import keras
 import numpy as np
 import pytest
 
 import atat_tf as atat
 from atat_tf.data import datasets
 from atat_tf.errors import InputError
+from tests.support import toys
 
-_Y = np.arange(20) % 2
-_BITS = np.random.default_rng(0).integers(0, 2, (20, 4, 4, 1))
+_Y = np.arange(20) % toys.NUM_CLASSES
+_BITS = np.random.default_rng(0).integers(0, 2, (20, *toys.IMAGE_SHAPE))
 # Divided by 255 twice, bytes of 0 and 1, and a wrong range.
 _DARK = {
     "twice": ((_BITS / 255).astype(np.float32), (0, 1)),
     "bits": (_BITS.astype(np.uint8), (0, 1)),
     "range": (_BITS.astype(np.float32), (0, 255)),
 }
-
-
-def _model():
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input((4, 4, 1)),
-            layers.Conv2D(2, 3),
-            layers.GlobalAveragePooling2D(),
-            layers.Dense(2),
-        ]
-    )
 
 
 def _fit(model, x, y, bounds):
@@ -55,14 +43,14 @@ _ENTRIES = {
 def test_they_are_refused(entry, kind):
     images, bounds = _DARK[kind]
     with pytest.raises(InputError, match="but black|bytes from 0 to 255"):
-        _ENTRIES[entry](_model(), images, _Y, bounds)
+        _ENTRIES[entry](toys.small_classifier(), images, _Y, bounds)
 
 
 @pytest.mark.parametrize("bounds", [(0, 1), (0, 255)])
 def test_a_trainer_refuses_them(bounds):
     images = (_BITS * bounds[1] / 255).astype(np.float32)
     with pytest.raises(InputError, match="but black"):
-        _fit(_model(), images, _Y, bounds)
+        _fit(toys.small_classifier(), images, _Y, bounds)
 
 
 def test_a_file_of_bits_is_refused(tmp_path):
@@ -75,6 +63,7 @@ def test_a_file_of_bits_is_refused(tmp_path):
 
 
 def test_one_colour_is_no_mistake():
-    black = np.zeros((4, 4, 4, 1), np.float32)
-    found = atat.robust_accuracy(_model(), black, _Y[:4], "clean")
+    black = np.zeros((4, *toys.IMAGE_SHAPE), np.float32)
+    model = toys.small_classifier()
+    found = atat.robust_accuracy(model, black, _Y[:4], "clean")
     assert found.num_images == 4
