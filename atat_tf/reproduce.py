@@ -26,13 +26,14 @@ _TABLE = flags.DEFINE_string(
     "table",
     None,
     "1, 2 (the paper's), ablation, protocol or shift; ours: the screening of "
-    "our own setting, which tools/screen.sh trains",
+    "our own setting, which tools/screen.sh trains; final: what went on, with "
+    "--scale=final",
 )
 _SCALE = flags.DEFINE_string(
     "scale",
     "tiny",
     "tiny: digits, WRN-10-1; small: CIFAR-10 on two CPU cores; paper: "
-    "WRN-34-10, the paper's protocol",
+    "WRN-34-10, the paper's protocol; final: of the table final alone",
 )
 _SEEDS = flags.DEFINE_integer("seeds", 3, "how many seeds, 0 being the first")
 _ROWS = flags.DEFINE_list(
@@ -50,7 +51,7 @@ _PAGE = flags.DEFINE_string(
 
 def main(argv):
     del argv
-    names = "--table=1, 2, ablation, protocol, shift or ours"
+    names = "--table=1, 2, ablation, protocol, shift, ours or final"
     expect(_TABLE.value, names, table="")
     expect_known("a table", _TABLE.value, [*catalogue.TABLES, "ours"])
     for name, value in (

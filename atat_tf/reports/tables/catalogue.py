@@ -154,6 +154,12 @@ ROWS = {
             "atat",
             {"student_start": "random"},
         ),
+        # configs/final.py, all at one cost but TRADES, which takes twice it.
+        Row("final_at", "AT (adversarial only)", "control_at"),
+        Row("final_trades", "TRADES", "control_trades"),
+        Row("final_alp", "ALP, half the mean square", "pairing_only"),
+        Row("final_atat", "ATAT, as written", "as_written"),
+        Row("final_mse", "ATAT, half the mean square", "mse"),
         Row("at_equal_cost", "AT (mixture), ATAT's cost", "at", {}, "atat"),
         Row("alp_equal_cost", "Eq. 6 alone, ATAT's cost", "alp", {}, "atat"),
     )
@@ -228,6 +234,21 @@ TABLES = {
             bn_modes=("frozen", "batch"),
         ),
         Table(
+            "final",
+            "Final of the screening's size",
+            "cifar10",
+            {
+                "standard": "",
+                "final_at": "",
+                "final_trades": "",
+                "final_alp": "",
+                "final_atat": "",
+                "final_mse": "",
+            },
+            ("clean", AUTOATTACK),
+            reference="final_at",
+        ),
+        Table(
             "shift",
             "Attention shift and being broken",
             "cifar10",
@@ -254,6 +275,7 @@ SCALES = {
             autoattack_images=64,
         ),
         Scale("small", recipe="small", autoattack_images=1000),
+        Scale("final", recipe="final", autoattack_images=1000),
         Scale("paper"),
     )
 }

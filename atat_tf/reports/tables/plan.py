@@ -270,10 +270,9 @@ def recipe(
     scale: catalogue.Scale, row: catalogue.Row
 ) -> ml_collections.ConfigDict | None:
     """Returns a row's config as its recipe has it, None without recipe."""
-    if row.recipe not in recipes.names():
-        return None
     if not scale.recipe:
-        return recipes.load(row.recipe)
+        is_one = row.recipe in recipes.names()
+        return recipes.load(row.recipe) if is_one else None
     try:
         return recipes.load(f"{scale.recipe}:{row.recipe}")
     except InputError:  # none of its methods

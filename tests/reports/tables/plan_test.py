@@ -12,6 +12,7 @@ from atat_tf.reports.tables import plan as table_plan
 from atat_tf.runs import checks as run_checks
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
+from atat_tf.training import cost
 from tests.reports.tables import table_runs
 from tests.support import commands
 
@@ -73,10 +74,28 @@ def test_epochs(plan, table, row, epochs):
     assert job.config.num_epochs == epochs
 
 
+def test_the_final_costs_what_atat_does(plan):
+    table, scale = catalogue.table("final"), catalogue.scale("final")
+    costs = {}
+    for row in catalogue.chosen_rows(table):
+        *teacher, job = table_plan.jobs_of_row(row, table, scale, 0, "nowhere")
+        costs[row.key] = sum(
+            one.config.num_epochs * cost.passes_per_image(one.config)
+            for one in (*teacher, job)
+        )
+    assert costs.pop("standard") == 18
+    assert costs.pop("final_trades") == 2 * costs["final_mse"] == 144
+    # That of a teacher which ALP's own step has not.
+    costs["final_alp"] -= 7
+    assert {*costs.values()} == {72, 73, 74}
+
+
 @pytest.mark.parametrize("scale", catalogue.SCALES)
 @pytest.mark.parametrize("table", catalogue.TABLES)
 def test_every_row_has_a_valid_config(scale, table):
     """Except rows whose recipe is not there, which are named."""
+    if (scale == "final") != (table == "final"):
+        pytest.skip("that scale is of that table")
     scale, table = catalogue.scale(scale), catalogue.table(table)
     rows = [
         row
