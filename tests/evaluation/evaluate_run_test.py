@@ -236,7 +236,7 @@ def test_a_precision_gives_an_estimate_apart_from_whole_figures(
     # Of so many that nothing is guessed.
     fine = evaluate_run.evaluate_run(run.folder, attacks, 120, precision=1e-4)
     assert "estimates" not in fine
-    assert "a precision of 0.01 points saves nothing" in capsys.readouterr().err
+    assert "± 0.01 points saves nothing" in capsys.readouterr().err
     printed_table.print_table([("AT", rough)])
     words = " ".join(capsys.readouterr().out.split())
     assert "about" in words and "apgd_t1@1/255 is an estimate" in words
