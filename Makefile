@@ -36,10 +36,10 @@ serve: $(VENV)/.requirements ## serve the demo's export on gRPC port 8500 and RE
 	$(RUN) -m serving.local_server --model_name=atat --model_base_path=$(CURDIR)/$(MODELS) \
 		--port=8500 --rest_api_port=8501
 
-test: $(VENV)/.requirements-dev ## run the tests (10 minutes)
+test: $(VENV)/.requirements-dev ## run the tests (7 minutes)
 	$(RUN) -m pytest -q --numprocesses=4 --dist=loadscope --no-loadscope-reorder
 
-test-long: $(VENV)/.requirements-dev ## run the tests that take long or need Bazel or Chromium (40 minutes)
+test-long: $(VENV)/.requirements-dev ## run the tests that take long or need Bazel or Chromium (25 minutes)
 	$(RUN) -m pytest -q -m long
 
 lint: $(VENV)/.requirements-dev ## check style, format, who imports whom, types and BUILD files (a minute)

@@ -109,11 +109,12 @@ class PixelRange:
             channels=self.low.shape,
         )
         if images.dtype == np.uint8:
+            smallest, largest = int(images.min()), int(images.max())
             expect(
-                training_data.use_range(images, 0, 255),
+                training_data.use_range(smallest, largest, 0, 255),
                 "bytes from 0 to 255 (bytes of 0 and 1 are all but black; "
                 "floats are taken as they are)",
-                largest=int(images.max()),
+                largest=largest,
             )
             return images
         expect(
@@ -162,7 +163,7 @@ class PixelRange:
             **received,
         )
         expect(
-            training_data.use_range(images, self.low, self.high),
+            training_data.use_range(smallest, largest, self.low, self.high),
             "pixels that use the range from "
             f"{float(np.min(self.low)):g} to {float(np.max(self.high)):g} "
             "(bounds=(0, 1) where they are from 0 to 1; images that were "

@@ -189,11 +189,12 @@ def _pair(images, labels, split):
         shape=images.shape,
     )
     first = images[:_FIRST_IMAGES]
+    smallest, largest = int(first.min()), int(first.max())
     expect(
-        training_data.use_range(first, 0, 255),
+        training_data.use_range(smallest, largest, 0, 255),
         f"x_{split} of bytes from 0 to 255 (bytes of 0 and 1 are all but "
         "black: multiply them by 255)",
-        largest=int(first.max()),
+        largest=largest,
     )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]

@@ -130,21 +130,22 @@ def expect_weights(sample_weight: Any, class_weight: Any = None) -> None:
         )
 
 
-def use_range(images: np.ndarray, low: ArrayLike, high: ArrayLike) -> bool:
+def use_range(
+    smallest: ArrayLike, largest: ArrayLike, low: ArrayLike, high: ArrayLike
+) -> bool:
     """Returns whether images are more than black in the range they are said of.
 
     They are not where no pixel is above a grey level, as in images that were
     divided by 255 twice or bytes of 0 and 1; images of one colour are let be.
 
     Args:
-      images: numbers [..., C].
+      smallest, largest: of the pixels, [] or [C].
       low, high: black and white, [] or [C].
     """
-    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
-    above = images.max(axis=tuple(range(images.ndim - 1))) - low
+    above, width = np.subtract(largest, low), np.subtract(high, low)
     # Of a grey level, a thousandth for rounding.
-    is_used = np.any(above > 1.001 / 255 * (high - low))
-    return bool(is_used or images.min() == images.max())
+    is_used = np.any(above > 1.001 / 255 * width)
+    return bool(is_used or np.min(smallest) == np.max(largest))
 
 
 def _first(x, y):
@@ -287,7 +288,7 @@ def _expect_pixels(images, bounds):
         largest=largest,
     )
     expect(
-        use_range(images, low, high),
+        use_range(smallest, largest, low, high),
         f"pixels that use the range from {low:g} to {high:g}, the attack's "
         "bounds (images that were divided by 255 twice, or not multiplied, are "
         "all but black)",

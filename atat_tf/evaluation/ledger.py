@@ -192,6 +192,24 @@ class Ledger:
         known.update((line["index"], dict(line)) for line in lines)
 
 
+def of_results(folder: run_folder.Path, results: Mapping[str, Any]) -> Ledger:
+    """Returns the Ledger of the verdicts that a results.json counts.
+
+    Args:
+      folder: the run folder.
+      results: what its results.json holds.
+    """
+    about = identity(
+        results["weights_digest"],
+        results["data"],
+        results["bn_eval"],
+        results["seed"],
+        [results["batch_size"], results["num_images"]],
+        results.get("split", "test"),
+    )
+    return Ledger(pathlib.Path(folder) / FILE, about)
+
+
 def _stamp(path):
     """Returns what changes whenever the files of a ledger do."""
     stats = [

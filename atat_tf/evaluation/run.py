@@ -131,14 +131,7 @@ class Run:
             return None
         if not self.has_ledger:
             return None
-        identity = ledgers.identity(
-            results["weights_digest"],
-            results["data"],
-            results["bn_eval"],
-            results["seed"],
-            [results["batch_size"], results["num_images"]],
-        )
-        return ledgers.Ledger(self.folder / ledgers.FILE, identity)
+        return ledgers.of_results(self.folder, results)
 
     def classifier(self, weights: str | None = None) -> keras.Model:
         """Returns a new network with the run's weights.

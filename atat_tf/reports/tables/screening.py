@@ -86,15 +86,7 @@ def _judged(folder: pathlib.Path) -> dict[str, Any] | None:
     if not (folder / run_folder.RESULTS).exists():
         return None
     results = run_folder.read_json(folder / run_folder.RESULTS)
-    identity = ledger.identity(
-        results["weights_digest"],
-        results["data"],
-        results["bn_eval"],
-        results["seed"],
-        [results["batch_size"], results["num_images"]],
-        results["split"],
-    )
-    lines = ledger.Ledger(folder / ledger.FILE, identity)
+    lines = ledger.of_results(folder, results)
     stands = {
         name: lines.standing(attacks, results["num_images"])
         for name, attacks in results["attacks"].items()
