@@ -423,6 +423,9 @@ def estimated(
     first, _ = standing(opened, {name: attacks[:1]}, "all images, first attack")
     found = estimate.estimate(
         first[name],
+        opened.ledger.margins(
+            columns.description(attacks[0]), len(opened.split)
+        ),
         lambda indices: standing_of(opened, name, attacks, indices),
         precision,
         opened.seed,

@@ -114,6 +114,21 @@ class Ledger:
         """
         return self._by_attack.setdefault(attack, {})
 
+    def margins(self, attack: str, count: int) -> np.ndarray:
+        """Returns the margins that an attack has left, float [n].
+
+        Args:
+          attack: description with all parameters.
+          count: n, the first so many images; NaN for those without a line.
+        """
+        lines = self.verdicts(attack)
+        return np.array(
+            [
+                lines[index]["margin"] if index in lines else np.nan
+                for index in range(count)
+            ]
+        )
+
     def refuted(self, attacks: Iterable[str]) -> int:
         """Returns how many candidates of attacks did not hold alone."""
         return sum(

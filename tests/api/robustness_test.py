@@ -506,7 +506,7 @@ def test_a_precision_that_all_images_meet_gives_the_figure():
 
 
 def test_a_precision_gives_an_estimate(monkeypatch):
-    monkeypatch.setattr(estimates, "PILOT", 10)
+    monkeypatch.setattr(estimates, "PILOTS", (5, 5))
     found = atat.robust_accuracy(
         *_of_three_classes(60),
         ("clean", "apgd_t2"),

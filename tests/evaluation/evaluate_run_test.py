@@ -218,7 +218,7 @@ def test_a_precision_gives_an_estimate_apart_from_whole_figures(
     tmp_path, capsys, monkeypatch
 ):
     """And a whole figure later takes its place; the ledger is gone on from."""
-    monkeypatch.setattr(estimate, "PILOT", 10)
+    monkeypatch.setattr(estimate, "PILOTS", (5, 5))
     run = Run(shutil.copytree(trained_runs.finished(), tmp_path / "run"))
     (run.folder / "results.json").unlink(missing_ok=True)
     attacks = ["clean", "apgd_t1@1/255"]
