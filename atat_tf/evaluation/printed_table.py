@@ -115,8 +115,8 @@ def _footnotes(named):
                 f"{name}: {column} is an estimate. All "
                 f"{found['num_images']:,} images met its first attack, and "
                 f"{found['num_sampled']:,} of the {found['num_standing']:,} "
-                "that stood met the others, which broke "
-                f"{found['num_broken']:,}. The 95 % interval, "
+                "that stood, with small margins more often, met the others, "
+                f"which broke {found['num_broken']:,}. The 95 % interval, "
                 f"{100 * found['low']:.1f} to {100 * found['high']:.1f} %, is "
                 "of the figure on all of these images."
             )
