@@ -65,15 +65,15 @@ def _merged(opened, before, results):
             stands[name], attacks[name] = of_one, descriptions
     if not {*results["attacks"]} <= {*attacks}:
         return results
-    # A figure of all images takes the place of an estimate, and an estimate
-    # from more images that of one from fewer.
+    # A figure of all images takes the place of an estimate, and the narrower
+    # interval that of the wider one.
     estimates: dict[str, dict] = {}
     for source in (before, results):
         for name, of_one in source.get("estimates", {}).items():
             kept = estimates.get(name, of_one)
             if name not in attacks:
-                estimates[name] = max(
-                    of_one, kept, key=lambda found: found["num_sampled"]
+                estimates[name] = min(
+                    of_one, kept, key=lambda found: found["high"] - found["low"]
                 )
     if estimates:
         results = {**results, "estimates": estimates}
