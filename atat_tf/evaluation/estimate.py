@@ -36,8 +36,8 @@ from atat_tf.errors import expect
 # The share of the standing images, from the smallest margin up, that is the
 # first stratum. In the archived ledgers it has nearly all that is broken.
 _NEAR = 0.3
-# Images in each stratum's pilot. The second stratum's shows whether anything
-# breaks there, and takes more images to.
+# Images in each stratum's pilot. That little breaks in the second stratum takes
+# more images to see.
 PILOTS = (20, 50)
 _ALPHA = 0.05
 
@@ -117,9 +117,11 @@ def estimate(
     expect_precision(precision)
     order = np.random.default_rng(seed).permutation(len(first))
     drawn = order[first[order]]
-    is_near = np.zeros(len(drawn), bool)
-    by_margin = np.argsort(margins[drawn], kind="stable")
-    is_near[by_margin[: round(_NEAR * len(drawn))]] = True
+    # Equal margins go by position, not by the order drawn: that would put the
+    # early ones into one stratum, whose order would then be no random one.
+    standing = np.flatnonzero(first)
+    by_margin = standing[np.argsort(margins[standing], kind="stable")]
+    is_near = np.isin(drawn, by_margin[: round(_NEAR * len(drawn))])
     groups = drawn[is_near], drawn[~is_near]
 
     def broken(parts):

@@ -77,6 +77,20 @@ def test_margins_that_tell_save_images():
     assert telling < 0.85 * mean_sample(noise)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_strata_do_not_depend_on_the_order_drawn(seed):
+    """Also where margins tie: the first 30 % by position are then one."""
+    met = []
+
+    def stand(images):
+        met.append(images)
+        return images % 3 > 0
+
+    estimate.estimate(np.ones(200, bool), np.zeros(200), stand, 0.1, seed)
+    pilot = estimate.PILOTS[0]
+    assert np.all(met[0][:pilot] < 60) and np.all(met[0][pilot:] >= 60)
+
+
 def test_a_sample_of_everything_is_the_figure():
     found = estimate.from_strata(
         1000,
