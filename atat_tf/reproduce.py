@@ -66,7 +66,7 @@ def main(argv):
         return
     table, scale = catalogue.table(_TABLE.value), catalogue.scale(_SCALE.value)
     chosen = [row.key for row in catalogue.chosen_rows(table, _ROWS.value)]
-    workdir = command_line.workdir("runs/reproduce")
+    workdir = command_line.workdir("runs/reproduce", is_new=True)
     data_dir = command_line.data_dir()
 
     with command_line.quiet_start():
@@ -101,7 +101,7 @@ def _show_screening(command):
 
     if _PAGE.value:
         files.expect_marks(_PAGE.value, screening.SECTION)
-    sections = screening.sections(command_line.workdir("results"))
+    sections = screening.sections(command_line.workdir("results", is_new=True))
     files.show(sections)
     if _PAGE.value:
         written = files.markdown(sections, command)

@@ -68,7 +68,9 @@ def main(argv: list[str]) -> None:
         **{"backbone.name": _BACKBONE.value},
     )
     data = pathlib.Path(config.dataset.removeprefix("folder:")).name
-    workdir = command_line.workdir(f"runs/{data}_{config.defense.name}")
+    workdir = command_line.workdir(
+        f"runs/{data}_{config.defense.name}", is_new=True
+    )
     data_dir = command_line.data_dir()
 
     with command_line.quiet_start():  # TensorFlow: not for --help

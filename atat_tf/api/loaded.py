@@ -15,7 +15,7 @@ from atat_tf.errors import with_checked_types
 from atat_tf.evaluation import evaluate_run, printed_table
 from atat_tf.evaluation import run as runs
 from atat_tf.runs import folder as run_folder
-from atat_tf.runs import naming
+from atat_tf.runs import naming, shipped
 
 _SHOWN = 8
 
@@ -59,7 +59,7 @@ class Run:
 
     @functools.cached_property
     def student(self) -> keras.Model:
-        """The network of the best epoch.
+        """The network, with the weights that the recipe evaluates.
 
         keras.Model, float32 [b, H, W, C] in [0, 1] -> logits [b, k].
         """
@@ -175,10 +175,11 @@ def load(
       run.export("models/demo")
 
     Args:
-      folder: of --workdir, or an archive of it.
+      folder: of --workdir, or an archive of it; or the name of a network that
+        comes with the package, "undefended".
       data_dir: of tensorflow-datasets.
 
     Raises:
       InputError: no run there.
     """
-    return Run(runs.Run(folder, data_dir))
+    return Run(runs.Run(shipped.found(folder), data_dir))

@@ -20,7 +20,7 @@ from atat_tf.errors import (
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.evaluation import estimate, figures, ledger, verdicts
 from atat_tf.evaluation.attacker import Attacker, Outcome
-from atat_tf.evaluation.run import Run, undefended_runs
+from atat_tf.evaluation.run import Run
 from atat_tf.models import checks as model_checks
 from atat_tf.models import classifiers, served
 from atat_tf.runs import build, naming, terminal
@@ -162,11 +162,10 @@ def open_teacher(opened: OpenRun) -> OpenRun | None:
 def open_twin(opened: OpenRun) -> OpenRun | None:
     """Returns the OpenRun of an undefended network on the same images.
 
-    The run's teacher, else an archived network of the same data; None where
-    there is neither. Its lines are where those of a teacher are.
+    The first of `Run.undefended_twins` that is another; None where there is
+    none. Its lines are where those of a teacher are.
     """
-    archived = undefended_runs(opened.config)
-    return _beside(opened, [opened.run.teacher, *archived])
+    return _beside(opened, opened.run.undefended_twins())
 
 
 def _beside(opened, runs):

@@ -10,12 +10,10 @@ from ml_collections import ConfigDict
 from atat_tf.data import datasets
 from atat_tf.evaluation import ledger as ledgers
 from atat_tf.models import served
-from atat_tf.runs import build, terminal
+from atat_tf.runs import build, shipped, terminal
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 
-# Archived networks, in a checkout; a wheel has none.
-_ARCHIVE = pathlib.Path(__file__).resolve().parents[2] / "results"
 # What the readers of a file cannot do without.
 _RESULTS_FIELDS = {
     "dataset",
@@ -191,6 +189,27 @@ class Run:
             return None
         return Run(self.teacher_folder, self.data_dir)
 
+    def undefended_twins(self) -> "list[Run]":
+        """Returns runs without a defense on the same data, itself perhaps.
+
+        The teacher comes first, unless it is robust. Then come the archived
+        ones; a wheel has those of `shipped.NETWORKS` alone.
+        """
+        configs = sorted(shipped.ARCHIVE.glob(f"**/{run_folder.CONFIG}"))
+        runs = [Run(path.parent, self.data_dir) for path in configs]
+        fields = "dataset", "image_size", "image_shape"
+        twins = [
+            run
+            for run in runs
+            if all(run.config[f] == self.config[f] for f in fields)
+        ]
+        teacher = self.teacher
+        return [
+            run
+            for run in (*([teacher] if teacher else []), *twins)
+            if run.config.defense.name == "standard" and run.has_weights()
+        ]
+
     def read(self, name: str, fields: Set[str] = frozenset()) -> dict | None:
         """Returns what a JSON file of the folder holds, or None.
 
@@ -203,20 +222,3 @@ class Run:
         """
         path = self.folder / name
         return run_folder.read_json(path, fields) if path.exists() else None
-
-
-def undefended_runs(config: ConfigDict) -> list[Run]:
-    """Returns the archived runs without a defense on the data of a config.
-
-    None in a wheel, which has no archive.
-    """
-    found = []
-    for path in sorted(_ARCHIVE.glob(f"**/{run_folder.CONFIG}")):
-        run = Run(path.parent)
-        same = all(
-            run.config[name] == config[name]
-            for name in ("dataset", "image_size", "image_shape")
-        )
-        if same and run.config.defense.name == "standard" and run.has_weights():
-            found.append(run)
-    return found

@@ -190,13 +190,15 @@ def expect_same_config(workdir: pathlib.Path, config: ConfigDict) -> None:
         )
 
 
-def expect_fitting_teacher(config: ConfigDict) -> None:
+def expect_fitting_teacher(config: ConfigDict, folder: pathlib.Path) -> None:
     """Raises InputError if a config's teacher cannot teach its student.
 
     Args:
-      config: resolved; `teacher` names a run folder.
+      config: resolved.
+      folder: the run folder of its teacher.
     """
-    teacher = run_config.to_dict(run_config.read(config.teacher))
+    read = run_config.read(folder)
+    teacher = run_config.to_dict(read)
     fields = (
         "dataset",
         "backbone",
@@ -213,8 +215,7 @@ def expect_fitting_teacher(config: ConfigDict) -> None:
             f"backbone. Received: {config.teacher!r} with "
             f"{'; '.join(differing)}."
         )
-    own = run_config.read(config.teacher).evaluation.weights
-    path = run_folder.weights_path(config.teacher, own)
+    path = run_folder.weights_path(folder, read.evaluation.weights)
     if not path.exists():
         raise InputError(
             "Expected a trained teacher. Received: "

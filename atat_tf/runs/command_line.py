@@ -27,7 +27,7 @@ from atat_tf.errors import (
     missing_extra,
     unknown,
 )
-from atat_tf.runs import recipes
+from atat_tf.runs import recipes, shipped
 
 _DEFAULT_RECIPE = "atat"
 # The words that name a recipe, as they were given.
@@ -38,7 +38,8 @@ _unlisted: set[str] = set()
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "the run folder",
+    "the run folder, or a network that comes with the package: "
+    f"{', '.join(shipped.NETWORKS)}",
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",
@@ -214,8 +215,15 @@ def recipe_given() -> bool:
     return bool(_recipe_words)
 
 
-def workdir(default: str | os.PathLike[str] | None = None) -> pathlib.Path:
+def workdir(
+    default: str | os.PathLike[str] | None = None, is_new: bool = False
+) -> pathlib.Path:
     """Returns --workdir, or a default.
+
+    Args:
+      default: the folder where the flag is not given.
+      is_new: whether the command makes it, so that it is a path and never the
+        name of a network that comes with the package.
 
     Raises:
       InputError: neither, or several folders.
@@ -229,7 +237,7 @@ def workdir(default: str | os.PathLike[str] | None = None) -> pathlib.Path:
             "Expected one run folder in --workdir; the commands that take "
             f"several have --workdirs=A,B for them. Received: --workdir={path}."
         )
-    return path
+    return path if is_new else shipped.found(path)
 
 
 def workdirs(several: Sequence[str]) -> list[str]:
@@ -242,7 +250,7 @@ def workdirs(several: Sequence[str]) -> list[str]:
       InputError: --workdir is there too, or holds several folders.
     """
     if not _WORKDIR.value:
-        return list(several)
+        return [str(shipped.found(folder)) for folder in several]
     if several:
         raise InputError(
             "Expected --workdir=A for one run or --workdirs=A,B for several. "

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from atat_tf.errors import InputError, expect, expect_known, summary
+from atat_tf.runs import shipped
 
 if TYPE_CHECKING:
     import keras
@@ -230,9 +231,9 @@ def teacher_folder(workdir: Path, named: str = "") -> pathlib.Path:
 
     Args:
       workdir: the run folder.
-      named: `teacher` of its config: "" for teacher/ inside it, or a folder,
+      named: `teacher` of its config: "" for teacher/ inside it; or a folder,
         relative to the current one or else to one above the run, so that runs
-        move together.
+        move together; or the name of a network that comes with the package.
     """
     workdir = pathlib.Path(workdir)
     if not named:
@@ -240,7 +241,7 @@ def teacher_folder(workdir: Path, named: str = "") -> pathlib.Path:
     for base in (pathlib.Path(), *workdir.resolve().parents):
         if (base / named / CONFIG).exists():
             return base / named
-    return pathlib.Path(named)
+    return shipped.found(named)
 
 
 def read_metrics(workdir: Path) -> list[dict]:

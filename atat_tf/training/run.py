@@ -66,7 +66,8 @@ def train_and_evaluate(
         if cluster.is_chief:
             run_checks.expect_same_config(workdir, config)
             if config.teacher:
-                run_checks.expect_fitting_teacher(config)
+                folder = run_folder.teacher_folder(workdir, config.teacher)
+                run_checks.expect_fitting_teacher(config, folder)
         strategy = strategy or training_build.build_strategy(
             num_devices,
             bool(config.gradient_accumulation_steps)
@@ -156,7 +157,7 @@ def _trained_teacher(
 ) -> keras.Model:
     """Returns the teacher; it is trained first where the config names none."""
     group = workers.WorkerGroup(strategy)
-    folder = pathlib.Path(config.teacher or workdir / "teacher")
+    folder = run_folder.teacher_folder(workdir, config.teacher)
     if not config.teacher:
         teacher_config = run_config.teacher_config(config)
         if group.is_chief:

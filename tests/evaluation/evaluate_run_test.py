@@ -10,7 +10,7 @@ import pytest
 
 from atat_tf.errors import InputError
 from atat_tf.evaluation import estimate, evaluate_run, printed_table
-from atat_tf.evaluation.run import Run, undefended_runs
+from atat_tf.evaluation.run import Run
 from atat_tf.runs import folder as run_folder
 from tests.support import commands, small_network, trained_runs, untrained_runs
 
@@ -151,14 +151,26 @@ def test_the_teacher_is_opened_on_the_same_images(tmp_path):
 def test_an_archived_network_is_a_twin_where_there_is_no_teacher():
     """Of the same data, and not the run itself; digits have none."""
     run = Run(_ARCHIVE / "small/cifar10/madry/seed0")
-    twins = undefended_runs(run.config)
+    twins = run.undefended_twins()
     standard = _ARCHIVE / "small/cifar10/standard/seed0"
     assert standard in [twin.folder for twin in twins]
     assert {t.config.defense.name for t in twins} == {"standard"}
     assert all(t.spec == run.spec for t in twins)
-    other = run.config.copy_and_resolve_references().unlock()
-    other.dataset = "digits"
-    assert undefended_runs(other) == []
+    run.config.unlock().dataset = "digits"
+    assert run.undefended_twins() == []
+
+
+def test_a_teacher_is_a_twin_unless_it_is_robust(tmp_path):
+    screening = _ARCHIVE / "screening"
+    for name in ("standard", "control_at", "mse", "robust_teacher"):
+        # Where their configs say, seen from above.
+        shutil.copytree(screening / name, tmp_path / "runs/screening" / name)
+    for name, is_twin in (("mse", True), ("robust_teacher", False)):
+        run = Run(tmp_path / "runs/screening" / name)
+        assert run.teacher.folder.parent == tmp_path / "runs/screening"
+        twins = run.undefended_twins()
+        assert any(twin.is_same(run.teacher) for twin in twins) == is_twin
+        assert {twin.config.defense.name for twin in twins} == {"standard"}
 
 
 @pytest.mark.long
