@@ -1,9 +1,9 @@
 """Archives a finished run: a few small files, enough to use it from.
 
 What evaluation, figures, tables, reports and serving read is kept: config,
-metrics, results, the best weights and those that the config evaluates, records,
-the whole ledger packed, a model card, and the same of a teacher inside the run
-folder. Checkpoints, other weights and TensorBoard's files are left behind.
+metrics, results, the weights, records, the whole ledger packed, a model card,
+and the same of a teacher inside the run folder. Checkpoints and TensorBoard's
+files are left behind.
 """
 
 import pathlib
@@ -47,10 +47,9 @@ def archive(
     rows = run_folder.read_metrics(workdir)
     config = run_folder.read_json(workdir / run_folder.CONFIG)
     own = config.get("evaluation", {}).get("weights", "best")
-    weights = [
-        run_folder.weights_path(workdir, which)
-        for which in dict.fromkeys(("best", own))
-    ]
+    needed = {run_folder.weights_path(workdir, w) for w in ("best", own)}
+    weights = [run_folder.weights_path(workdir, w) for w in run_folder.WEIGHTS]
+    weights = [path for path in weights if path in needed or path.exists()]
     # A run that its guard ended has fewer epochs, and its results.
     has_results = (workdir / run_folder.RESULTS).exists()
     is_over = has_results or len(rows) >= config["num_epochs"]

@@ -13,11 +13,11 @@ import numpy as np
 from atat_tf.attacks import radii
 from atat_tf.evaluation import explanations, intervals
 from atat_tf.evaluation.run import Run
-from atat_tf.reports.page import curves as report_curves
 from atat_tf.reports.page import data as report_data
 from atat_tf.reports.tables import records as table_records
 from atat_tf.reports.tables import text as table_text
 from atat_tf.runs import config as run_config
+from atat_tf.runs import folder as run_folder
 from atat_tf.runs import naming
 
 FILE = "MODEL_CARD.md"
@@ -98,9 +98,9 @@ def _facts(run, record):
         ("batch size", config.batch_size),
         ("epochs", f"{len(rows)} of {config.num_epochs}"),
     ]
-    kept = report_curves.kept_epoch(rows)
+    kept = run_folder.kept_in_words(rows, config.evaluation.weights)
     if kept is not None:
-        facts.append(("weights", f"of epoch {kept}"))
+        facts.append(("weights", kept))
     if record:
         digest = record["parts"][0]["identity"]["weights"]
         facts.append(("digest of the weights", f"`{digest}`"))

@@ -7,13 +7,14 @@ results.json; teacher/ inside it is the teacher's run folder.
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 import shutil
 import subprocess
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 import filelock
@@ -29,6 +30,7 @@ METRICS = "metrics.jsonl"
 RESULTS = "results.json"
 CHECKLIST = "checklist.json"
 WEIGHTS = ("best", "last", "ema")
+_IN_WORDS = {"best": "best", "last": "last", "ema": "averaged"}
 # The saved model that the run's classifier is built from, where there is one.
 MODEL = "model.keras"
 # What a process locks while it writes into a folder.
@@ -253,6 +255,36 @@ def read_metrics(workdir: Path) -> list[dict]:
             with contextlib.suppress(ValueError):
                 rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict) and "epoch" in row]
+
+
+def kept_epoch(rows: Sequence[Mapping], weights: str = "best") -> int | None:
+    """Returns the epoch of a run's weights, or None where nothing tells it.
+
+    The best weights are of the first epoch with the highest validation
+    accuracy, under the training attack or clean where there is none. The last
+    and the averaged ones are of the last epoch.
+
+    Args:
+      rows: as `read_metrics` returns them.
+      weights: "best", "last" or "ema".
+    """
+    if weights != "best":
+        return rows[-1]["epoch"] if rows else None
+    for metric in ("validation_pgd_accuracy", "validation_clean_accuracy"):
+        scores = {
+            row["epoch"]: row[metric]
+            for row in rows
+            if math.isfinite(row.get(metric, math.nan))
+        }
+        if scores:
+            return max(scores, key=scores.__getitem__)
+    return None
+
+
+def kept_in_words(rows: Sequence[Mapping], weights: str) -> str | None:
+    """Returns weights with their epoch, "averaged, epoch 6", or None."""
+    epoch = kept_epoch(rows, weights)
+    return None if epoch is None else f"{_IN_WORDS[weights]}, epoch {epoch}"
 
 
 def write_metrics(workdir: Path, rows: Iterable[dict]) -> None:

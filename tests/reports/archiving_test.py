@@ -41,6 +41,7 @@ class ArchivingTest(absltest.TestCase):
             "metrics.jsonl",
             "results.json",
             "best.weights.h5",
+            "last.weights.h5",
             "model.keras",
             "ledger.jsonl.xz",
             "MODEL_CARD.md",

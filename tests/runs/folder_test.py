@@ -113,3 +113,20 @@ def test_a_file_system_without_locks_holds_nothing(tmp_path, monkeypatch, code):
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     _hold(tmp_path)
+
+
+def test_the_epoch_of_the_weights():
+    rows = [
+        {"epoch": 1, "validation_clean_accuracy": 0.9},
+        {"epoch": 2, "validation_clean_accuracy": 0.8},
+        {"epoch": 3, "validation_clean_accuracy": 0.9},
+    ]
+    assert run_folder.kept_epoch(rows) == 1
+    robust = 0.1, 0.2, float("nan")
+    for row, accuracy in zip(rows, robust, strict=True):
+        row["validation_pgd_accuracy"] = accuracy
+    assert run_folder.kept_epoch(rows) == 2
+    assert run_folder.kept_epoch([{"epoch": 1}]) is None
+    assert run_folder.kept_in_words([], "ema") is None
+    words = [run_folder.kept_in_words(rows, w) for w in run_folder.WEIGHTS]
+    assert words == ["best, epoch 2", "last, epoch 3", "averaged, epoch 3"]

@@ -90,11 +90,14 @@ class Panel:
         return sorted(set().union(*self.series.values()))
 
 
-def panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
+def panels(
+    rows: Sequence[Mapping[str, Any]], kept: int | None = None
+) -> list[Panel]:
     """Returns the panels that the rows have values for.
 
     Args:
       rows: dictionaries as metrics.jsonl holds them, one an epoch.
+      kept: the epoch to mark.
     """
     drawn = []
     for title, unit, in_percent, names in _PANELS:
@@ -104,25 +107,9 @@ def panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
         }
         series = {name: values for name, values in series.items() if values}
         if series:
-            uri = _svg_uri(unit, series, kept_epoch(rows))
+            uri = _svg_uri(unit, series, kept)
             drawn.append(Panel(title, unit, series, uri))
     return drawn
-
-
-def kept_epoch(rows: Sequence[Mapping[str, Any]]) -> int | None:
-    """Returns the epoch of best.weights.h5, or None where nothing tells it.
-
-    The first of the highest validation accuracy: under the training attack,
-    or clean where there is none.
-
-    Args:
-      rows: as for `panels`.
-    """
-    for metric in ("validation_pgd_accuracy", "validation_clean_accuracy"):
-        scores = _finite(rows, metric)
-        if scores:
-            return max(scores, key=scores.get)
-    return None
 
 
 def _finite(rows, metric, factor=1):

@@ -84,6 +84,7 @@ def _facts(run):
     rows, results, teacher = run.metrics, run.results, run.teacher
     config = run_config.to_dict(run.config)
     teacher_results = teacher.results if teacher else None
+    weights = (results or {}).get("weights") or run.config.evaluation.weights
     title = naming.called(run.config)
     named = [(title, results)] if results else []
     if teacher_results:
@@ -115,9 +116,11 @@ def _facts(run):
         "given": naming.given_as(run.config),
         "dataset": config["dataset"],
         "config": report_data.flat(config),
-        "panels": report_curves.panels(rows),
+        "panels": report_curves.panels(
+            rows, run_folder.kept_epoch(rows, weights)
+        ),
         "rows": rows,
-        "kept": report_curves.kept_epoch(rows),
+        "kept": run_folder.kept_in_words(rows, weights),
         "table": printed_table.table(named) if named else None,
         "provenance": report_data.provenance(named),
         "results": results,

@@ -90,6 +90,7 @@ def _line(table, key, mode, runs):
         "paper": paper or None,
         "seeds": [run["seed"] for run in runs],
         "epochs": [config["num_epochs"] for config in configs],
+        "weights": list(map(_weights, runs, configs)),
         "backbones": [_backbone(config) for config in configs],
         "training_seconds": [_training_seconds(run) for run in runs],
         "commits": [run["record"]["commit"] for run in runs],
@@ -231,6 +232,15 @@ def _means(values, chosen):
 def _backbone(config):
     backbone = config["backbone"]
     return f"{backbone['name']} {backbone['depth']}-{backbone['width']}"
+
+
+def _weights(run, config):
+    """Returns the evaluated weights in words, None where nothing tells them."""
+    # Runs of before have no such field.
+    weights = config.get("evaluation", {}).get("weights", "best")
+    return run_folder.kept_in_words(
+        run_folder.read_metrics(run["workdir"]), weights
+    )
 
 
 def _training_seconds(run):

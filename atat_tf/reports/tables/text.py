@@ -147,11 +147,13 @@ def _runs(results):
                 _joined(line["seeds"]),
                 _joined(line["backbones"]),
                 _joined(line["epochs"]),
+                _joined(words for words in line["weights"] if words),
                 terminal.duration(sum(seconds)) if seconds else NOT_RUN,
                 _joined(line["commits"]),
             ]
         )
-    header = ["row", "seeds", "backbone", "epochs", "trained for", "commit"]
+    header = ["row", "seeds", "backbone", "epochs", "weights"]
+    header += ["trained for", "commit"]
     hardware = dict.fromkeys(one for line in lines for one in line["hardware"])
     notes = [f"Hardware: {'; '.join(hardware)}."] if hardware else []
     return Table("Runs", header, rows, notes)

@@ -206,14 +206,3 @@ class CurvesTest(absltest.TestCase):
         (panel,) = report_curves.panels(rows)
         self.assertEqual(panel.series["loss"], {1: 1.0})
         self.assertEmpty(report_curves.panels([]))
-
-    def test_the_kept_epoch(self):
-        rows = [
-            {"epoch": 1, "validation_clean_accuracy": 0.9},
-            {"epoch": 2, "validation_clean_accuracy": 0.8},
-        ]
-        self.assertEqual(report_curves.kept_epoch(rows), 1)
-        for row, robust in zip(rows, (0.1, 0.2), strict=True):
-            row["validation_pgd_accuracy"] = robust
-        self.assertEqual(report_curves.kept_epoch(rows), 2)
-        self.assertIsNone(report_curves.kept_epoch([{"epoch": 1}]))
