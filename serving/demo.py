@@ -1,6 +1,6 @@
 """Shows on a web page how attacks change what networks see.
 
-  atat demo                       # networks in results/
+  atat demo                       # networks that come along
   atat demo --workdirs=runs/demo/teacher,runs/demo
   atat demo --model=my.keras --model_range=0,255
   atat demo --export=demo         # demo/index.html, no server
@@ -10,24 +10,16 @@ for itself by PGD, on the picture that is chosen, dropped or pasted.
 """
 
 import asyncio
-import pathlib
 
 from absl import flags
 from rich import filesize
 
 from atat_tf.errors import InputError
-from atat_tf.runs import command_line
+from atat_tf.runs import command_line, shipped
 
 from . import ports
 
 _HOST = "127.0.0.1"
-# Beside this folder in a checkout; a wheel has none.
-_SHIPPED = pathlib.Path(__file__).resolve().parents[1] / "results"
-_SHOWN = (
-    "small/cifar10/standard/seed0",
-    "small/cifar10/madry/seed0",
-    "small/cifar10/atat/seed0",
-)
 # A browser opens six at a time.
 _MOST_CONNECTIONS = 32
 _ARRIVAL_SECONDS = 10.0
@@ -94,7 +86,7 @@ def _workdirs():
     workdirs = command_line.workdirs(_WORKDIRS.value)
     if workdirs or _MODEL.value:
         return workdirs
-    folders = [_SHIPPED / name for name in _SHOWN]
+    folders = [shipped.found(name) for name in shipped.NETWORKS]
     if not all(folder.is_dir() for folder in folders):
         raise InputError(
             "Expected --workdirs=RUN_FOLDERS or --model=FILE.keras, since "

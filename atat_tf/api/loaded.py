@@ -176,7 +176,8 @@ def load(
 
     Args:
       folder: of --workdir, or an archive of it; or the name of a network that
-        comes with the package, "undefended".
+        comes with the package: "undefended", "reference_small" or
+        "reference_small_atat".
       data_dir: of tensorflow-datasets.
 
     Raises:

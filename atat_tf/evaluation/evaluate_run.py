@@ -390,6 +390,8 @@ def standing_of(
       attacks: its stepped attacks.
       indices: integers [k], the images that are attacked.
     """
+    if not len(indices):
+        return np.zeros(0, bool)
     passes = 1 + sum(stepped.passes(attack) for attack in attacks)
     doing = f"{name}, {len(indices):,} images"
     with terminal.bar(doing, passes * len(indices)) as advance:
@@ -429,7 +431,9 @@ def estimated(
         precision,
         opened.seed,
     )
-    if found.is_whole:
+    if not found.num_standing:
+        terminal.note(f"{name}: its first attack broke all images.")
+    elif found.is_whole:
         terminal.note(
             f"{name}: ± {100 * precision:g} points saves nothing. "
             f"All {found.num_standing:,} images that stood after its first "

@@ -82,9 +82,10 @@ def _facts(run, record):
         for name in ("defense", "attack", "optimizer")
         if (pairs := report_data.flat(read[name]))
     }
+    source = record or run.results or {}
     facts = [
         ("network", f"{run_config.network_name(config)}; it returns logits"),
-        ("data", record["data"] if record else config.dataset),
+        ("data", source.get("data", config.dataset)),
     ]
     if naming.is_given(config):
         return [*facts, ("training", naming.given_as(config))]

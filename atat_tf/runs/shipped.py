@@ -9,7 +9,9 @@ _INSIDE = _PACKAGE / "results"
 ARCHIVE = _INSIDE if _INSIDE.is_dir() else _PACKAGE.parent / "results"
 # {name: where it is below ARCHIVE}. pyproject.toml puts them into the wheel.
 NETWORKS = {
-    "undefended": "screening/standard",
+    "undefended": "reference_small_atat/teacher",
+    "reference_small": "reference_small",
+    "reference_small_atat": "reference_small_atat",
 }
 
 

@@ -249,6 +249,11 @@ def test_a_precision_gives_an_estimate_apart_from_whole_figures(
     fine = evaluate_run.evaluate_run(run.folder, attacks, 120, precision=1e-4)
     assert "estimates" not in fine
     assert "± 0.01 points saves nothing" in capsys.readouterr().err
+    none_left = ["apgd_t1@255/255"]
+    evaluate_run.evaluate_run(run.folder, none_left, 20, precision=0.1)
+    words = capsys.readouterr().err
+    assert "its first attack broke all images" in words
+    assert "0 images" not in words
     printed_table.print_table([("AT", rough)])
     words = " ".join(capsys.readouterr().out.split())
     assert "about" in words and "apgd_t1@1/255 is an estimate" in words

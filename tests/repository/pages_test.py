@@ -16,6 +16,8 @@ import pytest
 from absl.testing import absltest, parameterized
 from PIL import Image
 
+from atat_tf.runs import folder as run_folder
+from atat_tf.runs import shipped
 from tests.serving import exports
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -87,7 +89,7 @@ class ReadmeTest(absltest.TestCase):
     def test_its_figures_are_those_of_the_results(self):
         """docs/results.md is written by `reproduce` from the ledgers."""
         rows = re.findall(
-            r"(?m)^\| (.+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$",
+            r"(?m)^\| ([^`\n]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$",
             _text("README.md"),
         )
         self.assertLen(rows, 5)
@@ -97,6 +99,28 @@ class ReadmeTest(absltest.TestCase):
             clean, *_, pgd, autoattack = cells[1].split("|")
             found = [cell.split()[0] for cell in (clean, pgd, autoattack)]
             self.assertEqual(found, shares, name)
+
+    def test_figures_of_networks_that_come_along(self):
+        """Here and in docs/results.md, as their results.json has them."""
+        for name in shipped.NETWORKS:
+            results = run_folder.read_json(shipped.found(name) / "results.json")
+            columns = "clean", "pgd20", "autoattack"
+            expected = [
+                f"{100 * accuracy:.2f}"
+                for column, accuracy in results["accuracy"].items()
+                if column in columns
+            ]
+            for estimate in results.get("estimates", {}).values():
+                expected.append(f"about {100 * estimate['accuracy']:.2f}")
+            expected += ["not run"] * (len(columns) - len(expected))
+            for page in ("README.md", "docs/results.md"):
+                rows = re.findall(rf"(?m)^\| .*`{name}`.*\|$", _text(page))
+                (cells,) = (
+                    [c.split(" (")[0].strip() for c in row.split("|")]
+                    for row in rows
+                    if expected[0] in row
+                )
+                self.assertEqual(cells[-4:-1], expected, page)
 
     def test_it_is_short(self):
         self.assertLess(len(_text("README.md").splitlines()), 150)

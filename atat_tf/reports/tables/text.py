@@ -18,6 +18,7 @@ _NAMES = {
     "pgd10": "PGD(10)",
     "pgd20": "PGD(20)",
     catalogue.AUTOATTACK: "AutoAttack",
+    "autoattack": "AutoAttack",
 }
 _TESTED = ("clean", catalogue.SHIFT_COLUMN, catalogue.AUTOATTACK)
 _SHIFT_NAMES = {
