@@ -48,6 +48,7 @@ def text(workdir: str | pathlib.Path) -> str:
         title=_title(run.config),
         facts=_facts(run, record),
         cells=[_cell(column, *of_it) for column, of_it in counts.items()],
+        estimates=_estimates(run.results or {}),
         evaluated=evaluated,
         workdir=_portable(workdir),
         threat=_threat(run.config),
@@ -143,6 +144,19 @@ def _cell(column, right, count):
         "percent": f"{_PERCENT * right / count:.2f}",
         "interval": f"{_PERCENT * low:.1f}–{_PERCENT * high:.1f}",
     }
+
+
+def _estimates(results):
+    """Returns a sentence for each figure that comes from a sample."""
+    return [
+        f"{table_text.column_name(column)} is an estimate: "
+        f"{_PERCENT * found['accuracy']:.1f} %, with the 95 % interval "
+        f"{_PERCENT * found['low']:.1f}–{_PERCENT * found['high']:.1f}. All "
+        f"{found['num_images']:,} images met its first attack, and "
+        f"{found['num_sampled']:,} of the {found['num_standing']:,} that stood "
+        "met the others."
+        for column, found in results.get("estimates", {}).items()
+    ]
 
 
 def _explanations(checklist):

@@ -75,6 +75,25 @@ class ArchivingTest(absltest.TestCase):
         self.assertEqual((self.run / ledger.FILE).read_bytes(), lines)
         self.assertTrue((self.run / "last.weights.h5").exists())
 
+    def test_the_card_says_which_figure_is_an_estimate(self):
+        results = run_folder.read_json(self.run / run_folder.RESULTS)
+        results["estimates"] = {
+            "autoattack": {
+                "accuracy": 0.352,
+                "low": 0.342,
+                "high": 0.36,
+                "num_images": 10000,
+                "num_standing": 3830,
+                "num_sampled": 454,
+                "num_broken": 61,
+            }
+        }
+        run_folder.write_json(self.run / run_folder.RESULTS, results)
+        card = " ".join(model_card.text(self.run).split())
+        self.assertIn("AutoAttack is an estimate: 35.2 %", card)
+        self.assertIn("34.2–36.0", card)
+        self.assertIn("454 of the 3,830 that stood met the others.", card)
+
     def test_the_card_has_the_figures_of_the_results(self):
         archiving.archive(self.run, self.run)
         card = (self.run / model_card.FILE).read_text()

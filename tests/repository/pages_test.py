@@ -111,7 +111,9 @@ class ReadmeTest(absltest.TestCase):
                 if column in columns
             ]
             for estimate in results.get("estimates", {}).values():
-                expected.append(f"about {100 * estimate['accuracy']:.2f}")
+                half = 50 * (estimate["high"] - estimate["low"])
+                middle = 100 * estimate["accuracy"]
+                expected.append(f"about {middle:.1f} ± {half:.1f}")
             expected += ["not run"] * (len(columns) - len(expected))
             for page in ("README.md", "docs/results.md"):
                 rows = re.findall(rf"(?m)^\| .*`{name}`.*\|$", _text(page))
