@@ -381,14 +381,15 @@ class CommandTest(absltest.TestCase):
 
     def test_without_networks_beside_it_it_says_what_to_do(self):
         folder = exports.temporary_folder(self)
-        shutil.copytree(_ROOT / "serving", folder / "serving")
-        (folder / "atat_tf").symlink_to(_ROOT / "atat_tf")
+        for name in ("atat_tf", "configs", "serving"):
+            shutil.copytree(_ROOT / name, folder / name)
         done = subprocess.run(
             [sys.executable, "-m", "serving.demo"],
             cwd=folder,
             capture_output=True,
             text=True,
             check=False,
+            timeout=120,
         )
         self.assertEqual(done.returncode, 1)
         self.assertRegex(
