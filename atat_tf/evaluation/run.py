@@ -195,18 +195,17 @@ class Run:
         The teacher comes first, unless it is robust. Then come the archived
         ones; a wheel has those of `shipped.NETWORKS` alone.
         """
-        configs = sorted(shipped.ARCHIVE.glob(f"**/{run_folder.CONFIG}"))
-        runs = [Run(path.parent, self.data_dir) for path in configs]
-        fields = "dataset", "image_size", "image_shape"
-        twins = [
-            run
-            for run in runs
-            if all(run.config[f] == self.config[f] for f in fields)
-        ]
         teacher = self.teacher
+        runs = [teacher] if teacher else []
+        for path in sorted(shipped.ARCHIVE.glob(f"**/{run_folder.CONFIG}")):
+            run = Run(path.parent, self.data_dir)
+            fields = "dataset", "image_size", "image_shape"
+            same = all(run.config[f] == self.config[f] for f in fields)
+            if same and not (teacher and run.is_same(teacher)):
+                runs.append(run)
         return [
             run
-            for run in (*([teacher] if teacher else []), *twins)
+            for run in runs
             if run.config.defense.name == "standard" and run.has_weights()
         ]
 

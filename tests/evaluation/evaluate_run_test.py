@@ -158,6 +158,11 @@ def test_an_archived_network_is_a_twin_where_there_is_no_teacher():
     assert all(t.spec == run.spec for t in twins)
     run.config.unlock().dataset = "digits"
     assert run.undefended_twins() == []
+    # A teacher that is archived as well is there once.
+    run = Run(_ARCHIVE / "reference_small_atat")
+    twins = [twin.folder for twin in run.undefended_twins()]
+    assert twins[0] == run.teacher.folder
+    assert len(twins) == len(set(twins))
 
 
 def test_a_teacher_is_a_twin_unless_it_is_robust(tmp_path):

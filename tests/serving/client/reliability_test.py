@@ -137,7 +137,7 @@ def test_no_server(connect, tmp_path):
 def test_label_that_is_ready(connect):
     assert connect(label="stable").wait_until_ready(5) == 1
     with pytest.raises(serving_client.DeadlineExceeded, match="version label"):
-        connect(label="canary").wait_until_ready(3)
+        connect(label="canary").wait_until_ready(6)
 
 
 @pytest.fixture(scope="module")
