@@ -3,14 +3,16 @@
     python -m atat_tf.train --config=configs/reference.py \
         --data_dir=../shared/tfds --workdir=runs/reference
 
-`configs/reference.py:small` is WRN-16-1, and `small_atat` the variant of ATAT
+N-FGSM on adversarial images alone, 30 epochs, the rate from 0 to 0.2 and back
+to 0, weight decay 5e-4. The weights are the average over steps, and are taken
+at the end: the rate ends at zero and networks of this size hardly overfit the
+attack, so that a choice among epochs on a thousand images would be a choice by
+chance.
+
+`configs/reference.py:small` is WRN-16-1. `small_atat` is the variant of ATAT
 that goes on from the screening, on WRN-16-1 and at the cost of `small`: 30
 epochs of AT are 150 forward passes of an image, ten of a teacher and thirteen
-of ATAT 147. N-FGSM on adversarial images alone,
-30 epochs, the rate from 0 to 0.2 and back to 0, weight decay 5e-4. The weights
-are the average over steps, and are taken at the end: the rate ends at zero and
-networks of this size hardly overfit the attack, so that a choice among epochs
-on a thousand images would be a choice by chance.
+of ATAT 147.
 """
 
 import ml_collections

@@ -1,6 +1,6 @@
 """The printed table: our rows, each above the paper's where it has one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from atat_tf.runs import terminal
@@ -102,6 +102,20 @@ def _title(all_results):
     return f"{first['data']}: {images} {split} images"
 
 
+def estimated(results: Mapping[str, Any]) -> list[str]:
+    """Returns what results.json estimates, a few sentences for each column."""
+    return [
+        f"{column} is an estimate, about {100 * found['accuracy']:.1f} %. All "
+        f"{found['num_images']:,} images met its first attack, and "
+        f"{found['num_sampled']:,} of the "
+        f"{found['num_standing']:,} that stood, with small margins more "
+        f"often, met the others, which broke {found['num_broken']:,}. The 95 % "
+        f"interval, {100 * found['low']:.1f} to {100 * found['high']:.1f} %, "
+        "is of the figure on all of these images."
+        for column, found in results.get("estimates", {}).items()
+    ]
+
+
 def _footnotes(named):
     notes = []
     for name, results in named:
@@ -110,16 +124,7 @@ def _footnotes(named):
                 f"{name}: batch-norm statistics of the attacked "
                 "batch (bn_eval=batch), not a claim of robustness."
             )
-        for column, found in results.get("estimates", {}).items():
-            notes.append(
-                f"{name}: {column} is an estimate. All "
-                f"{found['num_images']:,} images met its first attack, and "
-                f"{found['num_sampled']:,} of the {found['num_standing']:,} "
-                "that stood, with small margins more often, met the others, "
-                f"which broke {found['num_broken']:,}. The 95 % interval, "
-                f"{100 * found['low']:.1f} to {100 * found['high']:.1f} %, is "
-                "of the figure on all of these images."
-            )
+        notes += [f"{name}: {words}" for words in estimated(results)]
         if results.get("refuted"):
             notes.append(
                 f"{name}: {results['refuted']} candidates were "

@@ -47,14 +47,15 @@ def archive(
     rows = run_folder.read_metrics(workdir)
     config = run_folder.read_json(workdir / run_folder.CONFIG)
     own = config.get("evaluation", {}).get("weights", "best")
-    needed = {run_folder.weights_path(workdir, w) for w in ("best", own)}
-    weights = [run_folder.weights_path(workdir, w) for w in run_folder.WEIGHTS]
-    weights = [path for path in weights if path in needed or path.exists()]
+    weights = {
+        w: run_folder.weights_path(workdir, w) for w in run_folder.WEIGHTS
+    }
+    weights = {w: path for w, path in weights.items() if path.exists()}
     # A run that its guard ended has fewer epochs, and its results.
     has_results = (workdir / run_folder.RESULTS).exists()
     is_over = has_results or len(rows) >= config["num_epochs"]
     expect(
-        all(path.exists() for path in weights) and is_over,
+        {"best", own} <= weights.keys() and is_over,
         f"a run whose {config['num_epochs']} epochs are over",
         workdir=str(workdir),
         epochs=len(rows),
@@ -62,7 +63,7 @@ def archive(
     _expect_no_other_run(output, config)
     run_folder.create(output)
     names = [p.name for kept in _KEPT for p in sorted(workdir.glob(kept))]
-    names += [path.name for path in weights]
+    names += [path.name for path in weights.values()]
     if output.resolve() != workdir.resolve():
         for name in names:
             with run_folder.replacing(output / name) as temporary:

@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 
 from atat_tf.attacks import radii
-from atat_tf.evaluation import explanations, intervals
+from atat_tf.evaluation import explanations, intervals, printed_table
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import data as report_data
 from atat_tf.reports.tables import records as table_records
@@ -48,21 +48,12 @@ def text(workdir: str | pathlib.Path) -> str:
         title=_title(run.config),
         facts=_facts(run, record),
         cells=[_cell(column, *of_it) for column, of_it in counts.items()],
-        estimates=_estimates(run.results or {}),
+        estimates=printed_table.estimated(run.results or {}),
         evaluated=evaluated,
-        workdir=_portable(workdir),
+        workdir=run_folder.portable(workdir),
         threat=_threat(run.config),
         explanations=_explanations(run.checklist),
     )
-
-
-def _portable(workdir):
-    """Returns a folder as another machine would name it: relative."""
-    path = pathlib.Path(workdir)
-    if path.is_absolute():
-        here = pathlib.Path.cwd()
-        path = path.relative_to(here) if path.is_relative_to(here) else path
-    return path.name if path.is_absolute() else path.as_posix()
 
 
 def _title(config):
@@ -144,19 +135,6 @@ def _cell(column, right, count):
         "percent": f"{_PERCENT * right / count:.2f}",
         "interval": f"{_PERCENT * low:.1f}–{_PERCENT * high:.1f}",
     }
-
-
-def _estimates(results):
-    """Returns a sentence for each figure that comes from a sample."""
-    return [
-        f"{table_text.column_name(column)} is an estimate: "
-        f"{_PERCENT * found['accuracy']:.1f} %, with the 95 % interval "
-        f"{_PERCENT * found['low']:.1f}–{_PERCENT * found['high']:.1f}. All "
-        f"{found['num_images']:,} images met its first attack, and "
-        f"{found['num_sampled']:,} of the {found['num_standing']:,} that stood "
-        "met the others."
-        for column, found in results.get("estimates", {}).items()
-    ]
 
 
 def _explanations(checklist):

@@ -246,6 +246,18 @@ def teacher_folder(workdir: Path, named: str = "") -> pathlib.Path:
     return shipped.found(named)
 
 
+def portable(path: Path) -> str:
+    """Returns a path as another machine would name it: relative.
+
+    Of one outside of the current folder it is the last part alone.
+    """
+    path = pathlib.Path(path)
+    if path.is_absolute():
+        here = pathlib.Path.cwd()
+        path = path.relative_to(here) if path.is_relative_to(here) else path
+    return path.name if path.is_absolute() else path.as_posix()
+
+
 def read_metrics(workdir: Path) -> list[dict]:
     """Returns the epochs' metrics, lines cut short by a kill left out."""
     path = pathlib.Path(workdir) / METRICS

@@ -90,9 +90,9 @@ class ArchivingTest(absltest.TestCase):
         }
         run_folder.write_json(self.run / run_folder.RESULTS, results)
         card = " ".join(model_card.text(self.run).split())
-        self.assertIn("AutoAttack is an estimate: 35.2 %", card)
-        self.assertIn("34.2–36.0", card)
-        self.assertIn("454 of the 3,830 that stood met the others.", card)
+        self.assertIn("autoattack is an estimate, about 35.2 %", card)
+        self.assertIn("34.2 to 36.0 %", card)
+        self.assertIn("454 of the 3,830 that stood, with small", card)
 
     def test_the_card_has_the_figures_of_the_results(self):
         archiving.archive(self.run, self.run)

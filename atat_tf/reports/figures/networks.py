@@ -189,7 +189,7 @@ def _run(workdir, weights, layer, data_dir):
         classifiers.attention_layer(classifier, layer),
         run.class_names,
         "",
-        f"{workdir} {weights} {_digest(classifier)}",
+        f"{run_folder.portable(workdir)} {weights} {_digest(classifier)}",
         run.config,
     )
 
