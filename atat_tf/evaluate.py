@@ -221,7 +221,7 @@ def _keep_given(folder, data_dir):
     """Makes the run folder of a model that is evaluated as it is."""
     from ml_collections import ConfigDict
 
-    from atat_tf.evaluation import evaluate_run
+    from atat_tf.evaluation import opening
     from atat_tf.runs import build, checks
     from atat_tf.runs import config as run_config
     from atat_tf.runs import folder as run_folder
@@ -240,7 +240,7 @@ def _keep_given(folder, data_dir):
     checks.expect_same_config(folder, kept)
     if (folder / "config.json").exists():
         return
-    evaluate_run.expect_settings(config, _ATTACKS.value, _NUM_IMAGES.value)
+    opening.expect_settings(config, _ATTACKS.value, _NUM_IMAGES.value)
     dataset = build.load_dataset(config, data_dir)
     # Refused before a folder is made.
     build.build_judged(config, dataset.spec)

@@ -19,7 +19,7 @@ from atat_tf.data import datasets, training_data
 from atat_tf.errors import expect, with_checked_types
 from atat_tf.evaluation import ledger as ledgers
 from atat_tf.evaluation.attacker import Attacker
-from atat_tf.evaluation.evaluate_run import OpenRun
+from atat_tf.evaluation.opening import OpenRun
 from atat_tf.evaluation.run import Run
 from atat_tf.models import checks
 

@@ -1,19 +1,14 @@
 """The figures of results.json: which of them stay beside new ones."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from atat_tf.evaluation.opening import OpenRun
 from atat_tf.runs import build, terminal
 from atat_tf.runs import folder as run_folder
-
-if TYPE_CHECKING:
-    from atat_tf.evaluation.evaluate_run import OpenRun
 
 # What the columns of one results.json have in common.
 _SETTINGS = (

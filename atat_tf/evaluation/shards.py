@@ -16,7 +16,7 @@ import numpy as np
 
 from atat_tf.attacks import columns
 from atat_tf.errors import InputError, expect
-from atat_tf.evaluation import evaluate_run, ledger
+from atat_tf.evaluation import evaluate_run, ledger, opening
 from atat_tf.evaluation.run import Run
 from atat_tf.runs import build
 from atat_tf.runs import folder as run_folder
@@ -99,7 +99,7 @@ def evaluate(
         "split": split or config.evaluation.split,
     }
     folder = shard.folder(workdir)
-    opened = evaluate_run.open_run(
+    opened = opening.open_run(
         workdir, **settings, data_dir=data_dir, ledger_folder=folder
     )
     count = len(opened.split)
@@ -149,7 +149,7 @@ def merge(
     told = _common(workdir, shards)
     settings = dict(told["settings"])
     names = settings.pop("attacks")
-    opened = evaluate_run.open_run(workdir, **settings, data_dir=data_dir)
+    opened = opening.open_run(workdir, **settings, data_dir=data_dir)
     _expect_own(told, opened)
     classes = opened.dataset.spec.num_classes
     built = build.build_columns(opened.config, names, classes)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from atat_tf.errors import InputError
-from atat_tf.evaluation import estimate, evaluate_run, printed_table
+from atat_tf.evaluation import estimate, evaluate_run, opening, printed_table
 from atat_tf.evaluation.run import Run
 from atat_tf.runs import folder as run_folder
 from tests.support import commands, small_network, trained_runs, untrained_runs
@@ -79,11 +79,11 @@ def test_images_kept_aside_can_choose(run):
     )
     assert results["split"] == "validation"
     assert run.results is None
-    opened = evaluate_run.open_run(run.folder, 50, split="validation")
+    opened = opening.open_run(run.folder, 50, split="validation")
     np.testing.assert_array_equal(
         opened.split.images, run.dataset.validation.images[:50]
     )
-    on_test = evaluate_run.open_run(run.folder, 50)
+    on_test = opening.open_run(run.folder, 50)
     assert opened.ledger.identity != on_test.ledger.identity
     evaluate_run.evaluate_run(run.folder, ["clean"], 50)
     assert run.results is not None
@@ -133,10 +133,10 @@ def test_refuses(run, arguments, message):
 
 def test_the_teacher_is_opened_on_the_same_images(tmp_path):
     untrained_runs.write(tmp_path)
-    opened = evaluate_run.open_run(tmp_path, 50)
-    assert evaluate_run.open_teacher(opened) is None
+    opened = opening.open_run(tmp_path, 50)
+    assert opening.open_teacher(opened) is None
     untrained_runs.write(tmp_path / "teacher", "standard", seed=1)
-    teacher = evaluate_run.open_teacher(opened)
+    teacher = opening.open_teacher(opened)
     assert teacher.config.defense.name == "standard"
     assert len(teacher.split) == 50
     digests = {o.ledger.identity["weights"] for o in (opened, teacher)}
@@ -145,7 +145,7 @@ def test_the_teacher_is_opened_on_the_same_images(tmp_path):
     evaluate_run.standing(teacher, {"clean": ()}, "")
     assert opened.run.has_ledger and not teacher.run.has_ledger
     (tmp_path / "teacher" / "best.weights.h5").unlink()
-    assert evaluate_run.open_teacher(opened) is None
+    assert opening.open_teacher(opened) is None
 
 
 def test_an_archived_network_is_a_twin_where_there_is_no_teacher():
@@ -186,8 +186,8 @@ def test_the_twin_is_opened_on_the_runs_own_images(tmp_path):
         copy = shutil.copytree(
             _ARCHIVE / f"small/cifar10/{name}/seed0", tmp_path / name
         )
-        opened = evaluate_run.open_run(copy, 8, data_dir=small_network.SHARED)
-        twin = evaluate_run.open_twin(opened)
+        opened = opening.open_run(copy, 8, data_dir=small_network.SHARED)
+        twin = opening.open_twin(opened)
         assert twin.config.defense.name == other
         np.testing.assert_array_equal(twin.split.images, opened.split.images)
         assert not twin.run.is_same(opened.run)

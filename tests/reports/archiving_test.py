@@ -5,7 +5,7 @@ import shutil
 from absl.testing import absltest
 
 from atat_tf.errors import InputError
-from atat_tf.evaluation import evaluate_run, ledger
+from atat_tf.evaluation import evaluate_run, ledger, opening
 from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
 from atat_tf.reports import archiving, model_card
@@ -109,7 +109,7 @@ class ArchivingTest(absltest.TestCase):
         self.assertIn("Not run.", card)
 
     def test_the_card_counts_a_tables_columns_in_the_ledger(self):
-        mark = evaluate_run.open_run(self.run, 40).ledger.identity
+        mark = opening.open_run(self.run, 40).ledger.identity
         part = {"num_images": 40, "identity": mark, "columns": {"clean": []}}
         facts = {"data": "some", "commit": "c0ffee", "hardware": "an abacus"}
         table_records.add(self.run, "frozen", [part], facts)
@@ -156,7 +156,7 @@ def test_averaged_weights_are_the_ones_that_a_run_with_them_means(tmp_path):
     archiving.archive(run, tmp_path / "archive")
     expected = classifiers.weights_digest(Run(other).classifier())
     for folder in (run, tmp_path / "archive"):
-        opened = evaluate_run.open_run(folder, 4)
+        opened = opening.open_run(folder, 4)
         assert opened.ledger.identity["weights"] == expected
         (network,) = networks.load_all([str(folder)])
         found = classifiers.weights_digest(network.classifier)

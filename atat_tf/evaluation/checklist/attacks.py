@@ -7,8 +7,8 @@ import tensorflow as tf
 from atat_tf import losses
 from atat_tf.attacks import baselines, columns, linf, on_attention, square
 from atat_tf.errors import InputError
-from atat_tf.evaluation.evaluate_run import OpenRun
 from atat_tf.evaluation.figures import in_threat_model
+from atat_tf.evaluation.opening import OpenRun
 from atat_tf.models import classifiers
 from atat_tf.runs import build
 

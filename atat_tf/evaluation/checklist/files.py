@@ -8,8 +8,8 @@ import numpy as np
 
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.evaluation.checklist.points import Point, compared, held, not_run
-from atat_tf.evaluation.evaluate_run import OpenRun
 from atat_tf.evaluation.figures import worst_case
+from atat_tf.evaluation.opening import OpenRun
 from atat_tf.runs import build
 
 _VALIDATION = "validation_{}_accuracy"

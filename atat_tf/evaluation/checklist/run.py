@@ -22,7 +22,7 @@ from rich.text import Text
 from atat_tf import losses
 from atat_tf.attacks import columns, linf, randomness
 from atat_tf.errors import InputError
-from atat_tf.evaluation import evaluate_run, explanations
+from atat_tf.evaluation import evaluate_run, explanations, opening
 from atat_tf.evaluation.attacker import as_pixels
 from atat_tf.evaluation.checklist import attacks as checklist_attacks
 from atat_tf.evaluation.checklist import files as checklist_files
@@ -40,8 +40,8 @@ from atat_tf.evaluation.checklist.points import (
     not_run,
     share_error,
 )
-from atat_tf.evaluation.evaluate_run import OpenRun
 from atat_tf.evaluation.ledger import CLEAN
+from atat_tf.evaluation.opening import OpenRun
 from atat_tf.models import checks, classifiers
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
@@ -69,7 +69,7 @@ def run_checklist(
     Args:
       workdir: the run folder.
       num_images: the first so many test images; None for NUM_IMAGES.
-      weights, dataset_name, data_dir, seed: as for `evaluate_run.open_run`.
+      weights, dataset_name, data_dir, seed: as for `opening.open_run`.
 
     Returns:
       A list of `checklist_points.Point`, one a criterion.
@@ -77,7 +77,7 @@ def run_checklist(
     Raises:
       InputError: bad arguments, or no run there.
     """
-    opened = evaluate_run.open_run(
+    opened = opening.open_run(
         workdir,
         NUM_IMAGES if num_images is None else num_images,
         weights=weights,
@@ -86,7 +86,7 @@ def run_checklist(
         seed=seed,
     )
     weights = weights or opened.config.evaluation.weights
-    twin = evaluate_run.open_twin(opened)
+    twin = opening.open_twin(opened)
     quality = explained(opened)
     points = decided_points(opened, twin, weights, quality=quality)
     run_folder.write_json(

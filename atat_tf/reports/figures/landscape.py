@@ -12,7 +12,7 @@ from atat_tf import losses
 from atat_tf.attacks import columns, linf, radii, randomness
 from atat_tf.errors import expect
 from atat_tf.evaluation import accuracy as robustness
-from atat_tf.evaluation import evaluate_run
+from atat_tf.evaluation import evaluate_run, opening
 from atat_tf.evaluation.ledger import CLEAN
 from atat_tf.evaluation.views import Scene
 from atat_tf.reports.figures import drawing
@@ -93,7 +93,7 @@ def steps(
       num_steps: the most steps.
       zoom: the last step of the right-hand side.
       num_images: the first so many test images; None for all.
-      **arguments: as for `evaluate_run.open_run`.
+      **arguments: as for `opening.open_run`.
 
     Returns:
       Figure, and a dictionary for each run and number of steps.
@@ -218,7 +218,7 @@ def loss_surface(
 
 def curve(
     workdir: str | pathlib.Path, num_steps: int = 100, **arguments: Any
-) -> tuple[np.ndarray, evaluate_run.OpenRun]:
+) -> tuple[np.ndarray, opening.OpenRun]:
     """Returns the accuracy of a run after each number of PGD steps.
 
     Verdicts are taken from the run's ledger, and what is missing is run and
@@ -227,7 +227,7 @@ def curve(
     Args:
       workdir: the run folder.
       num_steps: the most steps.
-      **arguments: as for `evaluate_run.open_run`.
+      **arguments: as for `opening.open_run`.
 
     Returns:
       float [num_steps + 1]: shares of the images that are right when clean,
@@ -237,7 +237,7 @@ def curve(
       InputError: no run there, or one that cannot be judged.
     """
     expect(num_steps >= 1, "num_steps >= 1", num_steps=num_steps)
-    run = evaluate_run.open_run(workdir, **arguments)
+    run = opening.open_run(workdir, **arguments)
     run.attacker.expect_judgeable(run.split.images)
     attack = linf.Steps(linf.pgd(EPSILON, STEP_SIZE, num_steps))
     evaluate_run.standing(run, {f"pgd{num_steps}": (attack,)}, "attacking")

@@ -6,7 +6,7 @@ from typing import Any
 
 from atat_tf import __version__
 from atat_tf.errors import expect
-from atat_tf.evaluation import evaluate_run, explanations
+from atat_tf.evaluation import explanations, opening
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import curves, data, measured, page
 from atat_tf.reports.page import pictures as report_pictures
@@ -151,7 +151,7 @@ def _joined(tables) -> list[dict[str, Any]]:
 def _opened(run, num_images, dataset):
     """Returns the OpenRun of the weights that the figures are of."""
     results = run.results or {}
-    return evaluate_run.open_run(
+    return opening.open_run(
         run.folder,
         num_images,
         weights=results.get("weights", "best"),

@@ -16,7 +16,11 @@ from atat_tf import __version__
 from atat_tf.attacks import columns
 from atat_tf.data import datasets
 from atat_tf.errors import expect
-from atat_tf.evaluation import evaluate_run, explanations, printed_table
+from atat_tf.evaluation import (
+    explanations,
+    opening,
+    printed_table,
+)
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import curves as report_curves
 from atat_tf.reports.page import data as report_data
@@ -184,7 +188,7 @@ class _Pictures:
 
     def __init__(self, run, num_images):
         results = run.results or {}
-        opened = evaluate_run.open_run(
+        opened = opening.open_run(
             run.folder,
             num_images,
             weights=results.get("weights"),
@@ -201,7 +205,7 @@ class _Pictures:
         labels = opened.split.labels
         seen = report_pictures.attended(opened, attack)
         uris = report_pictures.uris(seen)
-        teacher = evaluate_run.open_teacher(opened)
+        teacher = opening.open_teacher(opened)
         self.shifts = []
         right = seen.clean.predictions == labels
         if teacher:

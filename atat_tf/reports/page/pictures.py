@@ -9,7 +9,7 @@ import numpy as np
 from atat_tf import grad_cam
 from atat_tf.attacks import linf
 from atat_tf.data import images as image_files
-from atat_tf.evaluation import evaluate_run
+from atat_tf.evaluation import opening
 from atat_tf.evaluation.views import Attended, Viewer
 from atat_tf.models import classifiers
 from atat_tf.runs import build, terminal
@@ -48,7 +48,7 @@ def shown_attack(
     return name, built[name][0].attack
 
 
-def viewer(run: evaluate_run.OpenRun) -> Viewer:
+def viewer(run: opening.OpenRun) -> Viewer:
     """Returns what looks where a run's network looks.
 
     Args:
@@ -64,7 +64,7 @@ def viewer(run: evaluate_run.OpenRun) -> Viewer:
     )
 
 
-def attended(run: evaluate_run.OpenRun, attack: linf.LinfAttack) -> Attended:
+def attended(run: opening.OpenRun, attack: linf.LinfAttack) -> Attended:
     """Returns what a run's network makes of its test images, attacked or not.
 
     Args:

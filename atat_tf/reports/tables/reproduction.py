@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from atat_tf.attacks import columns
 from atat_tf.errors import InputError, TrainingError
-from atat_tf.evaluation import evaluate_run
+from atat_tf.evaluation import evaluate_run, opening
 from atat_tf.reports.tables import catalogue
 from atat_tf.reports.tables import files as table_files
 from atat_tf.reports.tables import plan as table_plan
@@ -155,7 +155,7 @@ def _do(plan, job, data_dir):
 
 def _evaluated(plan, job, mode, count, wanted):
     """Returns a record's part: the columns wanted on `count` images."""
-    run = evaluate_run.open_run(job.workdir, count, mode, dataset=plan.dataset)
+    run = opening.open_run(job.workdir, count, mode, dataset=plan.dataset)
     if run.attacker.is_frozen:
         run.attacker.expect_judgeable(run.split.images)
     names = [column for column in wanted if wanted[column] == count]

@@ -15,7 +15,7 @@ import tensorflow as tf
 from atat_tf import losses
 from atat_tf.attacks import columns
 from atat_tf.data import datasets
-from atat_tf.evaluation import evaluate_run
+from atat_tf.evaluation import evaluate_run, opening
 from atat_tf.evaluation.views import Viewer
 from atat_tf.models import frozen
 from atat_tf.runs import build
@@ -56,7 +56,7 @@ def measure(
       and for each image "indices", "distance" (Eq. 4), "shape_distance" (1 −
       cosine of the two maps: their size left out).
     """
-    run = evaluate_run.open_run(workdir, num_images, dataset=dataset)
+    run = opening.open_run(workdir, num_images, dataset=dataset)
     built = build.build_columns(run.config, [column], dataset.spec.num_classes)
     (attack,) = built[column]
     # The ledger gets what it lacks: verdicts on clean and attacked images.

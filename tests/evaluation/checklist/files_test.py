@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from atat_tf.evaluation import evaluate_run
+from atat_tf.evaluation import evaluate_run, opening
 from atat_tf.evaluation.checklist import files as checklist_files
 from atat_tf.evaluation.checklist import run as checklist
 from atat_tf.runs import folder as run_folder
@@ -20,7 +20,7 @@ def _opened(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checked") / "run"
     shutil.copytree(trained_runs.finished(), folder)
     evaluate_run.evaluate_run(folder, ["clean", "fgsm"], 50)
-    return evaluate_run.open_run(folder, 50)
+    return opening.open_run(folder, 50)
 
 
 def test_the_files_points_pass_and_are_written(opened, capsys):

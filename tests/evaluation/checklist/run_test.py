@@ -12,7 +12,7 @@ from atat_tf import losses
 from atat_tf.attacks import linf, randomness
 from atat_tf.data import datasets
 from atat_tf.errors import InputError
-from atat_tf.evaluation import evaluate_run, ledger
+from atat_tf.evaluation import evaluate_run, ledger, opening
 from atat_tf.evaluation.attacker import Attacker
 from atat_tf.evaluation.checklist import attacks as checklist_attacks
 from atat_tf.evaluation.checklist import points as checklist_points
@@ -113,7 +113,7 @@ def _open_run(classifier, folder, count=_IMAGES):
     )
     digest = classifiers.weights_digest(classifier)
     identity = ledger.identity(digest, "", "frozen", 0, None)
-    return evaluate_run.OpenRun(
+    return opening.OpenRun(
         Run(folder),
         dataset,
         classifier,

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from atat_tf.attacks import randomness
 from atat_tf.data import datasets
-from atat_tf.evaluation import evaluate_run, ledger
+from atat_tf.evaluation import evaluate_run, ledger, opening
 from atat_tf.models import graphs
 from atat_tf.reports.tables import shift as shift_measurement
 from atat_tf.runs import build
@@ -29,7 +29,7 @@ class MeasureTest(tf.test.TestCase):
 
     def test_numpy_twin(self):
         """ATT = ReLU(Σ_k W_kc A_k) / (h · w) under a pooled linear head."""
-        run = evaluate_run.open_run(self.workdir, 100, dataset=self.dataset)
+        run = opening.open_run(self.workdir, 100, dataset=self.dataset)
         last, before_last = (self._points(run, steps) for steps in (2, 1))
         stands, _ = evaluate_run.standing(
             run, build.build_columns(run.config, ["clean"]), "again"
