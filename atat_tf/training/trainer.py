@@ -18,7 +18,7 @@ from atat_tf.data import training_data
 from atat_tf.defenses import objective
 from atat_tf.errors import InputError, expect, with_checked_types
 from atat_tf.models import checks, classifiers, compilation, frozen, graphs
-from atat_tf.training import weight_perturbation
+from atat_tf.training import batch, weight_perturbation
 
 
 class AdversarialTrainer(keras.Model):
@@ -157,7 +157,7 @@ class AdversarialTrainer(keras.Model):
         self._terms = {
             name: keras.metrics.Mean(name=name) for name in defense.terms
         }
-        # Batches that only XLA's steps have met; see `_counted`.
+        # Batches that only XLA's steps have met; see `_unpack`.
         self._unfit = keras.metrics.Sum(name="unfit")
         self._accuracies = {"clean": _accuracy("clean")}
         if attack is not None:
@@ -368,22 +368,30 @@ class AdversarialTrainer(keras.Model):
         )
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        return self.student(as_pixels(images, self.bounds), training=training)
+        return self.student(
+            batch.as_pixels(images, self.bounds), training=training
+        )
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Takes one step; returns the means since the metrics' last reset."""
         images, labels, weights = self._unpack(data)
-        replicas = _Replicas(labels)
+        replicas = batch.Replicas(labels)
         adversarial = None
         if self.defense.needs_attack:
             adversarial = self._attack(
                 images, labels, replicas, self.steps_taken
             )
 
-        batch = images, adversarial, labels, weights
-        own = self._perturb_weights(*batch) if self._weight_perturbation else []
+        given = images, adversarial, labels, weights
+        own = []
+        if self._weight_perturbation:
+            own = weight_perturbation.moved(
+                self.student,
+                lambda: tf.reduce_mean(self._objective_of(*given)[1]),
+                self._weight_perturbation,
+            )
         with tf.GradientTape() as tape:
-            objective, loss = self._objective_of(*batch)
+            objective, loss = self._objective_of(*given)
             # Replicas' gradients are summed: together this is the mean over
             # the global batch, and the penalty once.
             total = tf.reduce_sum(loss) / replicas.global_batch
@@ -421,31 +429,6 @@ class AdversarialTrainer(keras.Model):
             objective.loss, keras.config.floatx()
         )
 
-    def _perturb_weights(self, *batch):
-        """Moves the kernels to where the batch's loss is higher.
-
-        Returns:
-          [(kernel, its value before)]. Statistics and seeds of the layers are
-          as they were.
-        """
-        kernels = weight_perturbation.kernels(self.student)
-        state = [
-            (variable, tf.identity(variable))
-            for variable in self.student.non_trainable_variables
-        ]
-        with tf.GradientTape() as tape:
-            _, loss = self._objective_of(*batch)
-            total = tf.reduce_mean(loss)
-        steps = weight_perturbation.steps(
-            kernels, tape.gradient(total, kernels), self._weight_perturbation
-        )
-        for variable, value in state:
-            variable.assign(value)
-        own = [(kernel, tf.identity(kernel)) for kernel in kernels]
-        for kernel, step in zip(kernels, steps, strict=True):
-            kernel.assign_add(step)
-        return own
-
     def _progress(self):
         """Returns what a defense with a schedule is called with beside all."""
         if not self._num_steps:
@@ -472,7 +455,7 @@ class AdversarialTrainer(keras.Model):
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Returns accuracies, and as `loss` the cross-entropy under attack."""
         images, labels, weights = self._unpack(data)
-        replicas = _Replicas(labels)
+        replicas = batch.Replicas(labels)
         logits = {"clean": self._inference(images)}
         if self.attack is not None:
             adversarial = self._attack(images, labels, replicas, step=0)
@@ -505,45 +488,17 @@ class AdversarialTrainer(keras.Model):
         ]
 
     def _unpack(self, data):
-        images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-        num_classes = self.student.output_shape[-1]
-        shape = tf.TensorShape(self.student.input_shape)
-        expect(
-            shape.is_compatible_with(images.shape),
-            f"images of {tuple(shape[1:])}, the size that the student takes",
-            images=images.shape,
-        )
-        # A generator's batches have no size before they come.
-        images = tf.ensure_shape(images, shape)
-        rules = training_data.batch_rules(
-            images, labels, num_classes, self.bounds, weights
-        )
-        is_fit = tf.constant(True)
-        if self.jit_compile:
-            is_fit = self._counted(rules)
-        else:
-            with tf.control_dependencies(training_data.asserted(rules)):
-                images = tf.identity(images)
-        if labels.shape.rank == 2 and (labels.shape[-1] or 1) > 1:
-            labels = tf.cast(labels, keras.config.floatx())
-        else:
-            labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
-        if weights is None:
-            weights = tf.ones(tf.shape(labels)[:1])
-        weights = tf.reshape(tf.cast(weights, keras.config.floatx()), [-1])
-        # No product: a weight may be NaN where a batch does not fit.
-        weights = tf.where(is_fit, weights, tf.zeros_like(weights))
-        return as_pixels(images, self.bounds), labels, weights
+        """Returns images, labels and weights, as `batch.Batch` has them.
 
-    def _counted(self, rules):
-        """Counts a batch that breaks a rule; returns whether it breaks none.
-
-        XLA leaves assertions out. Such a batch has no weight, and the epoch
-        ends with the sentence.
+        XLA leaves assertions out. There a batch that does not fit is counted,
+        and the epoch ends with the sentence.
         """
-        is_fit = tf.reduce_all([holds for _, holds, _ in rules])
-        self._unfit.update_state(tf.cast(~is_fit, tf.float32))
-        return is_fit
+        given = batch.prepared(
+            data, self.student, self.bounds, asserts=not self.jit_compile
+        )
+        if self.jit_compile:
+            self._unfit.update_state(tf.cast(~given.is_fit, tf.float32))
+        return given.images, given.labels, given.weights
 
     def _expect_fit_batches(self, *_):
         """Raises InputError if XLA's steps have met batches that do not fit."""
@@ -597,45 +552,6 @@ class AdversarialTrainer(keras.Model):
         for metric in compiled:
             results |= metric.result()
         return results
-
-
-class _Replicas:
-    """Where this replica's examples lie in the global batch.
-
-    Attributes:
-      count: number of replicas.
-      global_batch: examples over all of them, as a float.
-      indices: int64 [b], positions of this replica's examples.
-    """
-
-    def __init__(self, labels):
-        context = tf.distribute.get_replica_context()
-        batch = tf.shape(labels, tf.int64)[0]
-        self.count = context.num_replicas_in_sync
-        offset = tf.constant(0, tf.int64)
-        total = batch
-        if self.count > 1:
-            mine = context.replica_id_in_sync_group
-            # Batches may be unequal, so every replica tells its size.
-            sizes = context.all_reduce(
-                "sum", batch * tf.one_hot(mine, self.count, dtype=tf.int64)
-            )
-            offset = tf.reduce_sum(sizes[:mine])
-            total = tf.reduce_sum(sizes)
-        self.global_batch = tf.cast(total, keras.config.floatx())
-        self.indices = offset + tf.range(batch)
-
-
-def as_pixels(
-    images: tf.Tensor, bounds: tuple[float, float] = (0.0, 1.0)
-) -> tf.Tensor:
-    """Returns float images within `bounds`, to which uint8 ones are scaled."""
-    pixels = tf.cast(images, keras.config.floatx())
-    if images.dtype != tf.uint8:
-        return pixels
-    low, high = bounds
-    # By 255 first, so that [0, 1] is the plain quotient, bit by bit.
-    return pixels / 255.0 * (high - low) + low
 
 
 @contextlib.contextmanager
