@@ -19,32 +19,37 @@ _CLEAN_MAP = "clean_map/"
 
 
 def logits_and_maps_function(
-    classifier: keras.Model, layers: Sequence[str]
+    classifier: keras.Model, layers: Sequence[str], score: str = "logit"
 ) -> Callable:
     """Returns (images, labels) -> logits [b, k], {layer: map [b, h, w]}.
 
     In inference mode, with the maps of Eq. 3 for the labelled classes. Its
-    name tells the layers, as part of an attack's description.
+    name tells the layers and the score, as part of an attack's description.
 
     Args:
       classifier: functional, images -> logits.
       layers: names of layers with a spatial map.
+      score: of `grad_cam.SCORES`, the score that the maps explain.
 
     Raises:
-      InputError: a layer does not exist, has no spatial map, or the logits
-        have no gradient to it.
+      InputError: there is no such score, a layer does not exist or has no
+        spatial map, or the logits have no gradient to it.
     """
     tapped = graphs.with_taps(classifier, layers)
 
     def logits_and_maps(images, labels):
-        return grad_cam.logits_and_attention(tapped, images, labels)
+        return grad_cam.logits_and_attention(
+            tapped, images, labels, score=score
+        )
 
     # Traced once, so that a missing gradient is told before any attack.
     tf.function(logits_and_maps, autograph=False).get_concrete_function(
         tf.TensorSpec([None, *classifier.input_shape[1:]]),
         tf.TensorSpec([None], tf.int32),
     )
-    logits_and_maps.__name__ = f"maps_at_{'+'.join(layers)}"
+    name = f"maps_at_{'+'.join(layers)}"
+    # Without the paper's own: verdicts from before keep their description.
+    logits_and_maps.__name__ = name if score == "logit" else f"{score}_{name}"
     return logits_and_maps
 
 

@@ -12,8 +12,9 @@ import tensorflow as tf
 from atat_tf.data import datasets, stored
 
 _LARGEST_SHIFT = 4  # pixels, as the literature on CIFAR has it
-# Of a side; 11 of CIFAR's 32 pixels in Li & Spratling's schedule.
-_LARGEST_CROP = 11 / 32
+# Strengths of CropShift, of a side: 0 to 10 on CIFAR's 32 pixels, as Li &
+# Spratling have them.
+_CROP_STRENGTHS = 11 / 32
 
 
 def batches(
@@ -166,17 +167,18 @@ def _inside(draws, side):
 def _crop_shift(draws, height, width):
     """CropShift: a crop of random size, pasted at a random place on black.
 
-    How many rows and columns are lost is drawn below one strength for both,
-    which spreads crops from none to a third of each side. As Li & Spratling
-    2023 describe it, whose point is harder images that stay natural. It pays
-    where robust overfitting is, in long trainings of large networks.
+    One strength is drawn, and split at random into the rows and the columns
+    that are lost (Li & Spratling 2023), whose point is harder images that stay
+    natural. It pays where robust overfitting is, in long trainings of large
+    networks.
 
-    Args and returns are those of `_shift`, with draws [7, b].
+    Args and returns are those of `_shift`, with draws [6, b].
     """
-    strength = draws[0] % (int(_LARGEST_CROP * min(height, width)) + 1) + 1
+    strength = draws[0] % max(int(_CROP_STRENGTHS * min(height, width)), 1)
+    rows = draws[1] % (strength + 1)
     return (
-        _pasted(draws[1] % strength, draws[2], draws[3], height),
-        _pasted(draws[4] % strength, draws[5], draws[6], width),
+        _pasted(rows, draws[2], draws[3], height),
+        _pasted(strength - rows, draws[4], draws[5], width),
     )
 
 
@@ -198,5 +200,5 @@ def _picked(images, rows, columns):
 # {name: (integers that it draws for an image, function)}.
 AUGMENTATIONS: dict[str, tuple[int, Callable[..., tuple]]] = {
     "shift": (2, _shift),
-    "crop_shift": (7, _crop_shift),
+    "crop_shift": (6, _crop_shift),
 }

@@ -136,11 +136,16 @@ def extra_images(
     expect(
         labels.shape == images.shape[:1]
         and len(labels)
-        and np.issubdtype(labels.dtype, np.integer)
-        and 0 <= labels.min() <= labels.max() < spec.num_classes,
-        f"a label below {spec.num_classes} for each of the extra images",
+        and np.issubdtype(labels.dtype, np.integer),
+        "an integer label for each of the extra images",
         dtype=labels.dtype,
         shape=labels.shape,
+    )
+    expect(
+        0 <= labels.min() <= labels.max() < spec.num_classes,
+        f"labels of the extra images from 0 to {spec.num_classes - 1}",
+        smallest=labels.min().item(),
+        largest=labels.max().item(),
     )
     if memory_budget is None:
         memory_budget = stored.free_memory() / 2

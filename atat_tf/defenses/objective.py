@@ -90,7 +90,8 @@ def ramp(
     linearly to 0 over the last: a pure function of the step.
 
     Args:
-      progress: the share of the training's steps that are done, in [0, 1).
+      progress: the share of the training's steps that are done, in [0, 1). In
+        steps beyond the training a decay stays at 0.
       schedule: (warm-up, decay), the two shares; (0, 0) is 1 all along.
     """
     warm_up, decay = schedule
@@ -98,7 +99,8 @@ def ramp(
     if warm_up:
         factor = tf.minimum(factor, progress / warm_up)
     if decay:
-        factor = tf.minimum(factor, (1.0 - progress) / decay)
+        left = tf.maximum(1.0 - progress, 0.0)
+        factor = tf.minimum(factor, left / decay)
     return factor
 
 

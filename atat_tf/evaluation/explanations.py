@@ -22,6 +22,8 @@ from atat_tf.models import files as model_files
 _OTHERS = 9
 # Points of a deletion or insertion curve after the first, as in xplique.
 STEPS = 10
+# The stream of random numbers of the network of random weights.
+_STRANGER = 1
 # {field of Quality: which values are good}, as tables of them say.
 GOOD = {
     "class_sensitivity": "high; 0 is one map for all classes",
@@ -218,7 +220,10 @@ def parameter_randomisation(
     Returns:
       float64 [n] in [0, 2]; NaN where one of the maps is constant.
     """
-    keras.utils.set_random_seed(seed)
+    # Not the seed itself: where a network was trained from it, the random
+    # weights would be those that it began with.
+    own_stream = np.random.SeedSequence((seed, _STRANGER)).generate_state(1)
+    keras.utils.set_random_seed(int(own_stream[0]))
     stranger = model_files.with_random_weights(classifier)
     other = views.Viewer(stranger, layer, score=score).view(images, labels)
     result = np.full(len(own), np.nan)

@@ -11,6 +11,7 @@ import jinja2
 import numpy as np
 
 from atat_tf.attacks import radii
+from atat_tf.configs import base
 from atat_tf.evaluation import explanations, intervals, printed_table
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import data as report_data
@@ -23,6 +24,28 @@ from atat_tf.runs import naming
 FILE = "MODEL_CARD.md"
 _TEMPLATE = "model_card.md.jinja"
 _PERCENT = 100.0
+# Fields of a config that the card tells in a line of their own, or that move
+# no weight. Any other that a recipe changes is told too.
+_TOLD = {
+    "attention_panels",
+    "batch_size",
+    "checkpoint_every_steps",
+    "class_names",
+    "dataset",
+    "guard",
+    "guard_share",
+    "image_shape",
+    "image_size",
+    "model",
+    "model_digest",
+    "num_epochs",
+    "num_validation",
+    "seed",
+    "server",
+    "teacher",
+    "teacher_learning_rate",
+    "teacher_num_epochs",
+}
 
 
 def text(workdir: str | pathlib.Path) -> str:
@@ -91,6 +114,8 @@ def _facts(run, record):
         ("batch size", config.batch_size),
         ("epochs", f"{len(rows)} of {config.num_epochs}"),
     ]
+    if more := _beside_the_recipe(read):
+        facts.append(("beside that", more))
     kept = run_folder.kept_in_words(rows, config.evaluation.weights)
     if kept is not None:
         facts.append(("weights", kept))
@@ -98,6 +123,22 @@ def _facts(run, record):
         digest = record["parts"][0]["identity"]["weights"]
         facts.append(("digest of the weights", f"`{digest}`"))
     return facts
+
+
+def _beside_the_recipe(read):
+    """Returns the fields of no section that are not the base recipe's."""
+    usual = run_config.to_dict(base.get_config())
+    differing = {
+        name: value
+        for name, value in read.items()
+        if not isinstance(value, dict)
+        and name not in _TOLD
+        and value != usual.get(name)
+    }
+    if not differing.get("extra_images"):
+        differing.pop("extra_share", None)
+    pairs = report_data.flat(differing)
+    return ", ".join(f"{name} = {value}" for name, value in pairs)
 
 
 def _measured(run, record):

@@ -66,7 +66,12 @@ def validate(
     _expect_choice(config, "augmentation", tuple(batches.AUGMENTATIONS))
     if config.extra_images:
         datasets.extra_images(config.extra_images, spec)
-        _expect_field(config, "extra_share", lambda s: 0 < s < 1, "in (0, 1)")
+        _expect_field(
+            config,
+            "extra_share",
+            lambda share: 1 / config.batch_size <= share < 1,
+            f"in [1/{config.batch_size}, 1), an image at least of each batch",
+        )
     if config.model:
         _validate_model(config, spec)
     elif applications.is_one(config.backbone.name):
@@ -201,6 +206,7 @@ def expect_fitting_teacher(config: ConfigDict, folder: pathlib.Path) -> None:
     teacher = run_config.to_dict(read)
     fields = (
         "dataset",
+        "class_names",
         "backbone",
         "model_digest",
         "split_seed",

@@ -125,6 +125,11 @@ class AdversarialTrainer(keras.Model):
             teacher_momentum=teacher_momentum,
         )
         self._teacher_momentum = teacher_momentum
+        expect(
+            0 <= statistics_momentum < 1,
+            "statistics_momentum in [0, 1)",
+            statistics_momentum=statistics_momentum,
+        )
         self.student = classifiers.logits_model(student)
         expect(
             self.student.trainable_variables,
@@ -146,6 +151,13 @@ class AdversarialTrainer(keras.Model):
         if defense.needs_teacher:
             self.teacher = classifiers.logits_model(teacher)
             self._teacher = self._frozen(self.teacher)
+            own = [weight.shape for weight in self.student.weights]
+            its = [weight.shape for weight in self.teacher.weights]
+            expect(
+                not teacher_momentum or own == its,
+                "teacher_momentum=0 beside a teacher of another network",
+                teacher_momentum=teacher_momentum,
+            )
         self.steps_taken = keras.Variable(
             0,
             dtype="int64",
@@ -242,6 +254,12 @@ class AdversarialTrainer(keras.Model):
                 not (mirrored and value),
                 f"no {name} in a mirrored strategy (one device has "
                 "tf.distribute.OneDeviceStrategy)",
+                **{name: value},
+            )
+            expect(
+                not (value and self.optimizer.gradient_accumulation_steps),
+                f"no {name} with gradient_accumulation_steps, whose parts of a "
+                "batch would each move the weights",
                 **{name: value},
             )
         # Variables born inside a replica's traced step are not initialised.

@@ -166,8 +166,12 @@ def shift_reference(
 
 
 def _teacher(run):
-    """Returns the run's teacher, or None where it has none (any more)."""
-    if not run_config.needs_teacher(run.config):
+    """Returns the run's teacher, or None where it has none (any more).
+
+    A teacher that moved is gone with the training; the folder has the one that
+    it began as.
+    """
+    if not run_config.needs_teacher(run.config) or run.config.teacher_momentum:
         return None
     teacher = run.teacher
     if not teacher or not teacher.has_weights():

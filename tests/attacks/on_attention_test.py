@@ -32,6 +32,25 @@ class AttentionAttackTest(parameterized.TestCase, tf.test.TestCase):
         self.images = tf.constant(toys.random_bytes(24) / np.float32(255))
         self.labels = toys.random_labels(24)
 
+    @parameterized.parameters(
+        ("logit", "maps_at_hidden+features"),
+        ("margin", "margin_maps_at_hidden+features"),
+    )
+    def test_maps_are_of_the_score_that_is_asked_for(self, score, name):
+        maps = on_attention.logits_and_maps_function(
+            self.classifier, _LAYERS, score
+        )
+        self.assertEqual(maps.__name__, name)
+        _, expected = grad_cam.logits_and_attention(
+            graphs.with_taps(self.classifier, _LAYERS),
+            self.images,
+            self.labels,
+            score=score,
+        )
+        found = maps(self.images, self.labels)[1]
+        for layer in _LAYERS:
+            self.assertAllClose(found[layer], expected[layer], 1e-5, 1e-6)
+
     def _last_point(self, weight, num_steps, **fields):
         """Returns the point after all steps, none taken out on the way."""
         return toys.last_state(

@@ -131,9 +131,13 @@ class AugmentationTest(tf.test.TestCase):
                 images[label, ..., 0], (height, width)
             )
             self.assertTrue((windows == crop).all(axis=(2, 3)).any())
-            lost.append(16 - min(height, width))
-        # From none to 11 of 32 in the side, 5 of 16.
-        self.assertEqual(set(lost), set(range(6)))
+            lost.append((16 - height, 16 - width))
+        # One strength for both sides, 0 to 10 of 32 pixels, 0 to 4 of 16, and
+        # each of its splits.
+        splits = {(s - w, w) for s in range(5) for w in range(s + 1)}
+        self.assertEqual(set(lost), splits)
+        counts = np.bincount([sum(sides) for sides in lost])
+        self.assertGreater(counts.min(), 40)  # of 60 expected
 
     def test_equals_a_crop_of_the_padded_image(self):
         """NumPy twin: each result is one of the 81 crops, or its mirror."""

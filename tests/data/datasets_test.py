@@ -234,11 +234,15 @@ class ExtraImagesTest(parameterized.TestCase, tf.test.TestCase):
         ),
         (
             {"image": np.zeros((1, 32, 32, 3), np.uint8), "label": [10]},
-            "a label below 10",
+            "from 0 to 9. Received: smallest=10, largest=10",
+        ),
+        (
+            {"image": np.zeros((2, 32, 32, 3), np.uint8), "label": [-1, 4]},
+            "from 0 to 9. Received: smallest=-1, largest=4",
         ),
         (
             {"image": np.zeros((2, 32, 32, 3), np.uint8), "label": [1]},
-            "a label below 10 for each",
+            "an integer label for each",
         ),
     )
     def test_refuses(self, arrays, message):

@@ -161,6 +161,7 @@ class ReductionTest(twins.DefenseTestCase):
         schedule = (0.2, 0.4)
         self.assertAllClose(objective.ramp(progress, schedule), factor)
         self.assertEqual(objective.ramp(progress, (0.0, 0.0)), 1.0)
+        self.assertEqual(objective.ramp(2.0, schedule), 0.0)  # steps beyond
         for paper, scheduled in (
             (
                 atat.ATAT(0.7, 0.3),

@@ -12,6 +12,7 @@ from atat_tf.defenses import atat, compared
 from atat_tf.errors import InputError
 from atat_tf.runs import build, checks
 from atat_tf.runs import config as run_config
+from atat_tf.runs import folder as run_folder
 from atat_tf.training import build as training_build
 from configs import base, ours, reference, small
 from tests.support import runs
@@ -227,6 +228,29 @@ def test_the_teacher_is_what_the_standard_recipe_trains(dataset):
 def test_refuses(overrides, message):
     with pytest.raises(InputError, match=message):
         checks.validate(_config(**overrides))
+
+
+def test_a_teacher_of_other_classes_is_told_by_their_names(tmp_path):
+    config = _config(dataset="digits").unlock()
+    config.class_names = ("cat", "dog", "frog")
+    config.teacher = str(tmp_path)
+    config.lock()
+    run_folder.write_json(
+        tmp_path / "config.json",
+        run_config.to_dict(config) | {"class_names": ["cat", "dog"]},
+    )
+    with pytest.raises(InputError, match='"frog". here, ."cat", "dog". there'):
+        checks.expect_fitting_teacher(config, tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.03, 1.0])
+def test_refuses_a_share_that_takes_no_extra_image(tmp_path, share):
+    path = tmp_path / "extra.npz"
+    np.savez(path, image=np.zeros((4, 32, 32, 3), np.uint8), label=[0, 1, 2, 3])
+    fields = {"extra_images": str(path), "batch_size": 32}
+    checks.validate(_config(**fields, extra_share=1 / 32))
+    with pytest.raises(InputError, match=r"extra_share in \[1/32, 1\)"):
+        checks.validate(_config(**fields, extra_share=share))
 
 
 @pytest.mark.parametrize(

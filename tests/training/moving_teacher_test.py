@@ -11,6 +11,7 @@ from atat_tf.attacks import linf
 from atat_tf.data import datasets
 from atat_tf.defenses import atat
 from atat_tf.errors import InputError
+from atat_tf.models import wide_resnet
 from atat_tf.runs import checks as run_checks
 from atat_tf.runs import config as run_config
 from atat_tf.training import files, trainer, workers
@@ -81,6 +82,19 @@ class MovingTeacherTest(parameterized.TestCase, tf.test.TestCase):
                 np.testing.assert_array_equal(here, there)
 
     def test_refuses_what_it_cannot_do(self):
+        accumulated = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+        with self.assertRaisesRegex(InputError, "parts of a batch"):
+            _built(0.5).compile(accumulated)
+        with self.assertRaisesRegex(InputError, "of another network"):
+            trainer.AdversarialTrainer(
+                toys.small_wide_resnet(),
+                atat.ATAT(),
+                _ATTACK,
+                wide_resnet.wide_resnet(
+                    toys.IMAGE_SHAPE, toys.NUM_CLASSES, 16, 1
+                ),
+                teacher_momentum=0.5,
+            )
         with self.assertRaisesRegex(InputError, "0 without a teacher"):
             _built(0.5, atat.AdversarialTraining())
         with tf.distribute.MirroredStrategy(["CPU:0"]).scope():

@@ -11,6 +11,7 @@ from atat_tf.evaluation.figures import in_threat_model
 from atat_tf.evaluation.opening import OpenRun
 from atat_tf.models import classifiers
 from atat_tf.runs import build
+from atat_tf.runs import config as run_config
 
 STEPS = 20
 RESTARTS = 10
@@ -163,7 +164,9 @@ def _adapted(opened):
     layers = tuple(opened.config.defense.get("layers", ()))
     if not layers:
         layers = (classifiers.attention_layer(opened.classifier),)
-    maps = on_attention.logits_and_maps_function(opened.classifier, layers)
+    maps = on_attention.logits_and_maps_function(
+        opened.classifier, layers, run_config.score(opened.config)
+    )
     ball = opened.config.attack.epsilon, opened.config.attack.step_size
     return tuple(
         on_attention.AttentionAttack(*ball, STEPS, weight, maps)

@@ -1,6 +1,7 @@
 """Draws our attention beside that of other methods, from tf-keras-vis."""
 
 import contextlib
+import functools
 import io
 import warnings
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from matplotlib.figure import Figure
 from tf_keras_vis import (
     gradcam,
@@ -16,7 +18,6 @@ from tf_keras_vis import (
     saliency,
     scorecam,
 )
-from tf_keras_vis.utils import scores
 
 from atat_tf import grad_cam
 from atat_tf.data import images as image_files
@@ -81,7 +82,12 @@ def _by_methods(scene, images, names, followed):
     labels = scene.labels if followed == "label" else view.predictions
     maps = {
         name: attention_map(
-            name, network.classifier, network.layer, images, labels
+            name,
+            network.classifier,
+            network.layer,
+            images,
+            labels,
+            network.score,
         )
         for name in names
     }
@@ -136,6 +142,7 @@ def attention_map(
     layer: str,
     images: np.ndarray,
     labels: np.ndarray,
+    score: str = "logit",
 ) -> np.ndarray:
     """Returns a method's map of the labelled classes.
 
@@ -145,19 +152,20 @@ def attention_map(
       layer: the name of a layer with a spatial map; "saliency" reads none.
       images: float32 [b, H, W, C].
       labels: integers [b].
+      score: of `grad_cam.SCORES`, the score y^c that is explained.
 
     Returns:
       float [b, h, w], >= 0; [b, H, W] for "saliency", the largest |∂y^c/∂x|
       over the colours.
     """
-    score = scores.CategoricalScore([int(label) for label in labels])
+    of_class = functools.partial(grad_cam.SCORES[score], tf.constant(labels))
     images = np.asarray(images, np.float32)
     with _quiet():
         if method == "saliency":
             of = saliency.Saliency(classifier)
-            return np.asarray(of(score, images, normalize_map=False))
+            return np.asarray(of(of_class, images, normalize_map=False))
         maps = _CLASSES[method](classifier)(
-            score,
+            of_class,
             images,
             penultimate_layer=layer,
             seek_penultimate_conv_layer=False,

@@ -16,21 +16,24 @@ class TfKerasVisMapsTest(tf.test.TestCase, parameterized.TestCase):
         self.classifier = toys.small_wide_resnet()
         self.images, self.labels = toys.random_images(3), toys.random_labels(3)
 
-    def _map(self, method, layer="group1_0_add"):
+    def _map(self, method, layer="group1_0_add", score="logit"):
         return method_figures.attention_map(
-            method, self.classifier, layer, self.images, self.labels
+            method, self.classifier, layer, self.images, self.labels, score
         )
 
-    @parameterized.parameters("features", "group1_0_add")
-    def test_gradcam_is_ours_before_it_is_enlarged(self, layer):
+    @parameterized.product(
+        layer=("features", "group1_0_add"), score=tuple(grad_cam.SCORES)
+    )
+    def test_gradcam_is_ours_before_it_is_enlarged(self, layer, score):
         _, ours = grad_cam.logits_and_attention(
             graphs.with_taps(self.classifier, [layer]),
             self.images,
             self.labels,
+            score=score,
         )
         self.assertGreater(np.max(ours[layer]), 1e-3)
         self.assertAllClose(
-            self._map("gradcam", layer), ours[layer], 1e-4, 1e-6
+            self._map("gradcam", layer, score), ours[layer], 1e-4, 1e-6
         )
 
     def test_layercam_is_the_sum_of_activations_times_positive_gradients(self):

@@ -223,6 +223,24 @@ def test_a_checklist(copied):
     assert "| insertion" not in card
 
 
+def test_a_card_tells_all_that_trained_the_network(copied):
+    workdir = copied("config.json", "metrics.jsonl")
+    assert "beside that" not in model_card.text(workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    more = {
+        "augmentation": "crop_shift",
+        "weight_perturbation": 0.01,
+        "extra_images": "generated.npz",
+        "extra_share": 0.5,
+        "teacher_momentum": 0.995,
+        "student_start": "random",
+    }
+    run_folder.write_json(workdir / "config.json", config | more)
+    card = model_card.text(workdir)
+    for name, value in more.items():
+        assert f"{name} = {value}" in card
+
+
 def test_a_bare_run_says_what_is_missing(copied):
     parsed = _Parsed(report_page.page(copied("config.json"), None, 0))
     for words in (
