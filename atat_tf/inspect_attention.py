@@ -104,6 +104,13 @@ _FOLLOWED = flags.DEFINE_string(
     "whose score a map explains: the label's, as Eq. 3, or that of the class "
     "predicted on each image",
 )
+_SCORE = flags.DEFINE_string(
+    "score",
+    None,
+    "score of a class that maps explain: logit, centred (less the mean of all) "
+    "or margin (less the largest other) (default: each network's own, mostly "
+    "logit)",
+)
 _CRAFTED = flags.DEFINE_string(
     "crafted",
     "each",
@@ -138,7 +145,12 @@ def main(argv):
     if _FIGURE.value == "ablation":
         names = networks.with_raw(names)
     models = networks.load_all(
-        names, _WEIGHTS.value, _LAYER.value, data_dir, pixel_range
+        names,
+        _WEIGHTS.value,
+        _LAYER.value,
+        data_dir,
+        pixel_range,
+        _SCORE.value,
     )
     expect(
         _FIGURE.value != "methods" or len(models) == 1,

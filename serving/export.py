@@ -37,6 +37,13 @@ _LAYER = flags.DEFINE_string(
     "layer whose attention is answered (default: the run's own, or the last "
     "one with spatial extent)",
 )
+_SCORE = flags.DEFINE_string(
+    "score",
+    None,
+    "score of a class that attention explains: logit, centred (less the mean "
+    "of all) or margin (less the largest other) (default: the run's own, "
+    "mostly logit)",
+)
 _WEIGHTS = flags.DEFINE_string(
     "weights", None, "best, last or ema (default: the recipe's, mostly best)"
 )
@@ -73,6 +80,7 @@ def main(argv: list[str]) -> None:
             _VERSION.value,
             _LAYER.value,
             pixel_range,
+            _SCORE.value,
         )
     else:
         folder = writing.export_run(
@@ -83,6 +91,7 @@ def main(argv: list[str]) -> None:
             _WEIGHTS.value,
             data_dir,
             _REFERENCE_IMAGES.value,
+            _SCORE.value,
         )
     card = writing.read_card(folder)
     print(

@@ -113,7 +113,12 @@ def _photos(folder):
 _DRAWN = ("--dataset=folder:photos", "--output=drawn/it")
 _TAKING_A_MODEL = {
     "atat_tf.evaluate": ("--dataset=folder:photos", "--attacks=clean"),
-    "atat_tf.inspect_attention": (*_DRAWN, "--num_images=1", "--num_steps=1"),
+    "atat_tf.inspect_attention": (
+        *_DRAWN,
+        "--num_images=1",
+        "--num_steps=1",
+        "--score=margin",
+    ),
     "atat_tf.landscape": (*_DRAWN, "--resolution=3"),
     "serving.export": ("--output=drawn/it",),
 }

@@ -124,30 +124,43 @@ class Run:
 
     @with_checked_types
     def export(
-        self, output: str | pathlib.Path, version: int | None = None
+        self,
+        output: str | pathlib.Path,
+        version: int | None = None,
+        score: str | None = None,
     ) -> pathlib.Path:
         """Writes a SavedModel for TF Serving, and returns its folder.
 
         Args:
           output: the folder of the versions, named as the model.
           version: its number; None for the next free one.
+          score: of a class, that attention explains: "logit", "centred" or
+            "margin"; None for the one that the run was trained with.
         """
         # Serving is an extra, and above all else.
         from atat_tf.serving.saved_model import writing
 
         return writing.export_run(
-            self.folder, output, version, data_dir=self._run.data_dir
+            self.folder,
+            output,
+            version,
+            data_dir=self._run.data_dir,
+            score=score,
         )
 
     @with_checked_types
     def attention(
-        self, num_images: int = _SHOWN, layer: str | None = None
+        self,
+        num_images: int = _SHOWN,
+        layer: str | None = None,
+        score: str | None = None,
     ) -> Attention:
         """Returns where the student looks on the first test images.
 
         Args:
           num_images: how many.
           layer: None for the defense's last, "deepest" where it has none.
+          score: as for `export`.
         """
         layers = self.config.defense.get("layers", ()) or ("deepest",)
         split = self._run.dataset.test.take(num_images)
@@ -156,7 +169,7 @@ class Run:
             split.images[:],
             split.labels,
             layer=layer or layers[-1],
-            score=self.config.defense.get("score", "logit"),
+            score=score or self.config.defense.get("score", "logit"),
         )
 
 

@@ -119,6 +119,8 @@ def robust_accuracy(
     # Whatever is wrong is said before the first attack.
     in_unit = [examples.pixels.epsilon_in_unit(r, norm) for r in radii]
     built = [_built(names, r, norm, examples) for r in in_unit]
+    if precision is not None:
+        evaluate_run.expect_several(built[0])
     with _ledger_file(ledger) as path, arrays.quiet_traces():
         opened = arrays.opened(examples, in_unit[0], path, seed, batch_size)
         opened.attacker.expect_judgeable(opened.split.images)

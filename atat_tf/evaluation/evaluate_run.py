@@ -16,6 +16,9 @@ from atat_tf.models import checks as model_checks
 from atat_tf.runs import build, naming, terminal
 from atat_tf.runs import folder as run_folder
 
+# Candidates that rounding may refute in any evaluation.
+_FEW = 9
+
 
 @with_checked_types
 def evaluate_run(
@@ -111,19 +114,19 @@ def evaluate_opened(
 
     sampled = _estimated_columns(built, precision)
     unsampled = {name: built[name] for name in built if name not in sampled}
-    stands, refuted = standing(
+    stands, _ = standing(
         opened, unsampled, "evaluating", keep if save_adversarials else None
     )
     estimates = {}
     if precision is not None:
         for name, of_one in sampled.items():
-            found, count = estimated(opened, name, of_one, precision)
-            refuted += count
+            found, _ = estimated(opened, name, of_one, precision)
             if found.is_whole:  # the ledger has all of its lines now
                 stands |= standing(opened, {name: of_one}, "counting")[0]
             else:
                 estimates[name] = dataclasses.asdict(found)
     whole = {name: built[name] for name in built if name in stands}
+    described = {d for of in built.values() for d in columns.descriptions(of)}
     if save_adversarials:
         _save(save_adversarials, built, opened.split, adversarials)
     results = {
@@ -135,8 +138,8 @@ def evaluate_opened(
         "seed": opened.seed,
         "commit": run_folder.commit(),
         "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},
-        "worst_case": figures.worst_case(config, whole, stands),
-        "refuted": refuted,
+        "worst_case": figures.worst_case(config, built, stands),
+        "refuted": opened.ledger.refuted(described),
         "weights": weights,
         "weights_digest": opened.ledger.identity["weights"],
         "batch_size": attacker.batch_size,
@@ -184,6 +187,7 @@ def standing(
     built: Mapping[str, Sequence],
     doing: str,
     keep: Callable[[str, np.ndarray, Outcome], None] | None = None,
+    expects_confirmed: bool = True,
 ) -> tuple[dict[str, np.ndarray], int]:
     """Returns which images withstand each column, running what is missing.
 
@@ -192,15 +196,20 @@ def standing(
       built: {column: stepped attacks}.
       doing: what the progress bar says before the column's name, or "".
       keep: as for `verdicts.Verdicts`.
+      expects_confirmed: whether the figures are to be believed.
 
     Returns:
       {column: bool [n]}, and the number of refuted candidates.
+
+    Raises:
+      InputError: most of what was found in a batch does not hold alone, so
+        that what stands means nothing.
     """
     passes = sum(
         1 + sum(stepped.passes(attack) for attack in attacks)
         for attacks in built.values()
     )
-    stands, refuted = {}, 0
+    stands = {}
     with terminal.bar(doing, passes * len(opened.split)) as advance:
         for name, attacks in built.items():
 
@@ -209,8 +218,24 @@ def standing(
 
             ended(0)
             stands[name] = _judge(opened, ended, keep).standing(attacks)
-            refuted += opened.ledger.refuted(columns.descriptions(attacks))
-    return stands, refuted
+    described = {d for of in built.values() for d in columns.descriptions(of)}
+    if expects_confirmed:
+        _expect_confirmed(opened, described)
+    return stands, opened.ledger.refuted(described)
+
+
+def _expect_confirmed(opened, descriptions):
+    """Raises InputError where most candidates of attacks were refuted."""
+    refuted = opened.ledger.refuted(descriptions)
+    confirmed = opened.ledger.broken(descriptions)
+    expect(
+        refuted <= max(confirmed, _FEW),
+        "adversarial images that are misclassified alone as they were in their "
+        "batch: this classifier answers otherwise in another batch, and what "
+        "stands means nothing (atat check says more)",
+        refuted=refuted,
+        confirmed=confirmed,
+    )
 
 
 def standing_of(
@@ -273,7 +298,9 @@ def estimated(
             f"All {found.num_standing:,} images that stood after its first "
             "attack met the others, and the figure is of all images."
         )
-    return found, opened.ledger.refuted(columns.descriptions(attacks))
+    described = columns.descriptions(attacks)
+    _expect_confirmed(opened, described)
+    return found, opened.ledger.refuted(described)
 
 
 def _estimated_columns(built, precision):
@@ -283,17 +310,22 @@ def _estimated_columns(built, precision):
     return {name: of for name, of in built.items() if len(of) > 1}
 
 
+def expect_several(built: Mapping[str, Sequence]) -> None:
+    """Raises InputError where no column has several attacks to be sampled."""
+    expect(
+        any(len(of_one) > 1 for of_one in built.values()),
+        "an attack of several parts, as autoattack, where a precision is asked "
+        "for",
+        attacks=[*built],
+    )
+
+
 def _expect_estimates(built, precision, bn_eval):
     """Raises InputError where there is nothing that could be estimated."""
     if precision is None:
         return
     estimate.expect_precision(precision)
-    expect(
-        _estimated_columns(built, precision),
-        "an attack of several parts, as autoattack, where a precision is asked "
-        "for",
-        attacks=[*built],
-    )
+    expect_several(built)
     expect(
         bn_eval == "frozen",
         "bn_eval=frozen with a precision: of a batch there is no sample",

@@ -6,6 +6,7 @@ from itertools import chain
 import numpy as np
 from ml_collections import ConfigDict
 
+from atat_tf.attacks import columns
 from atat_tf.evaluation.opening import OpenRun
 from atat_tf.runs import build, terminal
 from atat_tf.runs import folder as run_folder
@@ -73,12 +74,13 @@ def _merged(opened, before, results):
     if estimates:
         results = {**results, "estimates": estimates}
     classes = opened.dataset.spec.num_classes
-    built = build.build_columns(opened.config, attacks, classes)
+    built = build.build_columns(opened.config, [*attacks, *estimates], classes)
+    described = map(columns.descriptions, built.values())
     return {
         **results,
         "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},
         "worst_case": worst_case(opened.config, built, stands),
-        "refuted": opened.ledger.refuted({*chain(*attacks.values())}),
+        "refuted": opened.ledger.refuted({*chain(*described)}),
         "attacks": attacks,
     }
 
@@ -90,19 +92,22 @@ def worst_case(
 ) -> float | None:
     """Returns the share of images correct under every attack at once.
 
-    Of the columns inside the config's threat model; None where there is none.
+    Of the columns inside the config's threat model; None where there is none,
+    and where one of them is an estimate, without a verdict of each image.
 
     Args:
       config: gives ε.
       built: {column: stepped attacks}.
-      stands: {column: bool [n]}.
+      stands: {column: bool [n]}, without those that are estimated.
     """
     within = [
-        stands[name]
+        name
         for name, attacks in built.items()
         if in_threat_model(config, attacks)
     ]
-    return float(np.mean(np.all(within, axis=0))) if within else None
+    if not within or not {*within} <= {*stands}:
+        return None
+    return float(np.mean(np.all([stands[name] for name in within], axis=0)))
 
 
 def in_threat_model(config: ConfigDict, attacks: Iterable) -> bool:

@@ -137,6 +137,14 @@ class Ledger:
             for line in self.verdicts(attack).values()
         )
 
+    def broken(self, attacks: Iterable[str]) -> int:
+        """Returns how many candidates of attacks held alone."""
+        return sum(
+            line["broken"]
+            for attack in attacks
+            for line in self.verdicts(attack).values()
+        )
+
     def deciding(self, attacks: Iterable[str], index: int) -> dict | None:
         """Returns the line that decides whether an image withstands attacks.
 

@@ -160,6 +160,7 @@ def merge(
         )
         for shard in shards
     ]
+    _expect_complete(opened, built, shards, parts)
     for description in (ledger.CLEAN, *map(columns.description, attacks)):
         known = opened.ledger.verdicts(description)
         lines: dict[int, dict] = {}
@@ -168,7 +169,6 @@ def merge(
         missing = [lines[index] for index in sorted({*lines} - {*known})]
         if missing:
             opened.ledger.append(description, missing)
-    _expect_complete(opened, built, shards)
     return evaluate_run.evaluate_opened(
         opened, names, settings["weights"], settings["split"]
     )
@@ -254,13 +254,17 @@ def _expect_own(told, opened):
         )
 
 
-def _expect_complete(opened, built, shards):
+def _expect_complete(opened, built, shards, parts):
     """Raises InputError where a shard's ledger has lost verdicts."""
+    described = [columns.descriptions(of_one) for of_one in built.values()]
     lost = {
         str(shards[index % len(shards)])
-        for of_one in built.values()
+        for descriptions in described
         for index in range(len(opened.split))
-        if not opened.ledger.deciding(map(columns.description, of_one), index)
+        if not any(
+            lines.deciding(descriptions, index)
+            for lines in (parts[index % len(shards)], opened.ledger)
+        )
     }
     expect(
         not lost,

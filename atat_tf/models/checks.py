@@ -19,6 +19,8 @@ _RANDOM = tuple(
     if re.fullmatch("Random[A-Z].*|RandAugment|AugMix|CutMix|MixUp", name)
 )
 _JUDGED_IMAGES = 32
+# Of batches that are tried beside the whole one.
+_SIZES = (2, 3, 7, 18)
 # Pixels of [0, 1] move so far where answers to other images are asked for.
 _NOISE = 8 / 255
 # Of a gradient, what devices that add in another order do not change.
@@ -220,9 +222,27 @@ def are_probabilities(outputs: np.ndarray) -> bool:
 
 
 def relative_difference(here: np.ndarray, there: np.ndarray) -> float:
-    """Returns the largest difference over the largest value `there`."""
-    scale = np.max(np.abs(there))
-    return float(np.max(np.abs(here - there)) / max(scale, 1e-12))
+    """Returns the largest difference of scores over how far scores lie apart.
+
+    What all classes of an image have in common decides nothing, and makes no
+    difference small.
+
+    Args:
+      here, there: scores [..., k]. Both NaN, or the same infinity, are equal.
+
+    Returns:
+      The largest difference over the largest distance of a score from its
+      image's mean, `there`; infinite where one alone is not finite.
+    """
+    here, there = np.asarray(here, np.float64), np.asarray(there, np.float64)
+    same = (here == there) | (np.isnan(here) & np.isnan(there))
+    if np.all(same):
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        largest = np.max(np.where(same, 0.0, np.abs(here - there)))
+        apart = np.abs(there - there.mean(axis=-1, keepdims=True))
+    scale = np.max(apart, where=np.isfinite(apart), initial=1e-12)
+    return float(largest / scale) if np.isfinite(largest) else np.inf
 
 
 def expect_judgeable(
@@ -314,24 +334,28 @@ def batch_dependent(
     """Returns what is wrong if a batch changes an image's logits, or None.
 
     Images with noise are tried as well: an attack asks about images that no
-    data set has.
+    data set has. So are smaller batches, which are left when broken images
+    leave.
 
     Args:
       logits_fn, alone_fn: as for `expect_judgeable`.
       images: uint8 or float32 in [0, 1], [n, H, W, C], the batch; of the
         first ones each is asked alone.
     """
+    sizes = {len(images), *(size for size in _SIZES if size < len(images))}
     for tried in (images, beside(images)):
-        together = logits_fn(tried)[:_JUDGED_IMAGES]
         alone = alone_fn(tried[:_JUDGED_IMAGES])
-        difference = relative_difference(alone, together)
-        if difference > AGREEMENT:
-            return (
-                "Expected an image's logits alone to equal those in a batch. "
-                f"Received: a relative difference of {difference:.2g}, as of "
-                "batch norm in training mode (bn_eval=batch evaluates so, and "
-                "marks it), or of a function that asks for the batch's size."
-            )
+        for size in sorted(sizes, reverse=True):
+            together = logits_fn(tried[:size])[:_JUDGED_IMAGES]
+            difference = relative_difference(together, alone[:size])
+            if not difference <= AGREEMENT:
+                return (
+                    "Expected an image's logits alone to equal those in a "
+                    "batch. Received: a relative difference of "
+                    f"{difference:.2g} in a batch of {size}, as of batch norm "
+                    "in training mode (bn_eval=batch evaluates so, and marks "
+                    "it), or of a function that asks for the batch's size."
+                )
     return None
 
 
@@ -354,10 +378,18 @@ def expect_gradients(
     pixels = in_unit(sample)
     logits, gradient = logits_and_gradient(logits_fn, pixels)
     _, again = logits_and_gradient(logits_fn, pixels)
-    gradient, again = (g.reshape(len(sample), -1) for g in (gradient, again))
+    # Squares of float32 would be 0 where a gradient is merely small.
+    gradient, again = (
+        g.reshape(len(sample), -1).astype(np.float64) for g in (gradient, again)
+    )
     finite = np.isfinite(gradient).all(1)
     length = np.linalg.norm(gradient, axis=1)
-    differ = relative_difference(logits, logits[:1]) > AGREEMENT
+    # Of one image, or equal ones, the negatives show whether scores change.
+    negatives = logits_fn(tf.constant(1 - pixels)).numpy()
+    differ = any(
+        relative_difference(logits, other) > AGREEMENT
+        for other in (logits[:1], negatives)
+    )
     moved = np.linalg.norm(again - gradient, axis=1)
     for wrong, what in (
         (~finite, "not finite"),
@@ -368,7 +400,7 @@ def expect_gradients(
             np.mean(wrong) <= 0.5,
             "gradients of the scores that PGD and APGD can follow (the attack "
             '"square" needs none, and atat.checklist asks for more)',
-            gradients=f"{what} at {wrong.sum()} of {len(wrong)} images",
+            gradients=f"{what} at {wrong.sum()} of {wrong.size} images",
         )
 
 

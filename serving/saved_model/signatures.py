@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from atat_tf import grad_cam, losses
-from atat_tf.errors import InputError
+from atat_tf.errors import InputError, expect_known
 from atat_tf.models import classifiers, graphs
 
 # A file that says it holds more pixels is refused before it is decoded.
@@ -61,6 +61,7 @@ class ServedClassifier(tf.Module):
           InputError: the layer does not exist or has no spatial extent, or
             there is no such score, or not a name for each class.
         """
+        expect_known("a class score", score, grad_cam.SCORES)
         super().__init__(name="served_classifier")
         self.layer = classifiers.attention_layer(classifier, layer)
         self.score = score

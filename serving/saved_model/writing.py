@@ -45,6 +45,7 @@ def export_run(
     weights: str | None = None,
     data_dir: str | None = None,
     reference_images: int = 0,
+    score: str | None = None,
 ) -> pathlib.Path:
     """Writes a run's classifier as a new version, and returns its folder.
 
@@ -57,6 +58,8 @@ def export_run(
       data_dir: of tensorflow-datasets.
       reference_images: the first so many test images, on which attention is
         compared with the teacher's for the card; 0: none.
+      score: of `grad_cam.SCORES`, that attention explains; None for the run's
+        own.
 
     Raises:
       InputError: no run or no weights there, a version that exists, an
@@ -73,7 +76,7 @@ def export_run(
         classifier,
         layer or (layers[0] if layers else None),
         _teacher(run),
-        run_config.score(config),
+        score or run_config.score(config),
         names,
     )
     reference = {}
@@ -106,12 +109,13 @@ def export_model(
     version: int | None = None,
     layer: str | None = None,
     pixel_range: tuple[float, float] = (0.0, 1.0),
+    score: str | None = None,
 ) -> pathlib.Path:
     """Writes a saved Keras model as a new version, and returns its folder.
 
     Args:
       path: a .keras file, see `model_files.load`.
-      output, version, layer: as for `export_run`.
+      output, version, layer, score: as for `export_run`.
       pixel_range: what the saved model takes for black and for white; the
         version takes images in [0, 1].
 
@@ -120,7 +124,9 @@ def export_model(
     """
     path = pathlib.Path(path)
     classifier = model_files.load(path, pixel_range)
-    served = signatures.ServedClassifier(classifier, layer)
+    served = signatures.ServedClassifier(
+        classifier, layer, score=score or "logit"
+    )
     card = {
         "dataset": None,
         "class_names": list(served.class_names),

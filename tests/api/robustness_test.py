@@ -308,6 +308,10 @@ REFUSED = {
     "endless": ({"attacks": f"pgd{10**20}"}, "any number of steps"),
     "labels beyond int64": ({"y": [2**70] * 24}, "10 names of classes"),
     "ledger": ({"ledger": "/nowhere/a.jsonl"}, "existing folder"),
+    "nothing to sample": (
+        {"attacks": "clean,pgd2", "precision": 0.1},
+        "an attack of several parts",
+    ),
     "no model": ({"model": 3}, "a Keras model or a function"),
     "one output": (
         {"model": lambda images: tf.reduce_sum(images, (1, 2))},
@@ -390,6 +394,47 @@ def _asks_for_more_images_than_are_sampled(call):
     return scores
 
 
+def _not_a_number_in_a_batch(call):
+    """Of images between sixteenths, which clean ones never are."""
+
+    def scores(images):
+        levels = tf.reduce_max(tf.abs(images * 16 - tf.round(images * 16)))
+        is_bad = (levels > 1e-3) & (tf.shape(images)[0] > 1)
+        return tf.where(is_bad, np.nan, call(images))
+
+    return scores
+
+
+def _right_in_sizes_that_are_usual(call):
+    def scores(images):
+        size = tf.shape(images)[0]
+        is_usual = tf.reduce_any(size == [1, 24, 32, 64, 100])
+        return tf.where(is_usual, call(images), call(images)[:, ::-1])
+
+    return scores
+
+
+_OFFSET = 1e6  # what all classes have in common
+
+
+def _random_beside_an_offset(call):
+    def scores(images):
+        honest = call(images)
+        return honest + 3 * tf.random.normal(tf.shape(honest)) + _OFFSET
+
+    return scores
+
+
+def _another_answer_alone_beside_an_offset(call):
+    asked = _asks_for_the_number_of_images(call)
+    return lambda images: asked(images) + _OFFSET
+
+
+def _no_gradient_beside_an_offset(call):
+    cut = _with_gradient(lambda g: 0 * g)(call)
+    return lambda images: cut(images) + _OFFSET
+
+
 def _with_gradient(replaced):
     @tf.custom_gradient
     def unchanged(images):
@@ -399,6 +444,11 @@ def _with_gradient(replaced):
 
 
 CHEATS = {
+    "NaN in a batch": (_not_a_number_in_a_batch, "alone to equal.* inf "),
+    "other sizes": (_right_in_sizes_that_are_usual, "in a batch of 18"),
+    "random, offset": (_random_beside_an_offset, "random layers"),
+    "alone, offset": (_another_answer_alone_beside_an_offset, "alone to equal"),
+    "zero, offset": (_no_gradient_beside_an_offset, "zero at 24 of 24"),
     "another answer alone": (_asks_for_its_shape, "alone to equal"),
     "in the graph": (_asks_for_the_number_of_images, "alone to equal"),
     "rounded alone": (_rounds_alone, "alone to equal"),
@@ -417,6 +467,41 @@ def test_what_misleads_an_attack_is_refused(wrap, message, targets):
     model = wrap(digits.classifier(activation=None).call)
     with pytest.raises(InputError, match=message):
         atat.attack(model, X, Y, "pgd2", epsilon=EPSILON, targets=targets)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_one_image_and_equal_ones_show_a_gradient_of_zero(count):
+    model = CHEATS["zero"][0](digits.classifier(activation=None).call)
+    images, labels = np.repeat(X[:1], count, 0), np.repeat(Y[:1], count)
+    with pytest.raises(InputError, match=f"zero at {count} of {count}"):
+        atat.robust_accuracy(model, images, labels, "pgd2", epsilon=EPSILON)
+
+
+def test_a_small_gradient_is_followed():
+    call = digits.classifier(activation=None).call
+    small = _with_gradient(lambda g: 1e-27 * g)(call)
+    accuracies = [
+        atat.robust_accuracy(model, X, Y, "pgd5", epsilon=EPSILON).accuracy
+        for model in (small, call)
+    ]
+    assert accuracies[0] == accuracies[1]
+
+
+def test_what_most_candidates_refute_is_no_robustness():
+    """It knows its images, and alone it answers for the nearest of them."""
+    call = digits.classifier(activation=None).call
+
+    def scores(images):
+        apart = tf.abs(images[:, None] - tf.constant(X, tf.float32))
+        distance = tf.reduce_max(apart, (2, 3, 4))
+        is_far = tf.reduce_min(distance, 1) > 9 / 255
+        nearest = tf.gather(X, tf.argmin(distance, 1))
+        is_alone = tf.shape(images)[0] == 1
+        known = tf.where(is_far[:, None, None, None], nearest, images)
+        return call(tf.where(is_alone, known, images))
+
+    with pytest.raises(InputError, match="alone as they were.*confirmed=0"):
+        atat.robust_accuracy(scores, X, Y, "pgd2", epsilon=32 / 255)
 
 
 def test_the_whole_batch_is_compared_with_images_alone():

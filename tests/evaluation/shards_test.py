@@ -160,6 +160,7 @@ def test_a_shard_that_has_lost_verdicts_is_named(divided, tmp_path, kept):
     with pytest.raises(InputError, match="again.*lost=.'1-of-2'.[.]$"):
         shards.merge(folder)
     assert not (folder / "results.json").exists()
+    assert not (folder / "ledger.jsonl").exists()
 
 
 def test_shards_of_two_counts_some_and_none(divided, tmp_path):

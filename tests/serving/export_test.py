@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 from unittest import mock
 
 import keras
@@ -67,10 +68,26 @@ def test_other_weights_have_no_accuracy(tmp_path):
     assert "monitor" not in card["signatures"]
 
 
+def test_another_score_and_a_teacher_that_moved(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(serving_runs.RUN / "best.weights.h5", run)
+    config = json.loads((serving_runs.RUN / "config.json").read_text())
+    (run / "config.json").write_text(
+        json.dumps(config | {"teacher_momentum": 0.5})
+    )
+    folder = writing.export_run(run, tmp_path / "m", score="centred")
+    card = writing.read_card(folder)
+    assert card["attention_score"] == "centred"
+    # Its folder has the one that it began as.
+    assert "monitor" not in card["signatures"]
+
+
 @pytest.mark.parametrize(
     ("kwargs", "pattern"),
     [
         ({"layer": "nope"}, "Expected attention layers among"),
+        ({"score": "centered"}, "Did you mean 'centred'"),
         ({"weights": "worst"}, "weights among best, ema, last"),
         ({"weights": "last"}, "Expected the weights .*last.weights.h5"),
     ],

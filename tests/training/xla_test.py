@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import config as tf_config
 
-from atat_tf.attacks import columns, for_training, linf
+from atat_tf.attacks import columns, for_training, linf, on_attention
 from atat_tf.data import datasets
 from atat_tf.defenses import atat
 from atat_tf.errors import InputError
@@ -26,7 +26,7 @@ from tests.support import runs, toys
 _EPSILON = 8 / 255
 # Sums are in another order, and an attack's steps follow signs.
 _TOLERANCE = {"rtol": 2e-3, "atol": 2e-4}
-_QUICK = "standard", "pgd"
+_QUICK = "standard", "at"
 
 _ATTACKS = {
     "pgd": lambda: linf.pgd(_EPSILON, _EPSILON / 2, 2),
@@ -133,18 +133,34 @@ def test_a_step_with_more_in_it(monkeypatch, settings):
 
 def _suites():
     names = (*linf.ATTACKS, *columns.PARTS)
-    return [name if name in ("fgsm", "clean") else f"{name}5" for name in names]
+    in_l2 = [f"{name}5_l2" for name in columns.PARTS if name != "fab_t"]
+    in_linf = [
+        name if name in ("fgsm", "clean") else f"{name}5" for name in names
+    ]
+    return [*in_linf, *in_l2]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", _suites())
 def test_every_attack_in_steps(monkeypatch, name):
     """Verdicts are equal but for images at the very edge."""
+    radius = (1 if "l2" not in name else 12) / 255
+    attack = columns.column(name, radius, radius / 2, toys.NUM_CLASSES)[-1]
+    _assert_same_verdicts(monkeypatch, toys.small_classifier(), attack)
+
+
+@pytest.mark.long
+def test_the_attack_on_attention(monkeypatch):
     classifier = toys.small_classifier()
+    maps = on_attention.logits_and_maps_function(classifier, ["features"])
+    attack = on_attention.AttentionAttack(1 / 255, 0.5 / 255, 5, 1.0, maps)
+    _assert_same_verdicts(monkeypatch, classifier, attack)
+
+
+def _assert_same_verdicts(monkeypatch, classifier, attack):
     images = toys.random_bytes(20)
     logits = classifier(images / np.float32(255), training=False).numpy()
     labels = logits.argmax(-1).astype(np.int32)
-    attack = columns.column(name, 1 / 255, 0.5 / 255, toys.NUM_CLASSES)[-1]
     outcomes = []
     for by_xla in ("0", "1"):
         monkeypatch.setenv(compilation.VARIABLE, by_xla)
@@ -169,14 +185,16 @@ def test_validation_and_attention(monkeypatch):
         monkeypatch.setenv(compilation.VARIABLE, by_xla)
         attacks = {"clean": None, "pgd": _ATTACKS["pgd"]()}
         evaluator = accuracy.Evaluator(classifier, attacks)
-        seen = views.Viewer(classifier, "features").attended(
-            _ATTACKS["pgd"](), images, split.labels
-        )
+        viewer = views.Viewer(classifier, "features")
+        attack = _ATTACKS["pgd"](), images, split.labels
+        seen = viewer.attended(*attack)
+        (at_half,) = viewer.attacked_at(*attack, [_EPSILON / 2], np.arange(12))
         found.append(
             (
                 *(evaluator.correct(name, split, 6) for name in attacks),
                 seen.clean.maps,
                 seen.attacked.maps,
+                at_half.maps,
             )
         )
     for plain, compiled in zip(*found, strict=True):

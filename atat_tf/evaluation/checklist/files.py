@@ -21,6 +21,9 @@ def worst_case_point(opened: OpenRun) -> Point:
     if not results:
         return not_run(name, "the run has no results.json")
     reported = results.get("worst_case")
+    if results.get("estimates"):
+        names = ", ".join(results["estimates"])
+        return not_run(name, f"{names}: an estimate, without a verdict of each")
     if reported is None:
         return held(name, "results.json gives no worst case", "")
     if results["bn_eval"] != "frozen":

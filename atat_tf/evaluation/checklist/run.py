@@ -322,9 +322,8 @@ def _queried_points(opened):
 def _attacked_points(opened, teacher):
     """Returns the points that are decided by attacks, {name: Point}."""
     results = opened.run.results or {}
-    groups, absent = checklist_attacks.groups(
-        opened, teacher, results.get("accuracy", ())
-    )
+    reported = *results.get("accuracy", ()), *results.get("estimates", ())
+    groups, absent = checklist_attacks.groups(opened, teacher, reported)
     stands = _standing(opened, groups)
     if teacher:
         reference = groups["reference"]
@@ -362,7 +361,10 @@ def _standing(opened, groups):
     }
     terminal.stage(f"attacking for {len(groups)} points")
     # With a word before the names they would not fit into 80 columns.
-    stands, _ = evaluate_run.standing(opened, built, "")
+    # What was refuted decides a point here.
+    stands, _ = evaluate_run.standing(
+        opened, built, "", expects_confirmed=False
+    )
     return {
         group: {column: stands[called[group, column]] for column in of_group}
         for group, of_group in groups.items()
@@ -398,7 +400,7 @@ def _winner(lines, count):
 
 def _has_no_winner(line):
     """Returns whether a line's margin is 0, or that of no finite score."""
-    return line["margin"] == 0 or line["margin"] <= np.finfo(np.float16).min
+    return line["margin"] == 0 or line["margin"] <= np.finfo(np.float32).min
 
 
 def _candidates(lines):

@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 from keras.applications import imagenet_utils
 
+from atat_tf import grad_cam
 from atat_tf.data import datasets
 from atat_tf.errors import InputError, expect, expect_known, summary, unknown
 from atat_tf.evaluation.run import Run
@@ -51,6 +52,7 @@ class Network:
       watermark: "untrained" where the weights are random, else "".
       origin: where it came from, with a digest of the weights.
       config: of a run; None for others.
+      score: the class score that its maps explain, of `grad_cam.SCORES`.
     """
 
     title: str
@@ -60,15 +62,11 @@ class Network:
     watermark: str
     origin: str
     config: ml_collections.ConfigDict | None = None
+    score: str = "logit"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return tuple(self.classifier.input_shape[1:])
-
-    @property
-    def score(self) -> str:
-        """The class score that its maps explain, of `grad_cam.SCORES`."""
-        return run_config.score(self.config) if self.config else "logit"
 
 
 def load(
@@ -109,14 +107,29 @@ def load_all(
     layer: str | None = None,
     data_dir: str | None = None,
     pixel_range: tuple[float, float] = (0.0, 1.0),
+    score: str | None = None,
 ) -> list[Network]:
-    """Returns the networks of names, no two with the same title."""
+    """Returns the networks of names, no two with the same title.
+
+    Args:
+      names, weights, layer, data_dir, pixel_range: as for `load`.
+      score: that all their maps explain; None for each network's own.
+    """
+    if score is not None:
+        expect_known("score", score, grad_cam.SCORES)
     expect(names, "at least one network", models=names)
     if not APPLICATIONS.keys() & set(names) and weights is not None:
         expect_known("weights", weights, run_folder.WEIGHTS)
     networks = [
         load(name, weights, layer, data_dir, pixel_range) for name in names
     ]
+    if score is not None:
+        networks = [
+            dataclasses.replace(
+                network, score=score, title=f"{network.title}, {score} score"
+            )
+            for network in networks
+        ]
     titles = [network.title for network in networks]
     return [
         dataclasses.replace(network, title=f"{network.title} ({name})")
@@ -191,6 +204,7 @@ def _run(workdir, weights, layer, data_dir):
         "",
         f"{run_folder.portable(workdir)} {weights} {_digest(classifier)}",
         run.config,
+        run_config.score(run.config),
     )
 
 

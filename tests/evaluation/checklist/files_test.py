@@ -59,6 +59,11 @@ def test_weights_that_validation_did_not_choose(opened):
     [
         ({"worst_case": 2.0}, "FAIL", "the ledger's lines give"),
         ({"worst_case": None}, "FAIL", "gives no worst case"),
+        (
+            {"worst_case": None, "estimates": {"autoattack": {}}},
+            "NOT RUN",
+            "autoattack: an estimate",
+        ),
         ({"bn_eval": "batch"}, "FAIL", "batch statistics"),
         ({"seed": 1}, "NOT RUN", "lacks lines"),
         ({"weights_digest": "other"}, "NOT RUN", "other weights"),

@@ -258,6 +258,12 @@ def test_scores_that_are_even(tmp_path, short_sweeps):
 
 
 @pytest.mark.long
+def test_large_scores_have_a_winner(tmp_path, short_sweeps):
+    points = _points(tmp_path, _after(keras.layers.Rescaling(1e6)))
+    assert "winner" in _with(points, "PASS")
+
+
+@pytest.mark.long
 def test_gradients_that_point_the_wrong_way(tmp_path, short_sweeps):
     wrong = _before(_WrongGradient(name="wrong_gradient"))
     points = _points(tmp_path, wrong, _trained())
