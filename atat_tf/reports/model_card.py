@@ -137,6 +137,8 @@ def _beside_the_recipe(read):
     }
     if not differing.get("extra_images"):
         differing.pop("extra_share", None)
+    if read["defense"]["name"] == "standard":  # which has no other start
+        differing.pop("student_start", None)
     pairs = report_data.flat(differing)
     return ", ".join(f"{name} = {value}" for name, value in pairs)
 
