@@ -52,6 +52,8 @@ NUM_IMAGES = 500
 MINIMUM_IMAGES = 200
 _GATE_IMAGES = 32
 _EXPLAINED_IMAGES = 200
+# More points than these share a note by their numbers.
+_NAMED = 3
 # Of the verdicts, on a terminal.
 _COLOURS = {PASS: "green", FAIL: "bold red", NOT_RUN: "yellow"}
 
@@ -209,10 +211,10 @@ def print_table(title: str, points: Iterable[Point]) -> None:
     """
     points = list(points)
     rows: list[list[str | Text]] = []
-    notes: dict[str, list[str]] = {}
+    notes: dict[str, list[int]] = {}
     for number, point in enumerate(points, 1):
         name = f"{number}. {point.compared}"
-        notes.setdefault(point.note, []).append(name)
+        notes.setdefault(point.note, []).append(number)
         figure, threshold = "", ""
         if point.figure is not None:
             figure = f"{point.figure:.1f}"
@@ -222,10 +224,17 @@ def print_table(title: str, points: Iterable[Point]) -> None:
     heads = ["figures in points", "figure", "threshold", "verdict"]
     terminal.table(title, heads, rows)
     screen = terminal.console()
-    for note, names in notes.items():
-        screen.print(f"{'; '.join(names)}: {note}")
+    for note, numbers in notes.items():
+        screen.print(f"{_named(numbers, points)}: {note}")
     counts = counted(point.verdict for point in points)
     screen.print(f"{len(points)} points: {counts}")
+
+
+def _named(numbers, points):
+    """Returns the points that share a note: by number where they are many."""
+    if len(numbers) > _NAMED:
+        return f"points {', '.join(map(str, numbers))}"
+    return "; ".join(f"{n}. {points[n - 1].compared}" for n in numbers)
 
 
 def _gate_points(opened):

@@ -148,3 +148,7 @@ def test_every_point_is_printed_under_its_number(capsys):
         assert f"│ {number}. {point.compared} " in row
     last = f"{len(points)} points: 0 PASS, 0 FAIL, {len(points)} NOT RUN"
     assert last in text
+    assert "points 1, 2, 3, 4, " in text
+    checklist.print_table("title", points[:2])
+    both = f"1. {points[0].compared}; 2. {points[1].compared}: why not"
+    assert both in " ".join(capsys.readouterr().out.split())
