@@ -130,9 +130,11 @@ def with_checked_types(
             kind = signature.parameters[name].kind
             if name in given and kind is not inspect.Parameter.VAR_KEYWORD:
                 value = given[name]
+                is_nan = isinstance(value, numbers.Real) and value != value
+                wanted = f"of the type {_written(hint)}"
                 expect(
                     _is_of(hint, value),
-                    f"{name} of the type {_written(hint)}",
+                    f"{name} {'that is a number' if is_nan else wanted}",
                     **{name: value if _is_short(value) else type(value)},
                 )
         return function(*args, **kwargs)

@@ -56,6 +56,7 @@ _WRONG = {
     "no number": (X * np.nan, Y, 0.1, "pixels"),
     "no radius": (X, Y, 0.0, "epsilon"),
     "a radius above the range": (X, Y, 1.01, "epsilon"),
+    "NaN as a radius": (X, Y, np.nan, "epsilon (that is a number|in)"),
     "several radii": (X, Y, (0.1, 0.2), "epsilon"),
     "no batch": (X, Y, 0.1, "batch_size"),
 }
