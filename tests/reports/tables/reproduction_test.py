@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from atat_tf.attacks import columns
 from atat_tf.errors import TrainingError
-from atat_tf.evaluation import evaluate_run, ledger
+from atat_tf.evaluation import ledger, opening
 from atat_tf.reports.tables import catalogue, reproduction
 from atat_tf.reports.tables import records as table_records
 from atat_tf.reports.tables import shift as shift_measurement
@@ -89,7 +89,7 @@ class EndToEndTest(tf.test.TestCase):
             cls.partial = (cls.base / "smoke/table1.md").read_text()
             with cls._watched():
                 cls.results = cls._reproduce()
-                with mock.patch.object(evaluate_run, "open_run", None):
+                with mock.patch.object(opening, "open_run", None):
                     cls.repeated = cls._reproduce(page=cls.page)
 
     @classmethod
