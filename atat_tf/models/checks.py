@@ -225,24 +225,28 @@ def relative_difference(here: np.ndarray, there: np.ndarray) -> float:
     """Returns the largest difference of scores over how far scores lie apart.
 
     What all classes of an image have in common decides nothing, and makes no
-    difference small.
+    difference small. Nor do the scores of another image, however large.
 
     Args:
       here, there: scores [..., k]. Both NaN, or the same infinity, are equal.
 
     Returns:
-      The largest difference over the largest distance of a score from its
-      image's mean, `there`; infinite where one alone is not finite.
+      The largest ratio of an image: the difference over the distance of a
+      score from the image's mean, `there`, or the median of such distances
+      where that is more. Infinite where one alone is not finite.
     """
     here, there = np.asarray(here, np.float64), np.asarray(there, np.float64)
     same = (here == there) | (np.isnan(here) & np.isnan(there))
     if np.all(same):
         return 0.0
     with np.errstate(invalid="ignore"):
-        largest = np.max(np.where(same, 0.0, np.abs(here - there)))
-        apart = np.abs(there - there.mean(axis=-1, keepdims=True))
-    scale = np.max(apart, where=np.isfinite(apart), initial=1e-12)
-    return float(largest / scale) if np.isfinite(largest) else np.inf
+        difference = np.where(same, 0.0, np.abs(here - there)).max(axis=-1)
+        apart = np.abs(there - there.mean(axis=-1, keepdims=True)).max(axis=-1)
+    if not np.all(np.isfinite(difference)):
+        return np.inf
+    apart = np.where(np.isfinite(apart), apart, 0.0)
+    scale = np.maximum(apart, max(np.median(apart), 1e-12))
+    return float(np.max(difference / scale))
 
 
 def expect_judgeable(

@@ -435,6 +435,15 @@ def _no_gradient_beside_an_offset(call):
     return lambda images: cut(images) + _OFFSET
 
 
+def _random_beside_one_large_answer(call):
+    def scores(images):
+        random = call(images) + 3 * tf.random.normal([tf.shape(images)[0], 10])
+        distance = tf.reduce_max(tf.abs(images - X[:1]), (1, 2, 3))
+        return tf.where(distance[:, None] < 1e-3, 1e9 * call(images), random)
+
+    return scores
+
+
 def _with_gradient(replaced):
     @tf.custom_gradient
     def unchanged(images):
@@ -447,6 +456,7 @@ CHEATS = {
     "NaN in a batch": (_not_a_number_in_a_batch, "alone to equal.* inf "),
     "other sizes": (_right_in_sizes_that_are_usual, "in a batch of 18"),
     "random, offset": (_random_beside_an_offset, "random layers"),
+    "random, but one": (_random_beside_one_large_answer, "random layers"),
     "alone, offset": (_another_answer_alone_beside_an_offset, "alone to equal"),
     "zero, offset": (_no_gradient_beside_an_offset, "zero at 24 of 24"),
     "another answer alone": (_asks_for_its_shape, "alone to equal"),
