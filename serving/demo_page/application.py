@@ -5,6 +5,7 @@ that are rebound to loopback are refused, and all that is sent is bounded.
 """
 
 import asyncio
+import contextlib
 import functools
 import io
 import logging
@@ -32,6 +33,10 @@ MOST_PIXELS = 4096 * 4096
 # Questions that wait for the one that is being answered.
 MOST_WAITING = 4
 _ARRIVAL_SECONDS = 10.0
+# What is left of a picture that is too large is read for so long, and dropped:
+# a connection that is closed before would take the answer with it.
+_DROPPED_SECONDS = 1.0
+_MOST_DROPPED = 8 * MOST_BYTES
 _MOST_OF_NAME = 100
 _HEADERS = {
     "content-security-policy": (
@@ -202,17 +207,33 @@ async def _body(request: Request) -> bytes:
         f"Expected a picture of at most {MOST_BYTES // 2**20} MiB. Received: "
         "a larger one.",
     )
+    chunks = request.stream()
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or int(declared[:20]) > MOST_BYTES:
+        await _drop(chunks)
         raise too_long
     body = bytearray()
     try:
         async with asyncio.timeout(_ARRIVAL_SECONDS):
-            async for chunk in request.stream():
+            async for chunk in chunks:
                 body += chunk
                 if len(body) > MOST_BYTES:
-                    raise too_long
+                    break
     except TimeoutError:
         raise Refused(408, "The picture did not arrive in time.") from None
+    if len(body) > MOST_BYTES:
+        await _drop(chunks)
+        raise too_long
     expect(body, "a sample or a picture", bytes=0)
     return bytes(body)
+
+
+async def _drop(chunks):
+    """Reads some of what is left of a request's body."""
+    dropped = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DROPPED_SECONDS):
+            async for chunk in chunks:
+                dropped += len(chunk)
+                if dropped > _MOST_DROPPED:
+                    return

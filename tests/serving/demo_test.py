@@ -283,7 +283,7 @@ class ServedTest(parameterized.TestCase):
         self.assertRegex(sentence, rule)
         self._expect_answers()
 
-    def test_too_many_bytes_are_refused_unread(self):
+    def test_too_many_bytes_are_refused_with_a_sentence(self):
         for declared in ("100000000", "9" * 400):
             with socket.create_connection(("127.0.0.1", self.port)) as client:
                 head = "POST /answer?epsilon=8 HTTP/1.1\r\nHost: localhost\r\n"
@@ -292,10 +292,11 @@ class ServedTest(parameterized.TestCase):
                 client.settimeout(30)
                 answered = client.recv(2**16)
             self.assertRegex(answered, b"^HTTP/1.1 4(13|00) ")
-        parts = iter([bytes(2**20)] * 5)
-        status, sentence = self._refusal("/answer?epsilon=8", parts)
-        self.assertEqual(status, 413)
-        self.assertIn("at most 4 MiB", sentence)
+        most = application.MOST_BYTES
+        for parts in (iter([bytes(2**20)] * 7), bytes(most + 2**20)):
+            status, sentence = self._refusal("/answer?epsilon=8", parts)
+            self.assertEqual(status, 413)
+            self.assertIn("at most 4 MiB", sentence)
         self._expect_answers()
 
     @parameterized.parameters(

@@ -90,9 +90,7 @@ def http_call(port, verb, path, body=None, headers=()):
     with contextlib.closing(
         http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     ) as connection:
-        # What is refused unread may be refused before all of it is sent.
-        with contextlib.suppress(BrokenPipeError):
-            connection.request(verb, path, body, dict(headers))
+        connection.request(verb, path, body, dict(headers))
         response = connection.getresponse()
         return response.status, response.headers, response.read()
 
