@@ -332,16 +332,12 @@ def _judged(examples, opened, built, epsilon, norm, ledger, precision):
     estimates: dict[str, Estimate] = {}
     stands: dict[str, np.ndarray] = {}
     images: dict[str, np.ndarray] = {}
-    refuted = 0
     for name, attacks in built.items():
         keeps = not ledger
         if precision is not None and len(attacks) > 1:
-            found, count = evaluate_run.estimated(
-                opened, name, attacks, precision
-            )
+            found = evaluate_run.estimated(opened, name, attacks, precision)
             if not found.is_whole:
                 estimates[name] = found
-                refuted += count
                 continue
             keeps = False  # all images have met these attacks
         pixels = checks.in_unit(examples.images)
@@ -351,14 +347,14 @@ def _judged(examples, opened, built, epsilon, norm, ledger, precision):
             held = ~outcome.refuted
             pixels[indices[held]] = outcome.adversarial[held]
 
-        standing, count = evaluate_run.standing(
+        stands |= evaluate_run.standing(
             opened, {name: attacks}, "attacking", keep if keeps else None
         )
-        stands |= standing
-        refuted += count
         if keeps:
             radius = math.inf
             if norm == "linf" and attacks:
                 radius = attacks[0].epsilon
             images[name] = examples.in_bounds(pixels, radius)
+    # Columns may share an attack, whose candidates count once.
+    refuted = opened.ledger.refuted(columns.described(built))
     return Robustness(stands, epsilon, norm, refuted, images or None, estimates)

@@ -6,7 +6,7 @@ an attack is only run on images that withstood those before it.
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from absl import logging
@@ -95,6 +95,13 @@ def description(attack: Any) -> str:
 def descriptions(attacks: Iterable[Any]) -> list[str]:
     """Returns the `description` of each attack."""
     return [description(attack) for attack in attacks]
+
+
+def described(built: Mapping[str, Iterable]) -> set[str]:
+    """Returns the descriptions of all attacks of columns, shared ones once."""
+    return {
+        name for attacks in built.values() for name in descriptions(attacks)
+    }
 
 
 def in_words(attack: linf.LinfAttack) -> str:

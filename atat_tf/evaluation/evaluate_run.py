@@ -114,19 +114,18 @@ def evaluate_opened(
 
     sampled = _estimated_columns(built, precision)
     unsampled = {name: built[name] for name in built if name not in sampled}
-    stands, _ = standing(
+    stands = standing(
         opened, unsampled, "evaluating", keep if save_adversarials else None
     )
     estimates = {}
     if precision is not None:
         for name, of_one in sampled.items():
-            found, _ = estimated(opened, name, of_one, precision)
+            found = estimated(opened, name, of_one, precision)
             if found.is_whole:  # the ledger has all of its lines now
-                stands |= standing(opened, {name: of_one}, "counting")[0]
+                stands |= standing(opened, {name: of_one}, "counting")
             else:
                 estimates[name] = dataclasses.asdict(found)
     whole = {name: built[name] for name in built if name in stands}
-    described = {d for of in built.values() for d in columns.descriptions(of)}
     if save_adversarials:
         _save(save_adversarials, built, opened.split, adversarials)
     results = {
@@ -139,7 +138,7 @@ def evaluate_opened(
         "commit": run_folder.commit(),
         "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},
         "worst_case": figures.worst_case(config, built, stands),
-        "refuted": opened.ledger.refuted(described),
+        "refuted": opened.ledger.refuted(columns.described(built)),
         "weights": weights,
         "weights_digest": opened.ledger.identity["weights"],
         "batch_size": attacker.batch_size,
@@ -188,7 +187,7 @@ def standing(
     doing: str,
     keep: Callable[[str, np.ndarray, Outcome], None] | None = None,
     expects_confirmed: bool = True,
-) -> tuple[dict[str, np.ndarray], int]:
+) -> dict[str, np.ndarray]:
     """Returns which images withstand each column, running what is missing.
 
     Args:
@@ -199,7 +198,7 @@ def standing(
       expects_confirmed: whether the figures are to be believed.
 
     Returns:
-      {column: bool [n]}, and the number of refuted candidates.
+      {column: bool [n]}.
 
     Raises:
       InputError: most of what was found in a batch does not hold alone, so
@@ -218,14 +217,14 @@ def standing(
 
             ended(0)
             stands[name] = _judge(opened, ended, keep).standing(attacks)
-    described = {d for of in built.values() for d in columns.descriptions(of)}
     if expects_confirmed:
-        _expect_confirmed(opened, described)
-    return stands, opened.ledger.refuted(described)
+        _expect_confirmed(opened, built)
+    return stands
 
 
-def _expect_confirmed(opened, descriptions):
-    """Raises InputError where most candidates of attacks were refuted."""
+def _expect_confirmed(opened, built):
+    """Raises InputError where most candidates of columns were refuted."""
+    descriptions = columns.described(built)
     refuted = opened.ledger.refuted(descriptions)
     confirmed = opened.ledger.broken(descriptions)
     expect(
@@ -271,8 +270,8 @@ def _judge(opened, advance, keep=None):
 
 def estimated(
     opened: opening.OpenRun, name: str, attacks: Sequence, precision: float
-) -> tuple[estimate.Estimate, int]:
-    """Returns the accuracy under a column from a sample, and what was refuted.
+) -> estimate.Estimate:
+    """Returns the accuracy under a column from a sample of the images.
 
     Args:
       opened: OpenRun.
@@ -280,7 +279,7 @@ def estimated(
       attacks: its stepped attacks, two at least.
       precision: as for `evaluate_run`.
     """
-    first, _ = standing(opened, {name: attacks[:1]}, "all images, first attack")
+    first = standing(opened, {name: attacks[:1]}, "all images, first attack")
     found = estimate.estimate(
         first[name],
         opened.ledger.margins(
@@ -298,9 +297,8 @@ def estimated(
             f"All {found.num_standing:,} images that stood after its first "
             "attack met the others, and the figure is of all images."
         )
-    described = columns.descriptions(attacks)
-    _expect_confirmed(opened, described)
-    return found, opened.ledger.refuted(described)
+    _expect_confirmed(opened, {name: attacks})
+    return found
 
 
 def _estimated_columns(built, precision):

@@ -1,7 +1,6 @@
 """The figures of results.json: which of them stay beside new ones."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -75,12 +74,11 @@ def _merged(opened, before, results):
         results = {**results, "estimates": estimates}
     classes = opened.dataset.spec.num_classes
     built = build.build_columns(opened.config, [*attacks, *estimates], classes)
-    described = map(columns.descriptions, built.values())
     return {
         **results,
         "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},
         "worst_case": worst_case(opened.config, built, stands),
-        "refuted": opened.ledger.refuted({*chain(*described)}),
+        "refuted": opened.ledger.refuted(columns.described(built)),
         "attacks": attacks,
     }
 

@@ -20,7 +20,7 @@ _RANDOM = tuple(
 )
 _JUDGED_IMAGES = 32
 # Of batches that are tried beside the whole one.
-_SIZES = (2, 3, 7, 18)
+_SIZES = (18, 7, 3, 2)
 # Pixels of [0, 1] move so far where answers to other images are asked for.
 _NOISE = 8 / 255
 # Of a gradient, what devices that add in another order do not change.
@@ -337,19 +337,19 @@ def batch_dependent(
 ) -> str | None:
     """Returns what is wrong if a batch changes an image's logits, or None.
 
-    Images with noise are tried as well: an attack asks about images that no
-    data set has. So are smaller batches, which are left when broken images
-    leave.
+    Images with noise are tried as well, and these in smaller batches too: an
+    attack asks about images that no data set has, and broken ones leave.
 
     Args:
       logits_fn, alone_fn: as for `expect_judgeable`.
       images: uint8 or float32 in [0, 1], [n, H, W, C], the batch; of the
         first ones each is asked alone.
     """
-    sizes = {len(images), *(size for size in _SIZES if size < len(images))}
-    for tried in (images, beside(images)):
+    count = len(images)
+    fewer = [size for size in _SIZES if size < count]
+    for tried, sizes in ((images, [count]), (beside(images), [count, *fewer])):
         alone = alone_fn(tried[:_JUDGED_IMAGES])
-        for size in sorted(sizes, reverse=True):
+        for size in sizes:
             together = logits_fn(tried[:size])[:_JUDGED_IMAGES]
             difference = relative_difference(together, alone[:size])
             if not difference <= AGREEMENT:

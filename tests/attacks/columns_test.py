@@ -96,3 +96,14 @@ class InWordsTest(parameterized.TestCase):
         said = columns.in_words(attack)
         self.assertStartsWith(said, words)
         self.assertEndsWith(said, "at most 8/255 a pixel")
+
+
+def test_a_shared_attack_is_described_once():
+    built = {
+        name: columns.column(name, 8 / 255, 2 / 255, 10)
+        for name in ("clean", "apgd_ce", "autoattack")
+    }
+    shared = columns.descriptions(built["apgd_ce"])
+    all_of_them = columns.descriptions(built["autoattack"])
+    assert {*shared} < {*all_of_them}
+    assert columns.described(built) == {*all_of_them}

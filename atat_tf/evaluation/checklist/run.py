@@ -371,9 +371,7 @@ def _standing(opened, groups):
     terminal.stage(f"attacking for {len(groups)} points")
     # With a word before the names they would not fit into 80 columns.
     # What was refuted decides a point here.
-    stands, _ = evaluate_run.standing(
-        opened, built, "", expects_confirmed=False
-    )
+    stands = evaluate_run.standing(opened, built, "", expects_confirmed=False)
     return {
         group: {column: stands[called[group, column]] for column in of_group}
         for group, of_group in groups.items()

@@ -60,7 +60,7 @@ def measure(
     built = build.build_columns(run.config, [column], dataset.spec.num_classes)
     (attack,) = built[column]
     # The ledger gets what it lacks: verdicts on clean and attacked images.
-    stands, _ = evaluate_run.standing(run, {"clean": (), **built}, "attention")
+    stands = evaluate_run.standing(run, {"clean": (), **built}, "attention")
     indices = np.flatnonzero(stands["clean"])
     raw, shape = _distances(run, attack.attack, indices)
     record = {

@@ -31,7 +31,7 @@ class MeasureTest(tf.test.TestCase):
         """ATT = ReLU(Σ_k W_kc A_k) / (h · w) under a pooled linear head."""
         run = opening.open_run(self.workdir, 100, dataset=self.dataset)
         last, before_last = (self._points(run, steps) for steps in (2, 1))
-        stands, _ = evaluate_run.standing(
+        stands = evaluate_run.standing(
             run, build.build_columns(run.config, ["clean"]), "again"
         )
         self.assertAllEqual(
