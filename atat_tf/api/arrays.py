@@ -21,7 +21,7 @@ from atat_tf.evaluation import ledger as ledgers
 from atat_tf.evaluation.attacker import Attacker
 from atat_tf.evaluation.opening import OpenRun
 from atat_tf.evaluation.run import Run
-from atat_tf.models import checks
+from atat_tf.models import judging
 
 # Of ε; PGD's step, 2/255 for 8/255 as in §4.1.
 STEP_SHARE = 0.25
@@ -59,7 +59,7 @@ class Examples:
         images = self.pixels.from_unit(pixels)
         ball = radius * self.pixels.width
         images = images.clip(self.given - ball, self.given + ball)
-        kept = pixels == checks.in_unit(self.images)
+        kept = pixels == judging.in_unit(self.images)
         return np.where(kept, self.given, images).astype(np.float32)
 
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from atat_tf.api.pixels import PixelRange
 from atat_tf.errors import InputError, expect, summary
-from atat_tf.models import checks, classifiers, functional, graphs
+from atat_tf.models import checks, classifiers, functional, graphs, judging
 
 _SAMPLE = 2
 _DIGESTED_IMAGES = 32
@@ -74,8 +74,8 @@ class Classifier:
     def _answers(self, images):
         images = images[:_DIGESTED_IMAGES]
         digest = hashlib.sha256()
-        for pixels in (checks.in_unit(images), checks.beside(images)):
-            for part in checks.logits_and_gradient(self.network, pixels):
+        for pixels in (judging.in_unit(images), judging.beside(images)):
+            for part in judging.logits_and_gradient(self.network, pixels):
                 digest.update(part.tobytes())
         return f"answers sha256:{digest.hexdigest()}"
 
@@ -176,7 +176,7 @@ def as_classifier(
             network: Any = classifiers.with_float32_logits(logits_model)
             num_classes = network.outputs[0].shape[-1]
             return Classifier(
-                network, num_classes, checks.has_gradient(network, image_shape)
+                network, num_classes, judging.has_gradient(network, image_shape)
             )
 
     if isinstance(model, keras.Model):
@@ -285,9 +285,9 @@ def _expect_same_on_whole_numbers(model, rebuilt, pixels, image_shape):
     given = model(graphs.in_structure_of(model, np.rint(values)))
     (given,) = (np.asarray(v, np.float64) for v in keras.tree.flatten(given))
     as_floats = np.asarray(rebuilt(images / np.float32(255)), np.float64)
-    difference = checks.relative_difference(as_floats, given)
+    difference = judging.relative_difference(as_floats, given)
     expect(
-        difference <= checks.AGREEMENT,
+        difference <= judging.AGREEMENT,
         f"a model that takes floats for {model.inputs[0].dtype}, with bounds "
         "in whole numbers as (0, 255)",
         relative_difference=difference,
@@ -345,7 +345,7 @@ def _of_black_box(model, pixels, image_shape):
             f"{summary(error)}."
         ) from error
     num_classes = _num_classes(answered)
-    are_shares = checks.are_probabilities(answered)
+    are_shares = judging.are_probabilities(answered)
 
     def logits(images: tf.Tensor) -> tf.Tensor:
         outputs = tf.numpy_function(answer, [images], tf.float32)

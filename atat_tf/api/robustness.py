@@ -27,7 +27,7 @@ from atat_tf.errors import expect, unknown, with_checked_types
 from atat_tf.evaluation import evaluate_run
 from atat_tf.evaluation.attacker import Attacker
 from atat_tf.evaluation.estimate import Estimate, expect_precision
-from atat_tf.models import checks
+from atat_tf.models import judging
 
 NORMS = ("linf", "l2")
 _WITHOUT_GRADIENT = "square"
@@ -125,13 +125,13 @@ def robust_accuracy(
         opened = arrays.opened(examples, in_unit[0], path, seed, batch_size)
         opened.attacker.expect_judgeable(opened.split.images)
         if not all(n.startswith(_NEED_NO_GRADIENT) for n in names):
-            checks.expect_gradients(
+            judging.expect_gradients(
                 opened.attacker.logits_fn, opened.split.images
             )
         if not examples.classifier.has_gradient:
-            checks.expect_scores_that_change(
+            judging.expect_scores_that_change(
                 opened.attacker.logits,
-                checks.in_unit(examples.images),
+                judging.in_unit(examples.images),
                 max(in_unit),
             )
         points = [
@@ -222,7 +222,7 @@ def attack(
     attacker = Attacker(examples.classifier.network, batch_size, xla=False)
     with arrays.quiet_traces():
         attacker.expect_judgeable(examples.images)
-    checks.expect_gradients(attacker.logits_fn, examples.images)
+    judging.expect_gradients(attacker.logits_fn, examples.images)
     radius = examples.pixels.epsilon_in_unit(epsilon)
     expect(
         name.rstrip("0123456789") in _TARGETED,
@@ -250,7 +250,7 @@ def _targeted(examples, attack, targets, seed, batch_size):
         seeds = randomness.example_seeds(seed, 0, indices)
         return attack(examples.classifier.network, images, targets, seeds)
 
-    images = checks.in_unit(examples.images)
+    images = judging.in_unit(examples.images)
     ended = []
     for first in range(0, len(images), batch_size):
         part = slice(first, first + batch_size)
@@ -340,7 +340,7 @@ def _judged(examples, opened, built, epsilon, norm, ledger, precision):
                 estimates[name] = found
                 continue
             keeps = False  # all images have met these attacks
-        pixels = checks.in_unit(examples.images)
+        pixels = judging.in_unit(examples.images)
 
         def keep(description, indices, outcome, pixels=pixels):
             del description

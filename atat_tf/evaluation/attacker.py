@@ -18,7 +18,7 @@ from atat_tf.attacks import randomness, stepped
 from atat_tf.data import stored
 from atat_tf.errors import expect
 from atat_tf.evaluation import accuracy as robustness
-from atat_tf.models import checks, compilation, frozen
+from atat_tf.models import compilation, frozen, judging
 
 # Batches that are attacked side by side, so that the rest of one can join the
 # rest of another.
@@ -156,7 +156,7 @@ class Attacker:
           images: uint8 or float32 in [0, 1], [n, H, W, C], of which some are
             tried; the first ones, so that all shards say the same of them.
         """
-        checks.expect_judgeable(
+        judging.expect_judgeable(
             self.logits, self.logits_alone, images, self.batch_size
         )
 
@@ -329,7 +329,7 @@ class Attacker:
 
     def _checked(self, attack, images, labels, rows, share):
         """Returns the Outcome with candidates that do not hold refuted."""
-        pixels = checks.in_unit(images)
+        pixels = judging.in_unit(images)
         adversarial, broke_at = rows["adversarial"], rows["broke_at"].copy()
         margin = rows["margin"].copy()
         distance = np.abs(adversarial - pixels)

@@ -12,7 +12,7 @@ from atat_tf.errors import InputError, expect, with_checked_types
 from atat_tf.evaluation import estimate, figures, opening, verdicts
 from atat_tf.evaluation.attacker import Outcome
 from atat_tf.evaluation.run import Run
-from atat_tf.models import checks as model_checks
+from atat_tf.models import judging
 from atat_tf.runs import build, naming, terminal
 from atat_tf.runs import folder as run_folder
 
@@ -167,12 +167,10 @@ def expect_led(opened: opening.OpenRun, built: Mapping[str, Sequence]) -> None:
     ]
     if not by_gradient:
         return
-    if opened.has_gradient and model_checks.has_gradient(
+    if opened.has_gradient and judging.has_gradient(
         opened.classifier, opened.dataset.spec.image_shape
     ):
-        model_checks.expect_gradients(
-            opened.attacker.logits_fn, opened.split.images
-        )
+        judging.expect_gradients(opened.attacker.logits_fn, opened.split.images)
         return
     raise InputError(
         "Expected clean, square or autoattack for logits without a gradient "

@@ -42,7 +42,7 @@ from atat_tf.evaluation.checklist.points import (
 )
 from atat_tf.evaluation.ledger import CLEAN
 from atat_tf.evaluation.opening import OpenRun
-from atat_tf.models import checks, classifiers
+from atat_tf.models import classifiers, judging
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 from atat_tf.runs import naming, terminal
@@ -240,22 +240,22 @@ def _named(numbers, points):
 def _gate_points(opened):
     sample = opened.split.images[:_GATE_IMAGES]
     logits = opened.attacker.logits(sample)
-    agreement = f"to {checks.AGREEMENT:g} relative, on {len(sample)} images"
+    agreement = f"to {judging.AGREEMENT:g} relative, on {len(sample)} images"
     return {
         "logits": held(
             "logits",
-            checks.not_logits(logits),
+            judging.not_logits(logits),
             f"from {logits.min():.1f} to {logits.max():.1f} on {len(sample)} "
             "images",
         ),
         "repeatable": held(
             "repeatable",
-            checks.not_repeatable(opened.attacker.logits, sample, logits),
+            judging.not_repeatable(opened.attacker.logits, sample, logits),
             agreement,
         ),
         "batch_independence": held(
             "batch_independence",
-            checks.batch_dependent(
+            judging.batch_dependent(
                 opened.attacker.logits, opened.attacker.logits_alone, sample
             ),
             agreement,
