@@ -269,20 +269,33 @@ def read_metrics(workdir: Path) -> list[dict]:
     return [row for row in rows if isinstance(row, dict) and "epoch" in row]
 
 
+def validation_field(attack: str, averaged: bool = False) -> str:
+    """Returns the field of metrics.jsonl with an accuracy on validation images.
+
+    Args:
+      attack: "pgd" or "clean".
+      averaged: that of the averaged weights, in place of the epoch's last.
+    """
+    return f"validation_{'averaged_' * averaged}{attack}_accuracy"
+
+
 def kept_epoch(rows: Sequence[Mapping], weights: str = "best") -> int | None:
     """Returns the epoch of a run's weights, or None where nothing tells it.
 
     The best weights are of the first epoch with the highest validation
     accuracy, under the training attack or clean where there is none. The last
-    and the averaged ones are of the last epoch.
+    and the averaged ones are of the last epoch, or of the best one where the
+    guard has rolled the training back to it.
 
     Args:
       rows: as `read_metrics` returns them.
       weights: "best", "last" or "ema".
     """
     if weights != "best":
-        return rows[-1]["epoch"] if rows else None
-    for metric in ("validation_pgd_accuracy", "validation_clean_accuracy"):
+        if not rows:
+            return None
+        return rows[-1].get("rolled_back_to", rows[-1]["epoch"])
+    for metric in map(validation_field, ("pgd", "clean")):
         scores = {
             row["epoch"]: row[metric]
             for row in rows

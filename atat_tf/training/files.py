@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 
 import keras
 import ml_collections
@@ -113,18 +114,32 @@ class TrainingFiles:
             self._save_weights("best")
         self._save_weights("last")
         if self._config.optimizer.ema:
-            weights = self._student.trainable_variables
-            statistics = [pair[0] for pair in self._averaged_statistics]
-            averaged = [*weights, *statistics]
-            kept = checkpoints.capture(averaged)
-            self._optimizer.finalize_variable_values(weights)
-            for statistic, average in self._averaged_statistics:
-                statistic.assign(average)
-            self._save_weights("ema")
+            with self.averaged_weights():
+                self._save_weights("ema")
+
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Gives the student its averages, and its own back at the end."""
+        weights = self._student.trainable_variables
+        statistics = [pair[0] for pair in self._averaged_statistics]
+        averaged = [*weights, *statistics]
+        kept = checkpoints.capture(averaged)
+        self._optimizer.finalize_variable_values(weights)
+        for statistic, average in self._averaged_statistics:
+            statistic.assign(average)
+        try:
+            yield
+        finally:
             checkpoints.assign(averaged, kept)
 
-    def roll_back(self) -> None:
-        """Makes the best weights the last ones, and their average."""
+    def roll_back(self, progress: Progress) -> None:
+        """Makes the best weights the last ones, and their average.
+
+        The last epoch's line in metrics.jsonl says so.
+        """
+        rows = progress.epochs
+        rows[-1]["rolled_back_to"] = run_folder.kept_epoch(rows)
+        self._write_metrics(progress)
         self._group.load_weights(self._workdir, "best", self._student)
         self._save_weights("last")
         if self._config.optimizer.ema:

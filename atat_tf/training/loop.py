@@ -24,6 +24,7 @@ from atat_tf.training import checkpoints, cost, files, validation, workers
 _VALIDATED = (
     ("clean", "validation_clean_accuracy", ".1%"),
     ("under PGD", "validation_pgd_accuracy", ".1%"),
+    ("averaged", "validation_averaged_pgd_accuracy", ".1%"),
     ("shift", "validation_attention_shift", ".3f"),
 )
 
@@ -112,7 +113,7 @@ class TrainingLoop:
         )
         progress.data = data
         name = self._config.defense.name
-        if self._ended_by_guard(progress.epochs):
+        if self._ended_by_guard(progress):
             return False
         if progress.step >= self._num_steps:
             self._console.print(f"{name}: trained already, in {self._workdir}")
@@ -162,7 +163,7 @@ class TrainingLoop:
                 elif not self._time_for_checkpoint(progress.step):
                     continue
                 self._files.save(progress)
-                if self._ended_by_guard(progress.epochs):
+                if self._ended_by_guard(progress):
                     break
 
     def _take_step(self, batches):
@@ -219,6 +220,9 @@ class TrainingLoop:
         row |= {f"train_{name}": value for name, value in figures.items()}
         validated, picture = self._validation.figures()
         row |= validated
+        if self._config.optimizer.ema:
+            with self._files.averaged_weights():
+                row |= self._validation.accuracies(averaged=True)
         row["learning_rate"] = float(self._trainer.optimizer.learning_rate)
         return row, picture
 
@@ -226,13 +230,13 @@ class TrainingLoop:
         every = self._config.checkpoint_every_steps
         return every > 0 and step % every == 0
 
-    def _ended_by_guard(self, epochs):
+    def _ended_by_guard(self, progress):
         """Returns whether the guard has ended the run after these epochs.
 
         It looks at the epochs' figures alone, so that a run which was killed
         before or after it acted ends in the same way.
         """
-        scores = [row[self._validation.score] for row in epochs]
+        scores = [row[self._validation.score] for row in progress.epochs]
         config = self._config
         if config.guard == "off" or not validation.has_collapsed(
             scores, config.guard_share
@@ -245,7 +249,7 @@ class TrainingLoop:
                 "ends there, with --config.guard=off it goes on. The run is "
                 f"in {self._workdir}."
             )
-        self._files.roll_back()
+        self._files.roll_back(progress)
         self._console.print(f"{config.defense.name}: {sentence}")
         self._console.print("  Training ends with these weights.")
         return True

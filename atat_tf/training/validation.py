@@ -12,6 +12,7 @@ from atat_tf.defenses import atat
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.runs import build
 from atat_tf.runs import config as run_config
+from atat_tf.runs import folder as run_folder
 from atat_tf.training import panels, workers
 
 
@@ -46,10 +47,23 @@ class Validation:
         self._split = dataset.validation
         self._group = group
         self._panels = _panels(config, student, dataset)
-        self.score = _field(self._evaluator.names[-1])
+        self.score = run_folder.validation_field(self._evaluator.names[-1])
 
     def figures(self) -> tuple[dict[str, float], np.ndarray | None]:
         """Returns ({field: figure}, picture or None) of the weights as is."""
+        figures = self.accuracies()
+        if not self._panels:
+            return figures, None
+        attended = self._panels.attended()
+        figures["validation_attention_shift"] = float(np.mean(attended.shift))
+        return figures, self._panels.picture(attended)
+
+    def accuracies(self, averaged: bool = False) -> dict[str, float]:
+        """Returns {field: accuracy} of the weights as is.
+
+        Args:
+          averaged: name the fields as those of the averaged weights.
+        """
         figures = {}
         for name in self._evaluator.names:
             correct = self._evaluator.correct(
@@ -59,16 +73,9 @@ class Validation:
                 share=(self._group.cluster.mine, self._group.cluster.count),
             )
             total = int(self._group.sum(np.sum(correct)))
-            figures[_field(name)] = total / len(self._split)
-        if not self._panels:
-            return figures, None
-        attended = self._panels.attended()
-        figures["validation_attention_shift"] = float(np.mean(attended.shift))
-        return figures, self._panels.picture(attended)
-
-
-def _field(name):
-    return f"validation_{name}_accuracy"
+            field = run_folder.validation_field(name, averaged)
+            figures[field] = total / len(self._split)
+        return figures
 
 
 def _panels(config, student, dataset):

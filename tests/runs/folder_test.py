@@ -130,3 +130,6 @@ def test_the_epoch_of_the_weights():
     assert run_folder.kept_in_words([], "ema") is None
     words = [run_folder.kept_in_words(rows, w) for w in run_folder.WEIGHTS]
     assert words == ["best, epoch 2", "last, epoch 3", "averaged, epoch 3"]
+    rows[-1]["rolled_back_to"] = 2
+    words = [run_folder.kept_in_words(rows, w) for w in run_folder.WEIGHTS]
+    assert words == ["best, epoch 2", "last, epoch 2", "averaged, epoch 2"]

@@ -148,6 +148,8 @@ class FilesTest(RunsTest):
             "train_clean_accuracy",
             "train_cross_entropy",
             "train_logit_pairing",
+            "validation_averaged_clean_accuracy",
+            "validation_averaged_pgd_accuracy",
             "validation_clean_accuracy",
         }
         events = runs.events(self.done / "tensorboard")
@@ -346,6 +348,8 @@ class GuardOfFinishedTest(RunsTest):
         best = _arrays(self.workdir, "best")
         for name in ("last", "ema"):
             self.assertTrue(_are_equal(best, _arrays(self.workdir, name)))
+        last = run_folder.read_metrics(self.workdir)[-1]
+        self.assertEqual((last["epoch"], last["rolled_back_to"]), (2, 1))
 
 
 @pytest.mark.long

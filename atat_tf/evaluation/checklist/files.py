@@ -11,8 +11,7 @@ from atat_tf.evaluation.checklist.points import Point, compared, held, not_run
 from atat_tf.evaluation.figures import worst_case
 from atat_tf.evaluation.opening import OpenRun
 from atat_tf.runs import build
-
-_VALIDATION = "validation_{}_accuracy"
+from atat_tf.runs.folder import kept_epoch, validation_field
 
 
 def worst_case_point(opened: OpenRun) -> Point:
@@ -61,23 +60,18 @@ def _worst_in_ledger(opened, results):
 def checkpoint_point(opened: OpenRun, weights: str) -> Point:
     """Returns the Point of whether the weights are those validation chose.
 
-    The best epoch's figure, or the last one's for the weights "last", is
-    measured again.
+    The figure of the epoch that they are of is measured again.
 
     Args:
       opened: OpenRun.
       weights: which weights it has.
     """
-    rows = opened.run.metrics
-    under = "pgd" if rows and _VALIDATION.format("pgd") in rows[0] else "clean"
-    field = _VALIDATION.format(under)
-    scores = [row[field] for row in rows if field in row]
-    if not scores or not len(opened.dataset.validation) or weights == "ema":
+    under, recorded = _recorded(opened.run.metrics, weights)
+    if recorded is None or not len(opened.dataset.validation):
         why = f"no validation figures of the weights {weights!r} are recorded"
         return not_run("checkpoint", why)
     if opened.dataset.name != opened.config.dataset:
         return not_run("checkpoint", "the run was trained on another data set")
-    recorded = max(scores) if weights == "best" else scores[-1]
     attack = {
         "clean": None,
         "pgd": build.build_validation_attack(opened.config),
@@ -92,3 +86,21 @@ def checkpoint_point(opened: OpenRun, weights: str) -> Point:
     )
     # The same images: there is no sampling error.
     return compared("checkpoint", abs(measured - recorded), 0.0, note)
+
+
+def _recorded(rows, weights):
+    """Returns the attack that validates, and what the weights had under it.
+
+    None where no line of metrics.jsonl has it.
+    """
+    if not rows:
+        return "clean", None
+    epoch = kept_epoch(rows, weights)
+    kept: dict = next((row for row in rows if row["epoch"] == epoch), {})
+    # A rollback makes the best epoch's own weights the averaged ones.
+    is_averaged = weights == "ema" and "rolled_back_to" not in rows[-1]
+    for under in ("pgd", "clean"):
+        field = validation_field(under, is_averaged)
+        if field in kept:
+            return under, kept[field]
+    return "clean", None

@@ -52,6 +52,7 @@ _PANELS = (
             "train_adversarial_accuracy": "training, attacked",
             "validation_clean_accuracy": "validation, clean",
             "validation_pgd_accuracy": "validation, PGD",
+            "validation_averaged_pgd_accuracy": "validation, PGD, averaged",
         },
     ),
     (

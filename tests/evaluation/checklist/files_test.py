@@ -49,9 +49,28 @@ def test_weights_that_validation_did_not_choose(opened):
     path.write_text(kept)
     other = dataclasses.replace(opened.dataset, name="another")
     moved = dataclasses.replace(opened, dataset=other)
-    for where, weights in ((opened, "ema"), (moved, "best")):
-        point = checklist_files.checkpoint_point(where, weights)
-        assert point.verdict == "NOT RUN"
+    assert checklist_files.checkpoint_point(moved, "best").verdict == "NOT RUN"
+
+
+def test_each_kind_of_weights_has_its_own_validation_figure(opened):
+    path = opened.run.folder / run_folder.METRICS
+    kept, rows = path.read_text(), opened.run.metrics
+    for weights in run_folder.WEIGHTS:
+        judged = opening.open_run(opened.run.folder, 50, weights=weights)
+        point = checklist_files.checkpoint_point(judged, weights)
+        assert (point.verdict, point.figure) == ("PASS", 0), weights
+    del rows[-1]["validation_averaged_pgd_accuracy"]
+    del rows[-1]["validation_averaged_clean_accuracy"]
+    run_folder.write_metrics(opened.run.folder, rows)
+    # As runs of an earlier version.
+    assert checklist_files.checkpoint_point(judged, "ema").verdict == "NOT RUN"
+    # After a rollback the averaged weights are those of the best epoch.
+    rows[-1]["rolled_back_to"] = run_folder.kept_epoch(rows)
+    run_folder.write_metrics(opened.run.folder, rows)
+    best = opening.open_run(opened.run.folder, 50, weights="best")
+    point = checklist_files.checkpoint_point(best, "ema")
+    assert (point.verdict, point.figure) == ("PASS", 0)
+    path.write_text(kept)
 
 
 @pytest.mark.parametrize(
