@@ -4,8 +4,6 @@
 own, so that `compile`, `fit`, callbacks and tf.distribute work as everywhere.
 """
 
-import contextlib
-import os
 import warnings
 from typing import Any
 
@@ -14,14 +12,13 @@ import tensorflow as tf
 
 from atat_tf import losses
 from atat_tf.attacks import randomness
-from atat_tf.data import training_data
 from atat_tf.defenses import objective
 from atat_tf.errors import InputError, expect, with_checked_types
 from atat_tf.models import checks, classifiers, compilation, frozen, graphs
-from atat_tf.training import batch, weight_perturbation
+from atat_tf.training import batch, fitted, weight_perturbation
 
 
-class AdversarialTrainer(keras.Model):
+class AdversarialTrainer(fitted.FittedModel):
     """Trains a student against an attack, with or without a teacher.
 
     Under a tf.distribute strategy, build it (and the models) inside
@@ -89,10 +86,7 @@ class AdversarialTrainer(keras.Model):
         weight_perturbation: float = 0.0,
         teacher_momentum: float = 0.0,
     ):
-        # Images are not rounded to what the student's layers compute in.
-        super().__init__(
-            name="adversarial_trainer", dtype="float32", autocast=False
-        )
+        super().__init__("adversarial_trainer")
         objective.expect_defense(defense)
         expect(
             attack is not None or not defense.needs_attack,
@@ -169,8 +163,6 @@ class AdversarialTrainer(keras.Model):
         self._terms = {
             name: keras.metrics.Mean(name=name) for name in defense.terms
         }
-        # Batches that only XLA's steps have met; see `_unpack`.
-        self._unfit = keras.metrics.Sum(name="unfit")
         self._accuracies = {"clean": _accuracy("clean")}
         if attack is not None:
             self._accuracies["adversarial"] = _accuracy("adversarial")
@@ -264,131 +256,6 @@ class AdversarialTrainer(keras.Model):
             )
         # Variables born inside a replica's traced step are not initialised.
         self.optimizer.build(self.student.trainable_variables)
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        # Keras' own takes a first batch apart to build what is missing, and
-        # breaks on the per-replica batches of tf.distribute. Nothing is
-        # missing here.
-        pass
-
-    def fit(
-        self,
-        x: Any = None,
-        y: Any = None,
-        batch_size: int | None = None,
-        *args: Any,
-        validation_data: Any = None,
-        callbacks: Any = None,
-        **kwargs: Any,
-    ) -> keras.callbacks.History:
-        """Trains as `keras.Model.fit`, after a look at the data.
-
-        Callbacks that monitor an accuracy or a term of the loss need no mode.
-
-        Raises:
-          InputError: images of another size or range, labels that are no
-            classes of the student, or weights that are not finite and >= 0.
-        """
-        training_data.expect_batch_size(batch_size)
-        x, y = training_data.as_examples(x, y)
-        training_data.expect_data(x, y, self.student, self.bounds)
-        training_data.expect_weights(
-            kwargs.get("sample_weight"), kwargs.get("class_weight")
-        )
-        images, labels = validation_data, None
-        more: list[Any] = []
-        if isinstance(validation_data, (tuple, list)):
-            images, labels, *more = validation_data
-            training_data.expect_weights(*more[:1] or [None])
-        images, labels = training_data.as_examples(images, labels)
-        training_data.expect_data(images, labels, self.student, self.bounds)
-        validation_data = images
-        if labels is not None:
-            validation_data = images, labels, *more
-        if not isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks = list(keras.tree.flatten(callbacks or ()))
-            self._tell_modes(callbacks)
-            told = keras.callbacks.LambdaCallback(
-                on_epoch_end=self._expect_fit_batches
-            )
-            callbacks = [told, *callbacks]
-        with _sentences():
-            return super().fit(
-                x,
-                y,
-                batch_size,
-                *args,
-                validation_data=validation_data,
-                callbacks=callbacks,
-                **kwargs,
-            )
-
-    def evaluate(
-        self,
-        x: Any = None,
-        y: Any = None,
-        batch_size: int | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Evaluates as `keras.Model.evaluate`, after a look at the data.
-
-        Raises:
-          InputError: as for `fit`.
-        """
-        training_data.expect_batch_size(batch_size)
-        x, y = training_data.as_examples(x, y)
-        training_data.expect_data(x, y, self.student, self.bounds)
-        training_data.expect_weights(kwargs.get("sample_weight"))
-        with _sentences():
-            results = super().evaluate(x, y, batch_size, **kwargs)
-        self._expect_fit_batches()
-        return results
-
-    def _tell_modes(self, callbacks):
-        """Tells callbacks what is better; Keras knows it of its own metrics."""
-        modes = dict.fromkeys(self._terms, "min")
-        modes |= {metric.name: "max" for metric in self._accuracies.values()}
-        for callback in callbacks:
-            monitored = str(getattr(callback, "monitor", ""))
-            name = monitored.removeprefix("val_")
-            if getattr(callback, "mode", None) == "auto" and name in modes:
-                callback.mode = modes[name]
-
-    def save(
-        self,
-        filepath: str | os.PathLike,
-        overwrite: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        """Saves the student, as `keras.Model.save`; so does ModelCheckpoint.
-
-        `keras.saving.load_model` gives it back in safe mode, and its optimizer
-        is not among it.
-        """
-        self.student.save(filepath, overwrite=overwrite, **kwargs)
-
-    def export(
-        self, filepath: str | os.PathLike, *args: Any, **kwargs: Any
-    ) -> None:
-        """Exports the student, as `keras.Model.export`, images -> logits."""
-        self.student.export(filepath, *args, **kwargs)
-
-    def get_config(self) -> dict:
-        """Raises InputError: a trainer is no layer of another model.
-
-        Raises:
-          InputError: always.
-        """
-        raise InputError(
-            "Expected the student, which `save` writes and `student` is, in "
-            "the place of a trainer, which has no config. Received: a call of "
-            "get_config."
-        )
-
-    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        return self.student(
-            batch.as_pixels(images, self.bounds), training=training
-        )
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Takes one step; returns the means since the metrics' last reset."""
@@ -493,6 +360,12 @@ class AdversarialTrainer(keras.Model):
             *self._accuracies.values(),
         ]
 
+    def _modes(self):
+        accuracies = [metric.name for metric in self._accuracies.values()]
+        return dict.fromkeys(self._terms, "min") | dict.fromkeys(
+            accuracies, "max"
+        )
+
     def _compiled_metrics(self):
         """Returns what `compile` was given, without Keras' tracker of a loss.
 
@@ -504,32 +377,6 @@ class AdversarialTrainer(keras.Model):
             for metric in super().metrics
             if id(metric) not in own and metric.name != "loss"
         ]
-
-    def _unpack(self, data):
-        """Returns images, labels and weights, as `batch.Batch` has them.
-
-        XLA leaves assertions out. There a batch that does not fit is counted,
-        and the epoch ends with the sentence.
-        """
-        given = batch.prepared(
-            data, self.student, self.bounds, asserts=not self.jit_compile
-        )
-        if self.jit_compile:
-            self._unfit.update_state(tf.cast(~given.is_fit, tf.float32))
-        return given.images, given.labels, given.weights
-
-    def _expect_fit_batches(self, *_):
-        """Raises InputError if XLA's steps have met batches that do not fit."""
-        count = int(self._unfit.result())
-        self._unfit.reset_state()
-        low, high = self.bounds
-        expect(
-            not count,
-            f"pixels from {low:g} to {high:g}, the attack's bounds, labels of "
-            f"{self.student.output_shape[-1]} classes and finite sample "
-            "weights >= 0 in every batch",
-            other_batches=count,
-        )
 
     def _inference(self, images):
         return self._student(images, training=False)["logits"]
@@ -570,15 +417,6 @@ class AdversarialTrainer(keras.Model):
         for metric in compiled:
             results |= metric.result()
         return results
-
-
-@contextlib.contextmanager
-def _sentences():
-    """Raises what a batch fails by as the InputError that it is."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        raise training_data.as_input_error(error) from None
 
 
 def _warn_of_tiny_ball(attack):
