@@ -20,7 +20,7 @@ import sys
 from absl import flags
 
 from atat_tf.errors import InputError, expect
-from atat_tf.runs import command_line, recipes
+from atat_tf.runs import command_line, parsing, recipes
 
 flags.adopt_module_key_flags(command_line)
 _WORKDIRS = flags.DEFINE_list(
@@ -319,7 +319,7 @@ def _refuse_other_config(config):
     from atat_tf.runs import config as run_config
 
     there = run_config.to_dict(config)
-    if command_line.recipe_given():
+    if parsing.recipe_given():
         here = run_config.to_dict(run_config.resolve(command_line.config()))
     else:
         here, there = command_line.overrides(), dict(recipes.flat(there))

@@ -18,7 +18,7 @@ atat inspect --figure=methods --workdir=runs/demo
 from absl import flags
 
 from atat_tf.errors import InputError, expect, expect_known
-from atat_tf.runs import command_line
+from atat_tf.runs import command_line, parsing
 
 _FIGURES = ("shift", "rounds", "ablation", "methods")
 _SELECTIONS = ("first", "broken", "moved", "random")
@@ -76,13 +76,13 @@ _NUM_IMAGES = flags.DEFINE_integer(
     "num_images", 4, "how many pictures", lower_bound=1
 )
 _EPSILON = flags.DEFINE(
-    command_line.RadiusParser(),
+    parsing.RadiusParser(),
     "epsilon",
     8 / 255,
     "radius of the attack, as 8/255",
 )
 _STEP_SIZE = flags.DEFINE(
-    command_line.RadiusParser(),
+    parsing.RadiusParser(),
     "step_size",
     2 / 255,
     "step of the attack, as 2/255",

@@ -15,7 +15,7 @@ import sys
 from absl import flags
 
 from atat_tf.errors import expect, expect_known
-from atat_tf.runs import command_line
+from atat_tf.runs import command_line, parsing
 
 _FIGURES = ("surface", "steps")
 # §4.3 of the paper, on the order of the original test set.
@@ -51,7 +51,7 @@ _INDICES = flags.DEFINE_list(
     "of other sets the first two that all networks classify right)",
 )
 _EPSILON = flags.DEFINE(
-    command_line.RadiusParser(),
+    parsing.RadiusParser(),
     "epsilon",
     8 / 255,
     "surface: the unit of both axes, as 8/255",

@@ -1,6 +1,7 @@
 """What every command shares: flags, quiet start-up, errors as one sentence."""
 
 import contextlib
+import functools
 import importlib
 import logging
 import os
@@ -9,31 +10,20 @@ import re
 import shlex
 import sys
 import tempfile
-import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
-from ml_collections.config_flags import config_path
 
-from atat_tf import __version__
-from atat_tf.attacks import radii
 from atat_tf.errors import (
     InputError,
     TrainingError,
     expect,
     missing_extra,
-    unknown,
 )
-from atat_tf.runs import recipes, shipped
-
-_DEFAULT_RECIPE = "atat"
-# The words that name a recipe, as they were given.
-_recipe_words: list[str] = []
-# Flags of the command that its help leaves out.
-_unlisted: set[str] = set()
+from atat_tf.runs import parsing, shipped
 
 _WORKDIR = flags.DEFINE_string(
     "workdir",
@@ -65,20 +55,10 @@ _SEED = flags.DEFINE_integer(
 )
 
 
-class RadiusParser(flags.ArgumentParser):
-    """Parses the value of a flag for an ε or a step: 8/255 or 0.031."""
-
-    def parse(self, argument: str | float) -> float:
-        return radii.parsed(argument)
-
-    def flag_type(self) -> str:
-        return "radius"
-
-
 def run(
     main: Callable[[list[str]], Any],
     recipes: bool = True,
-    unlisted: Iterable[str] = (),
+    unlisted: Collection[str] = (),
 ) -> None:
     """Runs a command's main(argv); bad input becomes one sentence and exit 1.
 
@@ -87,8 +67,6 @@ def run(
       recipes: whether the command reads a recipe, and has the --config flags.
       unlisted: names of flags that the help leaves out.
     """
-    _unlisted.clear()  # of another command in this process
-    _unlisted.update(unlisted)
 
     def guarded(argv):
         logging.getLogger().setLevel(logging.WARNING)
@@ -117,7 +95,12 @@ def run(
             print(f"\nStopped. {_what_is_kept()}".rstrip(), file=sys.stderr)
             sys.exit(130)
 
-    app.run(guarded, flags_parser=_parse if recipes else _parse_flags)
+    app.run(
+        guarded,
+        flags_parser=functools.partial(
+            parsing.parsed, has_recipe=recipes, unlisted=unlisted
+        ),
+    )
 
 
 def _import_plugins():
@@ -208,11 +191,6 @@ def config(**plain_flags: Any) -> ConfigDict:
 def overrides() -> dict[str, Any]:
     """Returns {field: value} of the --config.FIELD=VALUE flags."""
     return config_flags.get_override_values(flags.FLAGS["config"])
-
-
-def recipe_given() -> bool:
-    """Returns whether the command names a recipe with --config=PATH."""
-    return bool(_recipe_words)
 
 
 def workdir(
@@ -367,140 +345,3 @@ def _what_is_kept():
         if any((path / name).exists() for name in kept):
             return f"The same command goes on from what is in {path}."
     return ""
-
-
-def _parse(argv):
-    try:
-        words, recipe = _without_recipe(argv)
-        values = recipes.load(recipe)
-        _expect_fields(words, values)
-        words = _with_decimals(words, values)
-    except InputError as error:
-        _exit_with(error)
-    config_flags.DEFINE_config_dict(
-        "config",
-        values,
-        f"recipe: {', '.join(recipes.names())}, small:NAME, or a Python file "
-        "with get_config; any field of it by --config.FIELD=VALUE, and "
-        "--fields lists them",
-        sys_argv=words,
-    )
-    flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS["config"])
-    if "--fields" in words:
-        _show_and_exit(recipes.described(values))
-    return _parse_flags(words)
-
-
-def _parse_flags(argv):
-    words = {*argv[1:]}
-    if words & {"-h", "-help", "--help"}:
-        _show_and_exit(_help(argv[0]))
-    if words & {"-version", "--version"}:
-        _show_and_exit(f"atat {__version__}")
-    try:
-        return flags.FLAGS(argv)
-    except (flags.Error, InputError, TypeError, ValueError) as error:
-        _exit_with(error)
-
-
-def _show_and_exit(text):
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # as under `head`: nobody reads any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
-
-
-def _help(name):
-    """Returns what a command is for, and its flags.
-
-    Args:
-      name: of the main module, as absl knows it: the first word.
-    """
-    lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", "Flags"]
-    own = flags.FLAGS.get_key_flags_for_module(name)
-    for flag in sorted(own, key=lambda flag: flag.name):
-        if flag.name in _unlisted:
-            continue
-        choices = getattr(flag.parser, "enum_values", None)
-        value = "|".join(choices) if choices else "VALUE"
-        shown = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}="
-        lines.append(f"  {shown}{'' if flag.boolean else value}")
-        # absl begins the help of a choice with its values, which stand above.
-        text = re.sub(r"^<[^>]*>: ", "", flag.help or "")
-        default = _default(flag)
-        if default and "(default" not in text:
-            text += f" (default: {default})"
-        lines += textwrap.wrap(
-            text, 79, initial_indent="      ", subsequent_indent="      "
-        )
-    return "\n".join(lines)
-
-
-def _default(flag):
-    """Returns a flag's default as a person would type it, "" for none."""
-    if flag.name == "config":
-        return _DEFAULT_RECIPE
-    if flag.default is None or flag.boolean:
-        return ""
-    if isinstance(flag.parser, RadiusParser):
-        return radii.written(flag.default)
-    if isinstance(flag.default, list):
-        return ",".join(flag.default)
-    return str(flag.default)
-
-
-def _exit_with(error):
-    # Some of absl's errors are many lines long, the last one says it.
-    sentence = str(error).strip().split("\n")[-1]
-    sys.exit(f"error: {sentence} (--help lists the flags)")
-
-
-def _with_decimals(argv, values):
-    """Returns the words with --config.FIELD=8/255 as a decimal number.
-
-    Args:
-      argv: the words.
-      values: the recipe; only fields that hold a float there are looked at.
-    """
-    words = []
-    for before, word in zip(["", *argv], argv, strict=False):
-        head, _, value = word.rpartition("=")
-        flag = head or before  # --config.FIELD=8/255 or --config.FIELD 8/255
-        match = re.fullmatch(r"--?config\.([\w.]+)", flag)
-        if match and re.fullmatch(r"[\d.]+ */ *[\d.]+", value):
-            if config_path.get_type(match[1], values) is float:
-                decimal = repr(radii.parsed(value))
-                word = f"{head}={decimal}" if head else decimal
-        words.append(word)
-    return words
-
-
-def _without_recipe(argv):
-    """Returns the words without --config=RECIPE, and the recipe."""
-    words, recipe = [], _DEFAULT_RECIPE
-    _recipe_words.clear()  # of another command in this process
-    remaining = iter(argv)
-    for word in remaining:
-        match = re.fullmatch(r"--?config(=(.*))?", word)
-        if not match:
-            words.append(word)
-            continue
-        recipe = match[2] if match[1] else next(remaining, "")
-        _recipe_words.append(recipe)
-    return words, recipe
-
-
-def _expect_fields(argv, values):
-    """Raises InputError where --config.FIELD names no field of the recipe.
-
-    The flags' own parser would end in a traceback.
-    """
-    for word in argv:
-        match = re.match(r"--?(?:no)?config\.([\w.]+)", word)
-        section, name = values, "config"
-        for field in match[1].split(".") if match else ():
-            if not hasattr(section, "keys") or field not in section:
-                known = section.keys() if hasattr(section, "keys") else ()
-                raise unknown(f"a field of {name}", field, known)
-            section, name = section[field], f"{name}.{field}"
