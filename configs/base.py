@@ -1,7 +1,8 @@
 """Every field once, with its unit and its reason; recipes change what differs.
 
-A field that is None is chosen by the data set (BY_DATASET below), unless a
-recipe or the command line has set it.
+A field that is None is chosen by the data set, the attack, or a model that is
+given (BY_DATASET and the others below), unless a recipe or the command line has
+set it.
 """
 
 import ml_collections
@@ -100,7 +101,7 @@ def get_config():
     config.attack = ml_collections.ConfigDict()
     # What trains: "pgd"; "trades" (PGD away from the clean prediction, from
     # normal noise); "fgsm_rs" (one step of 1.25 ε) or "n_fgsm" (one step of ε
-    # from noise in 2 ε), a quarter of the cost of PGD(7) in the attack.
+    # from noise in 2 ε), a seventh of the cost of PGD(7) in the attack.
     config.attack.name = "pgd"
     config.attack.epsilon = 8 / 255
     config.attack.step_size = 2 / 255
@@ -214,7 +215,7 @@ BY_DATASET = {
         "num_epochs": 6,
         "optimizer.learning_rate": 0.03,
         # At ten times the rate standard training alone withstands ε = 8/255
-        # on most of these images: thick strokes, black on white.
+        # on most of these images: thick strokes, white on black.
         "teacher_num_epochs": 8,
         "teacher_learning_rate": 0.01,
     },

@@ -1,4 +1,4 @@
-"""ATAT with a one-step attack in training, N-FGSM: a third of the cost.
+"""ATAT with a one-step attack in training, N-FGSM: two fifths of the cost.
 
     python -m atat_tf.train --config=configs/fast.py --workdir=runs/fast
 

@@ -40,7 +40,7 @@ def _cosine(attention_weight, **fields):
 _AT = {"name": "at", "clean_weight": 0.0, "label_smoothing": 0.0}
 
 DEFENSES = {
-    # The teacher of all but the two that say otherwise.
+    # The teacher of all but the four that say otherwise.
     "standard": {"name": "standard", "label_smoothing": 0.0},
     "control_at": _AT,
     "control_at_random": _AT,

@@ -6,8 +6,9 @@
 The name behind the colon is a recipe: standard, at, madry, alp, tla, trades,
 atat, fast, released_cifar10 or released_cifar100. Measured on
 the JPEG copy of CIFAR-10, 10,000 test images, seed 0, best epoch by
-validation; docs/results.md has AutoAttack, intervals, times and commits (fast:
-001e676f3468). A small network on the JPEG copy, not the paper's WRN. Percent:
+validation; docs/results.md has AutoAttack, intervals, times and commits, and
+docs/performance.md those of fast. A small network on the JPEG copy, not the
+paper's WRN. Percent:
 
                         clean    FGSM  I-FGSM(20)  PGD(7)  PGD(20)
     standard            72.28    1.51        0.00    0.00     0.00

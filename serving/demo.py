@@ -29,8 +29,8 @@ flags.declare_key_flag("data_dir")
 _WORKDIRS = flags.DEFINE_list(
     "workdirs",
     [],
-    "several run folders, comma-separated, four at most (default: three "
-    "networks of CIFAR-10 in the checkout's results/)",
+    "several run folders, comma-separated, four at most (default: the three "
+    "networks of CIFAR-10 that come with the package)",
 )
 _MODEL = flags.DEFINE_string(
     "model", None, "a .keras file: images -> logits or softmax"

@@ -1,4 +1,4 @@
-"""Makes what a config names; the only file that knows every registry."""
+"""Makes what a config names, from the registries of all packages."""
 
 import dataclasses
 import inspect

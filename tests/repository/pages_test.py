@@ -63,6 +63,18 @@ class NamesTest(parameterized.TestCase):
         for name in re.findall(rf"`((?:{tops})/[\w./]+\.\w+)[`: ]", text):
             self.assertTrue((_ROOT / name).exists(), name)
 
+    def test_changes_that_contributing_shows_can_be_made(self):
+        text = _text("CONTRIBUTING.md")
+        found = re.findall(
+            r"`([\w/]+\.py)`\n\n```diff\n(.*?)```", text, re.DOTALL
+        )
+        self.assertLen(found, 2)
+        for name, change in found:
+            kept = re.sub(r"(?m)^\+.*\n", "\0", change)
+            for part in re.split("\0+", kept):
+                lines = re.sub(r"(?m)^[ -]", "", part)
+                self.assertIn(lines, _text(name))
+
     @parameterized.parameters(*_PAGES)
     def test_flags_exist(self, page):
         """As a string in the sources, or in what runs the genuine server."""
