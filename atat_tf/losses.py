@@ -61,22 +61,21 @@ def classes(labels: tf.Tensor) -> tf.Tensor:
     return labels
 
 
-def safe_norm(x: tf.Tensor, epsilon: float = 1e-12) -> tf.Tensor:
+def safe_norm(x: tf.Tensor) -> tf.Tensor:
     """Returns ‖v(x)‖_2 for each example, with gradient 0 where x is 0.
 
     `tf.norm` has a NaN gradient at zero, and zero occurs: the student starts
-    as a copy of the teacher, and ReLU can empty two maps. Below `epsilon` the
-    value itself is 0 too.
+    as a copy of the teacher, and ReLU can empty two maps. Up to 1e-12 the value
+    itself is 0 too.
 
     Args:
       x: float [b, ...], vectorised over all but the first axis.
-      epsilon: norms up to this count as zero.
 
     Returns:
       [b], the dtype of x, >= 0.
     """
     squared = tf.reduce_sum(tf.square(x), axis=list(range(1, x.shape.rank)))
-    is_zero = squared <= tf.cast(epsilon, squared.dtype) ** 2
+    is_zero = squared <= tf.cast(1e-12, squared.dtype) ** 2
     # The guard goes inside the root: `where` alone would still multiply the
     # infinite derivative of the root at zero by zero.
     root = tf.sqrt(tf.where(is_zero, tf.ones_like(squared), squared))

@@ -8,15 +8,11 @@ it, half the mean squared difference.
 WRN-34-10 on CIFAR-10 or CIFAR-100: not run.
 """
 
-import ml_collections
-
 from . import base
 
 
 def get_config():
-    config = base.get_config()
-    config.unlock()
-    config.defense = ml_collections.ConfigDict(
+    return base.with_defense(
         {
             "name": "alp",
             "logit_weight": 1.0,
@@ -26,5 +22,3 @@ def get_config():
             "logit_schedule": (0.0, 0.0),
         }
     )
-    config.student_start = "random"
-    return config.lock()

@@ -6,16 +6,10 @@
 only. WRN-34-10 on CIFAR-10 or CIFAR-100: not run.
 """
 
-import ml_collections
-
 from . import base
 
 
 def get_config():
-    config = base.get_config()
-    config.unlock()
-    config.defense = ml_collections.ConfigDict(
+    return base.with_defense(
         {"name": "at", "clean_weight": 0.5, "label_smoothing": 0.0}
     )
-    config.student_start = "random"
-    return config.lock()

@@ -58,7 +58,7 @@ def get_config():
     config.unfreeze = False
 
     config.backbone = ml_collections.ConfigDict()
-    # Of models.BACKBONES, or keras:NAME of keras.applications.
+    # Of runs.build.BACKBONES, or keras:NAME of keras.applications.
     config.backbone.name = "wide_resnet"
     config.backbone.depth = config_dict.placeholder(int)
     config.backbone.width = config_dict.placeholder(int)
@@ -185,6 +185,21 @@ def get_config():
     # "test", or "validation" while something is being chosen.
     config.evaluation.split = "test"
 
+    return config.lock()
+
+
+def with_defense(defense, others=()):
+    """Returns every field, for another defense, whose student starts anew.
+
+    Args:
+      defense: {field: value} of its section.
+      others: {SECTION.FIELD: value} beside it.
+    """
+    config = get_config()
+    config.unlock()
+    config.defense = ml_collections.ConfigDict(defense)
+    config.student_start = "random"
+    config.update_from_flattened_dict(dict(others))
     return config.lock()
 
 

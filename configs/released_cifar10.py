@@ -8,15 +8,10 @@ the paper's, as in every recipe. `evaluate --bn_eval=batch` is how the released
 code evaluates. WRN-34-10 on CIFAR-10 or CIFAR-100: not run.
 """
 
-import ml_collections
-
 from . import base
 
 
 def get_config():
-    config = base.get_config()
-    config.unlock()
-    config.defense = ml_collections.ConfigDict({"name": "released_cifar10"})
-    config.backbone.name = "madry_wide_resnet"
-    config.student_start = "random"
-    return config.lock()
+    return base.with_defense(
+        {"name": "released_cifar10"}, {"backbone.name": "madry_wide_resnet"}
+    )

@@ -8,17 +8,11 @@ the paper's, as in every recipe. `evaluate --bn_eval=batch` is how the released
 code evaluates. WRN-34-10 on CIFAR-10 or CIFAR-100: not run.
 """
 
-import ml_collections
-
 from . import base
 
 
 def get_config():
-    config = base.get_config()
-    config.unlock()
-    config.defense = ml_collections.ConfigDict(
-        {"name": "released_cifar100", "layers": ("features",)}
+    return base.with_defense(
+        {"name": "released_cifar100", "layers": ("features",)},
+        {"backbone.name": "madry_wide_resnet"},
     )
-    config.backbone.name = "madry_wide_resnet"
-    config.student_start = "random"
-    return config.lock()

@@ -7,15 +7,11 @@ goes on from an adversarially trained network where this starts from random
 weights. WRN-34-10 on CIFAR-10 or CIFAR-100: not run.
 """
 
-import ml_collections
-
 from . import base
 
 
 def get_config():
-    config = base.get_config()
-    config.unlock()
-    config.defense = ml_collections.ConfigDict(
+    return base.with_defense(
         {
             "name": "tla",
             "triplet_weight": 2.0,
@@ -26,5 +22,3 @@ def get_config():
             "label_smoothing": 0.0,
         }
     )
-    config.student_start = "random"
-    return config.lock()

@@ -7,17 +7,11 @@ of every other recipe; the authors take 10 of 0.007 within 0.031. WRN-34-10 on
 CIFAR-10 or CIFAR-100: not run.
 """
 
-import ml_collections
-
 from . import base
 
 
 def get_config():
-    config = base.get_config()
-    config.unlock()
-    config.defense = ml_collections.ConfigDict(
-        {"name": "trades", "robust_weight": 6.0, "label_smoothing": 0.0}
+    return base.with_defense(
+        {"name": "trades", "robust_weight": 6.0, "label_smoothing": 0.0},
+        {"attack.name": "trades"},
     )
-    config.attack.name = "trades"
-    config.student_start = "random"
-    return config.lock()

@@ -14,6 +14,7 @@ from atat_tf.api.attended import Attention, attention
 from atat_tf.errors import with_checked_types
 from atat_tf.evaluation import evaluate_run, printed_table
 from atat_tf.evaluation import run as runs
+from atat_tf.models import classifiers
 from atat_tf.runs import folder as run_folder
 from atat_tf.runs import naming, shipped
 
@@ -162,13 +163,13 @@ class Run:
           layer: None for the defense's last, "deepest" where it has none.
           score: as for `export`.
         """
-        layers = self.config.defense.get("layers", ()) or ("deepest",)
+        layers = self.config.defense.get("layers", ())
         split = self._run.dataset.test.take(num_images)
         return attention(
             self.student,
             split.images[:],
             split.labels,
-            layer=layer or layers[-1],
+            layer=classifiers.shown_layer(self.student, layers, layer),
             score=score or self.config.defense.get("score", "logit"),
         )
 

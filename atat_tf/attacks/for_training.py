@@ -14,6 +14,9 @@ from atat_tf import losses
 from atat_tf.attacks import linf, randomness, stepped
 from atat_tf.errors import expect, with_checked_fields, with_checked_types
 
+# Of the normal noise that TRADES' attack starts from.
+_DEVIATION = 0.001
+
 
 @with_checked_fields
 @dataclasses.dataclass(frozen=True)
@@ -55,21 +58,12 @@ class KLAttack(linf.LinfAttack):
     max KL(p(x) ‖ p(x')) over the ball, from x' = x + 0.001 · N(0, 1), where
     the divergence has a gradient, which at x it has not (Zhang et al. 2019).
     The clean logits are taken once, and the labels are not read.
-
-    Attributes:
-      deviation: of the normal noise at the start.
     """
 
     loss_fn: Callable = losses.kl_divergence
-    deviation: float = 0.001
 
     def __post_init__(self):
         super().__post_init__()
-        expect(
-            0 < self.deviation < math.inf,
-            "deviation > 0, finite",
-            deviation=self.deviation,
-        )
         expect(self.restarts == 1, "restarts=1", restarts=self.restarts)
 
     def __call__(
@@ -87,7 +81,7 @@ class KLAttack(linf.LinfAttack):
 
     def first_point(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         """Returns the images with a little normal noise."""
-        noise = randomness.normal_noise(seeds, images.shape[1:], self.deviation)
+        noise = randomness.normal_noise(seeds, images.shape[1:], _DEVIATION)
         return self._projected(images + tf.cast(noise, images.dtype), images)
 
 

@@ -39,6 +39,14 @@ def passes(attack: Any) -> int:
     return attack.num_steps * passes_a_step(attack)
 
 
+def needs_gradient(attack: Any) -> bool:
+    """Returns whether an attack follows gradients, and not scores alone.
+
+    A step of one pass, which is forward, has none to follow.
+    """
+    return passes_a_step(attack) > 1
+
+
 def passes_a_step(attack: Any) -> int:
     """Returns the same for one step."""
     return getattr(attack, "passes_a_step", 2)

@@ -124,6 +124,28 @@ def extra_images(
       memory_budget: as for `load`.
 
     Raises:
+      InputError: as for `extra_arrays`; or they are compressed, and larger than
+        the memory budget.
+    """
+    images, labels = extra_arrays(path, spec)
+    if memory_budget is None:
+        memory_budget = stored.free_memory() / 2
+    is_held = images.nbytes <= memory_budget
+    kept = arrays.held(images) if is_held else arrays.unread(images)
+    return Split(kept, labels.astype(np.int32))
+
+
+def extra_arrays(
+    path: str | os.PathLike[str], spec: Spec
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images and labels of a file that `extra_images` reads.
+
+    Images are mapped, and take no memory, where the file is not compressed.
+
+    Args:
+      path, spec: as there.
+
+    Raises:
       InputError: no such file, or other arrays.
     """
     images, labels = arrays.members(path, ("image", "label")).values()
@@ -147,11 +169,7 @@ def extra_images(
         smallest=labels.min().item(),
         largest=labels.max().item(),
     )
-    if memory_budget is None:
-        memory_budget = stored.free_memory() / 2
-    is_held = images.nbytes <= memory_budget
-    kept = arrays.held(images) if is_held else arrays.unread(images)
-    return Split(kept, labels.astype(np.int32))
+    return images, labels
 
 
 @with_checked_types

@@ -1,4 +1,4 @@
-"""The one reader of image files, and the colours of attention maps.
+"""The reader of image files, and the colours of attention maps.
 
 Training, figures and the client see the pixels that a served model sees. What
 its signature `decode_predict` can do in TensorFlow's graph therefore decides:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from atat_tf.attacks import columns, square, stepped
+from atat_tf.attacks import columns, stepped
 from atat_tf.data import datasets
 from atat_tf.errors import InputError, expect, with_checked_types
 from atat_tf.evaluation import estimate, figures, opening, verdicts
@@ -163,7 +163,7 @@ def expect_led(opened: opening.OpenRun, built: Mapping[str, Sequence]) -> None:
     by_gradient = [
         name
         for name, attacks in built.items()
-        if attacks and not any(isinstance(a, square.Square) for a in attacks)
+        if attacks and all(map(stepped.needs_gradient, attacks))
     ]
     if not by_gradient:
         return

@@ -131,16 +131,15 @@ class Ledger:
 
     def refuted(self, attacks: Iterable[str]) -> int:
         """Returns how many candidates of attacks did not hold alone."""
-        return sum(
-            line["refuted"]
-            for attack in attacks
-            for line in self.verdicts(attack).values()
-        )
+        return self._counted("refuted", attacks)
 
     def broken(self, attacks: Iterable[str]) -> int:
         """Returns how many candidates of attacks held alone."""
+        return self._counted("broken", attacks)
+
+    def _counted(self, field, attacks):
         return sum(
-            line["broken"]
+            line[field]
             for attack in attacks
             for line in self.verdicts(attack).values()
         )

@@ -88,12 +88,6 @@ def logits_model(classifier: keras.Model) -> keras.Model:
         or an activation other than softmax at the end.
     """
     classifier = functional.functional_model(classifier)
-    expect(
-        len(classifier.inputs) == len(classifier.outputs) == 1,
-        "a Keras model of one input and one output",
-        inputs=len(classifier.inputs),
-        outputs=len(classifier.outputs),
-    )
     inputs, outputs = classifier.inputs[0], classifier.outputs[0]
     expect(
         len(inputs.shape) == 4 and None not in inputs.shape[1:],
@@ -228,15 +222,19 @@ def _ends_in(layer):
     return getattr(activation, "__name__", str(activation))
 
 
-def shown_layer(classifier: keras.Model, layers: Sequence[str]) -> str:
-    """Returns the layer whose attention is drawn.
+def shown_layer(
+    classifier: keras.Model, layers: Sequence[str], asked: str | None = None
+) -> str:
+    """Returns the layer whose attention is drawn and served.
 
     Args:
       classifier: functional keras.Model.
-      layers: where its defense acts, () for none.
+      layers: where its defense acts, () for none; the last of them is shown.
+      asked: another layer; None for that one.
 
     Raises:
       InputError: the layer, or any, has no spatial map.
     """
-    name = layers[-1] if layers else None
-    return attention_layer(classifier, name)
+    return attention_layer(
+        classifier, asked or (layers[-1] if layers else None)
+    )

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import keras
 from ml_collections import ConfigDict
 
-from atat_tf.attacks import columns, for_training, linf, square
+from atat_tf.attacks import columns, for_training, linf, stepped
 from atat_tf.data import datasets
 from atat_tf.defenses import atat, objective
 from atat_tf.errors import expect, expect_known, registered
@@ -114,21 +114,19 @@ def build_classifier(
 
 
 def build_judged(
-    config: ConfigDict,
-    spec: datasets.Spec,
-    model_file: pathlib.Path | None = None,
+    config: ConfigDict, spec: datasets.Spec
 ) -> keras.Model | served.ServedClassifier:
     """Returns what an evaluation judges: the network, or a served one.
 
     Args:
-      config, spec, model_file: as for `build_classifier`.
+      config, spec: as for `build_classifier`.
 
     Raises:
       InputError: the model is no classifier of these images, or no server
         answers.
     """
     if not config.server:
-        return build_classifier(config, spec, model_file)
+        return build_classifier(config, spec)
     classifier = served.ServedClassifier(config.server)
     model_files.expect_classes(
         classifier.input_shape[1:], classifier.num_classes, spec
@@ -191,7 +189,7 @@ def build_columns(
     for name, attacks in built.items():
         expect(
             not config.get("server")
-            or all(isinstance(attack, square.Square) for attack in attacks),
+            or not any(map(stepped.needs_gradient, attacks)),
             "clean or square (any number of steps, as square500): a server "
             "answers scores without a gradient",
             attack=name,

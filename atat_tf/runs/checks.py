@@ -65,7 +65,7 @@ def validate(
     _expect_choice(config, "bad_images", image_folders.BAD_IMAGES)
     _expect_choice(config, "augmentation", tuple(batches.AUGMENTATIONS))
     if config.extra_images:
-        datasets.extra_images(config.extra_images, spec)
+        datasets.extra_arrays(config.extra_images, spec)
         _expect_field(
             config,
             "extra_share",

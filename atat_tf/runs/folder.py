@@ -1,8 +1,6 @@
 """The files of a run folder, each written whole or not at all.
 
-A run folder holds config.json, checkpoints/, best.weights.h5,
-last.weights.h5, ema.weights.h5 (with EMA), metrics.jsonl, tensorboard/ and
-results.json; teacher/ inside it is the teacher's run folder.
+docs/run_folder.md lists them.
 """
 
 import contextlib
@@ -283,7 +281,7 @@ def kept_epoch(rows: Sequence[Mapping], weights: str = "best") -> int | None:
     """Returns the epoch of a run's weights, or None where nothing tells it.
 
     The best weights are of the first epoch with the highest validation
-    accuracy, under the training attack or clean where there is none. The last
+    accuracy, under the PGD of validation or clean where there is none. The last
     and the averaged ones are of the last epoch, or of the best one where the
     guard has rolled the training back to it.
 

@@ -78,8 +78,6 @@ def build_trainer(
     section = config.optimizer
     averages_statistics = section.ema_statistics == "averaged"
     parts = config.gradient_accumulation_steps or 1
-    # Validation reports accuracy under attack for every defense that trains
-    # with one.
     attack = build.build_attack(config) if defense.needs_attack else None
     built = trainer.AdversarialTrainer(
         student,

@@ -38,6 +38,7 @@ class TrainingLoop:
       dataset: with the training and validation images.
       strategy: the tf.distribute.Strategy.
       teacher: classifier, or None where the config needs none.
+      memory_budget: of extra images, as for `datasets.extra_images`.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class TrainingLoop:
         dataset: datasets.Dataset,
         strategy: tf.distribute.Strategy,
         teacher: keras.Model | None = None,
+        memory_budget: float | None = None,
     ):
         self._config = config
         self._workdir = workdir
@@ -55,7 +57,7 @@ class TrainingLoop:
         self._extra = None
         if config.extra_images:
             self._extra = datasets.extra_images(
-                config.extra_images, dataset.spec
+                config.extra_images, dataset.spec, memory_budget
             )
         self._steps_per_epoch = len(dataset.train) // config.batch_size
         self._num_steps = config.num_epochs * self._steps_per_epoch

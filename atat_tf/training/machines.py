@@ -24,6 +24,8 @@ _FORM = (
     '"task": {"type": "worker", "index": 0}}'
 )
 _JOBS = ("chief", "worker")
+# That another worker has, before it counts as lost.
+_SECONDS_TO_ANSWER = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +54,8 @@ class Cluster:
         tasks = (self.tasks[number] for number in numbers)
         return ", ".join(f"{job} {n} ({address})" for job, n, address in tasks)
 
-    def lost(self, timeout: float = 2.0) -> list[int]:
-        """Returns the numbers of the other workers that do not answer.
-
-        Args:
-          timeout: seconds to wait for each.
-        """
+    def lost(self) -> list[int]:
+        """Returns the numbers of the other workers that do not answer."""
         lost = []
         for number, (_, _, address) in enumerate(self.tasks):
             host, _, port = address.rpartition(":")
@@ -65,7 +63,7 @@ class Cluster:
                 continue
             try:
                 where = host.strip("[]"), int(port)
-                socket.create_connection(where, timeout).close()
+                socket.create_connection(where, _SECONDS_TO_ANSWER).close()
             except OSError:
                 lost.append(number)
         return lost

@@ -79,7 +79,7 @@ def train_and_evaluate(
             # would cost speed, and no such promise is made.
             tf.config.experimental.enable_op_determinism()
         dataset = build.load_dataset(config, data_dir, memory_budget)
-        trained = _train(config, workdir, dataset, strategy)
+        trained = _train(config, workdir, dataset, strategy, memory_budget)
     if not cluster.is_chief:
         return None
     _tell_of_chance(workdir, dataset)
@@ -114,6 +114,7 @@ def _train(
     workdir: pathlib.Path,
     dataset: datasets.Dataset,
     strategy: tf.distribute.Strategy,
+    memory_budget: float | None,
 ) -> bool:
     """Returns whether there was anything left to train."""
     group = workers.WorkerGroup(strategy)
@@ -142,8 +143,12 @@ def _train(
         run_folder.create(workdir)
     teacher = None
     if run_config.needs_teacher(config):
-        teacher = _trained_teacher(config, workdir, dataset, strategy)
-    training = loop.TrainingLoop(config, workdir, dataset, strategy, teacher)
+        teacher = _trained_teacher(
+            config, workdir, dataset, strategy, memory_budget
+        )
+    training = loop.TrainingLoop(
+        config, workdir, dataset, strategy, teacher, memory_budget
+    )
     trained = training.run()
     group.barrier()  # A worker that exits before this one is reported as lost.
     return trained
@@ -154,6 +159,7 @@ def _trained_teacher(
     workdir: pathlib.Path,
     dataset: datasets.Dataset,
     strategy: tf.distribute.Strategy,
+    memory_budget: float | None,
 ) -> keras.Model:
     """Returns the teacher; it is trained first where the config names none."""
     group = workers.WorkerGroup(strategy)
@@ -163,7 +169,13 @@ def _trained_teacher(
         if group.is_chief:
             run_checks.expect_same_config(folder, teacher_config)
         if not config.model:
-            loop.TrainingLoop(teacher_config, folder, dataset, strategy).run()
+            loop.TrainingLoop(
+                teacher_config,
+                folder,
+                dataset,
+                strategy,
+                memory_budget=memory_budget,
+            ).run()
         elif group.is_chief:
             training_teacher.write_teacher(config, folder, dataset)
     with strategy.scope():

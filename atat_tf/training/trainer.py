@@ -38,7 +38,7 @@ class AdversarialTrainer(fitted.FittedModel):
       student: keras.Model (functional, sequential or subclassed), images ->
         logits, or softmax, which is taken off: see `student` below. It is
         trained: the weights are shared.
-      defense: one of defenses.DEFENSES' objects.
+      defense: one of defenses.atat.DEFENSES' objects.
       attack: an attacks.LinfAttack; None where the defense needs none. Its
         `bounds` are the range of the pixels, [0, 1] without an attack. Every
         defense is validated under it, also one that trains without.

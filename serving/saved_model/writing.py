@@ -74,7 +74,7 @@ def export_run(
     layers = config.defense.get("layers", ())
     served = signatures.ServedClassifier(
         classifier,
-        layer or (layers[0] if layers else None),
+        classifiers.shown_layer(classifier, layers, layer),
         _teacher(run),
         score or run_config.score(config),
         names,

@@ -604,7 +604,6 @@ def test_is_a_constant_and_moves_no_variable(name):
         (square.Square, {"schedule": 0}, "schedule >= 1.*schedule=0"),
         (for_training.NoiseFGSM, {"noise": -1.0}, "noise >= 0.*-1.0"),
         (for_training.NoiseFGSM, {"epsilon": 2.0}, "epsilon in"),
-        (for_training.KLAttack, {"deviation": 0.0}, "deviation > 0.*0.0"),
         (for_training.KLAttack, {"restarts": 2}, "restarts=1.*restarts=2"),
     ],
 )

@@ -14,6 +14,8 @@ from absl.testing import flagsaver
 from keras import layers
 
 from atat_tf.errors import InputError
+from atat_tf.evaluation.run import Run
+from atat_tf.models import classifiers
 from atat_tf.runs import folder as run_folder
 from serving import export
 from serving.saved_model import signatures, writing
@@ -51,6 +53,17 @@ def test_the_card_says_what_is_served():
     assert card["attention_method"] == "closed form"
     assert card["attention_score"] == "logit"
     assert "monitor" in card["signatures"]
+
+
+def test_the_layer_served_is_the_layer_drawn(tmp_path):
+    """Of a defense at two layers, the last; the report and the page too."""
+    folder = serving_runs.ROOT / "results/small/cifar10/atat_both_layers/seed0"
+    version = writing.export_run(folder, tmp_path)
+    classifier = Run(folder).classifier("best")
+    acts_at = Run(folder).config.defense.layers
+    assert tuple(acts_at) == ("group2_0_act1", "features")
+    drawn = classifiers.shown_layer(classifier, acts_at)
+    assert writing.read_card(version)["attention_layer"] == drawn == "features"
 
 
 def test_other_weights_have_no_accuracy(tmp_path):

@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import subprocess
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
+from atat_tf.data import datasets
 from atat_tf.errors import InputError, TrainingError
 from atat_tf.runs import folder as run_folder
 from atat_tf.training import checkpoints
@@ -87,9 +89,12 @@ class RunsTest(parameterized.TestCase, tf.test.TestCase):
 
 class MemoryBudgetTest(RunsTest):
     def test_trains_the_same_weights_from_files(self):
-        """A set of which a tenth may be held, resumed in the middle."""
+        """A set of which a tenth may be held, and none of the extra images."""
         data, folders = runs.digits_folder(self.base), []
         size = 1797 * 12 * 12 * 3
+        extra = np.random.default_rng(0).integers(0, 256, (1200, 12, 12, 3))
+        path = self.base / "extra.npz"
+        np.savez(path, image=extra.astype(np.uint8), label=np.arange(1200) % 9)
         for budget in (None, size / 10):
             folders.append(self.workdir / str(budget))
             values = runs.config(
@@ -97,10 +102,15 @@ class MemoryBudgetTest(RunsTest):
                 dataset=data,
                 image_size=12,
                 num_epochs=1,
+                extra_images=str(path),
             )
-            training_run.train_and_evaluate(
-                values, folders[-1], memory_budget=budget
-            )
+            with mock.patch.object(
+                datasets, "extra_images", wraps=datasets.extra_images
+            ) as read:
+                training_run.train_and_evaluate(
+                    values, folders[-1], memory_budget=budget
+                )
+            self.assertEqual(read.call_args.args[2], budget)
         self._assert_same_weights(*folders, ("last", "best"))
 
     def test_other_data_than_it_began_with_are_refused(self):

@@ -5,7 +5,14 @@ from collections.abc import Iterable
 import tensorflow as tf
 
 from atat_tf import losses
-from atat_tf.attacks import baselines, columns, linf, on_attention, square
+from atat_tf.attacks import (
+    baselines,
+    columns,
+    linf,
+    on_attention,
+    square,
+    stepped,
+)
 from atat_tf.errors import InputError
 from atat_tf.evaluation.figures import in_threat_model
 from atat_tf.evaluation.opening import OpenRun
@@ -51,7 +58,7 @@ def groups(
         where these are no attacks, PGD-20 stands for them.
 
     Returns:
-      {group: {column: stepped attacks}}, as `checklist_points.from_standing`
+      {group: {column: stepped attacks}}, as `points.from_standing`
       reads them, and {group: why there is none}.
     """
     ball = opened.config.attack.epsilon, opened.config.attack.step_size
@@ -72,7 +79,7 @@ def groups(
     white_box = tuple(
         attack
         for attack in dict.fromkeys(by_gradient)
-        if not isinstance(attack, square.Square)
+        if stepped.needs_gradient(attack)
     )
     by_queries = _by_queries(opened)
     built["square"] = {f"square{SQUARE_QUERIES}": (*white_box, by_queries)}

@@ -8,7 +8,7 @@ run's ledger: a killed checklist goes on where it was. `checklist.json` holds
   num_images: test images; minimum_images: below these no point is decided
     that needs statistics;
   deviations: standard deviations that a figure may be above its threshold;
-  points: a dictionary a point, see `checklist_points.Point`;
+  points: a dictionary a point, see `points.Point`;
   explanations: means of `explanations.Quality` over the first images.
 """
 
@@ -74,7 +74,7 @@ def run_checklist(
       weights, dataset_name, data_dir, seed: as for `opening.open_run`.
 
     Returns:
-      A list of `checklist_points.Point`, one a criterion.
+      A list of `points.Point`, one a criterion.
 
     Raises:
       InputError: bad arguments, or no run there.

@@ -30,19 +30,14 @@ _STYLE = {
 _MARKERS = "os^D"
 _MOST_MARKED = 40  # epochs; the marks of more run into each other
 
+# Terms whose names in words are not their fields'.
+_TERMS = {
+    "train_cross_entropy": "cross-entropy",
+    "train_kl_divergence": "KL divergence",
+}
 # Title, unit, whether shares are shown in percent, {metric: its name}.
 _PANELS = (
-    (
-        "Training loss and its terms",
-        "loss",
-        False,
-        {
-            "train_loss": "loss",
-            "train_cross_entropy": "cross-entropy",
-            "train_attention_transfer": "attention transfer",
-            "train_logit_pairing": "logit pairing",
-        },
-    ),
+    ("Training loss and its terms", "loss", False, None),
     (
         "Accuracy",
         "%",
@@ -104,13 +99,23 @@ def panels(
     for title, unit, in_percent, names in _PANELS:
         series = {
             name: _finite(rows, metric, 100 if in_percent else 1)
-            for metric, name in names.items()
+            for metric, name in (names or _terms(rows)).items()
         }
         series = {name: values for name, values in series.items() if values}
         if series:
             uri = _svg_uri(unit, series, kept)
             drawn.append(Panel(title, unit, series, uri))
     return drawn
+
+
+def _terms(rows):
+    """Returns {metric: its name} of the loss and whatever terms it has."""
+    fields = dict.fromkeys(field for row in rows for field in row)
+    return {
+        field: _TERMS.get(field, field[len("train_") :].replace("_", " "))
+        for field in fields
+        if field.startswith("train_") and not field.endswith("_accuracy")
+    }
 
 
 def _finite(rows, metric, factor=1):

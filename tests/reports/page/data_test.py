@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from atat_tf.defenses import atat
 from atat_tf.evaluation import ledger
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import curves as report_curves
@@ -167,7 +168,16 @@ class ColumnsTest(absltest.TestCase):
         self.assertEqual(commands["teacher_results"], command)
 
 
-class CurvesTest(absltest.TestCase):
+class CurvesTest(parameterized.TestCase):
+    @parameterized.parameters(*atat.DEFENSES)
+    def test_every_term_of_a_defense_is_drawn(self, name):
+        terms = atat.DEFENSES[name]().terms
+        row = {"epoch": 1, "train_loss": 0.5, "train_clean_accuracy": 0.1}
+        row |= {f"train_{term}": 0.0 for term in terms}
+        (loss, _) = report_curves.panels([row])
+        self.assertLen(loss.series, 1 + len(terms))
+        self.assertContainsSubset({"loss"}, loss.series)
+
     def test_a_panel_is_an_svg_of_texts(self):
         rows = [
             {"epoch": i, "learning_rate": 0.1 * i, "train_clean_accuracy": y}
