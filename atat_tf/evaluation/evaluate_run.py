@@ -61,8 +61,6 @@ def evaluate_run(
     config = Run(workdir).config
     _expect_estimates(build.build_columns(config, attacks), precision, bn_eval)
     _expect_place(save_adversarials)
-    weights = weights or config.evaluation.weights
-    split = split or config.evaluation.split
     opened = opening.open_run(
         workdir,
         num_images,
@@ -72,18 +70,14 @@ def evaluate_run(
         data_dir,
         dataset,
         seed,
-        split=split,
+        split=split or config.evaluation.split,
     )
-    return evaluate_opened(
-        opened, attacks, weights, split, save_adversarials, precision
-    )
+    return evaluate_opened(opened, attacks, save_adversarials, precision)
 
 
 def evaluate_opened(
     opened: opening.OpenRun,
     attacks: Sequence[str] | None,
-    weights: str,
-    split: str,
     save_adversarials: run_folder.Path | None = None,
     precision: float | None = None,
 ) -> dict:
@@ -92,7 +86,6 @@ def evaluate_opened(
     Args:
       opened: OpenRun.
       attacks, save_adversarials, precision: as for `evaluate_run`.
-      weights, split: those that it was opened with.
 
     Returns:
       As `evaluate_run`.
@@ -103,8 +96,7 @@ def evaluate_opened(
     config, attacker = opened.config, opened.attacker
     if attacker.is_frozen:
         attacker.expect_judgeable(opened.split.images)
-    classes = opened.dataset.spec.num_classes
-    built = build.build_columns(config, attacks, classes)
+    built = opened.columns(attacks)
     expect_led(opened, built)
     adversarials: dict[str, dict[int, np.ndarray]] = {}
 
@@ -139,15 +131,15 @@ def evaluate_opened(
         "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},
         "worst_case": figures.worst_case(config, built, stands),
         "refuted": opened.ledger.refuted(columns.described(built)),
-        "weights": weights,
+        "weights": opened.weights,
         "weights_digest": opened.ledger.identity["weights"],
         "batch_size": attacker.batch_size,
         "attacks": {n: columns.descriptions(whole[n]) for n in whole},
     }
     if estimates:
         results["estimates"] = estimates
-    if split != "test":
-        results["split"] = split
+    if opened.split_name != "test":
+        results["split"] = opened.split_name
     return figures.kept(opened, results)
 
 

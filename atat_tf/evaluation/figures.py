@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 
 from atat_tf.attacks import columns
 from atat_tf.evaluation.opening import OpenRun
-from atat_tf.runs import build, terminal
 from atat_tf.runs import folder as run_folder
+from atat_tf.runs import terminal
 
 # What the columns of one results.json have in common.
 _SETTINGS = (
@@ -72,8 +72,7 @@ def _merged(opened, before, results):
                 )
     if estimates:
         results = {**results, "estimates": estimates}
-    classes = opened.dataset.spec.num_classes
-    built = build.build_columns(opened.config, [*attacks, *estimates], classes)
+    built = opened.columns([*attacks, *estimates])
     return {
         **results,
         "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import keras
 from ml_collections import ConfigDict
@@ -32,6 +32,8 @@ class OpenRun:
       split: the images in question.
       ledger: Ledger that verdicts are taken from and added to.
       seed: of the attacks' random starts.
+      weights: which the classifier has: "best", "last" or "ema".
+      split_name: which the images are: "test" or "validation".
     """
 
     run: Run
@@ -41,6 +43,8 @@ class OpenRun:
     split: datasets.Split
     ledger: ledger.Ledger
     seed: int
+    weights: str = "best"
+    split_name: str = "test"
 
     @property
     def config(self) -> ConfigDict:
@@ -51,6 +55,16 @@ class OpenRun:
     def has_gradient(self) -> bool:
         """Whether attacks can follow one; a served model answers scores."""
         return not isinstance(self.classifier, served.ServedClassifier)
+
+    def columns(self, names: Iterable[str] | None) -> dict[str, tuple]:
+        """Returns {column: its attacks, in order}; None for the config's own.
+
+        Raises:
+          InputError: an unknown name.
+        """
+        return build.build_columns(
+            self.config, names, self.dataset.spec.num_classes
+        )
 
 
 def open_run(
@@ -118,7 +132,17 @@ def open_run(
         ),
     )
     attacker = Attacker(classifier, batch_size, bn_eval, xla=not is_served)
-    return OpenRun(run, dataset, classifier, attacker, images, lines, seed)
+    return OpenRun(
+        run,
+        dataset,
+        classifier,
+        attacker,
+        images,
+        lines,
+        seed,
+        weights,
+        split,
+    )
 
 
 def expect_settings(

@@ -110,8 +110,7 @@ def evaluate(
         num_images=count,
     )
     opened.attacker.expect_judgeable(opened.split.images)
-    classes = opened.dataset.spec.num_classes
-    built = build.build_columns(config, names, classes)
+    built = opened.columns(names)
     evaluate_run.expect_led(opened, built)
     folder.mkdir(parents=True, exist_ok=True)
     indices = np.arange(shard.index, count, shard.count)
@@ -151,8 +150,7 @@ def merge(
     names = settings.pop("attacks")
     opened = opening.open_run(workdir, **settings, data_dir=data_dir)
     _expect_own(told, opened)
-    classes = opened.dataset.spec.num_classes
-    built = build.build_columns(opened.config, names, classes)
+    built = opened.columns(names)
     attacks = {a: None for of_one in built.values() for a in of_one}
     parts = [
         ledger.Ledger(
@@ -169,9 +167,7 @@ def merge(
         missing = [lines[index] for index in sorted({*lines} - {*known})]
         if missing:
             opened.ledger.append(description, missing)
-    return evaluate_run.evaluate_opened(
-        opened, names, settings["weights"], settings["split"]
-    )
+    return evaluate_run.evaluate_opened(opened, names)
 
 
 def _all_shards(workdir):

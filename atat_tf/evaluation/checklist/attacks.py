@@ -17,7 +17,6 @@ from atat_tf.errors import InputError
 from atat_tf.evaluation.figures import in_threat_model
 from atat_tf.evaluation.opening import OpenRun
 from atat_tf.models import classifiers
-from atat_tf.runs import build
 from atat_tf.runs import config as run_config
 
 STEPS = 20
@@ -150,8 +149,7 @@ def _headline(opened, reported):
     """Returns the attacks of the reported columns inside the threat model."""
     if not reported:
         return ()
-    classes = opened.dataset.spec.num_classes
-    built = build.build_columns(opened.config, reported, classes)
+    built = opened.columns(reported)
     within = (
         attack
         for column in built.values()

@@ -46,8 +46,7 @@ def worst_case_point(opened: OpenRun) -> Point:
 def _worst_in_ledger(opened, results):
     """Returns the worst case by the ledger, or None where lines are missing."""
     lines, count = opened.run.ledger, results["num_images"]
-    classes = opened.dataset.spec.num_classes
-    built = build.build_columns(opened.config, results["accuracy"], classes)
+    built = opened.columns(results["accuracy"])
     stands = {
         name: lines and lines.standing(attacks, count)
         for name, attacks in results["attacks"].items()
@@ -57,15 +56,15 @@ def _worst_in_ledger(opened, results):
     return worst_case(opened.config, built, stands)
 
 
-def checkpoint_point(opened: OpenRun, weights: str) -> Point:
+def checkpoint_point(opened: OpenRun) -> Point:
     """Returns the Point of whether the weights are those validation chose.
 
     The figure of the epoch that they are of is measured again.
 
     Args:
       opened: OpenRun.
-      weights: which weights it has.
     """
+    weights = opened.weights
     under, recorded = _recorded(opened.run.metrics, weights)
     if recorded is None or not len(opened.dataset.validation):
         why = f"no validation figures of the weights {weights!r} are recorded"

@@ -87,10 +87,9 @@ def run_checklist(
         data_dir=data_dir,
         seed=seed,
     )
-    weights = weights or opened.config.evaluation.weights
     twin = opening.open_twin(opened)
     quality = explained(opened)
-    points = decided_points(opened, twin, weights, quality=quality)
+    points = decided_points(opened, twin, quality=quality)
     run_folder.write_json(
         opened.run.folder / FILE,
         {
@@ -100,7 +99,7 @@ def run_checklist(
             "num_images": len(opened.split),
             "minimum_images": MINIMUM_IMAGES,
             "deviations": DEVIATIONS,
-            "weights": weights,
+            "weights": opened.weights,
             "weights_digest": opened.ledger.identity["weights"],
             "seed": opened.seed,
             "commit": run_folder.commit(),
@@ -118,7 +117,6 @@ def run_checklist(
 def decided_points(
     opened: OpenRun,
     teacher: OpenRun | None,
-    weights: str = "best",
     minimum: int = MINIMUM_IMAGES,
     quality: explanations.Quality | None = None,
 ) -> list[Point]:
@@ -127,7 +125,6 @@ def decided_points(
     Args:
       opened: the run, with frozen statistics.
       teacher: the undefended twin, or None.
-      weights: which weights the run has.
       minimum: images below which nothing that needs statistics is decided.
       quality: of the run's attention maps; None where it has none.
     """
@@ -155,7 +152,7 @@ def decided_points(
         points |= _attacked_points(opened, teacher)
     _announce("worst_case")
     points["worst_case"] = checklist_files.worst_case_point(opened)
-    points["checkpoint"] = checklist_files.checkpoint_point(opened, weights)
+    points["checkpoint"] = checklist_files.checkpoint_point(opened)
     return [
         points.get(criterion.name) or not_run(criterion.name, obstacle)
         for criterion in CRITERIA

@@ -23,8 +23,8 @@ from atat_tf.reports.tables import records as table_records
 from atat_tf.reports.tables import results as table_results
 from atat_tf.reports.tables import shift as shift_measurement
 from atat_tf.reports.tables import text as table_text
-from atat_tf.runs import build, terminal
 from atat_tf.runs import folder as run_folder
+from atat_tf.runs import terminal
 from atat_tf.training import run as training_run
 
 _POLL_SECONDS = 10
@@ -159,9 +159,7 @@ def _evaluated(plan, job, mode, count, wanted):
     if run.attacker.is_frozen:
         run.attacker.expect_judgeable(run.split.images)
     names = [column for column in wanted if wanted[column] == count]
-    built = build.build_columns(
-        run.config, names, plan.dataset.spec.num_classes
-    )
+    built = run.columns(names)
     evaluate_run.standing(run, built, f"{job.label}, {mode}:")
     return {
         "num_images": count,

@@ -18,7 +18,6 @@ from atat_tf.data import datasets
 from atat_tf.evaluation import evaluate_run, opening
 from atat_tf.evaluation.views import Viewer
 from atat_tf.models import frozen
-from atat_tf.runs import build
 from atat_tf.runs import folder as run_folder
 
 FILE = "attention_shift.json"
@@ -57,7 +56,7 @@ def measure(
       cosine of the two maps: their size left out).
     """
     run = opening.open_run(workdir, num_images, dataset=dataset)
-    built = build.build_columns(run.config, [column], dataset.spec.num_classes)
+    built = run.columns([column])
     (attack,) = built[column]
     # The ledger gets what it lacks: verdicts on clean and attacked images.
     stands = evaluate_run.standing(run, {"clean": (), **built}, "attention")

@@ -41,15 +41,15 @@ def test_weights_that_validation_did_not_choose(opened):
     for row in rows:
         row["validation_pgd_accuracy"] += 0.01
     run_folder.write_metrics(opened.run.folder, rows)
-    point = checklist_files.checkpoint_point(opened, "best")
+    point = checklist_files.checkpoint_point(opened)
     assert point.verdict == "FAIL"
     assert point.figure == pytest.approx(1.0)
     path.unlink()
-    assert checklist_files.checkpoint_point(opened, "best").verdict == "NOT RUN"
+    assert checklist_files.checkpoint_point(opened).verdict == "NOT RUN"
     path.write_text(kept)
     other = dataclasses.replace(opened.dataset, name="another")
     moved = dataclasses.replace(opened, dataset=other)
-    assert checklist_files.checkpoint_point(moved, "best").verdict == "NOT RUN"
+    assert checklist_files.checkpoint_point(moved).verdict == "NOT RUN"
 
 
 def test_each_kind_of_weights_has_its_own_validation_figure(opened):
@@ -57,18 +57,19 @@ def test_each_kind_of_weights_has_its_own_validation_figure(opened):
     kept, rows = path.read_text(), opened.run.metrics
     for weights in run_folder.WEIGHTS:
         judged = opening.open_run(opened.run.folder, 50, weights=weights)
-        point = checklist_files.checkpoint_point(judged, weights)
+        point = checklist_files.checkpoint_point(judged)
         assert (point.verdict, point.figure) == ("PASS", 0), weights
     del rows[-1]["validation_averaged_pgd_accuracy"]
     del rows[-1]["validation_averaged_clean_accuracy"]
     run_folder.write_metrics(opened.run.folder, rows)
     # As runs of an earlier version.
-    assert checklist_files.checkpoint_point(judged, "ema").verdict == "NOT RUN"
+    assert checklist_files.checkpoint_point(judged).verdict == "NOT RUN"
     # After a rollback the averaged weights are those of the best epoch.
     rows[-1]["rolled_back_to"] = run_folder.kept_epoch(rows)
     run_folder.write_metrics(opened.run.folder, rows)
     best = opening.open_run(opened.run.folder, 50, weights="best")
-    point = checklist_files.checkpoint_point(best, "ema")
+    averaged = dataclasses.replace(best, weights="ema")
+    point = checklist_files.checkpoint_point(averaged)
     assert (point.verdict, point.figure) == ("PASS", 0)
     path.write_text(kept)
 
