@@ -137,14 +137,14 @@ def main(argv):
         command_line.expect_runs(workdirs)
 
     with command_line.quiet_start():
+        from atat_tf.data import training_data
         from atat_tf.evaluation.run import Run
-        from atat_tf.models import served
 
     if _given():
         _keep_given(pathlib.Path(workdirs[0]), data_dir)
     for workdir in workdirs:
         _refuse_other_config(Run(workdir).config)
-    with served.sentences():
+    with training_data.sentences():
         _evaluate(workdirs, data_dir)
 
 

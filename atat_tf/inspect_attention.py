@@ -174,7 +174,7 @@ def main(argv):
 def _pictures(models, indices, data_dir):
     """Returns the models, the pictures, and how these were chosen."""
     from atat_tf.attacks import linf
-    from atat_tf.reports.figures import networks, pictures
+    from atat_tf.reports.figures import networks, pictures, selection
 
     if _IMAGES.value:
         if indices:
@@ -186,7 +186,7 @@ def _pictures(models, indices, data_dir):
     if indices:
         shown = pictures.from_test(dataset, indices)
         return models, shown, pictures.told(dataset, indices)
-    shown, caption = pictures.selected(
+    shown, caption = selection.selected(
         models[:1] if _FIGURE.value == "ablation" else models,
         dataset,
         _NUM_IMAGES.value,

@@ -122,7 +122,7 @@ def main(argv):
 
 def _surface(models, indices, seed, data_dir):
     from atat_tf.reports.figures import landscape as landscape_figures
-    from atat_tf.reports.figures import networks, pictures
+    from atat_tf.reports.figures import networks, pictures, selection
 
     dataset = pictures.load_dataset(models[0], command_line.dataset(), data_dir)
     models = networks.with_classes(models, dataset)
@@ -138,7 +138,7 @@ def _surface(models, indices, seed, data_dir):
         shown = pictures.from_test(dataset, indices)
         chosen = pictures.told(dataset, indices)
     else:
-        shown, chosen = pictures.selected(models, dataset, len(_PAPER_INDICES))
+        shown, chosen = selection.selected(models, dataset, len(_PAPER_INDICES))
     return landscape_figures.surface(
         models,
         shown,

@@ -1,7 +1,8 @@
 """What must hold of the images and labels that `fit` is given."""
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -256,25 +257,33 @@ def asserted(
     return [one for one in found if one is not None]
 
 
-def as_input_error(error: tf.errors.OpError) -> Exception:
-    """Returns the InputError that an error of a graph stands for.
+@contextlib.contextmanager
+def sentences() -> Iterator[None]:
+    """Raises the InputError that an error of a graph stands for.
 
-    It is one of `asserted`, or was raised by `stored.Images` inside. Any other
-    error is returned as it is.
+    It is one of `asserted`, or was raised by a Python function inside, of which
+    TensorFlow tells in words alone. Any other error stays as it is.
     """
-    raised = re.search(r"\bInputError: (.*?)\n", error.message)
+    try:
+        yield
+    except tf.errors.OpError as error:
+        sentence = _sentence(error.message)
+        if sentence is None:
+            raise
+        raise InputError(sentence) from None
+
+
+def _sentence(message):
+    raised = re.search(r"\bInputError: (.*)", message)
     if raised:
-        return InputError(raised[1])
+        return raised[1]
     found = re.search(
-        r"assertion failed: \[(Expected [^\]]*)\] \[(.*?)\] \[(.*?)\]",
-        error.message,
+        r"assertion failed: \[(Expected [^\]]*)\] \[(.*?)\] \[(.*?)\]", message
     )
     if not found:
-        return error
+        return None
     rule, smallest, largest = found.groups()
-    return InputError(
-        f"{rule}. Received: smallest={smallest}, largest={largest}."
-    )
+    return f"{rule}. Received: smallest={smallest}, largest={largest}."
 
 
 def _expect_pixels(images, bounds):

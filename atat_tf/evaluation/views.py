@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,6 @@ from atat_tf.attacks import linf, randomness
 from atat_tf.errors import expect
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.models import classifiers, compilation, graphs
-from atat_tf.runs import terminal
 
 # Whose class score an attention map explains: the true class, as Eq. 3 has
 # it, or the class that is predicted on the image at hand.
@@ -225,92 +224,3 @@ class Viewer:
             found = function(*(tf.constant(array[part]) for array in arrays))
             parts.append(found if isinstance(found, tuple) else (found,))
         return [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]
-
-
-class Scene:
-    """A network and the pictures it is shown.
-
-    Args:
-      network: see `reports.figures.networks`.
-      shown: pictures, see `reports.figures.pictures`.
-      seed: of the random starts.
-      followed: one of FOLLOWED.
-
-    Attributes:
-      network, pictures: as given.
-      images: float32 [n, H, W, C], clean.
-      labels: int32 [n], the pictures' classes; where they are not known, or
-        none of the network's, its predictions.
-    """
-
-    def __init__(
-        self,
-        network: Any,
-        shown: Sequence,
-        seed: int = 0,
-        followed: str = "label",
-    ) -> None:
-        self.network, self.pictures = network, shown
-        pixels = [picture.at(network.image_shape) for picture in shown]
-        self.images = np.stack(pixels) / np.float32(255)
-        self._viewer = Viewer(
-            network.classifier, network.layer, score=network.score
-        )
-        self._followed = followed
-        self._seeds = randomness.example_seeds(
-            seed, 0, [picture.index for picture in shown]
-        )
-        self.labels = self._labels()
-
-    def view(self, images: np.ndarray | None = None) -> View:
-        """Returns the View of images, of the clean ones where it is None."""
-        images = self.images if images is None else images
-        labels = self.labels if self._followed == "label" else None
-        return self._viewer.view(images, labels)
-
-    def attacked(
-        self, attack: linf.LinfAttack, rounds: Iterable[int]
-    ) -> dict[int, np.ndarray]:
-        """Returns the images after some numbers of steps of one attack.
-
-        Args:
-          attack: LinfAttack.
-          rounds: numbers of steps, >= 0; after 0 the image is clean, without
-            the random start.
-
-        Returns:
-          {number: float32 [n, H, W, C]}.
-        """
-        title, count = self.network.title, len(self.images)
-        terminal.stage(f"attacking {count} pictures of {title}")
-        logits_fn = robustness.logits_function(self.network.classifier)
-        images = tf.constant(self.images)
-
-        @tf.function
-        def next_point(point):
-            return attack.next_point(logits_fn, point, images, self.labels)[0]
-
-        point = attack.first_point(images, self._seeds)
-        found = {0: self.images}
-        for step in range(1, max(rounds) + 1):
-            point = next_point(point)
-            found[step] = point.numpy()
-        return {number: found[number] for number in rounds}
-
-    def class_name(self, number: int) -> str:
-        """Returns the name of a class of the network."""
-        return self.network.class_names[number]
-
-    def _labels(self):
-        logits = self.network.classifier(self.images, training=False)
-        predicted = np.argmax(logits, -1)
-        names = list(self.network.class_names)
-        return np.array(
-            [
-                names.index(picture.class_name)
-                if picture.class_name in names
-                else predicted[i]
-                for i, picture in enumerate(self.pictures)
-            ],
-            np.int32,
-        )

@@ -1,9 +1,6 @@
 """A served model as a classifier that score-based attacks can query."""
 
-import contextlib
 import hashlib
-import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -93,18 +90,3 @@ def _sizes(signature: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     images = signature.inputs.get("images")
     logits = signature.outputs.get("logits")
     return (images and images.shape) or (), (logits and logits.shape) or ()
-
-
-@contextlib.contextmanager
-def sentences() -> Iterator[None]:
-    """Raises the InputError of a failed call in the place of TensorFlow's.
-
-    TensorFlow tells what a Python function has raised in words alone.
-    """
-    try:
-        yield
-    except tf.errors.OpError as error:
-        found = re.search(r"InputError: (.*)", error.message)
-        if not found:
-            raise
-        raise InputError(found[1]) from None

@@ -1,6 +1,5 @@
 """Keras' entries to training, which look at the data before Keras does."""
 
-import contextlib
 import os
 from typing import Any
 
@@ -75,7 +74,7 @@ class FittedModel(keras.Model):
                 on_epoch_end=self._expect_fit_batches
             )
             callbacks = [told, *callbacks]
-        with _sentences():
+        with training_data.sentences():
             return super().fit(
                 x,
                 y,
@@ -102,7 +101,7 @@ class FittedModel(keras.Model):
         x, y = training_data.as_examples(x, y)
         training_data.expect_data(x, y, self.student, self.bounds)
         training_data.expect_weights(kwargs.get("sample_weight"))
-        with _sentences():
+        with training_data.sentences():
             results = super().evaluate(x, y, batch_size, **kwargs)
         self._expect_fit_batches()
         return results
@@ -187,12 +186,3 @@ class FittedModel(keras.Model):
             "weights >= 0 in every batch",
             other_batches=count,
         )
-
-
-@contextlib.contextmanager
-def _sentences():
-    """Raises what a batch fails by as the InputError that it is."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        raise training_data.as_input_error(error) from None

@@ -142,8 +142,9 @@ class TrainingLoop:
             ) as advance,
         ):
             while progress.step < self._num_steps:
-                for _ in range(config.gradient_accumulation_steps or 1):
-                    self._take_step(batches)
+                with training_data.sentences():
+                    for _ in range(config.gradient_accumulation_steps or 1):
+                        self._train_step(batches)
                 progress.step += 1
                 figures = self._figures()
                 _expect_finite(progress.step, figures["loss"])
@@ -167,12 +168,6 @@ class TrainingLoop:
                 self._files.save(progress)
                 if self._ended_by_guard(progress):
                     break
-
-    def _take_step(self, batches):
-        try:
-            self._train_step(batches)
-        except tf.errors.OpError as error:
-            raise training_data.as_input_error(error) from None
 
     def _batches(self, first_step):
         """Returns the batches of all steps from one on.

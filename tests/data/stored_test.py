@@ -235,10 +235,8 @@ class StoredTest(parameterized.TestCase, tf.test.TestCase):
         for path in train.images.files[train.images.places]:
             os.remove(path)
         drawn = batches.batches(train, 4, 0, 0, 2, True)
-        with self.assertRaises(tf.errors.OpError) as raised:
-            next(iter(drawn))
-        error = training_data.as_input_error(raised.exception)
-        self.assertIsInstance(error, InputError)
-        self.assertRegex(
-            str(error), r"^Expected the files of the data set.*\.$"
-        )
+        with self.assertRaisesRegex(
+            InputError, r"^Expected the files of the data set.*\.$"
+        ):
+            with training_data.sentences():
+                next(iter(drawn))

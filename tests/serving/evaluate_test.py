@@ -7,6 +7,7 @@ import keras
 import pytest
 from keras import layers
 
+from atat_tf.data import training_data
 from atat_tf.errors import InputError
 from atat_tf.evaluation.run import Run
 from atat_tf.models import served
@@ -130,5 +131,5 @@ def test_a_server_that_ends_is_told_in_one_sentence(model):
     classifier = served.ServedClassifier(f"{model[1]}/mine")
     classifier._client.close()
     with pytest.raises(InputError, match="Expected an answer of .*closed"):
-        with served.sentences():
+        with training_data.sentences():
             classifier(toys.random_images(2, (32, 32, 3)))

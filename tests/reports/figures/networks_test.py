@@ -11,7 +11,7 @@ from atat_tf.attacks import linf
 from atat_tf.data import datasets
 from atat_tf.errors import InputError
 from atat_tf.reports.figures import attention as attention_figures
-from atat_tf.reports.figures import networks, pictures
+from atat_tf.reports.figures import networks, pictures, selection
 from tests.support import toys, untrained_runs
 
 
@@ -80,20 +80,20 @@ class RunsTest(tf.test.TestCase):
             for network in loaded
         ]
         for network, of_one in zip(loaded, right, strict=True):
-            shown, _ = pictures.selected([network], dataset, 2)
+            shown, _ = selection.selected([network], dataset, 2)
             indices = [picture.index for picture in shown]
             self.assertEqual(indices, np.flatnonzero(of_one)[:2].tolist())
         self.assertFalse(np.any(np.all(right, 0)))
         with self.assertRaisesRegex(InputError, "all networks"):
-            pictures.selected(loaded, dataset, 2)
+            selection.selected(loaded, dataset, 2)
 
     def test_selections_are_made_among_the_right_ones_and_told(self):
         dataset = datasets.load("digits")
         (network,) = networks.load_all([str(self.at)])
         attack = linf.pgd(16 / 255, 8 / 255, 3)
         chosen, captions = {}, set()
-        for how in pictures.SELECTIONS:
-            shown, caption = pictures.selected(
+        for how in selection.SELECTIONS:
+            shown, caption = selection.selected(
                 [network], dataset, 3, how, attack
             )
             chosen[how] = shown
@@ -101,7 +101,7 @@ class RunsTest(tf.test.TestCase):
             numbers = ", ".join(str(picture.index) for picture in shown)
             self.assertIn(f"Test images {numbers} of ", caption)
             self.assertLen(shown, 3)
-        self.assertLen(captions, len(pictures.SELECTIONS))
+        self.assertLen(captions, len(selection.SELECTIONS))
         setting = attention_figures.Setting(16 / 255, 8 / 255, 3)
         rows = {
             how: attention_figures.shift([network], shown, setting)[1]
@@ -118,7 +118,7 @@ class RunsTest(tf.test.TestCase):
             largest = max(row["cosine_distance"] for row in rows[how])
             self.assertGreaterEqual(moved[0] + 1e-6, largest)
         with self.assertRaisesRegex(InputError, "--select among broken"):
-            pictures.selected([network], dataset, 3, "best")
+            selection.selected([network], dataset, 3, "best")
 
 
 class OthersTest(tf.test.TestCase):
