@@ -99,15 +99,7 @@ def harden(
       InputError: bad arguments, or a model that cannot be copied or trained.
     """
     expect(epochs >= 1, "epochs >= 1", epochs=epochs)
-    expect(
-        "validation_data" not in fit,
-        "validation=(images, labels), which keeps the best epoch's weights",
-        validation_data=type(fit.get("validation_data")),
-    )
-    known = [*inspect.signature(keras.Model.fit).parameters]
-    for name in fit:
-        expect_known("an argument of harden or of fit", name, known)
-    training_data.expect_batch_size(fit.get("batch_size"))
+    _expect_fit(fit)
     pixels = pixel_range(bounds)
     radius = pixels.epsilon_in_unit(epsilon)
     images = pixels.in_unit(x)
@@ -116,6 +108,7 @@ def harden(
     num_classes = student.outputs[0].shape[-1]
     targets = targets_of(y, len(images), num_classes, class_names)
     splits.expect_several_classes(targets, "x and y")
+    callbacks = [*(fit.pop("callbacks", None) or ())]
     if validation is not None:
         expect(
             len(validation) == 2,
@@ -127,6 +120,7 @@ def harden(
             held_out,
             targets_of(validation[1], len(held_out), num_classes, class_names),
         )
+        callbacks.append(_keeper_of_the_best(epochs))
     teacher = None
     if chosen.needs_teacher:
         _, teacher = _copy(model, pixels, images.shape[1:])
@@ -145,23 +139,6 @@ def harden(
             _LEARNING_RATE, momentum=_MOMENTUM, global_clipnorm=_CLIP_NORM
         )
     )
-    callbacks = fit.pop("callbacks", None) or []
-    expect(
-        isinstance(callbacks, list | tuple),
-        "a list of callbacks",
-        callbacks=type(callbacks),
-    )
-    callbacks = list(callbacks)
-    if validation is not None:
-        # To the end: it is here for the weights of the best epoch.
-        callbacks.append(
-            keras.callbacks.EarlyStopping(
-                "val_adversarial_accuracy",
-                mode="max",
-                patience=epochs,
-                restore_best_weights=True,
-            )
-        )
     trainer.fit(
         images,
         targets,
@@ -171,6 +148,35 @@ def harden(
         **fit,
     )
     return student_copy
+
+
+def _expect_fit(arguments):
+    """Raises InputError unless harden can hand arguments on to fit."""
+    expect(
+        "validation_data" not in arguments,
+        "validation=(images, labels), which keeps the best epoch's weights",
+        validation_data=type(arguments.get("validation_data")),
+    )
+    known = [*inspect.signature(keras.Model.fit).parameters]
+    for name in arguments:
+        expect_known("an argument of harden or of fit", name, known)
+    training_data.expect_batch_size(arguments.get("batch_size"))
+    callbacks = arguments.get("callbacks") or []
+    expect(
+        isinstance(callbacks, list | tuple),
+        "a list of callbacks",
+        callbacks=type(callbacks),
+    )
+
+
+def _keeper_of_the_best(epochs):
+    # It stops nothing: it is here for the weights of the best epoch.
+    return keras.callbacks.EarlyStopping(
+        "val_adversarial_accuracy",
+        mode="max",
+        patience=epochs,
+        restore_best_weights=True,
+    )
 
 
 def _defense(given):

@@ -267,6 +267,46 @@ class ATAT:
             the largest.
           progress: the share of the training's steps that are done, in [0, 1).
         """
+        logits, maps, teacher_logits, teacher_maps = self._seen(
+            student, teacher, images, adversarial, labels
+        )
+        clean_logits, adversarial_logits = tf.split(logits, 2)
+        terms = {
+            "cross_entropy": mixture_cross_entropy(
+                self.clean_weight,
+                labels,
+                clean_logits,
+                adversarial_logits,
+                self.label_smoothing,
+            ),
+            "attention_transfer": self._transfer(teacher_maps, maps),
+            "logit_pairing": losses.PAIRINGS[self.pairing](
+                clean_logits, adversarial_logits
+            ),
+        }
+        attention_weight = self.attention_weight * ramp(
+            progress, self.attention_schedule
+        )
+        logit_weight = self.logit_weight * ramp(progress, self.logit_schedule)
+        loss = (
+            terms["cross_entropy"]
+            + attention_weight * terms["attention_transfer"]
+            + logit_weight * terms["logit_pairing"]
+        )
+        if self.distillation:
+            terms["distillation"] = losses.robust_distillation(
+                teacher_logits, clean_logits, adversarial_logits
+            )
+            loss += self.distillation * terms["distillation"]
+        return Objective(loss, terms, clean_logits, adversarial_logits)
+
+    def _seen(self, student, teacher, images, adversarial, labels):
+        """Returns what both networks answer, and where they look.
+
+        The student's logits [2 b, k] and a list of maps {layer: [2 b, h, w]},
+        of each mapped class, of clean ++ adversarial; and the teacher's, of
+        clean images, as constants.
+        """
         true_classes = losses.classes(labels)
         mapped = [true_classes]
 
@@ -289,54 +329,24 @@ class ATAT:
         )
         # Frozen layers do not stop a tape: Keras fixes what it watches when
         # a variable is made.
-        teacher_logits, teacher_maps = tf.nest.map_structure(
+        of_teacher = tf.nest.map_structure(
             tf.stop_gradient, (teacher_logits, teacher_maps)
         )
-        clean_logits, adversarial_logits = tf.split(logits, 2)
-        transfer = [
-            self._transfer(*of_class)
-            for of_class in zip(teacher_maps, maps, strict=True)
-        ]
-
-        terms = {
-            "cross_entropy": mixture_cross_entropy(
-                self.clean_weight,
-                labels,
-                clean_logits,
-                adversarial_logits,
-                self.label_smoothing,
-            ),
-            "attention_transfer": (
-                transfer[0] if len(transfer) == 1 else tf.add_n(transfer) / 2
-            ),
-            "logit_pairing": losses.PAIRINGS[self.pairing](
-                clean_logits, adversarial_logits
-            ),
-        }
-        attention_weight = self.attention_weight * ramp(
-            progress, self.attention_schedule
-        )
-        logit_weight = self.logit_weight * ramp(progress, self.logit_schedule)
-        loss = (
-            terms["cross_entropy"]
-            + attention_weight * terms["attention_transfer"]
-            + logit_weight * terms["logit_pairing"]
-        )
-        if self.distillation:
-            terms["distillation"] = losses.robust_distillation(
-                teacher_logits, clean_logits, adversarial_logits
-            )
-            loss += self.distillation * terms["distillation"]
-        return Objective(loss, terms, clean_logits, adversarial_logits)
+        return logits, maps, *of_teacher
 
     def _transfer(self, teacher_maps, maps):
-        """Returns Eq. 5 for one class; `maps` are of clean ++ adversarial."""
-        clean, adversarial = {}, {}
-        for layer in self.layers:
-            clean[layer], adversarial[layer] = tf.split(maps[layer], 2)
-        return losses.attention_transfer(
-            teacher_maps, adversarial, clean, self.map_distance
-        )
+        """Returns the mean over the mapped classes of Eq. 5, [b]."""
+        of_classes = []
+        for theirs, own in zip(teacher_maps, maps, strict=True):
+            halves = {layer: tf.split(own[layer], 2) for layer in self.layers}
+            clean = {layer: halves[layer][0] for layer in self.layers}
+            adversarial = {layer: halves[layer][1] for layer in self.layers}
+            of_classes.append(
+                losses.attention_transfer(
+                    theirs, adversarial, clean, self.map_distance
+                )
+            )
+        return tf.add_n(of_classes) / len(of_classes)
 
 
 DEFENSES: dict[str, type[Defense]] = {

@@ -87,43 +87,16 @@ class AdversarialTrainer(fitted.FittedModel):
         teacher_momentum: float = 0.0,
     ):
         super().__init__("adversarial_trainer")
-        objective.expect_defense(defense)
-        expect(
-            attack is not None or not defense.needs_attack,
-            f"an attack for {type(defense).__name__}",
-            attack=attack,
-        )
-        expect(
-            teacher is not None or not defense.needs_teacher,
-            f"a teacher for {type(defense).__name__}",
-            teacher=teacher,
-        )
-        objective.expect_fitting_attack(defense, attack)
-        scheduled = getattr(defense, "is_scheduled", False)
-        expect(
-            num_steps or not scheduled,
-            "num_steps for a defense whose weights follow a schedule",
-            num_steps=num_steps,
-        )
-        self._num_steps = num_steps if scheduled else None
-        expect(
-            0 <= weight_perturbation < 1,
-            "weight_perturbation in [0, 1)",
+        _expect_parts(defense, attack, teacher, num_steps, teacher_momentum)
+        _expect_shares(
             weight_perturbation=weight_perturbation,
-        )
-        self._weight_perturbation = weight_perturbation
-        expect(
-            0 <= teacher_momentum < 1
-            and (not teacher_momentum or defense.needs_teacher),
-            "teacher_momentum in [0, 1), and 0 without a teacher",
             teacher_momentum=teacher_momentum,
-        )
-        self._teacher_momentum = teacher_momentum
-        expect(
-            0 <= statistics_momentum < 1,
-            "statistics_momentum in [0, 1)",
             statistics_momentum=statistics_momentum,
         )
+        self._num_steps = num_steps if _is_scheduled(defense) else None
+        self._weight_perturbation = weight_perturbation
+        self._teacher_momentum = teacher_momentum
+        self._statistics_momentum = statistics_momentum
         self.student = classifiers.logits_model(student)
         expect(
             self.student.trainable_variables,
@@ -145,13 +118,6 @@ class AdversarialTrainer(fitted.FittedModel):
         if defense.needs_teacher:
             self.teacher = classifiers.logits_model(teacher)
             self._teacher = self._frozen(self.teacher)
-            own = [weight.shape for weight in self.student.weights]
-            its = [weight.shape for weight in self.teacher.weights]
-            expect(
-                not teacher_momentum or own == its,
-                "teacher_momentum=0 beside a teacher of another network",
-                teacher_momentum=teacher_momentum,
-            )
         self.steps_taken = keras.Variable(
             0,
             dtype="int64",
@@ -166,7 +132,6 @@ class AdversarialTrainer(fitted.FittedModel):
         self._accuracies = {"clean": _accuracy("clean")}
         if attack is not None:
             self._accuracies["adversarial"] = _accuracy("adversarial")
-        self._statistics_momentum = statistics_momentum
         self.averaged_statistics = []
         if statistics_momentum:
             self.averaged_statistics = [
@@ -181,6 +146,13 @@ class AdversarialTrainer(fitted.FittedModel):
         tapped = graphs.with_taps(teacher, self.defense.layers)
         checks.expect_pair(self._student, tapped, self.defense.layers)
         checks.expect_trainable(tapped, self.bounds)
+        own = [weight.shape for weight in self.student.weights]
+        its = [weight.shape for weight in teacher.weights]
+        expect(
+            not self._teacher_momentum or own == its,
+            "teacher_momentum=0 beside a teacher of another network",
+            teacher_momentum=self._teacher_momentum,
+        )
         teacher.trainable = False
         return tapped
 
@@ -417,6 +389,42 @@ class AdversarialTrainer(fitted.FittedModel):
         for metric in compiled:
             results |= metric.result()
         return results
+
+
+def _expect_parts(defense, attack, teacher, num_steps, teacher_momentum):
+    """Raises InputError unless a defense has all that it needs."""
+    objective.expect_defense(defense)
+    name = type(defense).__name__
+    expect(
+        attack is not None or not defense.needs_attack,
+        f"an attack for {name}",
+        attack=attack,
+    )
+    expect(
+        teacher is not None or not defense.needs_teacher,
+        f"a teacher for {name}",
+        teacher=teacher,
+    )
+    objective.expect_fitting_attack(defense, attack)
+    expect(
+        num_steps or not _is_scheduled(defense),
+        "num_steps for a defense whose weights follow a schedule",
+        num_steps=num_steps,
+    )
+    expect(
+        not teacher_momentum or defense.needs_teacher,
+        f"teacher_momentum=0 for {name}, which has no teacher",
+        teacher_momentum=teacher_momentum,
+    )
+
+
+def _expect_shares(**named):
+    for name, value in named.items():
+        expect(0 <= value < 1, f"{name} in [0, 1)", **{name: value})
+
+
+def _is_scheduled(defense):
+    return getattr(defense, "is_scheduled", False)
 
 
 def _warn_of_tiny_ball(attack):

@@ -95,7 +95,7 @@ class MovingTeacherTest(parameterized.TestCase, tf.test.TestCase):
                 ),
                 teacher_momentum=0.5,
             )
-        with self.assertRaisesRegex(InputError, "0 without a teacher"):
+        with self.assertRaisesRegex(InputError, "which has no teacher"):
             _built(0.5, atat.AdversarialTraining())
         with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
             with self.assertRaisesRegex(InputError, "mirrored"):
