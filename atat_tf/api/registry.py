@@ -42,7 +42,8 @@ def register(kind: str, name: str) -> Callable[[_Registered], _Registered]:
       kind: what the decorated function or class is:
         "attack": (epsilon[, step_size, num_steps, restarts]) -> LinfAttack;
         "defense": a frozen dataclass, see `objective.Defense`;
-        "backbone": a function of the arguments of `wide_resnet`;
+        "backbone": a function of the arguments of `wide_resnet`; weight decay
+        and synchronized batch norm are seen to, whatever it makes of theirs;
         "dataset": a function without arguments -> Data, called once.
       name: small letters and "_", for other kinds digits as well.
 

@@ -18,7 +18,9 @@ from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 from atat_tf.runs import terminal
 
-BACKBONES = {**wide_resnet.BACKBONES, **cifar.BACKBONES}
+OWN_BACKBONES = {**wide_resnet.BACKBONES, **cifar.BACKBONES}
+# Those of `atat.register` as well.
+BACKBONES = {**OWN_BACKBONES}
 
 
 def load_dataset(
@@ -101,7 +103,7 @@ def build_classifier(
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
-        return factory(
+        network = factory(
             spec.image_shape,
             spec.num_classes,
             depth=config.backbone.depth,
@@ -111,6 +113,10 @@ def build_classifier(
         )
     finally:
         keras.config.set_dtype_policy(before)
+    if name in OWN_BACKBONES or applications.is_one(name):
+        return network
+    # A backbone of someone else's may leave them out.
+    return applications.with_settings(network, l2, config.sync_batch_norm)
 
 
 def build_judged(

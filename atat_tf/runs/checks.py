@@ -78,9 +78,10 @@ def validate(
         applications.factory(config.backbone.name)
     else:
         expect_known("a backbone", config.backbone.name, build.BACKBONES)
-        model_layers.units_per_group(
-            config.backbone.depth, config.backbone.width
-        )
+        if config.backbone.name in build.OWN_BACKBONES:
+            model_layers.units_per_group(
+                config.backbone.depth, config.backbone.width
+            )
     expect(
         min(spec.image_shape[:2]) >= 8,
         "images of at least 8 × 8 pixels",

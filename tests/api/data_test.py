@@ -104,6 +104,7 @@ def test_plugins_names_train_and_evaluate(tmp_path, monkeypatch):
         "--config.num_epochs=1",
         "--config.batch_size=16",
         "--config.backbone.name=pooled",
+        "--config.backbone.depth=18",
         "--config.attack.num_steps=1",
         "--config.attack.name=rfgsm",
         "--config.evaluation.attacks=('clean', 'rfgsm')",
@@ -113,6 +114,8 @@ def test_plugins_names_train_and_evaluate(tmp_path, monkeypatch):
     assert run.config.defense.share == 0.25
     assert {*run.results["accuracy"]} == {"clean", "rfgsm"}
     assert run.results["num_images"] == 4
+    # The backbone has no weight decay of its own; the recipe has.
+    assert len(run.student.losses) == 2
     assert "rfgsm" in repr(run)
 
 
