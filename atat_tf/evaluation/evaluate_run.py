@@ -159,7 +159,7 @@ def expect_led(opened: opening.OpenRun, built: Mapping[str, Sequence]) -> None:
     ]
     if not by_gradient:
         return
-    if opened.has_gradient and judging.has_gradient(
+    if not opened.is_served and judging.has_gradient(
         opened.classifier, opened.dataset.spec.image_shape
     ):
         judging.expect_gradients(opened.attacker.logits_fn, opened.split.images)

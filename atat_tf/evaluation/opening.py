@@ -52,9 +52,9 @@ class OpenRun:
         return self.run.config
 
     @property
-    def has_gradient(self) -> bool:
-        """Whether attacks can follow one; a served model answers scores."""
-        return not isinstance(self.classifier, served.ServedClassifier)
+    def is_served(self) -> bool:
+        """Whether a server answers, scores alone: no gradient can be had."""
+        return isinstance(self.classifier, served.ServedClassifier)
 
     def columns(self, names: Iterable[str] | None) -> dict[str, tuple]:
         """Returns {column: its attacks, in order}; None for the config's own.

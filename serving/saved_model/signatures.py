@@ -22,7 +22,7 @@ _PNG_HEADER = 24
 _Outputs = dict[str, tf.Tensor]
 
 
-class ServedClassifier(tf.Module):
+class ExportedClassifier(tf.Module):
     """A classifier, and its teacher if there is one, ready to be saved.
 
     Every image's answer depends on that image alone, so that a server may

@@ -72,7 +72,7 @@ def export_run(
     weights = weights or run.config.evaluation.weights
     classifier = run.classifier(weights)
     layers = config.defense.get("layers", ())
-    served = signatures.ServedClassifier(
+    served = signatures.ExportedClassifier(
         classifier,
         classifiers.shown_layer(classifier, layers, layer),
         _teacher(run),
@@ -124,7 +124,7 @@ def export_model(
     """
     path = pathlib.Path(path)
     classifier = model_files.load(path, pixel_range)
-    served = signatures.ServedClassifier(
+    served = signatures.ExportedClassifier(
         classifier, layer, score=score or "logit"
     )
     card = {
@@ -138,7 +138,7 @@ def export_model(
 
 
 def shift_reference(
-    served: signatures.ServedClassifier, images: np.ndarray
+    served: signatures.ExportedClassifier, images: np.ndarray
 ) -> dict:
     """Returns how attention shifts are distributed over clean images.
 

@@ -26,7 +26,7 @@ from tests.support import commands, toys
 
 def test_reference_of_clean_images():
     first, second = toys.small_classifier(0), toys.small_classifier(1)
-    served = signatures.ServedClassifier(first, "features", second)
+    served = signatures.ExportedClassifier(first, "features", second)
     images = np.random.default_rng(0).integers(0, 256, (130, 8, 8, 3), "u1")
     shifts = served.monitor(tf.constant(images / 255, tf.float32))
     shifts = shifts["attention_shift"].numpy()
@@ -36,7 +36,7 @@ def test_reference_of_clean_images():
     above = (shifts > reference["quantiles"]["0.9"]).sum()
     assert above == 13
     with pytest.raises(InputError, match="a teacher"):
-        writing.shift_reference(signatures.ServedClassifier(first), images)
+        writing.shift_reference(signatures.ExportedClassifier(first), images)
 
 
 def test_the_card_says_what_is_served():

@@ -103,7 +103,7 @@ def test_explain_follows_the_class_that_is_named(loaded, student):
 @pytest.mark.parametrize("score", grad_cam.SCORES)
 def test_maps_explain_the_score_that_was_trained(score):
     model = toys.small_classifier()
-    served = signatures.ServedClassifier(model, "features", score=score)
+    served = signatures.ExportedClassifier(model, "features", score=score)
     images, labels = toys.random_images(4), tf.constant([0, 1, 2, 3], tf.int64)
     _, maps = grad_cam.logits_and_attention(
         graphs.with_taps(model, ["features"]), images, labels, score=score

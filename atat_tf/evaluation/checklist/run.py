@@ -135,7 +135,7 @@ def decided_points(
     if len(opened.split) < minimum:
         points["gradients"] = not_run("gradients", few)
         obstacle = few
-    elif not opened.has_gradient:
+    elif opened.is_served:
         obstacle = checklist_attacks.NO_GRADIENT
         if not broken:
             points |= _queried_points(opened)
@@ -178,7 +178,7 @@ def explained(opened: OpenRun) -> explanations.Quality | None:
     to a layer with one, or answers no logits.
     """
     config = opened.config
-    if not opened.has_gradient:
+    if opened.is_served:
         return None
     part = slice(_EXPLAINED_IMAGES)
     ball = config.attack.epsilon, config.attack.step_size

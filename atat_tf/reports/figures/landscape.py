@@ -237,20 +237,20 @@ def curve(
       InputError: no run there, or one that cannot be judged.
     """
     expect(num_steps >= 1, "num_steps >= 1", num_steps=num_steps)
-    run = opening.open_run(workdir, **arguments)
-    run.attacker.expect_judgeable(run.split.images)
+    opened = opening.open_run(workdir, **arguments)
+    opened.attacker.expect_judgeable(opened.split.images)
     attack = linf.Steps(linf.pgd(EPSILON, STEP_SIZE, num_steps))
-    evaluate_run.standing(run, {f"pgd{num_steps}": (attack,)}, "attacking")
-    clean = run.ledger.verdicts(CLEAN)
+    evaluate_run.standing(opened, {f"pgd{num_steps}": (attack,)}, "attacking")
+    clean = opened.ledger.verdicts(CLEAN)
     survived = [
         _survived(
             clean[i],
-            run.ledger.deciding([columns.description(attack)], i),
+            opened.ledger.deciding([columns.description(attack)], i),
             num_steps,
         )
-        for i in range(len(run.split))
+        for i in range(len(opened.split))
     ]
-    return accuracies(survived, num_steps), run
+    return accuracies(survived, num_steps), opened
 
 
 def accuracies(survived: Sequence[int], num_steps: int) -> np.ndarray:

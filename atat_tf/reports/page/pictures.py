@@ -48,36 +48,36 @@ def shown_attack(
     return name, built[name][0].attack
 
 
-def viewer(run: opening.OpenRun) -> Viewer:
+def viewer(opened: opening.OpenRun) -> Viewer:
     """Returns what looks where a run's network looks.
 
     Args:
-      run: open for evaluation.
+      opened: the run.
     """
-    layers = build.build_defense(run.config).layers
+    layers = build.build_defense(opened.config).layers
     return Viewer(
-        run.classifier,
-        classifiers.shown_layer(run.classifier, layers),
-        run.seed,
-        run.attacker.batch_size,
-        score=run_config.score(run.config),
+        opened.classifier,
+        classifiers.shown_layer(opened.classifier, layers),
+        opened.seed,
+        opened.attacker.batch_size,
+        score=run_config.score(opened.config),
     )
 
 
-def attended(run: opening.OpenRun, attack: linf.LinfAttack) -> Attended:
+def attended(opened: opening.OpenRun, attack: linf.LinfAttack) -> Attended:
     """Returns what a run's network makes of its test images, attacked or not.
 
     Args:
-      run: open for evaluation.
+      opened: the run.
       attack: each image is where it ends, whoever is fooled.
     """
-    count, folder = len(run.split), run.run.folder
+    count, folder = len(opened.split), opened.run.folder
     terminal.stage(f"attacking {count} images of {folder}")
-    return viewer(run).attended(attack, _pixels(run), run.split.labels)
+    return viewer(opened).attended(attack, _pixels(opened), opened.split.labels)
 
 
-def _pixels(run):
-    return run.split.images[:] / np.float32(255)
+def _pixels(opened):
+    return opened.split.images[:] / np.float32(255)
 
 
 def uris(seen: Attended) -> list[dict[str, str]]:

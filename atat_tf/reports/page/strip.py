@@ -95,19 +95,19 @@ def strip(
     )
 
 
-def _looks(run, attack, radii, indices):
+def _looks(opened, attack, radii, indices):
     """Returns the looks of one network, a list for each radius, 0 first."""
-    pixels = run.split.images[indices] / np.float32(255)
-    labels = run.split.labels[indices]
+    pixels = opened.split.images[indices] / np.float32(255)
+    labels = opened.split.labels[indices]
     if not len(indices):
         return [[] for _ in radii]
     terminal.stage(
-        f"attacking {run.run.folder} at the slider's {len(radii)} radii"
+        f"attacking {opened.run.folder} at the slider's {len(radii)} radii"
     )
-    views = pictures.viewer(run).attacked_at(
+    views = pictures.viewer(opened).attacked_at(
         attack, pixels, labels, radii, np.asarray(indices)
     )
-    names = run.dataset.class_names
+    names = opened.dataset.class_names
     return [_of_view(view, views[0], labels, names) for view in views]
 
 

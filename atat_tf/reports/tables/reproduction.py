@@ -155,15 +155,15 @@ def _do(plan, job, data_dir):
 
 def _evaluated(plan, job, mode, count, wanted):
     """Returns a record's part: the columns wanted on `count` images."""
-    run = opening.open_run(job.workdir, count, mode, dataset=plan.dataset)
-    if run.attacker.is_frozen:
-        run.attacker.expect_judgeable(run.split.images)
+    opened = opening.open_run(job.workdir, count, mode, dataset=plan.dataset)
+    if opened.attacker.is_frozen:
+        opened.attacker.expect_judgeable(opened.split.images)
     names = [column for column in wanted if wanted[column] == count]
-    built = run.columns(names)
-    evaluate_run.standing(run, built, f"{job.label}, {mode}:")
+    built = opened.columns(names)
+    evaluate_run.standing(opened, built, f"{job.label}, {mode}:")
     return {
         "num_images": count,
-        "identity": run.ledger.identity,
+        "identity": opened.ledger.identity,
         "columns": {n: columns.descriptions(built[n]) for n in built},
     }
 

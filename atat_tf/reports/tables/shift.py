@@ -55,19 +55,19 @@ def measure(
       and for each image "indices", "distance" (Eq. 4), "shape_distance" (1 −
       cosine of the two maps: their size left out).
     """
-    run = opening.open_run(workdir, num_images, dataset=dataset)
-    built = run.columns([column])
+    opened = opening.open_run(workdir, num_images, dataset=dataset)
+    built = opened.columns([column])
     (attack,) = built[column]
     # The ledger gets what it lacks: verdicts on clean and attacked images.
-    stands = evaluate_run.standing(run, {"clean": (), **built}, "attention")
+    stands = evaluate_run.standing(opened, {"clean": (), **built}, "attention")
     indices = np.flatnonzero(stands["clean"])
-    raw, shape = _distances(run, attack.attack, indices)
+    raw, shape = _distances(opened, attack.attack, indices)
     record = {
         **facts,
-        "identity": run.ledger.identity,
+        "identity": opened.ledger.identity,
         "attack": columns.description(attack),
         "column": column,
-        "num_images": len(run.split),
+        "num_images": len(opened.split),
         "layer": LAYER,
         "point": POINT,
         "indices": indices.tolist(),
@@ -89,16 +89,18 @@ def is_current(record: Mapping[str, Any] | None, num_images: int) -> bool:
     return record is not None and record["num_images"] == num_images
 
 
-def _distances(run, attack, indices):
+def _distances(opened, attack, indices):
     viewer = Viewer(
-        run.classifier,
+        opened.classifier,
         LAYER,
-        run.seed,
-        run.attacker.batch_size,
-        frozen.logits_function(run.classifier),  # as the ledger's attack
+        opened.seed,
+        opened.attacker.batch_size,
+        frozen.logits_function(opened.classifier),  # as the ledger's attack
     )
-    images = run.split.images[indices] / np.float32(255)
-    seen = viewer.attended(attack, images, run.split.labels[indices], indices)
+    images = opened.split.images[indices] / np.float32(255)
+    seen = viewer.attended(
+        attack, images, opened.split.labels[indices], indices
+    )
     views = seen.clean, seen.attacked
     maps = ({LAYER: tf.constant(view.maps)} for view in views)
     raw = losses.attention_distance(*maps).numpy()
