@@ -14,6 +14,7 @@ atat evaluate --server=localhost:8500 --model_name=mine \\
     --dataset=folder:photos --attacks=clean,square500 --num_images=50
 """
 
+import json
 import pathlib
 import sys
 
@@ -322,7 +323,9 @@ def _refuse_other_config(config):
     if parsing.recipe_given():
         here = run_config.to_dict(run_config.resolve(command_line.config()))
     else:
-        here, there = command_line.overrides(), dict(recipes.flat(there))
+        # As config.json has them: lists, and no tuples.
+        here = json.loads(json.dumps(command_line.overrides()))
+        there = dict(recipes.flat(there))
         there = {name: there.get(name) for name in here}
     differing = run_config.differences(here, there)
     if differing:

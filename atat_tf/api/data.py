@@ -1,6 +1,7 @@
 """Own arrays where the name of a data set would stand."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from atat_tf.data import images as image_files
 from atat_tf.errors import expect, with_checked_fields
 
 # Of the training images, where there are no validation or test images.
+_READ_AT_ONCE = 1024  # images
 _SHARE = 10
 
 
@@ -103,9 +105,20 @@ class Data:
             self.flip,
             names,
         )
-        return datasets.Dataset(
-            name, spec, names, f"arrays {name}", train, validation, test
-        )
+        parts = train, validation, test
+        provenance = f"arrays {name}, sha256:{_digest(parts)[:16]}"
+        return datasets.Dataset(name, spec, names, provenance, *parts)
+
+
+def _digest(parts):
+    """Returns the SHA-256 of the images and labels of splits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for first in range(0, len(part), _READ_AT_ONCE):
+            images = part.images[first : first + _READ_AT_ONCE]
+            digest.update(np.ascontiguousarray(images).tobytes())
+        digest.update(np.ascontiguousarray(part.labels).tobytes())
+    return digest.hexdigest()
 
 
 def _class_names(train, given):

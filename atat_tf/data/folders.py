@@ -144,6 +144,11 @@ def _is_image(path):
     )
 
 
+def _is_hidden(path):
+    """Returns whether a part of a path begins with a dot."""
+    return any(part.startswith(".") for part in path.parts)
+
+
 def splits(
     pictures: Listing,
     image_shape: tuple[int, int, int],
@@ -214,8 +219,11 @@ def _files(folder, names, may_lack):
         raise unknown(f"a class of {str(folder)!r}", min(extra), names)
     pairs = []
     for label, name in enumerate(names):
+        inside = folder / name
         paths = sorted(
-            path for path in (folder / name).rglob("*") if _is_image(path)
+            path
+            for path in inside.rglob("*")
+            if _is_image(path) and not _is_hidden(path.relative_to(inside))
         )
         # A validation or test folder need not have every class.
         expect(

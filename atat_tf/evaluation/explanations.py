@@ -4,7 +4,9 @@ A map that is drawn over an image invites trust. These ask whether it depends
 on the class, on the network, and whether the places it names matter.
 """
 
+import contextlib
 import dataclasses
+import random
 from collections.abc import Callable
 
 import keras
@@ -223,8 +225,8 @@ def parameter_randomisation(
     # Not the seed itself: where a network was trained from it, the random
     # weights would be those that it began with.
     own_stream = np.random.SeedSequence((seed, _STRANGER)).generate_state(1)
-    keras.utils.set_random_seed(int(own_stream[0]))
-    stranger = model_files.with_random_weights(classifier)
+    with _seeded(int(own_stream[0])):
+        stranger = model_files.with_random_weights(classifier)
     other = views.Viewer(stranger, layer, score=score).view(images, labels)
     result = np.full(len(own), np.nan)
     for i, (mine, its) in enumerate(zip(own, other.maps, strict=True)):
@@ -232,6 +234,21 @@ def parameter_randomisation(
             ranked = scipy.stats.spearmanr(mine.ravel(), its.ravel())
             result[i] = 1 - ranked.statistic
     return result
+
+
+@contextlib.contextmanager
+def _seeded(seed):
+    """Draws from a seed inside, and as the caller's own seed has it after."""
+    states = random.getstate(), np.random.get_state()
+    # TensorFlow tells no state: this number depends on it.
+    later = tf.random.uniform([], maxval=2**31 - 1, dtype=tf.int32)
+    keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:
+        keras.utils.set_random_seed(int(later))
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 def _probabilities(classifier):

@@ -1,11 +1,15 @@
 """The figures of results.json: which of them stay beside new ones."""
 
+import contextlib
+import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from atat_tf.attacks import columns
+from atat_tf.errors import InputError
 from atat_tf.evaluation.opening import OpenRun
 from atat_tf.runs import folder as run_folder
 from atat_tf.runs import terminal
@@ -21,6 +25,8 @@ _SETTINGS = (
     "batch_size",
     "split",
 )
+# What figures have in common that may be of different numbers of images.
+_SAME_IMAGES = ("data", "bn_eval", "weights_digest", "split")
 
 
 def kept(opened: OpenRun, results: dict) -> dict:
@@ -35,7 +41,7 @@ def kept(opened: OpenRun, results: dict) -> dict:
     """
     path = opened.run.folder / run_folder.RESULTS
     before = opened.run.read(run_folder.RESULTS) or {}
-    is_of_these = before.get("weights_digest") == results["weights_digest"]
+    is_of_these = all(before.get(n) == results.get(n) for n in _SAME_IMAGES)
     if is_of_these and before.get("num_images", 0) > results["num_images"]:
         terminal.console().print(
             f"{path} keeps its figures of {before['num_images']:,} images: "
@@ -43,6 +49,8 @@ def kept(opened: OpenRun, results: dict) -> dict:
         )
         return results
     if all(before.get(name) == results.get(name) for name in _SETTINGS):
+        # Another command may have added lines, and columns, meanwhile.
+        opened = dataclasses.replace(opened, ledger=opened.ledger.again())
         results = _merged(opened, before, results)
     run_folder.write_json(path, results)
     return results
@@ -72,14 +80,25 @@ def _merged(opened, before, results):
                 )
     if estimates:
         results = {**results, "estimates": estimates}
-    built = opened.columns([*attacks, *estimates])
+    built = _known(opened, [*attacks, *estimates])
     return {
         **results,
         "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},
         "worst_case": worst_case(opened.config, built, stands),
-        "refuted": opened.ledger.refuted(columns.described(built)),
+        "refuted": opened.ledger.refuted(
+            columns.described(built) | {*itertools.chain(*attacks.values())}
+        ),
         "attacks": attacks,
     }
+
+
+def _known(opened, names):
+    """Returns the columns of names but those of a plugin that is not here."""
+    built: dict[str, tuple] = {}
+    for name in names:
+        with contextlib.suppress(InputError):
+            built |= opened.columns([name])
+    return built
 
 
 def worst_case(

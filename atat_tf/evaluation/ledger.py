@@ -106,6 +106,10 @@ class Ledger:
         self._by_attack = {attack: dict(known) for attack, known in own.items()}
         self._ends_torn = _ends_torn(self._path)
 
+    def again(self) -> "Ledger":
+        """Returns the ledger as its file is now."""
+        return Ledger(self._path, self.identity)
+
     def verdicts(self, attack: str) -> dict[int, dict]:
         """Returns {image's index: line as appended} of an attack.
 

@@ -209,8 +209,8 @@ def _dataset(run, name):
         name, run.data_dir, image_size=run_config.image_size(config)
     )
     if (other.class_names, other.spec.image_shape) != (
-        run.dataset.class_names,
-        run.dataset.spec.image_shape,
+        run.class_names,
+        run.spec.image_shape,
     ):
         raise InputError(
             f"Expected a data set with the classes of {config.dataset!r}, "

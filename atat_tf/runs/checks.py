@@ -215,6 +215,9 @@ def expect_fitting_teacher(config: ConfigDict, folder: pathlib.Path) -> None:
     )
     here = {f: run_config.to_dict(config)[f] for f in fields}
     there = {f: teacher.get(f) for f in fields}
+    sizes = run_config.image_size(config), run_config.image_size(read)
+    if None not in sizes:
+        here["image_size"], there["image_size"] = map(_as_shape, sizes)
     differing = run_config.differences(here, there)
     if differing:
         raise InputError(
@@ -228,6 +231,11 @@ def expect_fitting_teacher(config: ConfigDict, folder: pathlib.Path) -> None:
             "Expected a trained teacher. Received: "
             f"{config.teacher!r} without {path.name}."
         )
+
+
+def _as_shape(size):
+    """Returns (H, W) of what images are resized to."""
+    return (size, size) if isinstance(size, int) else tuple(size)[:2]
 
 
 def expect_a_batch(

@@ -209,7 +209,7 @@ def workdir(
     value = _WORKDIR.value or default
     if not value:
         raise InputError("Expected --workdir=RUN_FOLDER. Received: none.")
-    path = pathlib.Path(value)
+    path = pathlib.Path(value).expanduser()
     if _WORKDIR.value and "," in str(path) and not path.is_dir():
         raise InputError(
             "Expected one run folder in --workdir; the commands that take "

@@ -26,7 +26,7 @@ def found(named: str | os.PathLike[str]) -> pathlib.Path:
       The network's folder where a name is given and there is no such run, else
       the path as it is.
     """
-    path = pathlib.Path(named)
+    path = pathlib.Path(named).expanduser()
     name = os.fspath(named)
     if name not in NETWORKS or (path / "config.json").exists():
         return path

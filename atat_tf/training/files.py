@@ -9,6 +9,7 @@ import keras
 import ml_collections
 import numpy as np
 
+from atat_tf.errors import expect
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 from atat_tf.training import checkpoints, event_log, workers
@@ -77,12 +78,40 @@ class TrainingFiles:
     def restore(self) -> Progress:
         """Puts the newest checkpoint's state back, if there is one.
 
-        metrics.jsonl is written anew: a kill may have come before it.
+        metrics.jsonl is written anew then: a kill may have come before it.
         """
         facts = self._group.restore(self._workdir, self._variables)
-        progress = Progress(**facts) if facts else Progress()
+        if facts is None:
+            return Progress()
+        progress = Progress(**facts)
         self._write_metrics(progress)
         return progress
+
+    def is_whole_without_checkpoints(self, num_steps: int) -> bool:
+        """Returns whether metrics.jsonl tells of all steps of the training.
+
+        As of an archived run, or one whose checkpoints were removed.
+
+        Args:
+          num_steps: of the whole training.
+
+        Raises:
+          InputError: it tells of some.
+        """
+        rows = []
+        if self._group.is_chief:
+            rows = run_folder.read_metrics(self._workdir)
+        done = rows[-1].get("step", num_steps) if rows else 0
+        is_whole = done >= num_steps or "rolled_back_to" in (rows or [{}])[-1]
+        expect(
+            is_whole or not done,
+            f"a checkpoint of the training in {self._workdir}, to go on from "
+            "(the same command begins anew with another --workdir, or once "
+            "this folder is removed)",
+            steps_done=done,
+            readable_checkpoints=0,
+        )
+        return bool(self._group.sum(int(is_whole)))
 
     def save(self, progress: Progress) -> None:
         """Writes a checkpoint, and the metrics of the epochs so far.

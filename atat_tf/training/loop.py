@@ -25,6 +25,7 @@ _VALIDATED = (
     ("clean", "validation_clean_accuracy", ".1%"),
     ("under PGD", "validation_pgd_accuracy", ".1%"),
     ("averaged", "validation_averaged_pgd_accuracy", ".1%"),
+    ("averaged", "validation_averaged_clean_accuracy", ".1%"),
     ("shift", "validation_attention_shift", ".3f"),
 )
 
@@ -117,7 +118,10 @@ class TrainingLoop:
         name = self._config.defense.name
         if self._ended_by_guard(progress):
             return False
-        if progress.step >= self._num_steps:
+        if progress.step >= self._num_steps or (
+            not progress.step
+            and self._files.is_whole_without_checkpoints(self._num_steps)
+        ):
             self._console.print(f"{name}: trained already, in {self._workdir}")
             return False
         if progress.step:
@@ -282,7 +286,7 @@ class TrainingLoop:
             "loss": f"{row['train_loss']:.3f}",
         }
         for head, field, shown in _VALIDATED:
-            if field in row:
+            if field in row and head not in columns:
                 columns[head] = format(row[field], shown)
         if not self._has_heading:
             heads = "  ".join(f"{head:>11}" for head in columns)

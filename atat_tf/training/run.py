@@ -15,7 +15,7 @@ from atat_tf.errors import expect
 from atat_tf.evaluation import evaluate_run, intervals
 from atat_tf.evaluation.run import Run
 from atat_tf.models import checks as model_checks
-from atat_tf.models import graphs
+from atat_tf.models import classifiers, graphs
 from atat_tf.runs import build, terminal
 from atat_tf.runs import checks as run_checks
 from atat_tf.runs import config as run_config
@@ -83,8 +83,13 @@ def train_and_evaluate(
     if not cluster.is_chief:
         return None
     _tell_of_chance(workdir, dataset)
-    if not trained and (workdir / run_folder.RESULTS).exists():
-        return run_folder.read_json(workdir / run_folder.RESULTS)
+    run = Run(workdir)
+    results = run.results
+    if not trained and results:
+        # A kill may have come between the training and its evaluation.
+        digest = classifiers.weights_digest(run.classifier())
+        if results.get("weights_digest") == digest:
+            return results
     return evaluate_run.evaluate_run(
         workdir, data_dir=data_dir, dataset=dataset
     )

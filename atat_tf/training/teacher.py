@@ -35,10 +35,11 @@ def write_teacher(
     classifier = build.build_classifier(
         teacher_config, dataset.spec, folder / run_folder.MODEL
     )
+    # The config is last: a folder that has it is whole.
+    run_folder.save_weights(folder, "best", classifier)
     run_folder.write_json(
         folder / run_folder.CONFIG, run_config.to_dict(teacher_config)
     )
-    run_folder.save_weights(folder, "best", classifier)
     correct = robustness.Evaluator(classifier, {"clean": None}).correct(
         "clean", dataset.validation, config.evaluation.batch_size
     )

@@ -81,7 +81,8 @@ class Validation:
 def _panels(config, student, dataset):
     """Returns the AttentionPanels of the first validation images, or None."""
     split = dataset.validation.take(config.attention_panels)
-    if not len(split):
+    is_shown = dataset.spec.image_shape[-1] in (1, 3)  # gray or RGB
+    if not len(split) or not is_shown:
         return None
     return panels.AttentionPanels(
         student,

@@ -135,6 +135,13 @@ def test_refused_names(kind, name, given, message):
         atat.register(kind, name)(given)
 
 
+def test_other_images_have_another_provenance():
+    """So that no verdict on these is taken for one on those."""
+    given = [atat.Data((x, Y)).dataset("mine") for x in (X, X, 1 - X)]
+    first, same, other = (dataset.provenance for dataset in given)
+    assert first == same != other
+
+
 def test_a_data_set_that_is_none_is_refused():
     atat.register("dataset", "broken")(lambda: 3)
     with pytest.raises(InputError, match="atat.Data of the data set 'broken'"):

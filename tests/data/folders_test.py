@@ -54,6 +54,12 @@ class SplitsTest(parameterized.TestCase, tf.test.TestCase):
             levels = np.array([200, 40])[split.labels]
             self.assertAllClose(split.images[:, 3, 2, 1], levels, atol=1)
 
+    def test_hidden_folders_are_passed_over(self):
+        root = _folder(splits=("train",))
+        whole = _load(root)
+        _write(root / "train/ant/.ipynb_checkpoints/0-checkpoint.png", 9)
+        self.assertEqual(_load(root).provenance, whole.provenance)
+
     def test_what_is_missing_is_held_out(self):
         """Of 2 · 20 images 2 · 2 are for the test, a tenth of 36 for
 

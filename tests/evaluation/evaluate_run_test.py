@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+from atat_tf.attacks import linf
 from atat_tf.errors import InputError
 from atat_tf.evaluation import estimate, evaluate_run, opening, printed_table
 from atat_tf.evaluation.run import Run
@@ -47,6 +48,36 @@ def test_columns_of_one_setting_stay_beside_each_other(tmp_path):
     assert again["accuracy"] == both["accuracy"]
     other = evaluate_run.evaluate_run(run.folder, ["fgsm"], 40, seed=3)
     assert [*other["accuracy"]] == ["fgsm"] and run.results == other
+
+
+def test_columns_of_two_commands_at_a_time_are_both_kept(tmp_path):
+    run = Run(untrained_runs.write(tmp_path / "run"))
+    first, second = (opening.open_run(run.folder, 40) for _ in range(2))
+    evaluate_run.evaluate_opened(first, ["clean", "pgd2"])
+    evaluate_run.evaluate_opened(second, ["clean", "fgsm"])
+    assert {*run.results["accuracy"]} == {"clean", "pgd2", "fgsm"}
+
+
+def test_a_column_of_a_plugin_that_is_not_here_stays(tmp_path):
+    run = Run(untrained_runs.write(tmp_path / "run"))
+    linf.ATTACKS["mine"] = linf.fgsm
+    try:
+        evaluate_run.evaluate_run(run.folder, ["clean", "mine"], 40)
+    finally:
+        del linf.ATTACKS["mine"]
+    both = evaluate_run.evaluate_run(run.folder, ["pgd2"], 40)
+    assert [*both["accuracy"]] == ["clean", "mine", "pgd2"]
+    assert both["worst_case"] <= both["accuracy"]["pgd2"]
+
+
+def test_figures_of_other_images_make_room(tmp_path):
+    run = Run(untrained_runs.write(tmp_path / "run"))
+    validation = evaluate_run.evaluate_run(
+        run.folder, ["clean"], 40, split="validation"
+    )
+    assert validation["num_images"] == 40 and run.results is None
+    test = evaluate_run.evaluate_run(run.folder, ["clean"], 30)
+    assert run.results == test
 
 
 def test_fewer_images_replace_no_figures(tmp_path, capsys):
@@ -214,8 +245,9 @@ def test_the_command_prints_a_table_and_the_checklist(run):
     [
         ("--config.num_epochs=7", "num_epochs=7 here, 2 there"),
         ("--config=configs/alp.py", "rebuilt from.*defense.name"),
-        # It agrees: what is missing then are the weights.
+        # They agree: what is missing then are the weights.
         ("--config.num_epochs=2", "no weights"),
+        ("--config.evaluation.attacks=('clean',)", "no weights"),
     ],
 )
 def test_a_config_may_only_agree_with_the_runs_own(

@@ -1,8 +1,11 @@
 """Numbers of explanations, on maps and networks made by hand."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from atat_tf.attacks import linf
@@ -76,6 +79,15 @@ def test_quality_of_a_network():
     assert 0 < means["stability"] < 1
     again = explanations.quality(*arguments, attack, seed=1)
     assert again.means() == means
+    drawn = []
+    for seed in (1, 2, 1):  # the caller's own draws stay the caller's
+        keras.utils.set_random_seed(seed)
+        explanations.quality(*arguments, seed=1)
+        drawn.append(
+            [np.random.rand(), random.random(), float(tf.random.uniform([]))]
+        )
+    assert drawn[0] == drawn[2]
+    assert not {*drawn[0]} & {*drawn[1]}
     without = explanations.quality(*arguments, seed=1)
     assert "stability" not in without.means()
 

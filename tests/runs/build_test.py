@@ -243,6 +243,20 @@ def test_a_teacher_of_other_classes_is_told_by_their_names(tmp_path):
         checks.expect_fitting_teacher(config, tmp_path)
 
 
+def test_a_teacher_of_images_of_another_size_is_refused(tmp_path):
+    config = _config(dataset="digits").unlock()
+    config.image_size, config.teacher = 32, str(tmp_path)
+    config.lock()
+    there = run_config.to_dict(config)
+    for shape, message in (
+        ({"image_size": 16}, "image_size"),
+        ({"image_size": None, "image_shape": [32, 32, 3]}, "weights.h5"),
+    ):
+        run_folder.write_json(tmp_path / "config.json", there | shape)
+        with pytest.raises(InputError, match=message):
+            checks.expect_fitting_teacher(config, tmp_path)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.03, 1.0])
 def test_refuses_a_share_that_takes_no_extra_image(tmp_path, share):
     path = tmp_path / "extra.npz"

@@ -18,10 +18,27 @@ from absl.testing import parameterized
 
 from atat_tf.data import datasets
 from atat_tf.errors import InputError, TrainingError
+from atat_tf.reports.page import page
 from atat_tf.runs import folder as run_folder
 from atat_tf.training import checkpoints
 from atat_tf.training import run as training_run
 from tests.support import runs, trained_runs
+
+
+def test_images_neither_gray_nor_rgb_are_trained_on_and_not_drawn(tmp_path):
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (200, 8, 8, 4)).astype(np.uint8)
+    labels = np.arange(200) % 2
+    path = tmp_path / "own.npz"
+    pairs = {"x_train": images, "y_train": labels}
+    np.savez(path, **pairs, x_test=images[:50], y_test=labels[:50])
+    config = runs.config("at", dataset=str(path), num_validation=100)
+    training_run.train_and_evaluate(config, tmp_path / "run")
+    rows = run_folder.read_metrics(tmp_path / "run")
+    assert "validation_attention_shift" not in rows[-1]
+    assert "validation_pgd_accuracy" in rows[-1]
+    html = page.page(tmp_path / "run", num_images=4)
+    assert "Attention shift" not in html
 
 
 @pytest.mark.parametrize("guesses", [True, False])
@@ -53,6 +70,12 @@ def _arrays(folder, which):
     with h5py.File(run_folder.weights_path(folder, which)) as file:
         file.visititems(visit)
     return arrays
+
+
+def _contents(folder):
+    """Returns {path: bytes} of the weights and metrics of a run."""
+    paths = [*folder.rglob("*.h5"), *folder.rglob("metrics.jsonl")]
+    return {path: path.read_bytes() for path in paths}
 
 
 def _are_equal(some, others):
@@ -205,6 +228,30 @@ class FilesTest(RunsTest):
         ]
         # Of two epochs the last is the best only if it is strictly better.
         self.assertEqual(_are_equal(best, last), scores[1] > scores[0])
+
+    def test_without_checkpoints_a_whole_run_is_done_and_a_part_refused(self):
+        shutil.copytree(self.done, self.workdir)
+        for folder in (self.workdir, self.workdir / "teacher"):
+            shutil.rmtree(folder / "checkpoints")
+        stored = run_folder.read_json(self.done / "results.json")
+        before = _contents(self.workdir)
+        self.assertEqual(self._train(teacher="", **runs.AVERAGED), stored)
+        self.assertEqual(_contents(self.workdir), before)
+        rows = run_folder.read_metrics(self.workdir)
+        run_folder.write_metrics(self.workdir, rows[:1])
+        with self.assertRaisesRegex(InputError, "a checkpoint of the training"):
+            self._train(teacher="", **runs.AVERAGED)
+        self.assertLen(run_folder.read_metrics(self.workdir), 1)
+
+    def test_results_of_earlier_weights_are_not_the_last_word(self):
+        shutil.copytree(self.done, self.workdir)
+        path = self.workdir / "results.json"
+        stored = run_folder.read_json(path)
+        earlier = {"accuracy": {"clean": 0.01}, "weights_digest": "earlier"}
+        run_folder.write_json(path, stored | earlier)
+        again = self._train(teacher="", **runs.AVERAGED)
+        self.assertEqual(again["accuracy"], stored["accuracy"])
+        self.assertEqual(again["weights_digest"], stored["weights_digest"])
 
     def test_done_is_done(self):
         before = (self.done / "last.weights.h5").stat().st_mtime_ns

@@ -343,15 +343,17 @@ def _attacked_points(opened, teacher):
 
 def _line_points(opened, groups):
     """Returns the points that the lines of attacks decide, {name: Point}."""
-    lines = _lines(opened, groups)
+    # The ledger may know of more images than are asked here.
+    count = len(opened.split)
+    lines = [line for line in _lines(opened, groups) if line["index"] < count]
     wrong = [
         line
         for line in opened.ledger.verdicts(CLEAN).values()
-        if line["broken"]
+        if line["broken"] and line["index"] < count
     ]
     return {
         "candidates": _candidates(lines),
-        "winner": _winner([*wrong, *lines], len(opened.split)),
+        "winner": _winner([*wrong, *lines], count),
     }
 
 

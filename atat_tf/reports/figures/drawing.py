@@ -4,6 +4,7 @@ import dataclasses
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import patheffects, ticker
@@ -29,6 +30,9 @@ LINE_STYLES = tuple(
 _RIGHT, _WRONG, _SOFT = "#17663d", "#a3261c", "#555b64"
 _CAPTION_COLUMNS = 17  # characters an inch
 _TITLE_COLUMNS = 11
+
+# Of texts with names in them: a $ in one begins no formula.
+_AS_IT_IS: dict[str, Any] = {"parse_math": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +84,13 @@ def picture_grid(
             _draw_panel(axes[row, column], panel)
     for column, text in enumerate(column_titles):
         axes[0, column].set_title(
-            textwrap.fill(text, 24), fontsize=10, color=_SOFT
+            textwrap.fill(text, 24), fontsize=10, color=_SOFT, **_AS_IT_IS
         )
     for row, text in enumerate(row_titles or ()):
         axes[row, 0].set_ylabel(
             textwrap.fill(text, 13),
             fontsize=10,
+            **_AS_IT_IS,
             fontweight="bold",
             rotation=0,
             ha="right",
@@ -160,7 +165,8 @@ def accuracy_curves(
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        for label in axes.legend(fontsize=8).get_texts():
+            label.set(**_AS_IT_IS)
     return figure
 
 
@@ -172,11 +178,13 @@ def _figure(width, height, title, caption):
         textwrap.fill(title, int(width * _TITLE_COLUMNS)),
         fontsize=12,
         fontweight="bold",
+        **_AS_IT_IS,
     )
     figure.supxlabel(
         textwrap.fill(caption, int(width * _CAPTION_COLUMNS)),
         fontsize=8,
         color=_SOFT,
+        **_AS_IT_IS,
     )
     return figure
 
@@ -198,6 +206,7 @@ def _draw_panel(axes, panel):
     axes.set_xlabel(
         panel.text,
         fontsize=10,
+        **_AS_IT_IS,
         color=colours[panel.is_right],
         fontweight="normal" if panel.is_right is None else "bold",
     )
@@ -242,7 +251,7 @@ def _draw_surface(axes, positions, values, limits, text):
     axes.plot(0, 0, floor, marker="+", color="black", markersize=9)
     axes.set_zlim(floor, high)
     axes.view_init(elev=24, azim=-55)
-    axes.set_title(f"{text}\ncross-entropy", fontsize=10, pad=0)
+    axes.set_title(f"{text}\ncross-entropy", fontsize=10, pad=0, **_AS_IT_IS)
     axes.set_xlabel("sign gradient, ε", fontsize=9)
     axes.set_ylabel("Rademacher, ε", fontsize=9)
     for axis in (axes.xaxis, axes.yaxis):

@@ -123,6 +123,12 @@ def load_all(
     networks = [
         load(name, weights, layer, data_dir, pixel_range) for name in names
     ]
+    for network in networks:
+        expect(
+            network.image_shape[-1] in (1, 3),
+            f"in {network.title} a network of gray or RGB images, to draw them",
+            image_shape=network.image_shape,
+        )
     if score is not None:
         networks = [
             dataclasses.replace(

@@ -46,7 +46,8 @@ def selected(
       InputError: there is no such image, or no such way.
     """
     expect_known("--select", how, SELECTIONS)
-    pool = _right(networks, dataset, count if how == "first" else POOL)
+    asked = _asked(networks, dataset)
+    pool = _right(asked, dataset, count if how == "first" else POOL)
     expect(pool, "a test image that all networks classify right", found=pool)
     title, among = networks[0].title, f"the first {len(pool)} test images"
     order = np.arange(len(pool))
@@ -63,9 +64,11 @@ def selected(
         words = f"Those where attention moves most in {title}, of {among}"
     chosen = [pool[place] for place in order[:count]]
     expect(chosen, "a test image that the attack breaks", select=how)
-    *others, last = (network.title for network in networks)
-    names = f"{', '.join(others)} and {last}" if others else last
-    caption = f"{words} that are classified right by {names}. "
+    caption = f"{words}. "
+    if asked:
+        *others, last = (network.title for network in asked)
+        names = f"{', '.join(others)} and {last}" if others else last
+        caption = f"{words} that are classified right by {names}. "
     caption += pictures.told(dataset, chosen)
     return pictures.from_test(dataset, chosen), caption
 
@@ -80,16 +83,20 @@ def _attacked(network, dataset, indices, attack, seed):
     return attacked.predictions != scene.labels, moved
 
 
-def _right(networks, dataset, count):
-    """Returns the first indices that all networks classify right."""
-    indices: list[int] = []
+def _asked(networks, dataset):
+    """Returns the networks of the data set's classes and size."""
     shape = tuple(dataset.spec.image_shape)
-    asked = [
+    return [
         network
         for network in networks
         if network.class_names == tuple(dataset.class_names)
         and network.image_shape == shape
     ]
+
+
+def _right(asked, dataset, count):
+    """Returns the first indices that all networks classify right."""
+    indices: list[int] = []
     for first in range(0, len(dataset.test), _BATCH):
         images = dataset.test.images[first : first + _BATCH] / np.float32(255)
         right = np.ones(len(images), bool)

@@ -44,8 +44,10 @@ def compared(
         columns[title] = measured.measured(run)
         radii[title] = measured.accuracy_at_radii(run)
         truths.append(measured.truth(run))
-        if num_images:
-            dataset = opened[next(iter(runs))].dataset if opened else None
+        # A server answers no gradient, and other images are not shown.
+        is_shown = run.spec.image_shape[-1] in (1, 3) and not run.config.server
+        if num_images and is_shown:
+            dataset = next(iter(opened.values())).dataset if opened else None
             opened[title] = _opened(run, num_images, dataset)
     explained = {
         title: found
@@ -154,7 +156,7 @@ def _opened(run, num_images, dataset):
     return opening.open_run(
         run.folder,
         num_images,
-        weights=results.get("weights", "best"),
+        weights=results.get("weights"),
         data_dir=run.data_dir,
         dataset=dataset,
     )

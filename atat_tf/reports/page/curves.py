@@ -48,6 +48,7 @@ _PANELS = (
             "validation_clean_accuracy": "validation, clean",
             "validation_pgd_accuracy": "validation, PGD",
             "validation_averaged_pgd_accuracy": "validation, PGD, averaged",
+            "validation_averaged_clean_accuracy": "validation, clean, averaged",
         },
     ),
     (
@@ -171,7 +172,9 @@ def curves(
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes.grid(color=_GRID)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower left", ncols=2, frameon=False)
+    legend = figure.legend(loc="outside lower left", ncols=2, frameon=False)
+    for label in legend.get_texts():
+        label.set_parse_math(False)  # a $ in a run's name begins no formula
     return figure
 
 

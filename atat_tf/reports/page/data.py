@@ -25,6 +25,15 @@ _AT_RADII = ",".join(
     ["clean", "pgd20", *(f"pgd20@{radius}/255" for radius in (1, 2, 4, 16))]
 )
 
+# What a run and its teacher have in common beside the network.
+_OF_THE_SPLIT = (
+    "num_epochs",
+    "image_size",
+    "image_shape",
+    "num_validation",
+    "split_seed",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
@@ -89,9 +98,13 @@ def commands(
     data = ("--data_dir", data_dir) if data_dir else ()
     teacher = run_folder.teacher_folder(workdir, config.get("teacher"))
     twin = [
-        ("--config", "configs/standard.py"),
+        ("--config", "standard"),
         ("--dataset", config["dataset"]),
-        ("--config.num_epochs", config["num_epochs"]),
+        *(
+            (f"--config.{name}", config[name])
+            for name in _OF_THE_SPLIT
+            if config.get(name) is not None
+        ),
     ]
     if config.get("model"):
         twin.append(("--model", config["model"]))

@@ -43,14 +43,15 @@ def page(
       data_dir: of tensorflow-datasets.
       num_images: the first so many test images are shown; 0 shows none, and
         reads neither data nor weights. Of a served model none is shown: a
-        server answers no gradient.
+        server answers no gradient. Nor are images neither gray nor RGB.
 
     Raises:
       InputError: bad arguments, no run there, or no data.
     """
     expect(num_images >= 0, "num_images >= 0", num_images=num_images)
     run = Run(workdir, data_dir)
-    num_images = 0 if run.config.server else num_images
+    is_shown = run.spec.image_shape[-1] in (1, 3)  # gray or RGB
+    num_images = num_images if is_shown and not run.config.server else 0
     pictures = _Pictures(run, num_images) if num_images else None
     values = {
         # The run's ledger is read once for all, and then the teacher's.

@@ -258,6 +258,17 @@ def test_scores_that_are_even(tmp_path, short_sweeps):
 
 
 @pytest.mark.long
+def test_ties_of_images_beyond_those_asked_do_not_count(tmp_path):
+    opened = _open_run(toys.small_classifier(), tmp_path, 20)
+    tie = {"broken": True, "refuted": False, "margin": 0.0}
+    opened.ledger.append(
+        ledger.CLEAN, [{"index": 20 + number, **tie} for number in range(9)]
+    )
+    assert checklist._line_points(opened, {})["winner"].figure == 0
+    opened.ledger.append(ledger.CLEAN, [{"index": 19, **tie}])
+    assert checklist._line_points(opened, {})["winner"].figure == 5
+
+
 def test_large_scores_have_a_winner(tmp_path, short_sweeps):
     points = _points(tmp_path, _after(keras.layers.Rescaling(1e6)))
     assert "winner" in _with(points, "PASS")

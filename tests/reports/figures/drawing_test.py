@@ -1,5 +1,7 @@
 """What is drawn, as the arrays that the axes hold."""
 
+import io
+
 import numpy as np
 from absl.testing import absltest
 
@@ -51,6 +53,14 @@ class PictureGridTest(absltest.TestCase):
         self.assertEmpty(axes[2].texts)
         self.assertEqual(self.figure.get_suptitle(), "title")
         self.assertEqual(self.figure.get_supxlabel(), "a caption")
+
+    def test_a_dollar_in_a_name_begins_no_formula(self):
+        panel = drawing.Panel(_image(), text="$5 to $10")
+        figure = drawing.picture_grid(
+            [[panel]], ["a$_$b"], "a$_$b", "a$_$b", ["a$_$b"]
+        )
+        figure.savefig(io.BytesIO(), format="svg")
+        self.assertFalse(figure.axes[0].xaxis.label.get_parse_math())
 
     def test_a_line_is_drawn_at_half_of_the_maximum_of_a_map(self):
         empty = drawing.Panel(_image(), np.zeros((2, 2)))

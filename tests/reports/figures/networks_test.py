@@ -1,5 +1,6 @@
 """Networks and pictures to draw, and the sentences about what is not there."""
 
+import dataclasses
 import pathlib
 
 import keras
@@ -117,6 +118,9 @@ class RunsTest(tf.test.TestCase):
         for how in ("first", "broken", "random"):
             largest = max(row["cosine_distance"] for row in rows[how])
             self.assertGreaterEqual(moved[0] + 1e-6, largest)
+        other = dataclasses.replace(network, title="other", class_names=("a",))
+        _, caption = selection.selected([other], dataset, 2)
+        self.assertStartsWith(caption, "The first test images. Test images 0")
         with self.assertRaisesRegex(InputError, "--select among broken"):
             selection.selected([network], dataset, 3, "best")
 
