@@ -36,7 +36,7 @@ _NUMBERS = {
     for number, (dtype, _) in _TYPES.items()
     if number != _STRING
 }
-_MAX_DIMENSIONS = 254
+MAX_DIMENSIONS = 254
 # Values that a message does not carry are made up to this size (repeats of
 # the last one), so that a few bytes cannot ask for gigabytes.
 _MAX_FILLED_BYTES = 2**26
@@ -126,7 +126,7 @@ def to_proto(
 
 
 def _shape(tensor_shape):
-    if len(tensor_shape.dim) > _MAX_DIMENSIONS:
+    if len(tensor_shape.dim) > MAX_DIMENSIONS:
         raise ValueError("the shape has too many dimensions")
     shape = tuple(dim.size for dim in tensor_shape.dim)
     if any(size < 0 for size in shape):

@@ -101,14 +101,21 @@ class Ledger:
             raise ValueError(f"expected {IDENTITY}, received {list(identity)}")
         self._path = pathlib.Path(path)
         self.identity = dict(identity)
-        index = _index(self._path, _stamp(self._path))
+        self._seen = _stamp(self._path)
+        self._has_others = False
+        index = _index(self._path, self._seen)
         own = index.get(_key(identity), {})
         self._by_attack = {attack: dict(known) for attack, known in own.items()}
         self._ends_torn = _ends_torn(self._path)
 
     def again(self) -> "Ledger":
-        """Returns the ledger as its file is now."""
-        return Ledger(self._path, self.identity)
+        """Returns the ledger as its file is now.
+
+        It is this one, unless another process has added lines.
+        """
+        if self._has_others or _stamp(self._path) != self._seen:
+            return Ledger(self._path, self.identity)
+        return self
 
     def verdicts(self, attack: str) -> dict[int, dict]:
         """Returns {image's index: line as appended} of an attack.
@@ -210,10 +217,12 @@ class Ledger:
         if self._ends_torn:
             text = "\n" + text
             self._ends_torn = False
+        self._has_others |= _stamp(self._path) != self._seen
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        self._seen = _stamp(self._path)
         known = self.verdicts(attack)
         known.update((line["index"], dict(line)) for line in lines)
 

@@ -57,12 +57,20 @@ class Model:
     label: str | None = None
 
     def __post_init__(self):
-        is_text = isinstance(self.name, str) and self.name
-        expect(is_text, "a model_name that is not empty", repr(self.name))
-        is_number = isinstance(self.version, int) and self.version >= 0
+        expect(
+            _is_text(self.name) and self.name,
+            "a model_name that is not empty, of Unicode text",
+            repr(self.name),
+        )
+        expect(
+            self.label is None or _is_text(self.label),
+            "a label of Unicode text",
+            repr(self.label),
+        )
+        is_number = isinstance(self.version, int) and 0 <= self.version < 2**63
         expect(
             self.version is None or is_number,
-            "a version's number from 0",
+            "a version's number from 0 to 2**63 - 1",
             repr(self.version),
         )
         expect(
@@ -82,6 +90,14 @@ class Model:
         if method == "GetModelMetadata":  # the one field that there is
             request.metadata_field.append("signature_def")
         return request
+
+
+def _is_text(name):
+    """Returns whether a name is one; of a file's bytes some is no text."""
+    try:
+        return isinstance(name, str) and name.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def opened(

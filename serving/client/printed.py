@@ -161,7 +161,7 @@ def _map(attention, image):
 
 def _lines(result, image, names):
     """Returns the lines of an image: heading, then map beside classes."""
-    heading = f"{result['file']}: {_class(result['class'], names)}"
+    heading = f"{_printable(result['file'])}: {_class(result['class'], names)}"
     if result["label"] != result["class"]:
         heading += f", attention of {_class(result['label'], names)}"
     if "attention_shift" in result:
@@ -184,7 +184,16 @@ def _lines(result, image, names):
 
 def _class(number, names):
     name = names[number] if names else str(number)
-    return f"class {number}" if name == str(number) else f"{number} {name}"
+    if name == str(number):
+        return f"class {number}"
+    return f"{number} {_printable(name)}"
+
+
+def _printable(text):
+    """Returns a text that a terminal shows and does not obey."""
+    return "".join(
+        one if one.isprintable() else ascii(one)[1:-1] for one in text
+    )
 
 
 def _shades():

@@ -48,6 +48,8 @@ class Call:
       finish: list of arrays -> answer; runs in the thread.
       deadline: a time of time.monotonic(), or None.
       rows: of the feeds; 0 for a call that runs alone, as it is.
+      is_whole: whether it is not to be cut: its outputs do not have a row for
+        each row.
     """
 
     kind: Hashable
@@ -56,6 +58,7 @@ class Call:
     finish: Callable[[list[np.ndarray]], object]
     deadline: float | None = None
     rows: int = dataclasses.field(init=False, default=0)
+    is_whole: bool = dataclasses.field(init=False, default=False)
     future: asyncio.Future | None = dataclasses.field(init=False, default=None)
     parts: list = dataclasses.field(init=False, default_factory=list)
     has_left: bool = dataclasses.field(init=False, default=False)
@@ -63,13 +66,22 @@ class Call:
     def run_first(self, rows: int) -> None:
         """Runs so many rows; what is left are the others."""
         first = {name: array[:rows] for name, array in self.feeds.items()}
-        self.parts.append(self.run(first, self.remaining()))
+        outputs = self.run(first, self.remaining())
+        if not self.parts and not _have_rows(outputs, rows):
+            self.is_whole = True
+            return
+        self.parts.append(outputs)
         self.feeds = {name: array[rows:] for name, array in self.feeds.items()}
         self.rows -= rows
 
     def answer(self, outputs: list[np.ndarray]) -> object:
-        """Returns the answer, given the outputs of the last rows."""
+        """Returns the answer, given the outputs of the last rows.
+
+        Raises:
+          StatusError: FAILED_PRECONDITION; parts have no row for each row.
+        """
         if self.parts:
+            _expect_rows(outputs, self.rows)
             parts = zip(*self.parts, outputs, strict=True)
             outputs = [np.concatenate(part) for part in parts]
         return self.finish(outputs)
@@ -167,7 +179,7 @@ class Runners:
         answers = []
         options = self._options
         most = options.max_execution_batch_size
-        if ready and options.splits and ready[0].rows > most:
+        if ready and options.splits and _is_cut(ready[0], most):
             answers = self._run_large(ready[0], most)
         elif ready:
             answers = _answers(ready)
@@ -248,15 +260,27 @@ def _run(calls):
     }
     outputs = first.run(feeds, timeout)
     ends = np.cumsum([call.rows for call in calls]).tolist()
-    if any(output.shape[:1] != (ends[-1],) for output in outputs):
-        raise StatusError(
-            "FAILED_PRECONDITION",
-            "Expected outputs with a row for each row of the inputs.",
-        )
+    _expect_rows(outputs, ends[-1])
     return [
         [output[end - call.rows : end] for output in outputs]
         for call, end in zip(calls, ends, strict=True)
     ]
+
+
+def _is_cut(call, most):
+    return call.rows > most and not call.is_whole
+
+
+def _have_rows(outputs, rows):
+    return all(output.shape[:1] == (rows,) for output in outputs)
+
+
+def _expect_rows(outputs, rows):
+    if not _have_rows(outputs, rows):
+        raise StatusError(
+            "FAILED_PRECONDITION",
+            "Expected outputs with a row for each row of the inputs.",
+        )
 
 
 def _number_of_rows(arrays):

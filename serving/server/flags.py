@@ -162,6 +162,8 @@ def _check(flags: argparse.Namespace) -> None:
         least, most = 1, 2**31 - 1
         if name in _PORTS:
             least, most = 0, 2**16 - 1
+        elif name == "rest_api_timeout_in_ms":
+            least = 0
         elif name not in LIMITS:
             continue
         if not least <= value <= most:

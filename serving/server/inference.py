@@ -28,6 +28,8 @@ from .versions import policy as version_policy
 FEW_BYTES = 2**21
 _SIGNATURE_DEF = "signature_def"
 _SHIFT = "attention_shift"
+# Seconds before its deadline at which a cancelled call may be seen.
+_SLACK = 0.05
 
 
 class Inference:
@@ -69,7 +71,6 @@ class Inference:
     ) -> bytes:
         """Returns the serialized PredictResponse; arguments as of `run`."""
         spec = request.model_spec
-        size = prediction.size_of(request)
 
         def plan_of(signatures):
             return prediction.plan_of(signatures, request)
@@ -79,7 +80,12 @@ class Inference:
                 spec, version.number, plan, outputs, self._as_content
             )
 
-        with self.counted(spec.name, "Predict", "GRPC"):
+        with self.counted(spec.name, "Predict", "GRPC", deadline):
+            try:
+                size = prediction.size_of(request)
+            except StatusError:
+                place.leave()
+                raise
             return await self.run(
                 spec, plan_of, size, size <= FEW_BYTES, write, place, deadline
             )
@@ -203,8 +209,18 @@ class Inference:
         return response
 
     @contextlib.contextmanager
-    def counted(self, name: str, api: str, entrypoint: str) -> None:
-        """Counts what happens within as one call; see `Metrics.request`."""
+    def counted(
+        self,
+        name: str,
+        api: str,
+        entrypoint: str,
+        deadline: float | None = None,
+    ) -> None:
+        """Counts what happens within as one call; see `Metrics.request`.
+
+        A call that gRPC cancels at its deadline, a time of time.monotonic(), is
+        counted as one that met it.
+        """
         begin, code = time.perf_counter(), "OK"
         try:
             yield
@@ -213,6 +229,8 @@ class Inference:
             raise
         except asyncio.CancelledError:
             code = "CANCELLED"
+            if deadline is not None and time.monotonic() > deadline - _SLACK:
+                code = "DEADLINE_EXCEEDED"
             raise
         except BaseException:
             code = "INTERNAL"

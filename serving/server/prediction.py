@@ -13,6 +13,7 @@ from ..status import StatusError, invalid
 from .servable import DEFAULT_SIGNATURE
 
 # What a string takes beside its bytes.
+_MOST_INPUTS = 1000
 _BYTES_PER_STRING = 64
 
 
@@ -56,9 +57,24 @@ def plan_of(
 
 
 def size_of(request: predict_pb2.PredictRequest) -> int:
-    """Returns how many bytes the arrays of a request will take."""
+    """Returns how many bytes the arrays of a request will take.
+
+    Raises:
+      StatusError: INVALID_ARGUMENT; to count them would take long.
+    """
     size = 0
+    if len(request.inputs) > _MOST_INPUTS:
+        raise invalid(
+            f"Expected at most {_MOST_INPUTS} inputs. Received: "
+            f"{len(request.inputs)}."
+        )
     for proto in request.inputs.values():
+        dimensions = len(proto.tensor_shape.dim)
+        if dimensions > tensors.MAX_DIMENSIONS:
+            raise invalid(
+                f"Expected at most {tensors.MAX_DIMENSIONS} dimensions. "
+                f"Received: {dimensions}."
+            )
         count = math.prod(dim.size for dim in proto.tensor_shape.dim)
         dtype = tensors.numpy_type(proto.dtype)
         each = _BYTES_PER_STRING if dtype.hasobject else dtype.itemsize

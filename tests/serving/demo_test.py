@@ -321,7 +321,13 @@ class ServedTest(parameterized.TestCase):
         self.assertEqual(
             self._call("POST", path, headers={"Origin": own})[0], 200
         )
-        for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
+        others = (
+            "https://evil.example",
+            "null",
+            "http://127.0.0.1:1",
+            "http://[",
+        )
+        for origin in others:
             status, _ = self._refusal(path, headers={"Origin": origin})
             self.assertEqual(status, 403)
 

@@ -213,7 +213,12 @@ def _array(value, number):
         strings[:] = [_content(one) for one in flat]
         return strings.reshape(objects.shape)
     with np.errstate(over="ignore"):
-        return objects.astype(dtype)
+        array = objects.astype(dtype)
+    if dtype.kind in "fV":
+        fits = np.isfinite(array) | ~np.isfinite(objects.astype(np.float64))
+        if not np.all(fits):
+            raise ValueError(f"expected numbers that {dtype} holds")
+    return array
 
 
 def _content(value):

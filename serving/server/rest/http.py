@@ -104,7 +104,7 @@ class Listener:
         """Has an idle connection make room for a new one, or closes that."""
         self._open[connection] = None
         if len(self._open) > self._max_connections:
-            idle = (c for c in self._open if c.is_idle)
+            idle = (c for c in self._open if c.is_idle and c.has_sent_all)
             leaving = next(idle)  # the new one itself, at the last
             leaving.transport.abort()
             del self._open[leaving]
@@ -138,6 +138,11 @@ class _Connection(h11_impl.H11Protocol):
         """Whether no request is under way."""
         return self.cycle is None or self.cycle.response_complete
 
+    @property
+    def has_sent_all(self) -> bool:
+        """Whether no answer is still on its way."""
+        return not self.transport.get_write_buffer_size()
+
     def connection_made(self, transport):
         super().connection_made(transport)
         self._listener.admit(self)
@@ -160,10 +165,10 @@ class _Connection(h11_impl.H11Protocol):
 
     def expire(self):
         """Closes the connection if neither a request nor an answer moves."""
-        if not self.is_idle:
-            return
         unsent = self.transport.get_write_buffer_size()
-        if 0 < unsent < self._unsent:
+        # Of a request under way nothing may have been written at the last look.
+        moves = not self._unsent or unsent < self._unsent
+        if moves and (unsent or not self.is_idle):
             self._unsent = unsent
             self._timer = self._listener.watch(self)
         else:

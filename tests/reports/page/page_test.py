@@ -250,7 +250,7 @@ def test_a_bare_run_says_what_is_missing(copied):
         "PGD-20 at several radii",
         "no metrics.jsonl",
         "no verdicts under attack",
-        "--config=configs/standard.py --dataset=digits",
+        "--config=standard --dataset=digits",
     ):
         assert words in parsed.text
     assert not parsed.of("img")

@@ -194,6 +194,8 @@ def test_unknown_model_version_and_label(connect, kwargs, pattern):
         ({"target": "http://localhost:8501"}, "host:port"),
         ({"version": 1, "label": "a"}, "a version or a label"),
         ({"version": "1"}, "a version's number"),
+        ({"version": 2**63}, "a version's number"),
+        ({"label": "a\udcff"}, "a label of Unicode text"),
         ({"name": ""}, "a model_name"),
         ({"timeout": 0}, "a timeout"),
         ({"timeout": float("inf")}, "a timeout"),

@@ -102,6 +102,21 @@ def test_colours_of_terminals(environment, is_terminal, expected):
     assert printed.colours(stream, environment) == expected
 
 
+def test_names_do_not_command_the_terminal(capsys):
+    result = {
+        "file": "x\x1b]0;owned\x07.png",
+        "class": 0,
+        "label": 0,
+        "probabilities": [0.9, 0.1],
+        "attention": None,
+    }
+    names = ["\x1b[2Jcat\nfake.png: 1 dog", "é"]
+    printed.show([result], [None], names, as_json=False)
+    text = capsys.readouterr().out
+    assert {one for one in text if not one.isprintable()} == {"\n"}
+    assert "\nfake" not in text and "1 é" in text
+
+
 def test_a_terminal_of_colours_has_the_picture(server, tmp_path):
     """The command itself, on a terminal of its own."""
     path = _write_image(tmp_path / "a.png", 1)

@@ -190,6 +190,30 @@ class AttackTest(absltest.TestCase):
             request = calls.predict({"image_bytes": value}, "decode_predict")
             self.assertEqual(self.status_of(request), "INVALID_ARGUMENT")
 
+    def test_many_dimensions_and_inputs(self):
+        """A product of 20,000 numbers of 63 bits took two seconds."""
+        deep = calls.tensor([2**63 - 1] * 20_000, 1)
+        many = {f"x{number}": calls.tensor([], 1) for number in range(50_000)}
+        for model in "toy", "nope":
+            for inputs in {"images": deep}, many:
+                request = calls.predict(inputs, model=model)
+                self.assertEqual(self.status_of(request), "INVALID_ARGUMENT")
+
+    def test_pipelined_answers_that_are_not_read(self):
+        before = self.server.open_files()
+        ask = b"GET /v1/models/toy/metadata HTTP/1.1\r\nhost: a\r\n\r\n"
+        for _ in range(30):
+            connection = self.connection()
+            connection.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while connection.send(ask * 1000):
+                    pass
+        self.assertGreater(self.server.open_files(), before + 20)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while self.server.open_files() > before + 5:
+            self.assertLess(time.monotonic(), deadline, "they are kept")
+            time.sleep(0.1)
+
     def test_calls_whose_message_does_not_come(self):
         async def half_open(count):
             async with grpc.aio.insecure_channel(self.server.target) as channel:

@@ -116,6 +116,12 @@ class RunnersTest(unittest.IsolatedAsyncioTestCase):
             self.model.batches, [[0], [1, 2], [8], [6, 7], [3, 4], [5]]
         )
 
+    async def test_a_large_call_of_rows_that_depend_on_each_other(self):
+        await self.start(max_execution_batch_size=2)
+        call = self.call([1, 2, 6])
+        call.run = lambda feeds, _: [feeds["x"].mean(keepdims=True)]
+        self.assertEqual(await self.answers(self.runners.submit(call)), [[3]])
+
     async def test_a_large_call_whose_caller_leaves_ends_early(self):
         await self.start(max_execution_batch_size=2)
         call = self.call(range(6))

@@ -33,6 +33,7 @@ def test_defaults():
         ("--enable_batching", "enable_batching", True),
         ("--enable_batching=true", "enable_batching", True),
         ("--enable_model_warmup=false", "enable_model_warmup", False),
+        ("--rest_api_timeout_in_ms=0", "rest_api_timeout_in_ms", 0),
     ],
 )
 def test_value(word, name, value):
@@ -47,6 +48,7 @@ def test_value(word, name, value):
         ["--port=x"],
         ["--port=65536"],
         ["--rest_api_port=-1"],
+        ["--rest_api_timeout_in_ms=-1"],
         *([f"--{name}=0"] for name in server_flags.LIMITS),
         ["--enable_batching=1"],
         ["--enable_batching="],

@@ -1,9 +1,14 @@
 """Prometheus metrics: names, labels, buckets and counts."""
 
+import asyncio
+import contextlib
+import time
+import types
+
 from absl.testing import absltest
 from prometheus_client import parser
 
-from serving.server import metrics
+from serving.server import inference, metrics
 
 
 def _samples(recorded):
@@ -44,6 +49,19 @@ class MetricsTest(absltest.TestCase):
             self.assertEqual(samples[key], count)
         self.assertEqual(samples["request_latency_sum", *labels], 25)
         self.assertEqual(samples["request_latency_count", *labels], 1)
+
+    def test_a_call_that_is_cancelled_at_its_deadline_has_met_it(self):
+        core = types.SimpleNamespace(metrics=self.metrics)
+        begin = time.monotonic()
+        for deadline in (begin, begin + 60, None):
+            with contextlib.suppress(asyncio.CancelledError):
+                with inference.Inference.counted(
+                    core, "m", "Predict", "GRPC", deadline
+                ):
+                    raise asyncio.CancelledError
+        page = self.metrics.text().decode()
+        for status, count in (("DEADLINE_EXCEEDED", 1), ("CANCELLED", 2)):
+            self.assertIn(f'model_name="m",status="{status}"}} {count}.0', page)
 
     def test_runtime(self):
         self.metrics.runtime("m", "Predict", 2)

@@ -276,6 +276,24 @@ class ListenerTest(absltest.TestCase):
                 raise ConnectionResetError
         self.assertEqual(self.answer(first), b"done")
 
+    def test_a_connection_that_reads_its_answer_does_not_make_room(self):
+        size = 32 * 2**20
+
+        async def app(scope, receive, send):
+            start = {"type": "http.response.start", "status": 200}
+            length = [(b"content-length", str(size).encode())]
+            await send({**start, "headers": length})
+            await send({"type": "http.response.body", "body": bytes(size)})
+
+        listener = self.started(app, max_connections=2)
+        reading = self.connected(listener)
+        reading.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        response = http.client.HTTPResponse(reading)
+        response.begin()
+        for _ in range(3):
+            self.connected(listener)
+        self.assertLen(response.read(), size)
+
     def test_a_head_has_to_arrive(self):
         listener = self.started(arrival_seconds=0.3)
         silent, half, kept = (self.connected(listener) for _ in range(3))
