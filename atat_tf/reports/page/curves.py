@@ -47,8 +47,8 @@ _PANELS = (
             "train_adversarial_accuracy": "training, attacked",
             "validation_clean_accuracy": "validation, clean",
             "validation_pgd_accuracy": "validation, PGD",
-            "validation_averaged_pgd_accuracy": "validation, PGD, averaged",
-            "validation_averaged_clean_accuracy": "validation, clean, averaged",
+            "validation_averaged_pgd_accuracy": "averaged, PGD",
+            "validation_averaged_clean_accuracy": "averaged, clean",
         },
     ),
     (
