@@ -8,12 +8,14 @@ class WaitingRoom:
 
     Attributes:
       calls: that are inside.
+      max_bytes: of their requests.
     """
 
     def __init__(self, max_calls: int, max_bytes: int):
         self.calls = 0
         self._bytes = 0
-        self._max_calls, self._max_bytes = max_calls, max_bytes
+        self.max_bytes = max_bytes
+        self._max_calls = max_calls
 
     def enter(self, size: int) -> "Place":
         """Returns a place for a call.
@@ -37,7 +39,7 @@ class WaitingRoom:
 
     def take(self, size: int) -> None:
         """Counts bytes, or negative ones; raises as `enter`."""
-        if self._bytes + size > self._max_bytes and size > 0:
+        if self._bytes + size > self.max_bytes and size > 0:
             raise _full()
         self._bytes += size
 

@@ -17,7 +17,7 @@ from tensorflow_serving.apis import (
 )
 
 from ...status import HTTP_STATUS, StatusError, invalid
-from .. import threads
+from .. import threads, waiting_room
 from . import bodies
 
 _TARGET = re.compile(
@@ -58,6 +58,8 @@ class Application(Starlette):
         self._arrival_seconds = arrival_seconds
         self._max_bytes = max_bytes
         self._metrics_path = metrics_path
+        # Of bodies that have not come whole; connections bound their number.
+        self._arriving = waiting_room.WaitingRoom(2**31, core.room.max_bytes)
         # Paths are matched as they came on the wire, which Starlette's routes
         # cannot: a model's name may hold an escaped slash.
         self.router.default = self._respond
@@ -178,10 +180,11 @@ class Application(Starlette):
         declared = request.headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared) > self._max_bytes:
             raise too_long
-        body = bytearray()
+        body, place = bytearray(), self._arriving.enter(0)
         try:
             async with asyncio.timeout(self._arrival_seconds):
                 async for chunk in request.stream():
+                    place.grow(len(chunk))
                     body += chunk
                     if len(body) > self._max_bytes:
                         raise too_long
@@ -191,6 +194,8 @@ class Application(Starlette):
             ) from None
         except ClientDisconnect:
             raise _gone() from None
+        finally:
+            place.leave()
         request.state.is_read = True
         return bytes(body)
 

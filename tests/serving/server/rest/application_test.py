@@ -5,6 +5,7 @@ import gzip
 import http.client
 import json
 import pathlib
+import select
 import socket
 import tempfile
 import threading
@@ -178,6 +179,27 @@ class RestTest(parameterized.TestCase):
                 answer += part
         self.assertStartsWith(answer, b"HTTP/1.1 400")
         self.assertIn(b"longer than 1000000 bytes", answer)
+
+    def test_bodies_that_arrive_have_a_bound_together(self):
+        server = self.enterContext(self.started("--max_waiting_bytes=3500000"))
+        body = b'{"instances": [[1]]' + b" " * 900_000
+        head = (
+            f"POST {_PREDICT} HTTP/1.1\r\nHost: x\r\n"
+            f"Content-Length: {len(body) + 1}\r\n\r\n"
+        )
+        held = [
+            self.enterContext(
+                socket.create_connection(("127.0.0.1", server.rest_port), 60)
+            )
+            for _ in range(4)
+        ]
+        for connection in held:
+            connection.sendall(head.encode() + body)
+        (refused,), _, _ = select.select(held, [], [], 60)
+        self.assertStartsWith(refused.recv(99), b"HTTP/1.1 429")
+        held.remove(refused)
+        held[0].sendall(b"}")
+        self.assertStartsWith(held[0].recv(99), b"HTTP/1.1 200")
 
     def test_chunks_that_are_too_long(self):
         body = (b" " * 300_000 for _ in range(5))
