@@ -13,8 +13,8 @@ from atat_tf.data import images as image_files
 from atat_tf.errors import expect, with_checked_fields
 
 # Of the training images, where there are no validation or test images.
-_READ_AT_ONCE = 1024  # images
 _SHARE = 10
+_READ_AT_ONCE = 1024  # images
 
 
 @with_checked_fields

@@ -110,6 +110,11 @@ class Dataset:
     test: Split
 
 
+def can_draw(image_shape: Sequence[int]) -> bool:
+    """Returns whether images [H, W, C] are gray or RGB."""
+    return image_shape[-1] in (1, 3)
+
+
 def extra_images(
     path: str | os.PathLike[str],
     spec: Spec,

@@ -81,8 +81,7 @@ class Validation:
 def _panels(config, student, dataset):
     """Returns the AttentionPanels of the first validation images, or None."""
     split = dataset.validation.take(config.attention_panels)
-    is_shown = dataset.spec.image_shape[-1] in (1, 3)  # gray or RGB
-    if not len(split) or not is_shown:
+    if not len(split) or not datasets.can_draw(dataset.spec.image_shape):
         return None
     return panels.AttentionPanels(
         student,

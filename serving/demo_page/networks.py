@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import keras
 
+from atat_tf.data import datasets
 from atat_tf.errors import InputError, expect
 from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
@@ -81,7 +82,7 @@ def load_all(
         networks.append(_of_file(pathlib.Path(model), model_range))
     for network in networks:
         expect(
-            network.image_shape[-1] in (1, 3),
+            datasets.can_draw(network.image_shape),
             f"in {network.title} a model of gray or RGB images",
             image_shape=network.image_shape,
         )

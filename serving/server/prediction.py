@@ -12,8 +12,8 @@ from .. import tensors
 from ..status import StatusError, invalid
 from .servable import DEFAULT_SIGNATURE
 
-# What a string takes beside its bytes.
 _MOST_INPUTS = 1000
+# What a string takes beside its bytes.
 _BYTES_PER_STRING = 64
 
 

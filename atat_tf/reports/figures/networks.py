@@ -125,7 +125,7 @@ def load_all(
     ]
     for network in networks:
         expect(
-            network.image_shape[-1] in (1, 3),
+            datasets.can_draw(network.image_shape),
             f"in {network.title} a network of gray or RGB images, to draw them",
             image_shape=network.image_shape,
         )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atat_tf import __version__
+from atat_tf.data import datasets
 from atat_tf.errors import expect
 from atat_tf.evaluation import explanations, opening
 from atat_tf.evaluation.run import Run
@@ -45,7 +46,8 @@ def compared(
         radii[title] = measured.accuracy_at_radii(run)
         truths.append(measured.truth(run))
         # A server answers no gradient, and other images are not shown.
-        is_shown = run.spec.image_shape[-1] in (1, 3) and not run.config.server
+        is_drawn = datasets.can_draw(run.spec.image_shape)
+        is_shown = is_drawn and not run.config.server
         if num_images and is_shown:
             dataset = next(iter(opened.values())).dataset if opened else None
             opened[title] = _opened(run, num_images, dataset)

@@ -50,7 +50,7 @@ def page(
     """
     expect(num_images >= 0, "num_images >= 0", num_images=num_images)
     run = Run(workdir, data_dir)
-    is_shown = run.spec.image_shape[-1] in (1, 3)  # gray or RGB
+    is_shown = datasets.can_draw(run.spec.image_shape)
     num_images = num_images if is_shown and not run.config.server else 0
     pictures = _Pictures(run, num_images) if num_images else None
     values = {

@@ -214,9 +214,9 @@ def _array(value, number):
         return strings.reshape(objects.shape)
     with np.errstate(over="ignore"):
         array = objects.astype(dtype)
-    if dtype.kind in "fV":
-        fits = np.isfinite(array) | ~np.isfinite(objects.astype(np.float64))
-        if not np.all(fits):
+    if dtype.kind in "fV" and not np.all(finite := np.isfinite(array)):
+        # What is not finite as it is given may stay so.
+        if np.any(np.isfinite(objects[~finite].astype(np.float64))):
             raise ValueError(f"expected numbers that {dtype} holds")
     return array
 
