@@ -1,6 +1,5 @@
 """The figures of results.json: which of them stay beside new ones."""
 
-import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +8,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from atat_tf.attacks import columns
-from atat_tf.errors import InputError
 from atat_tf.evaluation.opening import OpenRun
 from atat_tf.runs import folder as run_folder
 from atat_tf.runs import terminal
@@ -80,7 +78,7 @@ def _merged(opened, before, results):
                 )
     if estimates:
         results = {**results, "estimates": estimates}
-    built = _known(opened, [*attacks, *estimates])
+    built = opened.known_columns([*attacks, *estimates])
     return {
         **results,
         "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},
@@ -90,15 +88,6 @@ def _merged(opened, before, results):
         ),
         "attacks": attacks,
     }
-
-
-def _known(opened, names):
-    """Returns the columns of names but those of a plugin that is not here."""
-    built: dict[str, tuple] = {}
-    for name in names:
-        with contextlib.suppress(InputError):
-            built |= opened.columns([name])
-    return built
 
 
 def worst_case(

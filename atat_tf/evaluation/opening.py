@@ -1,5 +1,6 @@
 """A run opened for attacks: its classifier, test images and ledger."""
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -55,6 +56,14 @@ class OpenRun:
     def is_served(self) -> bool:
         """Whether a server answers, scores alone: no gradient can be had."""
         return isinstance(self.classifier, served.ServedClassifier)
+
+    def known_columns(self, names: Iterable[str]) -> dict[str, tuple]:
+        """Returns the same of names but those of a plugin that is not here."""
+        built: dict[str, tuple] = {}
+        for name in names:
+            with contextlib.suppress(InputError):
+                built |= self.columns([name])
+        return built
 
     def columns(self, names: Iterable[str] | None) -> dict[str, tuple]:
         """Returns {column: its attacks, in order}; None for the config's own.

@@ -11,6 +11,7 @@ import pytest
 from atat_tf.attacks import linf
 from atat_tf.errors import InputError
 from atat_tf.evaluation import estimate, evaluate_run, opening, printed_table
+from atat_tf.evaluation.checklist import files as checklist_files
 from atat_tf.evaluation.run import Run
 from atat_tf.runs import folder as run_folder
 from tests.support import commands, small_network, trained_runs, untrained_runs
@@ -67,6 +68,8 @@ def test_a_column_of_a_plugin_that_is_not_here_stays(tmp_path):
         del linf.ATTACKS["mine"]
     both = evaluate_run.evaluate_run(run.folder, ["pgd2"], 40)
     assert [*both["accuracy"]] == ["clean", "mine", "pgd2"]
+    opened = opening.open_run(run.folder, 40)
+    assert checklist_files.worst_case_point(opened).verdict == "PASS"
     assert both["worst_case"] <= both["accuracy"]["pgd2"]
 
 

@@ -149,7 +149,7 @@ def _headline(opened, reported):
     """Returns the attacks of the reported columns inside the threat model."""
     if not reported:
         return ()
-    built = opened.columns(reported)
+    built = opened.known_columns(reported)
     within = (
         attack
         for column in built.values()

@@ -46,7 +46,7 @@ def worst_case_point(opened: OpenRun) -> Point:
 def _worst_in_ledger(opened, results):
     """Returns the worst case by the ledger, or None where lines are missing."""
     lines, count = opened.run.ledger, results["num_images"]
-    built = opened.columns(results["accuracy"])
+    built = opened.known_columns(results["accuracy"])
     stands = {
         name: lines and lines.standing(attacks, count)
         for name, attacks in results["attacks"].items()
