@@ -168,9 +168,7 @@ def _strip(opened):
     """Returns the Strip of the first images that all runs have right."""
     first = next(iter(opened.values()))
     _, attack = report_pictures.shown_attack(
-        first.config,
-        (first.run.results or {}).get("accuracy", {}),
-        first.dataset.spec.num_classes,
+        first, (first.run.results or {}).get("accuracy", {})
     )
     indices = report_strip.right_by_all(opened, _STRIP_IMAGES)
     return report_strip.strip(opened, attack, indices)

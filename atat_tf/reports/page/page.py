@@ -196,7 +196,7 @@ class _Pictures:
         self._digest = opened.ledger.identity["weights"]
         self.class_names = opened.dataset.class_names
         self.column, attack = report_pictures.shown_attack(
-            run.config, results.get("accuracy", {}), len(self.class_names)
+            opened, results.get("accuracy", {})
         )
         self.attack = columns.in_words(attack)
         labels = opened.split.labels

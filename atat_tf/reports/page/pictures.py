@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 
-import ml_collections
 import numpy as np
 
 from atat_tf import grad_cam
@@ -19,29 +18,26 @@ _DEFAULT_COLUMN = "pgd20"
 
 
 def shown_attack(
-    config: ml_collections.ConfigDict,
-    accuracy: Mapping[str, float],
-    num_classes: int,
+    opened: opening.OpenRun, accuracy: Mapping[str, float]
 ) -> tuple[str, linf.LinfAttack]:
     """Returns the column that is drawn, and its LinfAttack.
 
     Of FGSM's kin at the run's own ε, the one that leaves the fewest images
-    right; PGD(20) where the run was not evaluated under any.
+    right; PGD(20) where the run was not evaluated under any. A column of a
+    plugin that is not here is passed over.
 
     Args:
-      config: the run's.
+      opened: the run.
       accuracy: {column: share}, what the run was evaluated under.
-      num_classes: k.
     """
-    built = build.build_columns(
-        config, [_DEFAULT_COLUMN, *accuracy], num_classes
-    )
+    built = opened.known_columns([_DEFAULT_COLUMN, *accuracy])
+    epsilon = opened.config.attack.epsilon
     fitting = [
         name
         for name in accuracy
-        if len(built[name]) == 1
-        and isinstance(built[name][0], linf.Steps)
-        and math.isclose(built[name][0].epsilon, config.attack.epsilon)
+        if len(attacks := built.get(name, ())) == 1
+        and isinstance(attacks[0], linf.Steps)
+        and math.isclose(attacks[0].epsilon, epsilon)
     ]
     # Of equals the last: tables go from weak to strong.
     name = min(reversed(fitting), key=accuracy.get, default=_DEFAULT_COLUMN)

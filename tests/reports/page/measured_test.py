@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from atat_tf.attacks import columns, linf
-from atat_tf.evaluation import intervals, ledger
+from atat_tf.evaluation import intervals, ledger, opening
 from atat_tf.evaluation.checklist import points
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import measured, pictures
@@ -146,8 +146,10 @@ def test_a_checklist_is_summed_up():
 
 
 def test_the_strongest_attack_at_the_runs_own_radius_is_shown():
-    config = Run(report_runs.evaluated()).config
+    opened = opening.open_run(report_runs.evaluated(), num_images=1)
     accuracy = {"clean": 0.9, "pgd7": 0.3, "pgd20@1/255": 0.2, "fgsm": 0.4}
-    assert pictures.shown_attack(config, accuracy, 10)[0] == "pgd7"
-    name, attack = pictures.shown_attack(config, {"clean": 0.9}, 10)
+    assert pictures.shown_attack(opened, accuracy)[0] == "pgd7"
+    of_a_plugin = {**accuracy, "one_of_my_own": 0.1}
+    assert pictures.shown_attack(opened, of_a_plugin)[0] == "pgd7"
+    name, attack = pictures.shown_attack(opened, {"clean": 0.9})
     assert (name, attack.num_steps) == ("pgd20", 20)
