@@ -98,7 +98,8 @@ def worst_case(
     """Returns the share of images correct under every attack at once.
 
     Of the columns inside the config's threat model; None where there is none,
-    and where one of them is an estimate, without a verdict of each image.
+    where one of them is an estimate, without a verdict of each image, and where
+    a column is of a plugin that is not here, whose radius is not known.
 
     Args:
       config: gives ε.
@@ -110,7 +111,7 @@ def worst_case(
         for name, attacks in built.items()
         if in_threat_model(config, attacks)
     ]
-    if not within or not {*within} <= {*stands}:
+    if not within or not {*within} <= {*stands} <= {*built}:
         return None
     return float(np.mean(np.all([stands[name] for name in within], axis=0)))
 

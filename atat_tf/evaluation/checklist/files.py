@@ -23,13 +23,16 @@ def worst_case_point(opened: OpenRun) -> Point:
     if results.get("estimates"):
         names = ", ".join(results["estimates"])
         return not_run(name, f"{names}: an estimate, without a verdict of each")
+    built = opened.known_columns(results["attacks"])
+    if unknown := ", ".join(sorted({*results["attacks"]} - {*built})):
+        return not_run(name, f"the plugin of {unknown} is not given")
     if reported is None:
         return held(name, "results.json gives no worst case", "")
     if results["bn_eval"] != "frozen":
         return held(name, "results.json is of batch statistics (bn_eval)", "")
     if results.get("weights_digest") != opened.ledger.identity["weights"]:
         return not_run(name, "results.json is of other weights")
-    computed = _worst_in_ledger(opened, results)
+    computed = _worst_in_ledger(opened, results, built)
     if computed is None:
         return not_run(name, "the ledger lacks lines of results.json")
     wrong = None
@@ -43,10 +46,9 @@ def worst_case_point(opened: OpenRun) -> Point:
     return held(name, wrong, note)
 
 
-def _worst_in_ledger(opened, results):
+def _worst_in_ledger(opened, results, built):
     """Returns the worst case by the ledger, or None where lines are missing."""
     lines, count = opened.run.ledger, results["num_images"]
-    built = opened.known_columns(results["accuracy"])
     stands = {
         name: lines and lines.standing(attacks, count)
         for name, attacks in results["attacks"].items()
