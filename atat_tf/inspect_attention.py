@@ -52,7 +52,10 @@ _WEIGHTS = flags.DEFINE_string(
     "or a file",
 )
 _LAYER = flags.DEFINE_string(
-    "layer", None, "the layer of the maps (default: the last one with a map)"
+    "layer",
+    None,
+    "the layer of the maps (default: where a run's defense acts, otherwise the "
+    "last one with a map)",
 )
 _IMAGES = flags.DEFINE_list(
     "images",

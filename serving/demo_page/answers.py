@@ -9,9 +9,9 @@ import numpy as np
 from atat_tf import grad_cam
 from atat_tf.attacks import linf
 from atat_tf.data import images as image_files
+from atat_tf.evaluation.networks import Network
 from atat_tf.evaluation.views import Attended, View, Viewer
 
-from .networks import Network
 from .samples import Sample
 
 # The radii of the slider, in 255ths of the range from black to white.

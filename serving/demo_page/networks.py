@@ -2,18 +2,13 @@
 
 import collections
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 
-import keras
-
-from atat_tf.data import datasets
-from atat_tf.errors import InputError, expect
+from atat_tf.errors import expect
+from atat_tf.evaluation import networks
+from atat_tf.evaluation.networks import Network
 from atat_tf.evaluation.run import Run
-from atat_tf.models import classifiers
-from atat_tf.models import files as model_files
-from atat_tf.runs import build, naming
-from atat_tf.runs import config as run_config
+from atat_tf.runs import naming
 
 # Side by side on one page.
 MOST = 4
@@ -26,35 +21,6 @@ _TRAINED = {
     "trades": "Trained to answer the same before and after an attack.",
     "atat": "Trained on attacked images, to look where its teacher looks.",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A network on the page.
-
-    Attributes:
-      title: short; no two on a page have the same.
-      about: sentences: how it was trained, and its accuracies.
-      classifier: keras.Model, float32 [b, H, W, C] in [0, 1] -> logits.
-      layer: the layer whose attention is shown.
-      class_names: as many strings as logits.
-      score: of `grad_cam.SCORES`, the class score that maps explain.
-      run: the Run it is of; None for a .keras file.
-    """
-
-    title: str
-    about: str
-    classifier: keras.Model
-    layer: str
-    class_names: tuple[str, ...]
-    score: str = "logit"
-    run: Run | None = None
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of the images that it takes."""
-        height, width, channels = self.classifier.input_shape[1:]
-        return height, width, channels
 
 
 def load_all(
@@ -77,39 +43,21 @@ def load_all(
     """
     count = len(workdirs) + (model is not None)
     expect(1 <= count <= MOST, f"1 to {MOST} networks", networks=count)
-    networks = [_of_run(folder, data_dir) for folder in workdirs]
+    loaded = [_of_run(folder, data_dir) for folder in workdirs]
     if model is not None:
-        networks.append(_of_file(pathlib.Path(model), model_range))
-    for network in networks:
-        expect(
-            datasets.can_draw(network.image_shape),
-            f"in {network.title} a model of gray or RGB images",
-            image_shape=network.image_shape,
-        )
-    return _with_titles_of_their_own(networks)
+        own = networks.of_file(model, model_range)
+        loaded.append(dataclasses.replace(own, about="Your own model."))
+    networks.expect_drawable(loaded)
+    return _with_titles_of_their_own(loaded)
 
 
 def _of_run(folder, data_dir):
     run = Run(folder, data_dir)
-    if not run.has_weights():
-        raise InputError(
-            f"Expected trained weights in {str(run.folder)!r}. Received: none; "
-            "`atat train` writes them."
-        )
     trained = naming.given_as(run.config) or _TRAINED.get(
         naming.recipe(run.config), ""
     )
-    classifier = run.classifier()
-    layers = build.build_defense(run.config).layers
-    return Network(
-        naming.called(run.config),
-        f"{trained} {_accuracies(run)}".strip(),
-        classifier,
-        classifiers.shown_layer(classifier, layers),
-        run.class_names,
-        run_config.score(run.config),
-        run,
-    )
+    about = f"{trained} {_accuracies(run)}".strip()
+    return dataclasses.replace(networks.of_run(run), about=about)
 
 
 def _accuracies(run):
@@ -125,24 +73,12 @@ def _accuracies(run):
     return f"{text}."
 
 
-def _of_file(path, model_range):
-    classifier = model_files.load(path, model_range)
-    count = classifier.output_shape[-1]
-    return Network(
-        path.stem,
-        "Your own model.",
-        classifier,
-        classifiers.attention_layer(classifier),
-        tuple(f"class {number}" for number in range(count)),
-    )
-
-
-def _with_titles_of_their_own(networks):
+def _with_titles_of_their_own(loaded):
     """Returns the networks; of two with one title both get a number."""
-    counts = collections.Counter(network.title for network in networks)
+    counts = collections.Counter(network.title for network in loaded)
     seen: collections.Counter[str] = collections.Counter()
     titled = []
-    for network in networks:
+    for network in loaded:
         title = network.title
         if counts[title] > 1:
             seen[title] += 1

@@ -22,9 +22,9 @@ from tf_keras_vis import (
 from atat_tf import grad_cam
 from atat_tf.data import images as image_files
 from atat_tf.errors import expect_known
+from atat_tf.evaluation.networks import Network
 from atat_tf.reports.figures import attention as attention_figures
 from atat_tf.reports.figures import drawing
-from atat_tf.reports.figures.networks import Network
 from atat_tf.reports.figures.pictures import Picture
 from atat_tf.runs import terminal
 

@@ -10,17 +10,16 @@ import pathlib
 from collections.abc import Sequence
 
 import keras
-import ml_collections
 import numpy as np
 from keras.applications import imagenet_utils
 
 from atat_tf import grad_cam
 from atat_tf.data import datasets
 from atat_tf.errors import InputError, expect, expect_known, summary, unknown
+from atat_tf.evaluation import networks
+from atat_tf.evaluation.networks import Network
 from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
-from atat_tf.models import files as model_files
-from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 from atat_tf.runs import naming
 
@@ -38,35 +37,6 @@ APPLICATIONS = {
     "Xception": ("xception", None),
 }
 _IMAGENET_CLASSES = 1000
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A network that is drawn.
-
-    Attributes:
-      title: short.
-      classifier: keras.Model, float32 [b, H, W, C] in [0, 1] -> logits.
-      layer: the layer whose attention is shown.
-      class_names: as many strings as logits.
-      watermark: "untrained" where the weights are random, else "".
-      origin: where it came from, with a digest of the weights.
-      config: of a run; None for others.
-      score: the class score that its maps explain, of `grad_cam.SCORES`.
-    """
-
-    title: str
-    classifier: keras.Model
-    layer: str
-    class_names: tuple[str, ...]
-    watermark: str
-    origin: str
-    config: ml_collections.ConfigDict | None = None
-    score: str = "logit"
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return tuple(self.classifier.input_shape[1:])
 
 
 def load(
@@ -93,7 +63,7 @@ def load(
     if name in APPLICATIONS:
         return _application(name, None if of_run else weights, layer)
     if str(name).endswith(".keras"):
-        return _from_file(pathlib.Path(name), layer, pixel_range)
+        return networks.of_file(name, pixel_range, layer)
     if not pathlib.Path(name).is_dir():
         raise unknown(
             "a run folder, a .keras file or an application", name, APPLICATIONS
@@ -120,28 +90,23 @@ def load_all(
     expect(names, "at least one network", models=names)
     if not APPLICATIONS.keys() & set(names) and weights is not None:
         expect_known("weights", weights, run_folder.WEIGHTS)
-    networks = [
+    loaded = [
         load(name, weights, layer, data_dir, pixel_range) for name in names
     ]
-    for network in networks:
-        expect(
-            datasets.can_draw(network.image_shape),
-            f"in {network.title} a network of gray or RGB images, to draw them",
-            image_shape=network.image_shape,
-        )
+    networks.expect_drawable(loaded)
     if score is not None:
-        networks = [
+        loaded = [
             dataclasses.replace(
                 network, score=score, title=f"{network.title}, {score} score"
             )
-            for network in networks
+            for network in loaded
         ]
-    titles = [network.title for network in networks]
+    titles = [network.title for network in loaded]
     return [
         dataclasses.replace(network, title=f"{network.title} ({name})")
         if titles.count(network.title) > 1
         else network
-        for network, name in zip(networks, names, strict=True)
+        for network, name in zip(loaded, names, strict=True)
     ]
 
 
@@ -170,48 +135,37 @@ def with_raw(workdirs: Sequence[str]) -> list[str]:
 
 
 def with_classes(
-    networks: Sequence[Network], dataset: datasets.Dataset
+    loaded: Sequence[Network], dataset: datasets.Dataset
 ) -> list[Network]:
     """Returns networks; those that only number their classes get the data's.
 
     Args:
-      networks: any.
+      loaded: any.
       dataset: its names are taken where their number is the same.
     """
     names = tuple(dataset.class_names)
     return [
         dataclasses.replace(network, class_names=names)
-        if network.class_names == _numbers(len(names))
+        if network.class_names == networks.numbered(len(names))
         else network
-        for network in networks
+        for network in loaded
     ]
 
 
-def origins(networks: Sequence[Network], seed: int) -> str:
+def origins(drawn: Sequence[Network], seed: int) -> str:
     """Returns what a figure was made of, for its files' metadata.
 
     Args:
-      networks: those that are drawn.
+      drawn: networks.
       seed: of what was drawn at random.
     """
-    lines = [f"{network.title}: {network.origin}" for network in networks]
+    lines = [f"{network.title}: {network.origin}" for network in drawn]
     return "\n".join([*lines, f"seed {seed}, commit {run_folder.commit()}"])
 
 
 def _run(workdir, weights, layer, data_dir):
-    run = Run(workdir, data_dir)
-    weights = weights or run.config.evaluation.weights
-    classifier = run.classifier(weights)
-    return Network(
-        _title(run.config),
-        classifier,
-        classifiers.attention_layer(classifier, layer),
-        run.class_names,
-        "",
-        f"{run_folder.portable(workdir)} {weights} {_digest(classifier)}",
-        run.config,
-        run_config.score(run.config),
-    )
+    network = networks.of_run(Run(workdir, data_dir), weights, layer)
+    return dataclasses.replace(network, title=_title(network.run.config))
 
 
 def _title(config):
@@ -223,18 +177,6 @@ def _title(config):
     if config.backbone.name not in ("wide_resnet", title):
         title += f" {config.backbone.name}"
     return title
-
-
-def _from_file(path, layer, pixel_range):
-    classifier = model_files.load(path, pixel_range)
-    return Network(
-        path.stem,
-        classifier,
-        classifiers.attention_layer(classifier, layer),
-        _numbers(classifier.output_shape[-1]),
-        "",
-        f"{path} {_digest(classifier)}",
-    )
 
 
 def _application(name, weights, layer):
@@ -264,24 +206,16 @@ def _application(name, weights, layer):
         classifier,
         classifiers.attention_layer(classifier, layer or usual),
         _imagenet_names(classifier.output_shape[-1], weights),
-        "untrained" if weights == "none" else "",
-        f"keras.applications {name} {weights} {_digest(classifier)}",
+        f"keras.applications {name} {weights} {networks.digest(classifier)}",
+        watermark="untrained" if weights == "none" else "",
     )
 
 
 def _imagenet_names(count, weights):
     if count != _IMAGENET_CLASSES or weights == "none":
-        return _numbers(count)
+        return networks.numbered(count)
     # Keras fetches the names; without a network there are numbers.
     with contextlib.suppress(Exception):
         found = imagenet_utils.decode_predictions(np.eye(count), top=1)
         return tuple(name.replace("_", " ") for ((_, name, _),) in found)
-    return _numbers(count)
-
-
-def _numbers(count):
-    return tuple(f"class {number}" for number in range(count))
-
-
-def _digest(classifier):
-    return classifiers.weights_digest(classifier)[: len("sha256:") + 12]
+    return networks.numbered(count)

@@ -9,7 +9,7 @@ import numpy as np
 from atat_tf.data import datasets
 from atat_tf.data import images as image_files
 from atat_tf.errors import expect
-from atat_tf.reports.figures.networks import Network
+from atat_tf.evaluation.networks import Network
 from atat_tf.runs import build
 
 
@@ -106,8 +106,8 @@ def load_dataset(
         size = network.image_shape
         return datasets.load(name, data_dir, image_size=size)
     expect(
-        network.config is not None,
+        network.run is not None,
         "--images, --dataset or a run folder to take images from",
         model=network.title,
     )
-    return build.load_dataset(network.config, data_dir)
+    return build.load_dataset(network.run.config, data_dir)

@@ -8,8 +8,8 @@ from atat_tf import grad_cam, losses
 from atat_tf.attacks import linf
 from atat_tf.data import datasets
 from atat_tf.errors import expect, expect_known
+from atat_tf.evaluation.networks import Network
 from atat_tf.reports.figures import pictures
-from atat_tf.reports.figures.networks import Network
 from atat_tf.reports.figures.scenes import Scene
 
 # Which of the images that all networks classify right are shown.

@@ -7,10 +7,11 @@ from atat_tf import grad_cam
 from atat_tf.attacks import linf, randomness
 from atat_tf.data import images as image_files
 from atat_tf.errors import InputError
+from atat_tf.evaluation import networks
 from atat_tf.models import graphs
 from atat_tf.reports.figures import attention as attention_figures
 from atat_tf.reports.figures import methods as method_figures
-from atat_tf.reports.figures import networks, pictures
+from atat_tf.reports.figures import pictures
 from tests.support import toys
 
 _NAMES = ("ant", "bee", "cat", "dog", "eel")
@@ -20,7 +21,7 @@ _SETTING = attention_figures.Setting(0.1, 0.03, 3, seed=5, caption="command")
 def _network(seed=0, title="AT", watermark=""):
     classifier = toys.small_classifier(seed)
     return networks.Network(
-        title, classifier, "features", _NAMES, watermark, "toy"
+        title, classifier, "features", _NAMES, "toy", watermark=watermark
     )
 
 

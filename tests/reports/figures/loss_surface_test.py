@@ -4,8 +4,9 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf.errors import InputError
+from atat_tf.evaluation import networks
 from atat_tf.reports.figures import landscape as landscape_figures
-from atat_tf.reports.figures import networks, pictures
+from atat_tf.reports.figures import pictures
 from tests.support import toys
 
 _SHAPE = (2, 2, 1)
@@ -70,7 +71,7 @@ class SurfaceFigureTest(tf.test.TestCase):
         names = tuple("abcde")
         self.networks = [
             networks.Network(
-                title, toys.small_classifier(seed), "features", names, "", ""
+                title, toys.small_classifier(seed), "features", names
             )
             for seed, title in enumerate(("Standard", "ATAT"))
         ]

@@ -34,6 +34,12 @@ class RunsTest(tf.test.TestCase):
         self.assertEqual(network.watermark, "")
         self.assertRegex(network.origin, "atat best sha256:[0-9a-f]{12}$")
 
+    def test_a_runs_maps_are_those_that_its_defense_acts_on(self):
+        folder = pathlib.Path(self.get_temp_dir()) / "layers"
+        run = str(untrained_runs.write(folder, defense__layers=("hidden",)))
+        self.assertEqual(networks.load(run).layer, "hidden")
+        self.assertEqual(networks.load(run, layer="features").layer, "features")
+
     def test_refusals(self):
         at, folder = str(self.at), self.get_temp_dir()
         for names, arguments, message in (
