@@ -115,68 +115,6 @@ def can_draw(image_shape: Sequence[int]) -> bool:
     return image_shape[-1] in (1, 3)
 
 
-def extra_images(
-    path: str | os.PathLike[str],
-    spec: Spec,
-    memory_budget: float | None = None,
-) -> Split:
-    """Reads images from elsewhere that training is to see beside its own.
-
-    Args:
-      path: .npz file with arrays "image", uint8 [n, H, W, C], and "label",
-        integers [n], as the sets of generated images are published.
-      spec: of the data set, whose shape and classes they must have.
-      memory_budget: as for `load`.
-
-    Raises:
-      InputError: as for `extra_arrays`; or they are compressed, and larger than
-        the memory budget.
-    """
-    images, labels = extra_arrays(path, spec)
-    if memory_budget is None:
-        memory_budget = stored.free_memory() / 2
-    is_held = images.nbytes <= memory_budget
-    kept = arrays.held(images) if is_held else arrays.unread(images)
-    return Split(kept, labels.astype(np.int32))
-
-
-def extra_arrays(
-    path: str | os.PathLike[str], spec: Spec
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the images and labels of a file that `extra_images` reads.
-
-    Images are mapped, and take no memory, where the file is not compressed.
-
-    Args:
-      path, spec: as there.
-
-    Raises:
-      InputError: no such file, or other arrays.
-    """
-    images, labels = arrays.members(path, ("image", "label")).values()
-    expect(
-        images.dtype == np.uint8 and images.shape[1:] == spec.image_shape,
-        f"extra images uint8 [n, {', '.join(map(str, spec.image_shape))}]",
-        dtype=images.dtype,
-        shape=images.shape,
-    )
-    expect(
-        labels.shape == images.shape[:1]
-        and len(labels)
-        and np.issubdtype(labels.dtype, np.integer),
-        "an integer label for each of the extra images",
-        dtype=labels.dtype,
-        shape=labels.shape,
-    )
-    expect(
-        0 <= labels.min() <= labels.max() < spec.num_classes,
-        f"labels of the extra images from 0 to {spec.num_classes - 1}",
-        smallest=labels.min().item(),
-        largest=labels.max().item(),
-    )
-    return images, labels
-
-
 @with_checked_types
 def spec(
     name: str,
@@ -196,28 +134,9 @@ def spec(
       InputError: no such set, not one of images and labels, or images of
         many sizes and no image_size.
     """
-    if name in SPECS:
-        return SPECS[name]
     if name in REGISTERED:
         return REGISTERED[name]().spec
-    if image_folders.is_folder(name):
-        names = image_folders.listing(name).class_names
-        shape = _resized((None, None, 3), image_size)
-        expect(shape[2] in (1, 3), "images of 1 or 3 channels", shape=shape)
-        return Spec(len(names), shape, class_names=names)
-    if arrays.is_file(name):
-        num_classes, shape = arrays.about(name)
-        expect(
-            not image_size or _resized(shape, image_size) == shape,
-            f"no image size beside {name!r}, whose images are {shape}",
-            image_size=image_size,
-        )
-        return Spec(num_classes, shape)
-    stored, num_classes, _ = tfds.about(name, data_dir, SPECS)
-    shape = _resized(stored, image_size)
-    channels = stored[-1]
-    expect(shape[2] == channels, f"{channels} channels", image_shape=shape)
-    return Spec(num_classes, shape)
+    return _source(name, data_dir).spec(image_size)
 
 
 def _resized(shape, image_size):
@@ -263,15 +182,9 @@ def class_names(
     Raises:
       InputError: no such set.
     """
-    if name in SPECS and SPECS[name].class_names:
-        return SPECS[name].class_names
     if name in REGISTERED:
         return REGISTERED[name]().class_names
-    if image_folders.is_folder(name):
-        return image_folders.listing(name).class_names
-    if arrays.is_file(name):
-        return tuple(map(str, range(arrays.about(name)[0])))
-    return tfds.about(name, data_dir, SPECS)[2]
+    return _source(name, data_dir).class_names()
 
 
 @with_checked_types
@@ -312,7 +225,8 @@ def load(
     """
     if name in REGISTERED:
         return REGISTERED[name]()
-    about = spec(name, data_dir, image_size)
+    source = _source(name, data_dir)
+    about = source.spec(image_size)
     if memory_budget is None:
         memory_budget = stored.free_memory() / 2
     expect(
@@ -320,55 +234,31 @@ def load(
         "a memory budget of 0 bytes or more",
         memory_budget=memory_budget,
     )
-    if image_folders.is_folder(name):
-        names, provenance, train, test, held_out = _folder(
-            name, about, bad_images, memory_budget
-        )
-        if held_out is not None:
-            expect(
-                num_validation is None,
-                "no num_validation beside a folder validation/",
-                num_validation=num_validation,
-            )
-            parts = train, held_out, test
-            return _checked(Dataset(name, about, names, provenance, *parts))
-        about = dataclasses.replace(
-            about, num_validation=max(1, len(train) // 10)
-        )
-    elif name == "digits":
-        names, provenance, train, test = _digits()
-    elif arrays.is_file(name):
-        names = class_names(name)
-        provenance, *pairs = arrays.load(name, memory_budget)
-        train, test = (Split(*pair) for pair in pairs)
-        about = dataclasses.replace(
-            about, num_validation=max(1, len(train) // 10)
+    found = source.read(about, bad_images, memory_budget)
+    train, validation = found.train, found.validation
+    if validation is not None:
+        expect(
+            num_validation is None,
+            "no num_validation beside a folder validation/",
+            num_validation=num_validation,
         )
     else:
-        names, provenance, *pairs = tfds.load(
-            name, data_dir, about, SPECS, memory_budget
+        if source.keeps_a_tenth:
+            tenth = max(1, len(train) // 10)
+            about = dataclasses.replace(about, num_validation=tenth)
+        if num_validation is None:
+            num_validation = about.num_validation
+        expect(
+            0 < num_validation < len(train),
+            f"num_validation between 1 and {len(train) - 1}",
+            num_validation=num_validation,
         )
-        train, test = (Split(*pair) for pair in pairs)
-    if num_validation is None:
-        num_validation = about.num_validation
-    expect(
-        0 < num_validation < len(train),
-        f"num_validation between 1 and {len(train) - 1}",
-        num_validation=num_validation,
-    )
-    draw = splits.uniform if name in SPECS else splits.stratified
-    kept, held_out = draw(train.labels, num_validation, split_seed)
-    return _checked(
-        Dataset(
-            name,
-            about,
-            names,
-            provenance,
-            train.subset(kept),
-            train.subset(held_out),
-            test,
-        )
-    )
+        draw = splits.uniform if name in SPECS else splits.stratified
+        kept, held_out = draw(train.labels, num_validation, split_seed)
+        train, validation = train.subset(kept), train.subset(held_out)
+    names, provenance = found.class_names, found.provenance
+    parts = train, validation, found.test
+    return _checked(Dataset(name, about, names, provenance, *parts))
 
 
 def _checked(dataset):
@@ -398,34 +288,139 @@ def _checked(dataset):
     return dataset
 
 
-def _folder(name, about, bad_images, memory_budget):
-    """Returns class names, provenance, train, test and validation or None."""
-    listing = image_folders.listing(name)
-    parts, skipped = image_folders.splits(
-        listing, about.image_shape, bad_images, memory_budget
-    )
-    provenance = listing.provenance
-    if skipped:
-        provenance += f", {skipped} skipped"
-    train, test = Split(*parts["train"]), Split(*parts["test"])
-    held_out = parts.get("validation")
-    validation = None if held_out is None else Split(*held_out)
-    return listing.class_names, provenance, train, test, validation
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What a source has read; validation is None where none is kept apart."""
+
+    class_names: tuple[str, ...]
+    provenance: str
+    train: Split
+    test: Split
+    validation: Split | None = None
 
 
-def _digits():
-    from sklearn import datasets as sklearn_datasets
+class _Tfds:
+    """A set of tensorflow-datasets."""
 
-    digits = sklearn_datasets.load_digits()
-    # 8 × 8 of 0..16 -> 32 × 32 × 3 of 0..255.
-    images = tf.image.resize(digits.images[..., None] * (255 / 16), (32, 32))
-    images = tf.cast(tf.round(tf.repeat(images, 3, axis=-1)), tf.uint8).numpy()
-    labels = digits.target.astype(np.int32)
-    order = np.random.default_rng(0).permutation(len(labels))
-    test, train = np.sort(order[:360]), np.sort(order[360:])
-    return (
-        tuple(str(name) for name in digits.target_names),
-        "scikit-learn digits, 8x8 enlarged to 32x32",
-        Split(images[train], labels[train]),
-        Split(images[test], labels[test]),
-    )
+    keeps_a_tenth = False
+
+    def __init__(self, name, data_dir):
+        self._name, self._data_dir = name, data_dir
+
+    def spec(self, image_size):
+        if self._name in SPECS:
+            return SPECS[self._name]
+        whole, num_classes, _ = tfds.about(self._name, self._data_dir, SPECS)
+        shape, channels = _resized(whole, image_size), whole[-1]
+        expect(shape[2] == channels, f"{channels} channels", image_shape=shape)
+        return Spec(num_classes, shape)
+
+    def class_names(self):
+        if self._name in SPECS and SPECS[self._name].class_names:
+            return SPECS[self._name].class_names
+        return tfds.about(self._name, self._data_dir, SPECS)[2]
+
+    def read(self, about, bad_images, memory_budget):
+        del bad_images
+        names, provenance, *pairs = tfds.load(
+            self._name, self._data_dir, about, SPECS, memory_budget
+        )
+        return _Found(names, provenance, *(Split(*pair) for pair in pairs))
+
+
+class _Folder:
+    """Image files in a folder for each class, folder:PATH."""
+
+    keeps_a_tenth = True
+
+    def __init__(self, name):
+        self._listing = image_folders.listing(name)
+
+    def spec(self, image_size):
+        names = self._listing.class_names
+        shape = _resized((None, None, 3), image_size)
+        expect(can_draw(shape), "images of 1 or 3 channels", shape=shape)
+        return Spec(len(names), shape, class_names=names)
+
+    def class_names(self):
+        return self._listing.class_names
+
+    def read(self, about, bad_images, memory_budget):
+        parts, skipped = image_folders.splits(
+            self._listing, about.image_shape, bad_images, memory_budget
+        )
+        provenance = self._listing.provenance
+        if skipped:
+            provenance += f", {skipped} skipped"
+        found = {name: Split(*pair) for name, pair in parts.items()}
+        return _Found(self.class_names(), provenance, **found)
+
+
+class _Arrays:
+    """An .npz file of arrays."""
+
+    keeps_a_tenth = True
+
+    def __init__(self, name):
+        self._name = name
+
+    def spec(self, image_size):
+        num_classes, shape = arrays.about(self._name)
+        expect(
+            not image_size or _resized(shape, image_size) == shape,
+            f"no image size beside {self._name!r}, whose images are {shape}",
+            image_size=image_size,
+        )
+        return Spec(num_classes, shape)
+
+    def class_names(self):
+        return tuple(map(str, range(arrays.about(self._name)[0])))
+
+    def read(self, about, bad_images, memory_budget):
+        del about, bad_images
+        provenance, *pairs = arrays.load(self._name, memory_budget)
+        halves = (Split(*pair) for pair in pairs)
+        return _Found(self.class_names(), provenance, *halves)
+
+
+class _Digits:
+    """scikit-learn's digits, which it brings along."""
+
+    keeps_a_tenth = False
+
+    def spec(self, image_size):
+        del image_size
+        return SPECS["digits"]
+
+    def class_names(self):
+        return SPECS["digits"].class_names
+
+    def read(self, about, bad_images, memory_budget):
+        del about, bad_images, memory_budget
+        from sklearn import datasets as sklearn_datasets
+
+        digits = sklearn_datasets.load_digits()
+        # 8 × 8 of 0..16 -> 32 × 32 × 3 of 0..255.
+        large = tf.image.resize(digits.images[..., None] * (255 / 16), (32, 32))
+        large = tf.repeat(tf.round(large), 3, axis=-1)
+        images = tf.cast(large, tf.uint8).numpy()
+        labels = digits.target.astype(np.int32)
+        order = np.random.default_rng(0).permutation(len(labels))
+        test, train = np.sort(order[:360]), np.sort(order[360:])
+        return _Found(
+            self.class_names(),
+            "scikit-learn digits, 8x8 enlarged to 32x32",
+            Split(images[train], labels[train]),
+            Split(images[test], labels[test]),
+        )
+
+
+def _source(name, data_dir):
+    """Returns what reads a data set: its spec, class names and images."""
+    if name == "digits":
+        return _Digits()
+    if image_folders.is_folder(name):
+        return _Folder(name)
+    if arrays.is_file(name):
+        return _Arrays(name)
+    return _Tfds(name, data_dir)

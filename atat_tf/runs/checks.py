@@ -5,7 +5,7 @@ import pathlib
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from atat_tf.data import batches, datasets
+from atat_tf.data import batches, datasets, extra
 from atat_tf.data import folders as image_folders
 from atat_tf.defenses import objective
 from atat_tf.errors import InputError, expect, expect_known
@@ -65,7 +65,7 @@ def validate(
     _expect_choice(config, "bad_images", image_folders.BAD_IMAGES)
     _expect_choice(config, "augmentation", tuple(batches.AUGMENTATIONS))
     if config.extra_images:
-        datasets.extra_arrays(config.extra_images, spec)
+        extra.mapped(config.extra_images, spec)
         _expect_field(
             config,
             "extra_share",

@@ -10,7 +10,7 @@ import tensorflow as tf
 from rich import filesize
 
 from atat_tf.data import batches as training_batches
-from atat_tf.data import datasets, stored, training_data
+from atat_tf.data import datasets, extra, stored, training_data
 from atat_tf.errors import InputError, TrainingError, expect
 from atat_tf.models import files as model_files
 from atat_tf.models import graphs
@@ -39,7 +39,7 @@ class TrainingLoop:
       dataset: with the training and validation images.
       strategy: the tf.distribute.Strategy.
       teacher: classifier, or None where the config needs none.
-      memory_budget: of extra images, as for `datasets.extra_images`.
+      memory_budget: of extra images, as for `extra.load`.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class TrainingLoop:
         self._group = workers.WorkerGroup(strategy)
         self._extra = None
         if config.extra_images:
-            self._extra = datasets.extra_images(
+            self._extra = extra.load(
                 config.extra_images, dataset.spec, memory_budget
             )
         self._steps_per_epoch = len(dataset.train) // config.batch_size

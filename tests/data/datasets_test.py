@@ -11,6 +11,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from atat_tf.data import datasets
+from atat_tf.data import extra as extra_images
 from atat_tf.errors import InputError
 
 _SHARED = pathlib.Path(__file__).parents[3] / "shared" / "tfds"
@@ -221,7 +222,7 @@ class ExtraImagesTest(parameterized.TestCase, tf.test.TestCase):
     def test_reads_images_and_labels(self):
         images = np.zeros((3, 32, 32, 3), np.uint8)
         path = self._written(image=images, label=np.array([0, 9, 4]))
-        extra = datasets.extra_images(path, datasets.SPECS["cifar10"])
+        extra = extra_images.load(path, datasets.SPECS["cifar10"])
         self.assertAllEqual(extra.labels, [0, 9, 4])
         self.assertEqual(extra.labels.dtype, np.int32)
 
@@ -248,4 +249,4 @@ class ExtraImagesTest(parameterized.TestCase, tf.test.TestCase):
     def test_refuses(self, arrays, message):
         path = self._written(**arrays)
         with self.assertRaisesRegex(InputError, message):
-            datasets.extra_images(path, datasets.SPECS["cifar10"])
+            extra_images.load(path, datasets.SPECS["cifar10"])

@@ -20,6 +20,7 @@ from atat_tf.data import (
     stored,
     training_data,
 )
+from atat_tf.data import extra as extra_images
 from atat_tf.errors import InputError
 
 _SIDE, _COUNT = 16, 48
@@ -176,7 +177,7 @@ class StoredTest(parameterized.TestCase, tf.test.TestCase):
         path = self.base / "extra.npz"
         np.savez(path, image=_pixels(), label=np.arange(_COUNT) % 2)
         spec = datasets.Spec(2, (_SIDE, _SIDE, 3))
-        extra = datasets.extra_images(path, spec, _BYTES / 10)
+        extra = extra_images.load(path, spec, _BYTES / 10)
         self.assertIsInstance(extra.images, stored.Images)
         self.assertAllEqual(extra.images[:], _pixels())
 

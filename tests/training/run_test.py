@@ -16,7 +16,6 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
-from atat_tf.data import datasets
 from atat_tf.errors import InputError, TrainingError
 from atat_tf.reports.page import page
 from atat_tf.runs import folder as run_folder
@@ -127,9 +126,7 @@ class MemoryBudgetTest(RunsTest):
                 num_epochs=1,
                 extra_images=str(path),
             )
-            with mock.patch.object(
-                datasets, "extra_images", wraps=datasets.extra_images
-            ) as read:
+            with mock.patch.object(extra, "load", wraps=extra.load) as read:
                 training_run.train_and_evaluate(
                     values, folders[-1], memory_budget=budget
                 )
