@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
+from atat_tf.data import extra
 from atat_tf.errors import InputError, TrainingError
 from atat_tf.reports.page import page
 from atat_tf.runs import folder as run_folder
@@ -114,9 +115,9 @@ class MemoryBudgetTest(RunsTest):
         """A set of which a tenth may be held, and none of the extra images."""
         data, folders = runs.digits_folder(self.base), []
         size = 1797 * 12 * 12 * 3
-        extra = np.random.default_rng(0).integers(0, 256, (1200, 12, 12, 3))
+        drawn = np.random.default_rng(0).integers(0, 256, (1200, 12, 12, 3))
         path = self.base / "extra.npz"
-        np.savez(path, image=extra.astype(np.uint8), label=np.arange(1200) % 9)
+        np.savez(path, image=drawn.astype(np.uint8), label=np.arange(1200) % 9)
         for budget in (None, size / 10):
             folders.append(self.workdir / str(budget))
             values = runs.config(
