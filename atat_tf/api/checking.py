@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from atat_tf.api import arrays, notebook
 from atat_tf.api.pixels import Bounds
 from atat_tf.errors import expect, with_checked_types
-from atat_tf.evaluation.checklist import points
+from atat_tf.evaluation.checklist import gates, points
 from atat_tf.evaluation.checklist import run as checklists
 
 # What is asked of a run folder's files.
@@ -120,7 +120,7 @@ def checklist(
         quality = None
         with arrays.quiet_traces():
             if examples.classifier.is_keras:
-                quality = checklists.explained(opened)
+                quality = gates.explained(opened)
             decided = checklists.decided_points(
                 opened, twin, minimum=minimum_images, quality=quality
             )

@@ -10,7 +10,7 @@ from keras import layers
 
 from atat_tf.attacks import linf
 from atat_tf.evaluation import explanations, views
-from atat_tf.evaluation.checklist import run as checklist
+from atat_tf.evaluation.checklist import gates
 
 _HEADS = {"apart": np.eye(2), "alike": [[1.0, 1.0], [0.0, 0.0]]}
 
@@ -111,6 +111,6 @@ def test_the_checklist_asks_whether_the_map_depends_on_the_class(
 ):
     one = np.ones(200)
     quality = explanations.Quality(sensitivity * one, one, one, one, one)
-    point = checklist.class_sensitivity_point(quality)
+    point = gates.class_sensitivity_point(quality)
     assert point.verdict == verdict
-    assert checklist.class_sensitivity_point(None).verdict == "NOT RUN"
+    assert gates.class_sensitivity_point(None).verdict == "NOT RUN"

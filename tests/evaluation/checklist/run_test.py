@@ -15,6 +15,7 @@ from atat_tf.errors import InputError
 from atat_tf.evaluation import evaluate_run, ledger, opening
 from atat_tf.evaluation.attacker import Attacker
 from atat_tf.evaluation.checklist import attacks as checklist_attacks
+from atat_tf.evaluation.checklist import gates
 from atat_tf.evaluation.checklist import points as checklist_points
 from atat_tf.evaluation.checklist import run as checklist
 from atat_tf.evaluation.run import Run
@@ -130,7 +131,7 @@ def _points(folder, classifier, teacher=None, minimum=_IMAGES, explained=False):
         opened,
         teacher and _open_run(teacher, folder),
         minimum=minimum,
-        quality=checklist.explained(opened) if explained else None,
+        quality=gates.explained(opened) if explained else None,
     )
     names = [criterion.name for criterion in checklist_points.CRITERIA]
     assert [point.name for point in points] == names
