@@ -13,7 +13,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from atat_tf import losses
-from atat_tf.attacks import linf, randomness, stepped
+from atat_tf.attacks import ascent, linf, randomness, stepped
 from atat_tf.errors import expect, expect_known
 
 NORMS = ("linf", "l2")
@@ -267,14 +267,9 @@ class APGD:
         return needed
 
     def _ascent(self, logits_fn, state, points):
-        """Returns logits, losses and the losses' gradient at points."""
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(points)
-            logits = logits_fn(points)
-            loss = self._loss(state, logits)
-        # Zero, not None, where a rounding layer cuts the graph.
-        gradient = tape.gradient(
-            loss, points, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        """Returns logits, losses and the direction of ascent at points."""
+        logits, loss, gradient = ascent.ascent(
+            logits_fn, lambda logits: self._loss(state, logits), points
         )
         # Logits that overflow must not lead out of the numbers.
         loss = tf.where(tf.math.is_finite(loss), loss, loss.dtype.min)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf import losses
-from atat_tf.attacks import randomness, stepped
+from atat_tf.attacks import ascent, randomness, stepped
 from atat_tf.errors import expect, unknown, with_checked_fields
 
 
@@ -120,12 +120,10 @@ class LinfAttack:
         labels: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns x^{t+1} after `point`, x^t, and the logits at x^t."""
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(point)
-            logits = logits_fn(point)
-            loss = self.loss_fn(labels, logits)
         # A classifier that does not read its images moves none.
-        gradient = tape.gradient(loss, point, unconnected_gradients="zero")
+        logits, _, gradient = ascent.ascent(
+            logits_fn, lambda logits: self.loss_fn(labels, logits), point
+        )
         # Logits that overflow must not lead out of the numbers.
         is_number = ~tf.math.is_nan(gradient)
         gradient = tf.where(is_number, gradient, tf.zeros_like(gradient))

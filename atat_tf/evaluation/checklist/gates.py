@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf import losses
-from atat_tf.attacks import linf, randomness
+from atat_tf.attacks import ascent, linf, randomness
 from atat_tf.errors import InputError
 from atat_tf.evaluation import explanations
 from atat_tf.evaluation.attacker import as_pixels
@@ -134,9 +134,10 @@ def dead_gradients(opened: OpenRun) -> np.ndarray:
 
 
 def _is_dead(opened, images, labels):
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(images)
-        loss = losses.cross_entropy(labels, opened.attacker.logits_fn(images))
-    gradient = tape.gradient(loss, images, unconnected_gradients="zero")
+    _, _, gradient = ascent.ascent(
+        opened.attacker.logits_fn,
+        lambda logits: losses.cross_entropy(labels, logits),
+        images,
+    )
     total = tf.reduce_sum(tf.abs(gradient), axis=(1, 2, 3))
     return (total == 0) | ~tf.math.is_finite(total)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from atat_tf import losses
-from atat_tf.attacks import columns, linf, radii, randomness
+from atat_tf.attacks import ascent, columns, linf, radii, randomness
 from atat_tf.errors import expect
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.evaluation import evaluate_run, opening
@@ -156,10 +156,12 @@ def sign_gradient(
 ) -> np.ndarray:
     """Returns d_a = sgn(∇_x L(f(x), y)), float32 [H, W, C]."""
     images = tf.constant(image[None], tf.float32)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(images)
-        loss = losses.cross_entropy(tf.constant([label]), logits_fn(images))
-    return tf.sign(tape.gradient(loss, images))[0].numpy()
+    _, _, gradient = ascent.ascent(
+        logits_fn,
+        lambda logits: losses.cross_entropy(tf.constant([label]), logits),
+        images,
+    )
+    return tf.sign(gradient)[0].numpy()
 
 
 def rademacher(shape: Sequence[int], seed: int, index: int) -> np.ndarray:
