@@ -231,9 +231,8 @@ def functional_logits(
         f"images of {declared}, the size that the model takes",
         images=tuple(image_shape),
     )
-    is_float32 = given.dtype == "float32"
     if (
-        not (is_float32 and pixels.is_unit)
+        not (given.dtype == "float32" and pixels.is_unit)
         or given.shape[0] is not None
         or None in declared
     ):
@@ -241,7 +240,7 @@ def functional_logits(
         values = images if pixels.is_unit else pixels.layer()(images)
         outputs = graph.run([values], lambda layer: layer)
         rebuilt = keras.Model(images, outputs[0], name=model.name)
-        if not is_float32:
+        if not given.dtype.startswith(("float", "bfloat")):
             _expect_same_on_whole_numbers(model, rebuilt, pixels, image_shape)
         model = rebuilt
     answered = classifiers.logits_model(model)

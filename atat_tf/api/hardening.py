@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from numpy.typing import ArrayLike
 
 from atat_tf.api import classifier as classifiers
@@ -28,7 +29,7 @@ from atat_tf.errors import (
     with_checked_types,
 )
 from atat_tf.models import files as model_files
-from atat_tf.models import functional, graphs
+from atat_tf.models import functional, graphs, judging
 from atat_tf.training.trainer import AdversarialTrainer
 
 # §4.1: seven steps of ε/4.
@@ -38,6 +39,8 @@ _LEARNING_RATE, _MOMENTUM = 0.01, 0.9
 # The largest norm of an update's gradient. An undefended start has adversarial
 # losses so large that TRADES' first steps would leave one constant answer.
 _CLIP_NORM = 1.0
+# Images on which a copy is compared with its model.
+_SAMPLE = 2
 
 
 @with_checked_types
@@ -89,7 +92,8 @@ def harden(
       seed: of the random starts.
       class_names: as for `robust_accuracy`.
       **fit: of `keras.Model.fit`, as batch_size=32, verbose=2, callbacks,
-        sample_weight, class_weight.
+        sample_weight, class_weight. Callbacks save the copy; their own
+        `model` is the trainer, of pixels in [0, 1] and logits.
 
     Returns:
       keras.Model of the same class, layers, pixel range and output, not
@@ -131,8 +135,10 @@ def harden(
         _attack(chosen, radius),
         teacher,
         seed=seed,
-        num_steps=epochs * -(-len(images) // batch_size),
+        num_steps=(epochs - (fit.get("initial_epoch") or 0))
+        * (fit.get("steps_per_epoch") or -(-len(images) // batch_size)),
     )
+    trainer.saves(student_copy)
     trainer.compile(
         optimizer
         or keras.optimizers.SGD(
@@ -152,11 +158,12 @@ def harden(
 
 def _expect_fit(arguments):
     """Raises InputError unless harden can hand arguments on to fit."""
-    expect(
-        "validation_data" not in arguments,
-        "validation=(images, labels), which keeps the best epoch's weights",
-        validation_data=type(arguments.get("validation_data")),
-    )
+    for name in ("validation_data", "validation_split"):
+        expect(
+            name not in arguments,
+            "validation=(images, labels), which keeps the best epoch's weights",
+            **{name: type(arguments.get(name))},
+        )
     known = [*inspect.signature(keras.Model.fit).parameters]
     for name in arguments:
         expect_known("an argument of harden or of fit", name, known)
@@ -227,7 +234,30 @@ def _copy(
     if student is None:
         # Which says why.
         student = functional.functional_model(copy)
+    _expect_same(model, copy, pixels, shape)
     return copy, student
+
+
+def _expect_same(model, copy, pixels, shape):
+    """Raises InputError where a copy lacks what no configuration told it."""
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (_SAMPLE, *shape)).astype(np.uint8)
+    images = graphs.in_structure_of(model, pixels.from_unit(images))
+    here, again, there = (
+        np.asarray(keras.tree.flatten(one(images, training=False))[0])
+        for one in (model, model, copy)
+    )
+    difference = judging.relative_difference(there, here)
+    expect(
+        difference <= judging.AGREEMENT
+        # What is random even so cannot be compared.
+        or judging.relative_difference(again, here) > judging.AGREEMENT,
+        "a model whose copy is the same function: get_config() of each of its "
+        "layers tells all that it computes with, or weights hold it "
+        "(atat.AdversarialTrainer trains the model itself)",
+        model=model.name,
+        relative_difference=difference,
+    )
 
 
 def _saved_and_loaded(model):

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from atat_tf.errors import InputError, expect, with_checked_types
+from atat_tf.errors import InputError, expect, summary, with_checked_types
 
 # Enough to tell [0, 1] from 0-255; labels are looked at to the last one.
 _FIRST_IMAGES = 1024
@@ -51,11 +51,20 @@ def as_examples(x: Any, y: Any) -> tuple[Any, Any]:
         dictionary_of=[*x] if isinstance(x, dict) else None,
     )
     if isinstance(x, list | tuple):
-        x = np.asarray(x[0] if len(x) == 1 else x)
+        x = _array(x[0] if len(x) == 1 else x, "images of one size")
         x = x[np.newaxis] if x.ndim == 3 else x
     if isinstance(y, list | tuple):
-        y = np.asarray(y)
+        y = _array(y, "labels of one kind")
     return x, y
+
+
+def _array(values, what):
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # rows of several lengths
+        raise InputError(
+            f"Expected {what}, as one array. Received: {summary(error)}."
+        ) from error
 
 
 def expect_data(
@@ -78,6 +87,11 @@ def expect_data(
         return
     expect(labels is not None, "labels beside the images", y=labels)
     shape = tuple(classifier.inputs[0].shape[1:])
+    expect(
+        images.shape != shape,
+        "batches of images (dataset.batch(32) makes them)",
+        images=images.shape,
+    )
     expect(
         len(images) and images.shape[1:] == shape,
         f"images of {shape}, the size that the classifier takes, one at least",
@@ -277,6 +291,13 @@ def _sentence(message):
     raised = re.search(r"\bInputError: (.*)", message)
     if raised:
         return raised[1]
+    sized = re.search(
+        r"Shape of tensor \S+ (\[.*?\]) is not compatible with expected shape "
+        r"(\[.*?\])",
+        message,
+    )
+    if sized:
+        return f"Expected batches of {sized[2]}. Received: shape={sized[1]}."
     found = re.search(
         r"assertion failed: \[(Expected [^\]]*)\] \[(.*?)\] \[(.*?)\]", message
     )

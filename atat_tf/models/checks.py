@@ -135,9 +135,8 @@ def expect_one_image(classifier: keras.Model) -> None:
     Args:
       classifier: functional keras.Model.
     """
-    turned = [
-        layer.name for layer in classifier.layers if isinstance(layer, _RANDOM)
-    ]
+    flat = classifier._flatten_layers(include_self=False)
+    turned = [layer.name for layer in flat if isinstance(layer, _RANDOM)]
     expect(
         not turned,
         f"{classifier.name} without layers that change images at random: "

@@ -56,12 +56,13 @@ def pooled_head(classifier: keras.Model, name: str) -> keras.Variable | None:
     """
     graph = graphs.of_functional(classifier)
     dense, pooled = _made_by(graph, graph.outputs[0])
-    if not isinstance(dense, layers.Dense) or _ends_in(dense) != "linear":
+    # A subclass may compute something else.
+    if type(dense) is not layers.Dense or _ends_in(dense) != "linear":
         return None
     if dense.quantization_mode:  # scales of its own
         return None
     pool, maps = _made_by(graph, pooled)
-    pools = isinstance(pool, layers.GlobalAveragePooling2D)
+    pools = type(pool) is layers.GlobalAveragePooling2D
     if not pools or pool.data_format != "channels_last" or pool.keepdims:
         return None
     layer, _ = _made_by(graph, maps)
@@ -148,9 +149,17 @@ def _without_softmax(classifier):
         "a classifier that ends in logits or in softmax",
         activation=ending,
     )
-    logits = before
-    if isinstance(last, layers.Dense):
+    if type(last) is layers.Dense:
         logits = _linear_twin(last)(before)
+    else:
+        expect(
+            not isinstance(last, layers.Layer)
+            or type(last) in (layers.Softmax, layers.Activation),
+            "the softmax in a layers.Dense or in a layer of its own, "
+            "layers.Softmax(), which can be taken off",
+            layer=type(last).__name__,
+        )
+        logits = before
     return keras.Model(graph.input, logits, name=classifier.name)
 
 
@@ -201,25 +210,30 @@ def _made_by(graph, tensor):
     call = graph.made_by(tensor)
     if call is None:
         return None, None
-    if isinstance(call.layer, layers.Dropout) or _is_cast(call.layer):
+    if type(call.layer) is layers.Dropout or _is_cast(call.layer):
         return _made_by(graph, call.inputs[0])
     return call.layer, call.inputs[0]
 
 
 def _is_cast(layer):
-    return isinstance(layer, layers.Activation) and (
+    return type(layer) is layers.Activation and (
         layer.activation is keras.activations.linear
     )
 
 
 def _ends_in(layer):
+    """Returns "linear", "softmax" where it is Keras' own, or another name."""
     # keras.ops.softmax is an operation of this name and no layer.
-    if type(layer).__name__ == "Softmax":
+    kind = type(layer)
+    if kind.__name__ == "Softmax" and kind.__module__.startswith("keras."):
         return "softmax"
     activation = getattr(layer, "activation", None)
     if activation is None or activation is keras.activations.linear:
         return "linear"
-    return getattr(activation, "__name__", str(activation))
+    if activation is keras.activations.softmax:
+        return "softmax"
+    name = getattr(activation, "__name__", str(activation))
+    return f"{name}, not of Keras" if name == "softmax" else name
 
 
 def shown_layer(

@@ -183,7 +183,9 @@ def _is_plain_convolution(layer):
 
 
 def _is_channel_norm(call):
-    return isinstance(call.layer, layers.BatchNormalization) and (
+    # A subclass of one's own may compute something else.
+    kinds = layers.BatchNormalization, model_layers.BatchNormalization
+    return type(call.layer) in kinds and (
         call.layer.axis in (-1, len(call.outputs.shape) - 1)
     )
 

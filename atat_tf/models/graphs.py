@@ -118,21 +118,25 @@ class Graph:
         return [values[id(tensor)] for tensor in self.outputs]
 
 
-_RECORDED: weakref.WeakKeyDictionary[keras.Model, Graph | None] = (
-    weakref.WeakKeyDictionary()
-)
+# Beside each graph the layers that the model had: a Sequential can change.
+_RECORDED: weakref.WeakKeyDictionary[
+    keras.Model, tuple[list[keras.Layer], Graph | None]
+] = weakref.WeakKeyDictionary()
 
 
 def recorded(model: keras.Model) -> Graph | None:
     """Returns the graph of a functional or sequential model, None for others.
 
-    It is recorded once for a model, on input tensors of its own.
+    It is recorded once for a model, on input tensors of its own, and again
+    after layers have been added or taken off.
     """
     if getattr(model, "inputs", None) is None:
         return None  # subclassed, or a Sequential that is not built yet
-    if model not in _RECORDED:
-        _RECORDED[model] = _recorded(model)
-    return _RECORDED[model]
+    own = list(model.layers)
+    known = _RECORDED.get(model)
+    if known is None or known[0] != own:
+        known = _RECORDED[model] = own, _recorded(model)
+    return known[1]
 
 
 def takes_and_answers_tensors(model: keras.Model) -> bool:
@@ -276,7 +280,11 @@ def spatial_layers(classifier: keras.Model) -> dict[str, keras.KerasTensor]:
             is_picture = layouts.get(id(tensor)) == _PICTURE
             if is_picture and shape[1] * shape[2] > 1:
                 spatial.append((call.layer.name, tensor))
-    return dict(reversed(spatial))
+    last: dict[str, keras.KerasTensor] = {}
+    for name, tensor in reversed(spatial):
+        last.pop(name, None)  # of a layer that is called twice the last place
+        last[name] = tensor
+    return last
 
 
 def finalize_normalization(model: keras.Model) -> None:

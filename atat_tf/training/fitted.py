@@ -30,6 +30,8 @@ class FittedModel(keras.Model):
     def __init__(self, name: str):
         # Images are not rounded to what the student's layers compute in.
         super().__init__(name=name, dtype="float32", autocast=False)
+        # A function, for Keras would take the model for a layer of this one.
+        self._saved = lambda: self.student
         # Batches that only XLA's steps have met; see `_unpack`.
         self._unfit = keras.metrics.Sum(name="unfit")
 
@@ -106,6 +108,14 @@ class FittedModel(keras.Model):
         self._expect_fit_batches()
         return results
 
+    def saves(self, model: keras.Model) -> None:
+        """Has `save` and `export` write a model in the student's place.
+
+        Args:
+          model: one of the student's weights.
+        """
+        self._saved = lambda: model
+
     def save(
         self,
         filepath: str | os.PathLike,
@@ -117,13 +127,13 @@ class FittedModel(keras.Model):
         `keras.saving.load_model` gives it back in safe mode, and its optimizer
         is not among it.
         """
-        self.student.save(filepath, overwrite=overwrite, **kwargs)
+        self._saved().save(filepath, overwrite=overwrite, **kwargs)
 
     def export(
         self, filepath: str | os.PathLike, *args: Any, **kwargs: Any
     ) -> None:
         """Exports the student, as `keras.Model.export`, images -> logits."""
-        self.student.export(filepath, *args, **kwargs)
+        self._saved().export(filepath, *args, **kwargs)
 
     def get_config(self) -> dict:
         """Raises InputError: a trainer is no layer of another model.

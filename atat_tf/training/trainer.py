@@ -136,7 +136,7 @@ class AdversarialTrainer(fitted.FittedModel):
         if statistics_momentum:
             self.averaged_statistics = [
                 (statistic, _average_of(statistic))
-                for layer in self.student.layers
+                for layer in self.student._flatten_layers(include_self=False)
                 if isinstance(layer, keras.layers.BatchNormalization)
                 for statistic in (layer.moving_mean, layer.moving_variance)
             ]
@@ -319,7 +319,8 @@ class AdversarialTrainer(fitted.FittedModel):
             logits["adversarial"] = self._inference(adversarial)
         worst = logits.get("adversarial", logits["clean"])
         loss = losses.cross_entropy(labels, worst)
-        return self._measure(weights * loss, {}, labels, weights, **logits)
+        loss = weights * tf.cast(loss, keras.config.floatx())
+        return self._measure(loss, {}, labels, weights, **logits)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

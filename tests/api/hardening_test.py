@@ -1,5 +1,7 @@
 """`harden` gives a model that is used as the one given, which is left alone."""
 
+from unittest import mock
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import atat_tf as atat
+from atat_tf.api import hardening
 from atat_tf.defenses.atat import DEFENSES
 from atat_tf.errors import InputError
 from tests.support import digits
@@ -151,6 +154,7 @@ REFUSED = {
     "validation": ({"validation": X}, "validation of the type tuple or None"),
     "function": ({"model": lambda images: images}, "model of the type Model"),
     "validation data": ({"validation_data": (X, Y)}, "validation=.images, lab"),
+    "validation split": ({"validation_split": 0.5}, "validation=.images, lab"),
     "callbacks": ({"callbacks": 3}, "a list of callbacks"),
     "no map": (
         {
@@ -168,6 +172,61 @@ def test_refusals(arguments, message):
     given = {"model": digits.classifier(), "x": X, "y": Y, **FIT, **arguments}
     with pytest.raises(InputError, match=message):
         atat.harden(given.pop("model"), given.pop("x"), given.pop("y"), **given)
+
+
+class _Shifted(layers.Layer):
+    """Its configuration forgets what it adds."""
+
+    offset = 0.0
+
+    def call(self, images):
+        return images + self.offset
+
+
+def test_a_copy_that_is_another_function_is_refused():
+    shifted = _Shifted()
+    shifted.offset = 3.0
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), shifted, digits.classifier()]
+    )
+    with pytest.raises(InputError, match="get_config.. of each of its layers"):
+        atat.harden(model, X, Y, **FIT)
+
+
+def test_a_checkpoint_is_the_model_that_is_returned(tmp_path):
+    path = tmp_path / "saved.keras"
+    keeper = keras.callbacks.ModelCheckpoint(path)
+    hardened = atat.harden(
+        digits.classifier(),
+        255 * X,
+        Y,
+        **{**FIT, "epsilon": 8},
+        bounds=(0, 255),
+        callbacks=[keeper],
+    )
+    np.testing.assert_array_equal(
+        keras.saving.load_model(path).predict(255 * X, verbose=0),
+        hardened.predict(255 * X, verbose=0),
+    )
+
+
+@pytest.mark.parametrize(
+    "steps, fit",
+    [(6, {}), (4, {"steps_per_epoch": 2}), (3, {"initial_epoch": 1})],
+)
+def test_a_schedule_ends_with_the_training(steps, fit):
+    with mock.patch.object(
+        hardening, "AdversarialTrainer", wraps=hardening.AdversarialTrainer
+    ) as built:
+        atat.harden(
+            digits.classifier(),
+            X,
+            Y,
+            defense=atat.ATAT(attention_schedule=(0.5, 0.0)),
+            **{**FIT, "epochs": 2},
+            **fit,
+        )
+    assert built.call_args.kwargs["num_steps"] == steps
 
 
 def test_a_model_that_cannot_be_copied_is_refused():

@@ -69,6 +69,8 @@ def _augmented():
 KINDS = {
     "fixed batch": lambda: _network(batch_size=4),
     "unbuilt": _unbuilt,
+    "of float64": lambda: _network(dtype="float64"),
+    "of bfloat16": lambda: _network(dtype="bfloat16"),
     "adapted": _adapted,
     "lambda": lambda: _network(layers.Lambda(lambda t: 2 * t - 1)),
     "resized": lambda: _network(layers.Resizing(12, 12)),

@@ -107,6 +107,13 @@ class GeneratorTest(tf.test.TestCase):
         with self.assertRaisesRegex(InputError, "size that the student takes"):
             built.fit((batch for batch in [(small, labels)]), verbose=0)
 
+    def test_so_are_those_of_a_later_batch(self):
+        images, labels = (np.asarray(part) for part in arrays(8))
+        batches = [(images, labels), (images[:, ::2], labels)]
+        built = _trainer(sequential(), defense=atat.AdversarialTraining())
+        with self.assertRaisesRegex(InputError, "Expected batches of .*shape="):
+            built.fit((batch for batch in batches), verbose=0)
+
 
 class FormsTest(parameterized.TestCase, tf.test.TestCase):
     """Data in the forms that people have them."""
@@ -131,6 +138,11 @@ class FormsTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(
         (lambda x, y: (x, y.astype(str)), "labels as numbers"),
         (lambda x, y: ({"image": x}, y), "images as one array"),
+        (lambda x, y: ([x[0], x[1][::2]], y[:2]), "images of one size"),
+        (
+            lambda x, y: (tf.data.Dataset.from_tensor_slices((x, y)), None),
+            r"batches of images \(dataset.batch",
+        ),
         (
             lambda x, y: (
                 tf.data.Dataset.from_tensors({"image": x, "kind": y}),
@@ -150,12 +162,15 @@ class RandomImagesTest(parameterized.TestCase, tf.test.TestCase):
         layers.RandomFlip("horizontal"),
         layers.RandomRotation(0.2),
         layers.RandomContrast(0.1),
+        layers.Pipeline([layers.RandomTranslation(0.3, 0.3)]),
     )
     def test_layers_that_change_images_are_refused_by_name(self, layer):
         """The student would see another image than teacher and attack."""
         nested = keras.Sequential([keras.Input(SHAPE), layer], name="augment")
         student = keras.Sequential([keras.Input(SHAPE), nested, sequential()])
-        with self.assertRaisesRegex(InputError, layer.name):
+        with self.assertRaisesRegex(
+            InputError, getattr(layer, "layers", [layer])[0].name
+        ):
             _trainer(student, sequential())
 
     @parameterized.parameters(*atat.DEFENSES)

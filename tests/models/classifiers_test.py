@@ -11,6 +11,29 @@ from atat_tf.models import classifiers, wide_resnet
 from tests.support import toys
 
 
+class _Scaled(layers.Dense):
+    """A dense layer of its own: its scores are half of a dense layer's."""
+
+    def call(self, inputs):
+        return self.activation(0.5 * (inputs @ self.kernel))
+
+
+class _Squared(layers.GlobalAveragePooling2D):
+    def call(self, inputs):
+        return super().call(inputs**2)
+
+
+class Softmax(layers.Layer):
+    """Keras' is of the same name, and of the scores themselves."""
+
+    def call(self, inputs):
+        return keras.ops.softmax(-inputs)
+
+
+def softmax(inputs):
+    return keras.ops.softmax(-inputs)
+
+
 def _pooled(*ending, pool=None):
     inputs = keras.Input(toys.IMAGE_SHAPE)
     x = layers.Conv2D(6, 3, name="maps")(inputs)
@@ -56,6 +79,8 @@ class PooledHeadTest(parameterized.TestCase):
         ("activation", [layers.Dense(3, activation="relu")], None),
         ("normalised", [layers.BatchNormalization(), layers.Dense(3)], None),
         ("maximum", [layers.Dense(3)], layers.GlobalMaxPooling2D()),
+        ("dense layer of its own", [_Scaled(3)], None),
+        ("pooling of its own", [layers.Dense(3)], _Squared()),
     )
     def test_none_where_there_is_no_closed_form(self, _, ending, pool):
         model = _pooled(*ending, pool=pool)
@@ -92,10 +117,24 @@ class LogitsModelTest(parameterized.TestCase):
     @parameterized.parameters(
         ([layers.Dense(3, activation="sigmoid")], "activation='sigmoid'"),
         ([layers.Dense(1)], "classes >= 2"),
+        ([_Scaled(3, activation="softmax")], r"Softmax\(\).*'_Scaled'"),
+        ([layers.Dense(3, activation=softmax)], "softmax, not of Keras"),
     )
     def test_others_are_refused(self, ending, pattern):
         with self.assertRaisesRegex(InputError, pattern):
             classifiers.logits_model(_pooled(*ending))
+
+    def test_a_softmax_after_a_dense_layer_of_its_own_is_taken_off(self):
+        model = _pooled(_Scaled(3), layers.Softmax())
+        images = toys.random_images(4)
+        values = classifiers.logits_model(model)(images, training=False)
+        np.testing.assert_allclose(
+            tf.nn.softmax(values), model(images, training=False), 1e-6, 1e-7
+        )
+
+    def test_what_is_called_softmax_and_is_none_stays(self):
+        model = _pooled(layers.Dense(3), Softmax())
+        self.assertIs(classifiers.logits_model(model), model)
 
     def test_images_of_any_size_are_refused(self):
         inputs = keras.Input((None, None, 3))

@@ -62,6 +62,17 @@ class _Doubled(layers.Layer):
         return 2.0 * x
 
 
+class _Gated(layers.BatchNormalization):
+    """A batch norm of its own, which begins as Keras'."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.gate = self.add_weight(initializer="ones", name="gate")
+
+    def call(self, x, training=None, mask=None):
+        return self.gate * super().call(x, training=training)
+
+
 class FrozenTest(parameterized.TestCase, tf.test.TestCase):
     def _expect_same(self, classifier):
         logits_fn = frozen.logits_function(classifier)
@@ -82,6 +93,16 @@ class FrozenTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_layers_that_are_folded_and_that_are_not(self):
         self._expect_same(_settled(_mixed()))
+
+    def test_a_batch_norm_of_its_own_is_called(self):
+        norm, inputs = _Gated(), keras.Input(toys.IMAGE_SHAPE)
+        x = layers.Flatten()(norm(layers.Conv2D(4, 3)(inputs)))
+        classifier = keras.Model(inputs, layers.Dense(toys.NUM_CLASSES)(x))
+        logits_fn = frozen.refreshed(classifier)
+        norm.gate.assign(-2.0)
+        images = toys.random_images(3)
+        found = tf.function(lambda x: logits_fn()(x))(images)
+        self.assertAllClose(found, classifier(images, training=False), 1e-5)
 
     def test_a_layer_that_is_called_by_a_private_class(self):
         inputs = keras.Input(toys.IMAGE_SHAPE)

@@ -50,6 +50,17 @@ class RecordedTest(parameterized.TestCase, tf.test.TestCase):
         model.compile("sgd", loss=lambda y, z: tf.reduce_mean(z))
         self.assertLen(graphs.recorded(model).outputs, 1)
 
+    def test_a_sequential_that_has_changed_is_recorded_anew(self):
+        model = keras.Sequential(
+            [keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(3)]
+        )
+        before = graphs.recorded(model)
+        model.pop()
+        model.add(layers.Dense(7))
+        after = graphs.recorded(model)
+        self.assertEqual(before.outputs[0].shape, (None, 3))
+        self.assertEqual(after.outputs[0].shape, (None, 7))
+
     def test_a_subclassed_model_has_none(self):
         self.assertIsNone(graphs.recorded(subclassed()))
 
@@ -83,6 +94,16 @@ class WithTapsTest(parameterized.TestCase, tf.test.TestCase):
             InputError, rf"spatial map: {known}\. Received: '{name}'"
         ):
             graphs.with_taps(toys.small_classifier(), ("features", name))
+
+    def test_a_layer_that_is_called_twice_stands_where_it_is_last(self):
+        relu = layers.ReLU(name="relu")
+        inputs = keras.Input((8, 8, 3))
+        x = relu(layers.Conv2D(4, 3, name="first")(inputs))
+        x = relu(layers.Conv2D(4, 3, name="second")(x))
+        x = layers.Dense(2)(layers.GlobalAveragePooling2D()(x))
+        found = graphs.spatial_layers(keras.Model(inputs, x))
+        self.assertEqual([*found], ["first", "second", "relu"])
+        self.assertEqual(found["relu"].shape, (None, 4, 4, 4))
 
     def test_a_map_of_one_pixel_is_not_spatial(self):
         inputs = keras.Input((2, 2, 1))
