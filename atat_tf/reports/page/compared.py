@@ -7,7 +7,7 @@ from typing import Any
 from atat_tf import __version__
 from atat_tf.data import datasets
 from atat_tf.errors import expect
-from atat_tf.evaluation import explanations, opening
+from atat_tf.evaluation import explanations, likeness, opening
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import curves, data, measured, page
 from atat_tf.reports.page import pictures as report_pictures
@@ -61,6 +61,9 @@ def compared(
         "version": __version__,
         "commit": run_folder.commit(),
         "dataset": first.config.dataset,
+        "notes": likeness.notes(
+            [(title, _shown(of_run)) for title, of_run in columns.items()]
+        ),
         "rows": [
             _row(title, run, columns[title]) for title, run in runs.items()
         ],
@@ -101,6 +104,15 @@ def _expect_comparable(runs: Mapping[str, Run]):
         "runs trained and evaluated on one data set",
         datasets=sorted(trained | evaluated),
     )
+
+
+def _shown(columns):
+    """Returns {column: Basis} of the columns that the page's table has."""
+    return {
+        title: columns[name].basis
+        for name, title in measured.HEADLINE.items()
+        if name in columns
+    }
 
 
 def _row(title, run, columns):

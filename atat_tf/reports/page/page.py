@@ -155,7 +155,7 @@ def _verdicts(run, pictures):
         if results["dataset"] != run.config.dataset:
             classes = datasets.class_names(results["dataset"], run.data_dir)
         counts = report_data.confusion(
-            lines, column.attacks, column.count, len(classes)
+            lines, column.basis.attacks, column.count, len(classes)
         )
         by_class = measured.by_class(column, measured.truth(run), classes)
         if counts is not None:

@@ -1,11 +1,14 @@
 """Several runs on one page."""
 
+import html
 import os
 import shutil
 
 import pytest
 
 from atat_tf.evaluation import ledger
+from atat_tf.reports.page import compared
+from atat_tf.runs import folder as run_folder
 from tests.reports.page import report_runs
 from tests.support import commands, ledgers
 
@@ -43,6 +46,24 @@ def test_equal_runs_differ_nowhere(folders, tmp_path):
     looks = page.count('class="looks"')
     assert looks and looks % 2 == 0  # a row for each run
     assert page.count('data-role="map"') == looks
+
+
+def test_what_does_not_compare_is_said_and_not_tested(folders, tmp_path):
+    for name, source in zip("ab", folders, strict=True):
+        copy = tmp_path / name
+        shutil.copytree(source, copy)
+        values = run_folder.read_json(copy / run_folder.RESULTS)
+        values["accuracy"]["pgd20"] = 0.5
+        values["attacks"]["pgd20"] = [f"LinfAttack(epsilon={name}/255)"]
+        values["bn_eval"] = "frozen" if name == "a" else "batch"
+        run_folder.write_json(copy / run_folder.RESULTS, values)
+    page = html.unescape(
+        compared.compared([tmp_path / n for n in "ab"], None, 0)
+    )
+    assert f"({tmp_path}/a) has ε = a/255; ATAT ({tmp_path}/b) has ε" in page
+    assert f"({tmp_path}/b): batch-norm statistics of the attacked" in page
+    assert page.count(", bn_eval=batch</span>") == 2
+    assert "No two runs have verdicts of the same attacks" in page
 
 
 @pytest.mark.parametrize("count, message", [(1, "two to 6"), (0, "two to 6")])
