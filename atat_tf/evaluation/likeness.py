@@ -33,12 +33,15 @@ class Basis(NamedTuple):
 
 def bases(results: Mapping[str, Any]) -> dict[str, Basis]:
     """Returns {column: Basis} of what a results.json holds."""
+    names = (*results["accuracy"], *results.get("estimates", ()))
+    return {name: basis(results, name) for name in names}
+
+
+def basis(results: Mapping[str, Any], column: str = "clean") -> Basis:
+    """Returns the Basis of a column that a results.json holds."""
+    attacks = results.get("attacks", {}).get(column, ())
     images = f"{results['data']}, {results.get('split', 'test')}"
-    attacks = results.get("attacks", {})
-    return {
-        name: Basis(images, results["bn_eval"], tuple(attacks.get(name, ())))
-        for name in (*results["accuracy"], *results.get("estimates", ()))
-    }
+    return Basis(images, results["bn_eval"], tuple(attacks))
 
 
 def of_others(figures: Mapping[str, Any], others: Mapping[str, Any]) -> str:

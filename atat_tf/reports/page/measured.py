@@ -160,6 +160,19 @@ def _percent(share):
     return f"{100 * share:.1f}"
 
 
+def checklist_of(run: Run) -> tuple[dict[str, Any] | None, str]:
+    """Returns the checklist of a run's figures, and why there is none.
+
+    The second is "" unless checklist.json is of others than results.json.
+
+    Args:
+      run: any.
+    """
+    found = run.checklist
+    others = likeness.of_others(run.results or {}, found or {})
+    return (None, f"of {others}") if others else (found, "")
+
+
 def checked(checklist: Mapping[str, Any] | None) -> str:
     """Returns the sum of a checklist, as "17 PASS, 0 FAIL, 5 NOT RUN"."""
     if not checklist:
@@ -176,8 +189,8 @@ def not_asked(checklist: Mapping[str, Any] | None) -> list[str]:
     return [c.compared for c in points.CRITERIA if c.name not in there]
 
 
-def accuracy_at_radii(run: Run) -> dict[float, float]:
-    """Returns {255 ε: percent} of PGD-20, as far as the ledger tells.
+def accuracy_at_radii(run: Run) -> tuple[dict[float, float], int]:
+    """Returns {255 ε: percent} of PGD-20, and of how many images it is.
 
     An attack has the config's step, as the column `pgd20@4/255`, or one that
     grows with the radius, as the checklist's. All figures are on the same
@@ -187,11 +200,12 @@ def accuracy_at_radii(run: Run) -> dict[float, float]:
       run: any.
 
     Returns:
-      0 is the clean accuracy; {} where fewer than two radii were run.
+      As far as the ledger tells: 0 is the clean accuracy. {} and 0 where fewer
+      than two radii were run.
     """
     lines, results = run.ledger, run.results
     if not lines or not results:
-        return {}
+        return {}, 0
     counts = [results["num_images"], (run.checklist or {}).get("num_images")]
     for count in filter(None, counts):
         accuracies = {
@@ -204,8 +218,23 @@ def accuracy_at_radii(run: Run) -> dict[float, float]:
             return {
                 radius: 100 * float(np.mean(stands))
                 for radius, stands in accuracies.items()
-            }
-    return {}
+            }, count
+    return {}, 0
+
+
+def on_images(radii: Mapping[str, tuple[Mapping, int]]) -> str:
+    """Returns on how many images there are accuracies at radii, in words.
+
+    Args:
+      radii: {title: from `accuracy_at_radii`}.
+    """
+    counts = {title: count for title, (_, count) in radii.items() if count}
+    if len({*counts.values()}) == 1:
+        return f"on the first {max(counts.values()):,} images"
+    return ", ".join(
+        f"{title} on the first {count:,} images"
+        for title, count in counts.items()
+    )
 
 
 def _at_radius(attack, radius):

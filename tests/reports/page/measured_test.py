@@ -113,7 +113,16 @@ def test_a_tables_record_of_anything_else_is_left_out(run, field, value):
 
 def test_accuracy_against_radius_takes_both_kinds_of_steps(run):
     expected = {0: 75.0, 2: 75.0, 4: 50.0, 8: 25.0}
-    assert measured.accuracy_at_radii(run) == expected
+    assert measured.accuracy_at_radii(run) == (expected, 4)
+
+
+def test_radii_say_on_how_many_images():
+    radii = {"a": ({8: 0.5}, 1200), "b": ({8: 0.5}, 1200), "c": ({}, 0)}
+    assert measured.on_images(radii) == "on the first 1,200 images"
+    assert measured.on_images(radii | {"d": ({8: 0.1}, 9)}) == (
+        "a on the first 1,200 images, b on the first 1,200 images, "
+        "d on the first 9 images"
+    )
 
 
 def test_classes_from_the_least_robust(run):
