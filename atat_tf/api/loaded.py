@@ -38,8 +38,14 @@ class Run:
         name, data = naming.called(self.config), self.config.dataset
         results = self.results or {}
         accuracies = ", ".join(
-            f"{column} {100 * share:.2f} %"
-            for column, share in results.get("accuracy", {}).items()
+            [
+                f"{column} {100 * share:.2f} %"
+                for column, share in results.get("accuracy", {}).items()
+            ]
+            + [
+                f"{column} about {100 * found['accuracy']:.1f} %"
+                for column, found in results.get("estimates", {}).items()
+            ]
         )
         what = f"Run of {name} on {data} in {str(self.folder)!r}"
         return f"{what}: {accuracies or 'not evaluated'}"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from atat_tf.evaluation import likeness
 from atat_tf.runs import terminal
 
 # Tables 1 and 2 of the paper: accuracy in percent by data set and method.
@@ -95,11 +96,11 @@ def paper_row(dataset: str, method: str) -> dict[str, float] | None:
 
 
 def _title(all_results):
-    first = all_results[0]
+    data = " and ".join(dict.fromkeys(r["data"] for r in all_results))
     counts = sorted({results["num_images"] for results in all_results})
     images = " and ".join(f"{count:,}" for count in counts)
-    split = first.get("split", "test")
-    return f"{first['data']}: {images} {split} images"
+    splits = dict.fromkeys(r.get("split", "test") for r in all_results)
+    return f"{data}: {images} {' and '.join(splits)} images"
 
 
 def estimated(results: Mapping[str, Any]) -> list[str]:
@@ -117,13 +118,10 @@ def estimated(results: Mapping[str, Any]) -> list[str]:
 
 
 def _footnotes(named):
-    notes = []
+    notes = likeness.notes(
+        [(name, likeness.bases(results)) for name, results in named]
+    )
     for name, results in named:
-        if results["bn_eval"] == "batch":
-            notes.append(
-                f"{name}: batch-norm statistics of the attacked "
-                "batch (bn_eval=batch), not a claim of robustness."
-            )
         notes += [f"{name}: {words}" for words in estimated(results)]
         if results.get("refuted"):
             notes.append(

@@ -9,9 +9,12 @@ files are left behind.
 import pathlib
 import shutil
 
-from atat_tf.errors import expect
+from atat_tf.errors import InputError, expect
 from atat_tf.evaluation import ledger
+from atat_tf.evaluation.run import Run
+from atat_tf.models import classifiers
 from atat_tf.reports import model_card
+from atat_tf.reports.tables import records as table_records
 from atat_tf.reports.tables import shift as shift_measurement
 from atat_tf.runs import folder as run_folder
 from atat_tf.runs import terminal
@@ -41,7 +44,8 @@ def archive(
       {name: bytes} of what was written.
 
     Raises:
-      InputError: no trained run there, or `output` holds another run.
+      InputError: no trained run there, figures of weights that are no longer
+        there, or `output` holds another run.
     """
     workdir, output = pathlib.Path(workdir), pathlib.Path(output)
     rows = run_folder.read_metrics(workdir)
@@ -61,6 +65,7 @@ def archive(
         epochs=len(rows),
     )
     _expect_no_other_run(output, config)
+    _expect_figures_of_weights(workdir)
     run_folder.create(output)
     names = [p.name for kept in _KEPT for p in sorted(workdir.glob(kept))]
     names += [path.name for path in weights.values()]
@@ -79,6 +84,31 @@ def archive(
         of_teacher = archive(workdir / _TEACHER, output / _TEACHER)
         sizes |= {f"{_TEACHER}/{n}": size for n, size in of_teacher.items()}
     return sizes
+
+
+def _expect_figures_of_weights(workdir):
+    """Raises InputError where figures are of weights that are not there now."""
+    run = Run(workdir)
+    results = run.read(run_folder.RESULTS) or {}  # of validation too
+    own = run.config.evaluation.weights
+    told = {(results.get("weights") or own, results.get("weights_digest"))}
+    record = table_records.read(workdir, "frozen") or {"parts": ()}
+    told |= {(own, part["identity"]["weights"]) for part in record["parts"]}
+    for weights, digest in told:
+        if digest is None:  # nothing was evaluated
+            continue
+        try:
+            network = run.classifier(weights)
+        except InputError:  # its plugin is not here: nobody can tell
+            return
+        found = classifiers.weights_digest(network)
+        expect(
+            found == digest,
+            "figures of the weights that are there: evaluate again",
+            weights=weights,
+            weights_digest=found,
+            of_the_figures=digest,
+        )
 
 
 def _expect_no_other_run(output, config):

@@ -12,7 +12,7 @@ import numpy as np
 
 from atat_tf.attacks import radii
 from atat_tf.configs import base
-from atat_tf.evaluation import explanations, intervals, printed_table
+from atat_tf.evaluation import explanations, intervals, likeness, printed_table
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import data as report_data
 from atat_tf.reports.tables import records as table_records
@@ -60,6 +60,7 @@ def text(workdir: str | pathlib.Path) -> str:
     run = Run(workdir)
     record = table_records.read(workdir, "frozen")
     counts, evaluated = _measured(run, record)
+    about = _about(run, record)
     source = importlib.resources.files(__package__) / _TEMPLATE
     template = jinja2.Template(
         source.read_text(encoding="utf-8"),
@@ -69,14 +70,33 @@ def text(workdir: str | pathlib.Path) -> str:
     )
     return template.render(
         title=_title(run.config),
-        facts=_facts(run, record),
+        facts=_facts(run, record, about),
         cells=[_cell(column, *of_it) for column, of_it in counts.items()],
-        estimates=printed_table.estimated(run.results or {}),
+        estimates=(
+            []
+            if likeness.of_others(about, run.results or {})
+            else printed_table.estimated(run.results or {})
+        ),
         evaluated=evaluated,
         workdir=run_folder.portable(workdir),
         threat=_threat(run.config),
-        explanations=_explanations(run.checklist),
+        explanations=(
+            []
+            if likeness.of_others(about, run.checklist or {})
+            else _explanations(run.checklist)
+        ),
     )
+
+
+def _about(run, record):
+    """Returns what the accuracies are of, in the fields of results.json."""
+    if not record:
+        return run.results or {}
+    return {
+        "data": record["data"],
+        "weights": run.config.evaluation.weights,
+        "weights_digest": record["parts"][0]["identity"]["weights"],
+    }
 
 
 def _title(config):
@@ -88,7 +108,7 @@ def _title(config):
     )
 
 
-def _facts(run, record):
+def _facts(run, record, about):
     """Returns [(what, text)] of the network and its training."""
     config, rows = run.config, run.metrics
     read = run_config.to_dict(config)
@@ -97,10 +117,9 @@ def _facts(run, record):
         for name in ("defense", "attack", "optimizer")
         if (pairs := report_data.flat(read[name]))
     }
-    source = record or run.results or {}
     facts = [
         ("network", f"{run_config.network_name(config)}; it returns logits"),
-        ("data", source.get("data", config.dataset)),
+        ("data", about.get("data", config.dataset)),
     ]
     if naming.is_given(config):
         return [*facts, ("training", naming.given_as(config))]
@@ -116,12 +135,12 @@ def _facts(run, record):
     ]
     if more := _beside_the_recipe(read):
         facts.append(("beside that", more))
-    kept = run_folder.kept_in_words(rows, config.evaluation.weights)
+    weights = about.get("weights") or config.evaluation.weights
+    kept = run_folder.kept_in_words(rows, weights)
     if kept is not None:
         facts.append(("weights", kept))
     if record:
-        digest = record["parts"][0]["identity"]["weights"]
-        facts.append(("digest of the weights", f"`{digest}`"))
+        facts.append(("digest of the weights", f"`{about['weights_digest']}`"))
     return facts
 
 

@@ -162,6 +162,10 @@ def test_a_run_is_loaded_from_its_folder():
         atat.load("/nowhere")
 
 
+def test_a_run_says_what_is_estimated():
+    assert "autoattack about 3" in repr(atat.load("reference_small"))
+
+
 def _npz_of_one_class(folder):
     labels = np.full(len(X), 3)
     pixels = (255 * X).astype(np.uint8)

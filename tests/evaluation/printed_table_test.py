@@ -39,6 +39,34 @@ def test_rows_columns_and_the_papers_row():
     assert not table.notes
 
 
+def test_what_does_not_compare_is_said_below():
+    """Rows of other images, splits and radii; attacks not known are none."""
+    first = _results("at", "digits", clean=0.5, pgd20=0.25)
+    second = {**first, "data": "other data", "split": "validation"}
+    for results, epsilon in ((first, 8), (second, 4)):
+        name = f"LinfAttack(epsilon={epsilon}/255, num_steps=20)"
+        results["attacks"] = {"clean": [], "pgd20": [name]}
+    unknown = {**first, "attacks": {}}
+    assert not printed_table.table([("a", first), ("c", unknown)]).notes
+    table = printed_table.table([("a", first), ("b", second), ("c", unknown)])
+    assert table.title == (
+        "some data and other data: 10,000 test and validation images"
+    )
+    assert table.notes == [
+        "The images differ: a has some data, test; b has other data, "
+        "validation; c has some data, test.",
+        "pgd20: the attacks differ: a has ε = 8/255; b has ε = 4/255.",
+    ]
+
+
+def test_attacks_that_differ_in_no_radius_are_told_whole():
+    one, other = _results("at", pgd20=0.2), _results("at", pgd20=0.2)
+    for results, steps in ((one, 20), (other, 21)):
+        results["attacks"] = {"pgd20": [f"A(epsilon=1/255, steps={steps})"]}
+    (note,) = printed_table.table([("a", one), ("b", other)]).notes
+    assert "a has A(epsilon=1/255, steps=20); b has A(" in note
+
+
 @pytest.mark.parametrize("recipe", naming.METHODS)
 def test_a_run_is_called_by_its_recipe(recipe):
     config = importlib.import_module(f"atat_tf.configs.{recipe}").get_config()

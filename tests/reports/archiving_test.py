@@ -121,6 +121,32 @@ class ArchivingTest(absltest.TestCase):
         self.assertIn(mark["weights"], card)
         self.assertNotIn("FGSM", card)
 
+    def test_a_card_with_an_estimate_alone_shows_it(self):
+        results = run_folder.read_json(self.run / run_folder.RESULTS)
+        found = {"accuracy": 0.3, "low": 0.2, "high": 0.4, "num_images": 40}
+        found |= {"num_standing": 20, "num_sampled": 10, "num_broken": 2}
+        results |= {"accuracy": {}, "estimates": {"autoattack": found}}
+        run_folder.write_json(self.run / run_folder.RESULTS, results)
+        card = model_card.text(self.run)
+        self.assertIn("autoattack is an estimate, about 30.0 %", card)
+        self.assertIn("From results.json", card)
+        self.assertNotIn("Not run.", card)
+
+    def test_the_card_names_the_weights_that_the_figures_are_of(self):
+        results = run_folder.read_json(self.run / run_folder.RESULTS)
+        for weights in ("best", "last"):
+            results["weights"] = weights
+            run_folder.write_json(self.run / run_folder.RESULTS, results)
+            card = model_card.text(self.run)
+            self.assertIn(f"| weights | {weights}, epoch", card)
+
+    def test_figures_of_weights_that_have_changed_are_refused(self):
+        weights = run_folder.weights_path("", "best")
+        shutil.copy(self.run / "teacher" / weights, self.run / weights)
+        with self.assertRaisesRegex(InputError, "evaluate again.*sha256"):
+            archiving.archive(self.run, self.folder / "archive")
+        self.assertFalse((self.folder / "archive").exists())
+
     def test_a_run_that_is_not_over_is_refused(self):
         run_folder.write_metrics(self.run, [{"epoch": 1}])
         (self.run / run_folder.RESULTS).unlink()

@@ -7,7 +7,7 @@ from typing import Any
 from atat_tf import __version__
 from atat_tf.data import datasets
 from atat_tf.errors import expect
-from atat_tf.evaluation import explanations, opening
+from atat_tf.evaluation import explanations, likeness, opening
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import curves, data, measured, page
 from atat_tf.reports.page import pictures as report_pictures
@@ -40,6 +40,7 @@ def compared(
     runs = _titled([Run(workdir, data_dir) for workdir in workdirs])
     _expect_comparable(runs)
     first = next(iter(runs.values()))
+    evaluated = next((run for run in runs.values() if run.results), first)
     columns, radii, truths, opened = {}, {}, [], {}
     for title, run in runs.items():  # each ledger is read once for all
         columns[title] = measured.measured(run)
@@ -49,23 +50,32 @@ def compared(
         is_drawn = datasets.can_draw(run.spec.image_shape)
         is_shown = is_drawn and not run.config.server
         if num_images and is_shown:
-            dataset = next(iter(opened.values())).dataset if opened else None
-            opened[title] = _opened(run, num_images, dataset)
+            before = next(iter(opened.values()), None)
+            opened[title] = _opened(run, num_images, evaluated, before)
+    checklists = {
+        title: measured.checklist_of(run) for title, run in runs.items()
+    }
     explained = {
         title: found
-        for title, run in runs.items()
-        if (found := (run.checklist or {}).get("explanations"))
+        for title, (checklist, _) in checklists.items()
+        if (found := (checklist or {}).get("explanations"))
     }
     column, classes = _classes(columns, truths, first.class_names)
     values = {
         "version": __version__,
         "commit": run_folder.commit(),
-        "dataset": first.config.dataset,
-        "rows": [
-            _row(title, run, columns[title]) for title, run in runs.items()
+        "dataset": page.on_data(evaluated),
+        "notes": [
+            *_stale(opened),
+            *likeness.notes([(t, _shown(of)) for t, of in columns.items()]),
         ],
-        "radii": curves.radius_panel(radii),
-        "without_radii": [title for title, found in radii.items() if not found],
+        "rows": [
+            _row(title, run, columns[title], *checklists[title])
+            for title, run in runs.items()
+        ],
+        "radii": curves.radius_panel({t: of for t, (of, _) in radii.items()}),
+        "radii_on": measured.on_images(radii),
+        "without_radii": [t for t, (of, _) in radii.items() if not of],
         "explanations": explained,
         "good": explanations.GOOD,
         "tests": measured.paired(columns),
@@ -103,13 +113,32 @@ def _expect_comparable(runs: Mapping[str, Run]):
     )
 
 
-def _row(title, run, columns):
+def _shown(columns):
+    """Returns {column: Basis} of the columns that the page's table has."""
+    return {
+        title: columns[name].basis
+        for name, title in measured.HEADLINE.items()
+        if name in columns
+    }
+
+
+def _stale(opened):
+    """Returns a sentence on each run whose figures are of other weights."""
+    return [
+        f"{title}: the weights have changed since results.json was written. "
+        "Its figures are of others, its pictures of these: evaluate it again."
+        for title, one in opened.items()
+        if report_pictures.is_stale(one)
+    ]
+
+
+def _row(title, run, columns, checklist, checklist_is):
     return {
         "title": title,
         "folder": str(run.folder),
         "network": run_config.network_name(run.config),
         "cards": measured.headline(columns, {}),
-        "checked": measured.checked(run.checklist),
+        "checked": measured.checked(checklist) or checklist_is,
     }
 
 
@@ -152,15 +181,24 @@ def _joined(tables) -> list[dict[str, Any]]:
     return sorted(lines, key=lambda line: sum(line["of"]))
 
 
-def _opened(run, num_images, dataset):
-    """Returns the OpenRun of the weights that the figures are of."""
+def _opened(run, num_images, evaluated, before):
+    """Returns the OpenRun of the weights and images that the figures are of.
+
+    Args:
+      run: its Run.
+      num_images: as for `compared`.
+      evaluated: a Run whose results.json names the images.
+      before: an OpenRun whose images are taken, or None.
+    """
     results = run.results or {}
     return opening.open_run(
         run.folder,
         num_images,
         weights=results.get("weights"),
+        dataset_name=(evaluated.results or {}).get("dataset"),
         data_dir=run.data_dir,
-        dataset=dataset,
+        dataset=before and before.dataset,
+        seed=results.get("seed"),
     )
 
 

@@ -4,6 +4,7 @@ Everything is counted from results.json and from the ledger's lines; no network
 is run.
 """
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from atat_tf.attacks import columns, linf
-from atat_tf.evaluation import intervals, ledger
+from atat_tf.errors import InputError
+from atat_tf.evaluation import intervals, ledger, likeness
 from atat_tf.evaluation.checklist import points
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.tables import records as table_records
+from atat_tf.runs import build
 
 # What the first screen shows, in order.
 HEADLINE = {"clean": "clean", "pgd20": "PGD-20", "autoattack": "AutoAttack"}
@@ -32,7 +35,7 @@ class Column:
       accuracy: share of the images, in [0, 1].
       count: n, the first so many test images.
       interval: (low, high), 95 %: Wilson's, or that of an estimate.
-      attacks: their descriptions, in order.
+      basis: the images, and the attacks in order.
       stands: bool [n], which images withstand it; None where the ledger does
         not tell.
       is_estimate: whether some attacks met a sample of the images only.
@@ -41,7 +44,7 @@ class Column:
     accuracy: float
     count: int
     interval: tuple[float, float]
-    attacks: tuple[str, ...] = ()
+    basis: likeness.Basis = likeness.Basis()
     stands: np.ndarray | None = None
     is_estimate: bool = False
 
@@ -50,7 +53,7 @@ def measured(run: Run) -> dict[str, Column]:
     """Returns {column: Column} of a run, AutoAttack as "autoattack".
 
     Columns of results.json come first, then those that a table has recorded
-    of the same weights.
+    of the same weights, images and seed.
 
     Args:
       run: evaluated or not.
@@ -59,29 +62,32 @@ def measured(run: Run) -> dict[str, Column]:
       InputError: a file is not what `evaluate` writes.
     """
     found = {}
-    results = run.results
+    results, lines = run.results, run.ledger
     if results:
-        count, lines = results["num_images"], run.ledger
+        count = results["num_images"]
+        bases = likeness.bases(results)
         estimates = results.get("estimates", {})
         accuracies = {
             **results["accuracy"],
             **{name: on["accuracy"] for name, on in estimates.items()},
         }
         for name, accuracy in accuracies.items():
-            attacks = tuple(results["attacks"].get(name, ()))
+            basis = bases[name]
             is_estimate = name in estimates
             stands = None
             if lines and name in results["attacks"] and not is_estimate:
-                stands = lines.standing(attacks, count)
+                stands = lines.standing(basis.attacks, count)
+            if is_estimate:
+                basis = basis._replace(attacks=_attacks(run, name))
             interval = (
                 (estimates[name]["low"], estimates[name]["high"])
                 if is_estimate
                 else intervals.wilson(round(accuracy * count), count)
             )
             found[_name(name)] = Column(
-                accuracy, count, interval, attacks, stands, is_estimate
+                accuracy, count, interval, basis, stands, is_estimate
             )
-    for name, column in _recorded(run, results).items():
+    for name, column in _recorded(run, results, lines).items():
         found.setdefault(_name(name), column)
     return found
 
@@ -90,17 +96,30 @@ def _name(column):
     return "autoattack" if column in columns.AUTOATTACK else column
 
 
-def _recorded(run, results):
-    """Returns {column: Column} of a table's record of the same weights."""
+def _attacks(run, name):
+    """Returns the descriptions of an estimated column, as its name says them.
+
+    None where they are a plugin's that is not here.
+    """
+    with contextlib.suppress(InputError):
+        classes = run.spec.num_classes
+        built = build.build_columns(run.config, [name], classes)
+        return tuple(columns.descriptions(built[name]))
+    return ()
+
+
+def _recorded(run, results, lines):
+    """Returns {column: Column} of a table's record, of what results.json is."""
     found = {}
     for part, name, stands in table_records.recorded(run.folder, "frozen"):
-        digest = part["identity"]["weights"]
-        if results and digest != results.get("weights_digest"):
+        mark = part["identity"]
+        if results and not (lines and lines.identity == mark):
             continue
         right, count = int(np.sum(stands)), len(stands)
         interval = intervals.wilson(right, count)
         attacks = tuple(part["columns"][name])
-        found[name] = Column(right / count, count, interval, attacks, stands)
+        basis = likeness.Basis(mark["data"], mark["bn_eval"], attacks)
+        found[name] = Column(right / count, count, interval, basis, stands)
     return found
 
 
@@ -113,12 +132,15 @@ def headline(
       of_run, of_teacher: from `measured`; the teacher's may be empty.
 
     Returns:
-      [{title, value, interval, images, teacher, is_estimate}]; value is None
-      where the column was not run, teacher is the other's value or None.
+      [{title, value, interval, images, teacher, is_estimate, bn_eval}]; value
+      is None where the column was not run. teacher is the other's value; None
+      where there is none, or one of other images or attacks.
     """
     cards = []
     for name, title in HEADLINE.items():
         column, other = of_run.get(name), of_teacher.get(name)
+        if column and other and not column.basis.is_like(other.basis):
+            other = None
         cards.append(
             {
                 "title": title,
@@ -128,6 +150,7 @@ def headline(
                 "images": column and f"{column.count:,}",
                 "teacher": other and _percent(other.accuracy),
                 "is_estimate": bool(column and column.is_estimate),
+                "bn_eval": column and column.basis.bn_eval,
             }
         )
     return cards
@@ -135,6 +158,19 @@ def headline(
 
 def _percent(share):
     return f"{100 * share:.1f}"
+
+
+def checklist_of(run: Run) -> tuple[dict[str, Any] | None, str]:
+    """Returns the checklist of a run's figures, and why there is none.
+
+    The second is "" unless checklist.json is of others than results.json.
+
+    Args:
+      run: any.
+    """
+    found = run.checklist
+    others = likeness.of_others(run.results or {}, found or {})
+    return (None, f"of {others}") if others else (found, "")
 
 
 def checked(checklist: Mapping[str, Any] | None) -> str:
@@ -153,8 +189,8 @@ def not_asked(checklist: Mapping[str, Any] | None) -> list[str]:
     return [c.compared for c in points.CRITERIA if c.name not in there]
 
 
-def accuracy_at_radii(run: Run) -> dict[float, float]:
-    """Returns {255 ε: percent} of PGD-20, as far as the ledger tells.
+def accuracy_at_radii(run: Run) -> tuple[dict[float, float], int]:
+    """Returns {255 ε: percent} of PGD-20, and of how many images it is.
 
     An attack has the config's step, as the column `pgd20@4/255`, or one that
     grows with the radius, as the checklist's. All figures are on the same
@@ -164,11 +200,12 @@ def accuracy_at_radii(run: Run) -> dict[float, float]:
       run: any.
 
     Returns:
-      0 is the clean accuracy; {} where fewer than two radii were run.
+      As far as the ledger tells: 0 is the clean accuracy. {} and 0 where fewer
+      than two radii were run.
     """
     lines, results = run.ledger, run.results
     if not lines or not results:
-        return {}
+        return {}, 0
     counts = [results["num_images"], (run.checklist or {}).get("num_images")]
     for count in filter(None, counts):
         accuracies = {
@@ -181,8 +218,23 @@ def accuracy_at_radii(run: Run) -> dict[float, float]:
             return {
                 radius: 100 * float(np.mean(stands))
                 for radius, stands in accuracies.items()
-            }
-    return {}
+            }, count
+    return {}, 0
+
+
+def on_images(radii: Mapping[str, tuple[Mapping, int]]) -> str:
+    """Returns on how many images there are accuracies at radii, in words.
+
+    Args:
+      radii: {title: from `accuracy_at_radii`}.
+    """
+    counts = {title: count for title, (_, count) in radii.items() if count}
+    if len({*counts.values()}) == 1:
+        return f"on the first {max(counts.values()):,} images"
+    return ", ".join(
+        f"{title} on the first {count:,} images"
+        for title, count in counts.items()
+    )
 
 
 def _at_radius(attack, radius):
@@ -221,7 +273,7 @@ def strongest(runs: Sequence[Mapping[str, Column]]) -> str | None:
     """Returns the column that leaves the fewest images right in the first run.
 
     Of those that the ledgers of all runs have, of the same attacks on the same
-    images; None where there is none.
+    images, with the same statistics; None where there is none.
 
     Args:
       runs: from `measured`, one at least.
@@ -230,7 +282,7 @@ def strongest(runs: Sequence[Mapping[str, Column]]) -> str | None:
     shared = [
         name
         for name, column in first.items()
-        if column.attacks
+        if column.basis.attacks
         and all(_is_same(of_run.get(name), column) for of_run in runs)
     ]
     # Of equals the last: tables go from weak to strong.
@@ -243,7 +295,8 @@ def _is_same(column, other):
     return (
         column is not None
         and column.stands is not None
-        and (column.attacks, column.count) == (other.attacks, other.count)
+        and column.count == other.count
+        and column.basis.is_like(other.basis)
     )
 
 
@@ -288,10 +341,10 @@ def paired(
     """Returns exact McNemar tests of every two runs, column by column.
 
     Only the first test images that both were evaluated on count, and only
-    columns of the same attacks.
+    columns of the same attacks, images and batch-norm statistics.
 
     Args:
-      runs: {title: from `measured`}, on the same test split.
+      runs: {title: from `measured`}.
 
     Returns:
       [{column, first, second, images, only_first, only_second, p}].
@@ -302,7 +355,7 @@ def paired(
             both = [runs[title].get(name) for title in (first, second)]
             if any(column is None or column.stands is None for column in both):
                 continue
-            if both[0].attacks != both[1].attacks:
+            if not both[0].basis.is_like(both[1].basis):
                 continue
             count = min(column.count for column in both)
             b, c, p = intervals.mcnemar(

@@ -16,7 +16,7 @@ from atat_tf import __version__
 from atat_tf.attacks import columns
 from atat_tf.data import datasets
 from atat_tf.errors import expect
-from atat_tf.evaluation import explanations, opening, printed_table
+from atat_tf.evaluation import explanations, likeness, opening, printed_table
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import curves as report_curves
 from atat_tf.reports.page import data as report_data
@@ -75,6 +75,15 @@ def rendered(values: Mapping[str, Any], template: str = _TEMPLATE) -> str:
     return environment.get_template(template).render(values)
 
 
+def on_data(run: Run) -> str:
+    """Returns the data that a run is of, and that it was evaluated on."""
+    trained = run.config.dataset
+    evaluated = (run.results or {}).get("dataset", trained)
+    if evaluated == trained:
+        return trained
+    return f"{trained}, evaluated on {evaluated}"
+
+
 def _source(name):
     source = importlib.resources.files(__package__).joinpath(name)
     return source.read_text(encoding="utf-8")
@@ -97,25 +106,31 @@ def _facts(run):
             ),
         )
     columns_of_run = measured.measured(run)
-    radii = {
-        "this run": measured.accuracy_at_radii(run),
-        "teacher": measured.accuracy_at_radii(teacher) if teacher else {},
-    }
+    checklist, checklist_is = measured.checklist_of(run)
+    radii = {"this run": measured.accuracy_at_radii(run)}
+    if results and teacher_results:
+        basis = likeness.basis(results)
+        if basis.is_like(likeness.basis(teacher_results)):
+            radii["teacher"] = measured.accuracy_at_radii(teacher)
     return {
         "version": __version__,
         "cards": measured.headline(
             columns_of_run, measured.measured(teacher) if teacher else {}
         ),
-        "checked": measured.checked(run.checklist),
-        "not_asked": measured.not_asked(run.checklist),
-        "explanations": (run.checklist or {}).get("explanations", {}),
+        "checked": measured.checked(checklist),
+        "checklist_is": checklist_is,
+        "not_asked": measured.not_asked(checklist),
+        "explanations": (checklist or {}).get("explanations", {}),
         "good": explanations.GOOD,
-        "radii": report_curves.radius_panel(radii),
+        "radii": report_curves.radius_panel(
+            {title: found for title, (found, _) in radii.items()}
+        ),
+        "radii_on": measured.on_images(radii),
         "commit": run_folder.commit(),
         "workdir": str(run.folder),
         "method": title,
         "given": naming.given_as(run.config),
-        "dataset": config["dataset"],
+        "dataset": on_data(run),
         "config": report_data.flat(config),
         "panels": report_curves.panels(
             rows, run_folder.kept_epoch(rows, weights)
@@ -127,7 +142,7 @@ def _facts(run):
         "results": results,
         "teacher": str(teacher.folder) if teacher else None,
         "teacher_results": teacher_results,
-        "checklist": run.checklist,
+        "checklist": checklist,
         "commands": report_data.commands(run.folder, config, run.data_dir),
     }
 
@@ -135,7 +150,7 @@ def _facts(run):
 def _verdicts(run, pictures):
     """Returns the columns, each shown image's verdicts, and the confusion."""
     lines, results = run.ledger, run.results
-    is_stale = bool(lines and pictures and not pictures.has_weights_of(results))
+    is_stale = bool(pictures and pictures.is_stale)
     if is_stale:
         lines = None
     names = report_data.attacked_columns(results) if lines else []
@@ -155,7 +170,7 @@ def _verdicts(run, pictures):
         if results["dataset"] != run.config.dataset:
             classes = datasets.class_names(results["dataset"], run.data_dir)
         counts = report_data.confusion(
-            lines, column.attacks, column.count, len(classes)
+            lines, column.basis.attacks, column.count, len(classes)
         )
         by_class = measured.by_class(column, measured.truth(run), classes)
         if counts is not None:
@@ -180,6 +195,7 @@ class _Pictures:
       images: a dictionary an image: words and data URIs.
       strip: the first of them that are right before the attack, with
         attention before and after it, at several radii.
+      is_stale: whether results.json is of other weights than are shown.
       shifts: [(whose, mean shift, images)] of the student and the teacher.
     """
 
@@ -193,7 +209,7 @@ class _Pictures:
             data_dir=run.data_dir,
             seed=results.get("seed"),
         )
-        self._digest = opened.ledger.identity["weights"]
+        self.is_stale = report_pictures.is_stale(opened)
         self.class_names = opened.dataset.class_names
         self.column, attack = report_pictures.shown_attack(
             opened, results.get("accuracy", {})
@@ -222,10 +238,6 @@ class _Pictures:
         self.strip = report_strip.strip(
             {**shown, "this run": opened}, attack, indices
         )
-
-    def has_weights_of(self, results: Mapping[str, Any]) -> bool:
-        """Returns whether results.json is of the weights that are shown."""
-        return results["weights_digest"] == self._digest
 
     def _words(self, seen, label, i):
         clean, attacked = (

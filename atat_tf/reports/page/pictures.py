@@ -8,13 +8,19 @@ import numpy as np
 from atat_tf import grad_cam
 from atat_tf.attacks import linf
 from atat_tf.data import images as image_files
-from atat_tf.evaluation import opening
+from atat_tf.evaluation import likeness, opening
 from atat_tf.evaluation.views import Attended, Viewer
 from atat_tf.models import classifiers
 from atat_tf.runs import build, terminal
 from atat_tf.runs import config as run_config
 
 _DEFAULT_COLUMN = "pgd20"
+
+
+def is_stale(opened: opening.OpenRun) -> bool:
+    """Returns whether results.json is of other weights than those opened."""
+    now = {"weights_digest": opened.ledger.identity["weights"]}
+    return bool(likeness.of_others(opened.run.results or {}, now))
 
 
 def shown_attack(

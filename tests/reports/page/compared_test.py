@@ -1,11 +1,18 @@
 """Several runs on one page."""
 
+import html
 import os
 import shutil
+from unittest import mock
 
+import numpy as np
 import pytest
 
-from atat_tf.evaluation import ledger
+import atat_tf as atat
+from atat_tf.data import datasets
+from atat_tf.evaluation import ledger, opening
+from atat_tf.reports.page import compared
+from atat_tf.runs import folder as run_folder
 from tests.reports.page import report_runs
 from tests.support import commands, ledgers
 
@@ -43,6 +50,64 @@ def test_equal_runs_differ_nowhere(folders, tmp_path):
     looks = page.count('class="looks"')
     assert looks and looks % 2 == 0  # a row for each run
     assert page.count('data-role="map"') == looks
+
+
+def test_what_does_not_compare_is_said_and_not_tested(folders, tmp_path):
+    for name, source in zip("ab", folders, strict=True):
+        copy = tmp_path / name
+        shutil.copytree(source, copy)
+        values = run_folder.read_json(copy / run_folder.RESULTS)
+        values["accuracy"]["pgd20"] = 0.5
+        values["attacks"]["pgd20"] = [f"LinfAttack(epsilon={name}/255)"]
+        values["bn_eval"] = "frozen" if name == "a" else "batch"
+        run_folder.write_json(copy / run_folder.RESULTS, values)
+    page = html.unescape(
+        compared.compared([tmp_path / n for n in "ab"], None, 0)
+    )
+    assert f"({tmp_path}/a) has ε = a/255; ATAT ({tmp_path}/b) has ε" in page
+    assert f"({tmp_path}/b): batch-norm statistics of the attacked" in page
+    assert page.count(", bn_eval=batch</span>") == 2
+    assert "No two runs have verdicts of the same attacks" in page
+
+
+def test_pictures_are_of_the_images_and_seed_of_the_figures(folders, tmp_path):
+    """Where the figures are of other weights, that is said."""
+
+    @atat.register("dataset", "digits_to_compare")
+    def _():
+        digits = datasets.load("digits")
+        splits = (digits.train, digits.validation, digits.test)
+        train, validation, test = (
+            (1 - split.images[:20] / np.float32(255), split.labels[:20])
+            for split in splits
+        )
+        return atat.Data(
+            train,
+            validation=validation,
+            test=test,
+            class_names=digits.class_names,
+        )
+
+    for name, source in zip("ab", folders, strict=True):
+        shutil.copytree(source, tmp_path / name)
+        values = run_folder.read_json(tmp_path / name / run_folder.RESULTS)
+        values |= {"dataset": "digits_to_compare", "seed": 7}
+        run_folder.write_json(tmp_path / name / run_folder.RESULTS, values)
+    weights = run_folder.weights_path("", "best")
+    shutil.copy(tmp_path / "a/teacher" / weights, tmp_path / "b" / weights)
+    opened, really = [], opening.open_run
+
+    def noted(*args, **kwargs):
+        opened.append(really(*args, **kwargs))
+        return opened[-1]
+
+    with mock.patch.object(opening, "open_run", noted):
+        page = compared.compared([tmp_path / n for n in "ab"], None, 2)
+    about = [(one.dataset.name, one.seed) for one in opened]
+    assert about == [("digits_to_compare", 7)] * 2
+    assert "on digits, evaluated on digits_to_compare</h1>" in page
+    assert f"<p>ATAT ({tmp_path}/b): the weights have changed since" in page
+    assert f"<p>ATAT ({tmp_path}/a): the weights" not in page
 
 
 @pytest.mark.parametrize("count, message", [(1, "two to 6"), (0, "two to 6")])

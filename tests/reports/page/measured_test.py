@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from atat_tf.attacks import columns, linf
-from atat_tf.evaluation import intervals, ledger, opening
+from atat_tf.evaluation import intervals, ledger, likeness, opening
 from atat_tf.evaluation.checklist import points
 from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import measured, pictures
+from atat_tf.reports.tables import records as table_records
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 from tests.reports.page import report_runs
@@ -76,9 +77,52 @@ def test_columns_have_their_images_and_estimates_are_marked(run):
     assert [card["teacher"] for card in cards] == ["75.0", None, None]
 
 
+@pytest.mark.parametrize(
+    "basis", [("other", "frozen"), ("data, test", "batch")]
+)
+def test_a_card_has_no_teachers_figure_of_another_basis(run, basis):
+    found = measured.measured(run)
+    attacks = found["pgd20"].basis.attacks
+    for other, value in (
+        (likeness.Basis("data, test", "frozen", attacks), "75.0"),
+        (likeness.Basis(*basis, attacks), None),
+        (likeness.Basis("data, test", "frozen", ("weaker",)), None),
+    ):
+        teacher = measured.Column(0.75, 4, (0, 1), other)
+        cards = measured.headline(found, {"pgd20": teacher})
+        assert cards[1]["teacher"] == value
+
+
+def test_an_estimate_has_the_attacks_that_its_name_means(run):
+    assert len(measured.measured(run)["autoattack"].basis.attacks) > 1
+
+
+@pytest.mark.parametrize(
+    "field, value", [("data", "other"), ("seed", 1), ("bn_eval", "batch")]
+)
+def test_a_tables_record_of_anything_else_is_left_out(run, field, value):
+    mark = run.ledger.identity
+    columns_of_part = {"pgd4": [_pgd(4, 1)]}
+    part = {"num_images": 4, "identity": mark, "columns": columns_of_part}
+    table_records.add(run.folder, "frozen", [part], {})
+    assert "pgd4" in measured.measured(run)
+    results = {**run.results, field: value}
+    run_folder.write_json(run.folder / run_folder.RESULTS, results)
+    assert "pgd4" not in measured.measured(run)
+
+
 def test_accuracy_against_radius_takes_both_kinds_of_steps(run):
     expected = {0: 75.0, 2: 75.0, 4: 50.0, 8: 25.0}
-    assert measured.accuracy_at_radii(run) == expected
+    assert measured.accuracy_at_radii(run) == (expected, 4)
+
+
+def test_radii_say_on_how_many_images():
+    radii = {"a": ({8: 0.5}, 1200), "b": ({8: 0.5}, 1200), "c": ({}, 0)}
+    assert measured.on_images(radii) == "on the first 1,200 images"
+    assert measured.on_images(radii | {"d": ({8: 0.1}, 9)}) == (
+        "a on the first 1,200 images, b on the first 1,200 images, "
+        "d on the first 9 images"
+    )
 
 
 def test_classes_from_the_least_robust(run):
@@ -97,7 +141,8 @@ def test_classes_from_the_least_robust(run):
 def test_the_strongest_column_is_one_that_all_runs_have():
     def column(accuracy, stands=True, count=10, attacks=("A",)):
         flags = np.zeros(count, bool) if stands else None
-        return measured.Column(accuracy, count, (0, 1), attacks, flags)
+        basis = likeness.Basis(attacks=attacks)
+        return measured.Column(accuracy, count, (0, 1), basis, flags)
 
     first = {"clean": column(0.0, attacks=()), "a": column(0.1)}
     first |= {"b": column(0.1), "c": column(0.3), "d": column(0.0, False)}
@@ -108,13 +153,17 @@ def test_the_strongest_column_is_one_that_all_runs_have():
 
 
 def test_paired_tests_are_of_the_same_images_and_attacks():
-    def column(stands, attack="A"):
+    def column(stands, attack="A", images_and_mode=("", "frozen")):
         stands = np.array(stands, bool)
         share = float(stands.mean())
-        return measured.Column(share, len(stands), (0, 1), (attack,), stands)
+        basis = likeness.Basis(*images_and_mode, (attack,))
+        return measured.Column(share, len(stands), (0, 1), basis, stands)
 
     first = {"x": column([1, 1, 1, 0, 1]), "y": column([1, 0])}
     second = {"x": column([1, 0, 0, 1]), "y": column([1, 0], "B")}
+    for name, where in (("z", ("other", "frozen")), ("b", ("", "batch"))):
+        first[name] = column([1, 0])
+        second[name] = column([1, 0], "A", where)
     (test,) = measured.paired({"one": first, "two": second})
     assert (test["only_first"], test["only_second"], test["images"]) == (
         2,

@@ -15,6 +15,7 @@ import pytest
 from atat_tf.data import datasets
 from atat_tf.evaluation.checklist import points as checklist_points
 from atat_tf.reports import model_card
+from atat_tf.reports.page import compared as report_compared
 from atat_tf.reports.page import page as report_page
 from atat_tf.runs import folder as run_folder
 from tests.reports.page import report_runs
@@ -223,6 +224,42 @@ def test_a_checklist(copied):
     assert "| insertion" not in card
 
 
+@pytest.mark.parametrize("field", ["data", "weights_digest"])
+def test_a_checklist_of_other_figures_is_not_shown_as_the_runs(copied, field):
+    workdir = copied()
+    results = run_folder.read_json(workdir / run_folder.RESULTS)
+    point = checklist_points.held("logits", None, "seen")
+    checklist = {
+        "num_images": 200,
+        "points": [dataclasses.asdict(point)],
+        "explanations": {"deletion": 0.5},
+        "data": results["data"],
+        "weights_digest": results["weights_digest"],
+    }
+    run_folder.write_json(workdir / run_folder.CHECKLIST, checklist)
+    assert "| deletion | 0.50 |" in model_card.text(workdir)
+    checklist[field] = "another"
+    run_folder.write_json(workdir / run_folder.CHECKLIST, checklist)
+    text = _Parsed(report_page.page(workdir, None, 0)).text
+    others = {"data": "images", "weights_digest": "weights"}[field]
+    assert f"checks – of other {others}" in text
+    assert f"checklist.json is of other {others} than" in text
+    assert "1 PASS" not in text and "0.50" not in text
+    assert "| deletion" not in model_card.text(workdir)
+    page = report_compared.compared([workdir, report_runs.evaluated()], None, 0)
+    assert f"checks: of other {others}<" in page and "0.50" not in page
+
+
+def test_a_run_evaluated_on_another_set_says_so(copied):
+    workdir = copied()
+    results = run_folder.read_json(workdir / run_folder.RESULTS)
+    results["dataset"] = "others"
+    run_folder.write_json(workdir / run_folder.RESULTS, results)
+    with mock.patch.object(datasets, "class_names", return_value=_EVIL):
+        text = _Parsed(report_page.page(workdir, None, 0)).text
+    assert "ATAT on digits, evaluated on others" in text
+
+
 def test_a_card_tells_all_that_trained_the_network(copied):
     workdir = copied("config.json", "metrics.jsonl")
     assert "beside that" not in model_card.text(workdir)
@@ -274,7 +311,9 @@ def test_verdicts_on_other_weights_are_not_shown(copied):
     workdir = copied()
     shutil.copy(workdir / "teacher/best.weights.h5", workdir)
     parsed = _Parsed(report_page.page(workdir, None, 3))
-    assert "weights have changed since" in parsed.text
+    results, _, others = parsed.text.partition("Mean attention shift")
+    assert "weights have changed since" in results
+    assert "weights have changed since" in others
     assert "data-verdict-0" not in parsed.tiles[0]
 
 
