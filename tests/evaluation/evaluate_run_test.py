@@ -1,5 +1,6 @@
 """Evaluation of a run folder, which is rebuilt from its own config."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -8,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
+from atat_tf import losses
 from atat_tf.attacks import linf
 from atat_tf.errors import InputError
 from atat_tf.evaluation import estimate, evaluate_run, opening, printed_table
@@ -73,6 +75,20 @@ def test_a_column_of_a_plugin_that_is_not_here_stays(tmp_path):
     opened = opening.open_run(run.folder, 40)
     point = checklist_files.worst_case_point(opened)
     assert point.verdict == "NOT RUN" and "plugin of mine" in point.note
+
+
+def test_attacks_of_a_plugin_share_no_verdicts(tmp_path, monkeypatch):
+    """Losses of one name, of which one leads away from errors."""
+    for name, sign in (("weak", -1), ("strong", 1)):
+
+        def loss(labels, logits, sign=sign):
+            return sign * losses.cross_entropy(labels, logits)
+
+        attack = dataclasses.replace(linf.fgsm(8 / 255), loss_fn=loss)
+        monkeypatch.setitem(linf.ATTACKS, name, lambda attack=attack: attack)
+    run = Run(untrained_runs.write(tmp_path / "run", seed=2))
+    both = evaluate_run.evaluate_run(run.folder, ["weak", "strong"], 40)
+    assert both["accuracy"]["strong"] < both["accuracy"]["weak"]
 
 
 def test_figures_of_other_images_make_room(tmp_path):
