@@ -66,19 +66,28 @@ def _merged(opened, before, results):
             stands[name], attacks[name] = of_one, descriptions
     if not {*results["attacks"]} <= {*attacks}:
         return results
-    # A figure of all images takes the place of an estimate, and the narrower
-    # interval that of the wider one.
+    # The narrower interval takes the place of the wider one, and a figure of
+    # all images that of an estimate of the same attacks, whatever their name.
     estimates: dict[str, dict] = {}
     for source in (before, results):
         for name, of_one in source.get("estimates", {}).items():
             kept = estimates.get(name, of_one)
-            if name not in attacks:
-                estimates[name] = min(
-                    of_one, kept, key=lambda found: found["high"] - found["low"]
-                )
+            estimates[name] = min(
+                of_one, kept, key=lambda found: found["high"] - found["low"]
+            )
+    known = opened.known_columns([*attacks, *estimates])
+    whole = {
+        name
+        for name in known
+        if columns.descriptions(known[name]) in attacks.values()
+    }
+    estimates = {
+        n: estimates[n] for n in estimates if n not in whole | {*attacks}
+    }
+    built = {n: known[n] for n in known if n in attacks or n in estimates}
+    results = {name: results[name] for name in results if name != "estimates"}
     if estimates:
-        results = {**results, "estimates": estimates}
-    built = opened.known_columns([*attacks, *estimates])
+        results["estimates"] = estimates
     return {
         **results,
         "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},

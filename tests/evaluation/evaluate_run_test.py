@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from atat_tf import losses
-from atat_tf.attacks import linf
+from atat_tf.attacks import columns, linf
 from atat_tf.errors import InputError
 from atat_tf.evaluation import estimate, evaluate_run, opening, printed_table
 from atat_tf.evaluation.checklist import files as checklist_files
@@ -320,6 +320,31 @@ def test_a_precision_gives_an_estimate_apart_from_whole_figures(
     assert found["low"] <= whole["accuracy"]["apgd_t1@1/255"] <= found["high"]
     assert run.results == whole
     assert fine["accuracy"] == whole["accuracy"]
+
+
+@pytest.mark.parametrize(
+    "evaluations",
+    [
+        {"autoattack": None, "standard": 0.1},
+        {"standard": 0.1, "autoattack": None},
+        {"clean,autoattack": None, "autoattack": 0.1},
+    ],
+)
+def test_no_estimate_stands_beside_the_figure_of_all_images(
+    run, tmp_path, monkeypatch, evaluations
+):
+    """Neither under its name, nor under another of the same attacks."""
+    monkeypatch.setattr(columns, "_STANDARD", ("apgd_ce1", "square1"))
+    sampled = estimate.Estimate(0.5, 0.4, 0.6, 20, 9, 4, 1)
+    monkeypatch.setattr(evaluate_run, "estimated", lambda *_: sampled)
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    (folder / "results.json").unlink(missing_ok=True)
+    for names, precision in evaluations.items():
+        found = evaluate_run.evaluate_run(
+            folder, names.split(","), 20, precision=precision
+        )
+    assert "estimates" not in found and "autoattack" in found["accuracy"]
+    assert found["worst_case"] == found["accuracy"]["autoattack"]
 
 
 @pytest.mark.parametrize(

@@ -63,13 +63,15 @@ def measured(run: Run) -> dict[str, Column]:
     if results:
         count, lines = results["num_images"], run.ledger
         estimates = results.get("estimates", {})
-        accuracies = {
-            **results["accuracy"],
-            **{name: on["accuracy"] for name, on in estimates.items()},
+        of_all = {_name(name) for name in results["accuracy"]}
+        accuracies = results["accuracy"] | {
+            name: on["accuracy"]
+            for name, on in estimates.items()
+            if _name(name) not in of_all
         }
         for name, accuracy in accuracies.items():
             attacks = tuple(results["attacks"].get(name, ()))
-            is_estimate = name in estimates
+            is_estimate = name not in results["accuracy"]
             stands = None
             if lines and name in results["attacks"] and not is_estimate:
                 stands = lines.standing(attacks, count)
