@@ -364,5 +364,5 @@ def _judged(examples, opened, built, epsilon, norm, ledger, precision):
                 radius = attacks[0].epsilon
             images[name] = examples.in_bounds(pixels, radius)
     # Columns may share an attack, whose candidates count once.
-    refuted = opened.ledger.refuted(columns.described(built))
+    refuted = opened.ledger.refuted(columns.described(built), len(opened.split))
     return Robustness(stands, epsilon, norm, refuted, images or None, estimates)

@@ -93,7 +93,8 @@ def _merged(opened, before, results):
         "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},
         "worst_case": worst_case(opened.config, built, stands),
         "refuted": opened.ledger.refuted(
-            columns.described(built) | {*itertools.chain(*attacks.values())}
+            columns.described(built) | {*itertools.chain(*attacks.values())},
+            results["num_images"],
         ),
         "attacks": attacks,
     }
