@@ -101,6 +101,17 @@ def test_figures_of_other_images_make_room(tmp_path):
     assert run.results == test
 
 
+def test_validation_images_replace_no_figures_of_test_images(tmp_path, capsys):
+    run = Run(untrained_runs.write(tmp_path / "run"))
+    kept = evaluate_run.evaluate_run(run.folder, ["clean", "fgsm"], 20)
+    shown = evaluate_run.evaluate_run(
+        run.folder, ["clean"], 40, split="validation"
+    )
+    assert shown["split"] == "validation" and run.results == kept
+    words = " ".join(capsys.readouterr().out.split())
+    assert "20 images: those of 40 validation images are shown" in words
+
+
 def test_fewer_images_replace_no_figures(tmp_path, capsys):
     run = Run(untrained_runs.write(tmp_path / "run"))
     kept = evaluate_run.evaluate_run(run.folder, ["clean"], 40)
@@ -126,6 +137,7 @@ def test_choices_are_recorded(run):
 
 def test_images_kept_aside_can_choose(run):
     """No reader of test accuracies takes these for them."""
+    (run.folder / "results.json").unlink(missing_ok=True)
     results = evaluate_run.evaluate_run(
         run.folder, ["clean"], 50, split="validation"
     )
