@@ -187,7 +187,11 @@ class RobustnessCurve:
         rows = [
             [
                 _written(point.epsilon, point.norm),
-                *(f"{100 * point.accuracy[name]:.2f}" for name in names),
+                *(
+                    f"{'about ' * (name in point.estimates)}"
+                    f"{100 * point.accuracy[name]:.2f}"
+                    for name in names
+                ),
             ]
             for point in self.points
         ]

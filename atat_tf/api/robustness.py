@@ -22,7 +22,7 @@ from atat_tf import losses
 from atat_tf.api import arrays
 from atat_tf.api.pixels import Bounds, labels_of
 from atat_tf.api.results import Robustness, RobustnessCurve
-from atat_tf.attacks import columns, linf, randomness
+from atat_tf.attacks import columns, linf, randomness, stepped
 from atat_tf.errors import expect, unknown, with_checked_types
 from atat_tf.evaluation import evaluate_run
 from atat_tf.evaluation.attacker import Attacker
@@ -31,7 +31,6 @@ from atat_tf.models import judging
 
 NORMS = ("linf", "l2")
 _WITHOUT_GRADIENT = "square"
-_NEED_NO_GRADIENT = ("clean", _WITHOUT_GRADIENT)
 _IN_L2 = tuple(name for name in columns.PARTS if name != "fab_t")
 _TARGETED = ("fgsm", "ifgsm", "pgd")
 
@@ -115,16 +114,17 @@ def robust_accuracy(
     if precision is not None:
         expect_precision(precision)
     examples = arrays.examples(model, x, y, bounds, class_names)
-    names = _possible(names, examples.classifier.has_gradient)
     # Whatever is wrong is said before the first attack.
     in_unit = [examples.pixels.epsilon_in_unit(r, norm) for r in radii]
+    asked = _built(names, in_unit[0], norm, examples)
+    names = _possible(asked, examples.classifier.has_gradient)
     built = [_built(names, r, norm, examples) for r in in_unit]
     if precision is not None:
         evaluate_run.expect_several(built[0])
     with _ledger_file(ledger) as path, arrays.quiet_traces():
         opened = arrays.opened(examples, in_unit[0], path, seed, batch_size)
         opened.attacker.expect_judgeable(opened.split.images)
-        if not all(n.startswith(_NEED_NO_GRADIENT) for n in names):
+        if any(map(_needs_gradient, built[0].values())):
             judging.expect_gradients(
                 opened.attacker.logits_fn, opened.split.images
             )
@@ -259,29 +259,37 @@ def _targeted(examples, attack, targets, seed, batch_size):
     return np.concatenate(ended)
 
 
-def _possible(names, has_gradient):
-    """Returns the attacks that a classifier without gradient leaves."""
-    if has_gradient:
-        return names
+def _needs_gradient(attacks):
+    """Returns whether some attack of a column follows gradients."""
+    return any(map(stepped.needs_gradient, attacks))
+
+
+def _possible(built, has_gradient):
+    """Returns the names of what a classifier without gradient leaves.
+
+    Args:
+      built: {name: stepped attacks}.
+      has_gradient: whether it has one, which leaves all.
+    """
     left: dict[str, None] = {}
-    for name in names:
-        if name.startswith(_NEED_NO_GRADIENT):
+    for name, attacks in built.items():
+        if has_gradient or not _needs_gradient(attacks):
             left[name] = None
-        elif name.partition("@")[0] in columns.AUTOATTACK:
+        elif name in columns.AUTOATTACK:
             left[_WITHOUT_GRADIENT] = None
-    if tuple(left) != names:
+    if [*left] != [*built]:
         warnings.warn(
             "The scores have no gradient to the images: of "
-            f"{', '.join(names)} there is {', '.join(left) or 'nothing'} left, "
+            f"{', '.join(built)} there is {', '.join(left) or 'nothing'} left, "
             "Square being the part of AutoAttack that needs none.",
             stacklevel=3,
         )
     expect(
         left,
         "clean, square or autoattack for scores without a gradient",
-        attacks=names,
+        attacks=[*built],
     )
-    return tuple(left)
+    return [*left]
 
 
 def _built(names, radius, norm, examples):
@@ -356,5 +364,5 @@ def _judged(examples, opened, built, epsilon, norm, ledger, precision):
                 radius = attacks[0].epsilon
             images[name] = examples.in_bounds(pixels, radius)
     # Columns may share an attack, whose candidates count once.
-    refuted = opened.ledger.refuted(columns.described(built))
+    refuted = opened.ledger.refuted(columns.described(built), len(opened.split))
     return Robustness(stands, epsilon, norm, refuted, images or None, estimates)

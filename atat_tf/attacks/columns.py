@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import logging
 
-from atat_tf.attacks import apgd, fab, linf, radii, square
+from atat_tf.attacks import apgd, fab, linf, plugins, radii, square
 from atat_tf.errors import InputError, expect, unknown
 
 # AutoAttack's default (Croce & Hein 2020): 9 targets, 100 steps, 5,000 queries.
@@ -74,7 +74,8 @@ def column(
 def description(attack: Any) -> str:
     """Returns an attack with all of its parameters, as the ledger names it.
 
-    Radii and steps are written as shares of 255 where they are such.
+    Radii and steps are written as shares of 255 where they are such. Functions
+    and classes have their `plugins.name`.
     """
     if isinstance(attack, linf.Steps):
         return description(attack.attack)
@@ -82,14 +83,14 @@ def description(attack: Any) -> str:
     for field in dataclasses.fields(attack):
         value = getattr(attack, field.name)
         if callable(value):
-            value = value.__name__
+            value = plugins.name(value)
         elif isinstance(value, float) and field.name in (
             "epsilon",
             "step_size",
         ):
             value = radii.written(value)
         fields.append(f"{field.name}={value}")
-    return f"{type(attack).__name__}({', '.join(fields)})"
+    return f"{plugins.name(type(attack))}({', '.join(fields)})"
 
 
 def descriptions(attacks: Iterable[Any]) -> list[str]:

@@ -130,7 +130,9 @@ def evaluate_opened(
         "commit": run_folder.commit(),
         "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},
         "worst_case": figures.worst_case(config, built, stands),
-        "refuted": opened.ledger.refuted(columns.described(built)),
+        "refuted": opened.ledger.refuted(
+            columns.described(built), len(opened.split)
+        ),
         "weights": opened.weights,
         "weights_digest": opened.ledger.identity["weights"],
         "batch_size": attacker.batch_size,
@@ -214,9 +216,9 @@ def standing(
 
 def _expect_confirmed(opened, built):
     """Raises InputError where most candidates of columns were refuted."""
-    descriptions = columns.described(built)
-    refuted = opened.ledger.refuted(descriptions)
-    confirmed = opened.ledger.broken(descriptions)
+    asked = columns.described(built), len(opened.split)
+    refuted = opened.ledger.refuted(*asked)
+    confirmed = opened.ledger.broken(*asked)
     expect(
         refuted <= max(confirmed, _FEW),
         "adversarial images that are misclassified alone as they were in their "

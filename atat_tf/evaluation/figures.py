@@ -31,7 +31,8 @@ def kept(opened: OpenRun, results: dict) -> dict:
     """Returns results as they are to be shown, written where they are kept.
 
     Columns of the same settings stay beside the new ones, as far as the ledger
-    has their lines. Fewer images of the same weights replace no figures.
+    has their lines. Of the same weights, fewer images replace no figures, and
+    validation images none of test images.
 
     Args:
       opened: OpenRun.
@@ -40,10 +41,14 @@ def kept(opened: OpenRun, results: dict) -> dict:
     path = opened.run.folder / run_folder.RESULTS
     before = opened.run.read(run_folder.RESULTS) or {}
     is_of_these = all(before.get(n) == results.get(n) for n in _SAME_IMAGES)
-    if is_of_these and before.get("num_images", 0) > results["num_images"]:
+    is_fewer = before.get("num_images", 0) > results["num_images"]
+    is_aside = "split" in results and "split" not in before
+    is_aside &= before.get("weights_digest") == results["weights_digest"]
+    if is_aside or (is_of_these and is_fewer):
+        kept, shown = (_images(each) for each in (before, results))
         terminal.console().print(
-            f"{path} keeps its figures of {before['num_images']:,} images: "
-            f"those of {results['num_images']:,} are shown alone."
+            f"{path} keeps its figures of {kept}: those of {shown} are shown "
+            "alone."
         )
         return results
     if all(before.get(name) == results.get(name) for name in _SETTINGS):
@@ -52,6 +57,12 @@ def kept(opened: OpenRun, results: dict) -> dict:
         results = _merged(opened, before, results)
     run_folder.write_json(path, results)
     return results
+
+
+def _images(results):
+    """Returns which images a results.json is of, in words."""
+    split = f"{results['split']} " if "split" in results else ""
+    return f"{results['num_images']:,} {split}images"
 
 
 def _merged(opened, before, results):
@@ -66,25 +77,35 @@ def _merged(opened, before, results):
             stands[name], attacks[name] = of_one, descriptions
     if not {*results["attacks"]} <= {*attacks}:
         return results
-    # A figure of all images takes the place of an estimate, and the narrower
-    # interval that of the wider one.
+    # The narrower interval takes the place of the wider one, and a figure of
+    # all images that of an estimate of the same attacks, whatever their name.
     estimates: dict[str, dict] = {}
     for source in (before, results):
         for name, of_one in source.get("estimates", {}).items():
             kept = estimates.get(name, of_one)
-            if name not in attacks:
-                estimates[name] = min(
-                    of_one, kept, key=lambda found: found["high"] - found["low"]
-                )
+            estimates[name] = min(
+                of_one, kept, key=lambda found: found["high"] - found["low"]
+            )
+    known = opened.known_columns([*attacks, *estimates])
+    whole = {
+        name
+        for name in known
+        if columns.descriptions(known[name]) in attacks.values()
+    }
+    estimates = {
+        n: estimates[n] for n in estimates if n not in whole | {*attacks}
+    }
+    built = {n: known[n] for n in known if n in attacks or n in estimates}
+    results = {name: results[name] for name in results if name != "estimates"}
     if estimates:
-        results = {**results, "estimates": estimates}
-    built = opened.known_columns([*attacks, *estimates])
+        results["estimates"] = estimates
     return {
         **results,
         "accuracy": {name: float(np.mean(s)) for name, s in stands.items()},
         "worst_case": worst_case(opened.config, built, stands),
         "refuted": opened.ledger.refuted(
-            columns.described(built) | {*itertools.chain(*attacks.values())}
+            columns.described(built) | {*itertools.chain(*attacks.values())},
+            results["num_images"],
         ),
         "attacks": attacks,
     }

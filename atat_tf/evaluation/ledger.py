@@ -140,19 +140,25 @@ class Ledger:
             ]
         )
 
-    def refuted(self, attacks: Iterable[str]) -> int:
-        """Returns how many candidates of attacks did not hold alone."""
-        return self._counted("refuted", attacks)
+    def refuted(self, attacks: Iterable[str], count: int) -> int:
+        """Returns how many candidates of attacks did not hold alone.
 
-    def broken(self, attacks: Iterable[str]) -> int:
-        """Returns how many candidates of attacks held alone."""
-        return self._counted("broken", attacks)
+        Args:
+          attacks: descriptions with all parameters.
+          count: n, the first so many images; a ledger may have more.
+        """
+        return self._counted("refuted", attacks, count)
 
-    def _counted(self, field, attacks):
+    def broken(self, attacks: Iterable[str], count: int) -> int:
+        """Returns how many candidates of attacks held alone; as `refuted`."""
+        return self._counted("broken", attacks, count)
+
+    def _counted(self, field, attacks, count):
         return sum(
             line[field]
             for attack in attacks
-            for line in self.verdicts(attack).values()
+            for index, line in self.verdicts(attack).items()
+            if index < count
         )
 
     def deciding(self, attacks: Iterable[str], index: int) -> dict | None:

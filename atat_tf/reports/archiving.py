@@ -44,12 +44,18 @@ def archive(
       {name: bytes} of what was written.
 
     Raises:
-      InputError: no trained run there, figures of weights that are no longer
-        there, or `output` holds another run.
+      InputError: no trained run there, or a served model's, figures of weights
+        that are no longer there, or `output` holds another run.
     """
     workdir, output = pathlib.Path(workdir), pathlib.Path(output)
     rows = run_folder.read_metrics(workdir)
     config = run_folder.read_json(workdir / run_folder.CONFIG)
+    expect(
+        not config.get("server"),
+        "a run with weights: a served model has none to archive",
+        workdir=str(workdir),
+        server=config.get("server"),
+    )
     own = config.get("evaluation", {}).get("weights", "best")
     weights = {
         w: run_folder.weights_path(workdir, w) for w in run_folder.WEIGHTS

@@ -218,6 +218,23 @@ def test_numpy_has_square_alone_and_a_warning(are_shares):
     assert found.accuracy["square40"] < found.accuracy["clean"]
 
 
+def test_a_name_does_not_say_that_an_attack_needs_no_gradient():
+    """As that of a plugin's PGD, which would find nothing."""
+    for name in ("square_steps", "clean_steps"):
+        atat.register("attack", name)(
+            lambda epsilon: atat.LinfAttack(epsilon, epsilon / 4, 3)
+        )
+
+    def scores(images):
+        return digits.classifier()(images).numpy()
+
+    with pytest.warns(UserWarning, match=r"clean_steps, .*is square1 left"):
+        found = atat.robust_accuracy(
+            scores, X, Y, "square_steps,clean_steps,square1", epsilon=EPSILON
+        )
+    assert list(found.accuracy) == ["square1"]
+
+
 @pytest.mark.parametrize("path", ["/dev/null", "/proc/x", "/nowhere/x", "/"])
 def test_a_ledger_that_cannot_be_written_is_refused(path):
     with pytest.raises(InputError, match=f"ledger's file.*{path}"):
@@ -613,6 +630,9 @@ def test_a_precision_gives_an_estimate(monkeypatch):
     assert found.accuracy["apgd_t2"] == estimate.accuracy
     assert found.interval["apgd_t2"] == (estimate.low, estimate.high)
     assert "apgd_t2 (estimate)" in repr(found)
+    curve = atat.RobustnessCurve((found,))._repr_html_()
+    assert curve.count("about ") == 1
+    assert f"<td>about {100 * estimate.accuracy:.2f}<" in curve
     assert [*found.stands] == ["clean"]
     with pytest.raises(InputError, match="no precision"):
         _ = found.worst_case

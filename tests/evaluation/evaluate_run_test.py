@@ -1,5 +1,6 @@
 """Evaluation of a run folder, which is rebuilt from its own config."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -8,7 +9,8 @@ import shutil
 import numpy as np
 import pytest
 
-from atat_tf.attacks import linf
+from atat_tf import losses
+from atat_tf.attacks import columns, linf
 from atat_tf.errors import InputError
 from atat_tf.evaluation import estimate, evaluate_run, opening, printed_table
 from atat_tf.evaluation.checklist import files as checklist_files
@@ -75,6 +77,20 @@ def test_a_column_of_a_plugin_that_is_not_here_stays(tmp_path):
     assert point.verdict == "NOT RUN" and "plugin of mine" in point.note
 
 
+def test_attacks_of_a_plugin_share_no_verdicts(tmp_path, monkeypatch):
+    """Losses of one name, of which one leads away from errors."""
+    for name, sign in (("weak", -1), ("strong", 1)):
+
+        def loss(labels, logits, sign=sign):
+            return sign * losses.cross_entropy(labels, logits)
+
+        attack = dataclasses.replace(linf.fgsm(8 / 255), loss_fn=loss)
+        monkeypatch.setitem(linf.ATTACKS, name, lambda attack=attack: attack)
+    run = Run(untrained_runs.write(tmp_path / "run", seed=2))
+    both = evaluate_run.evaluate_run(run.folder, ["weak", "strong"], 40)
+    assert both["accuracy"]["strong"] < both["accuracy"]["weak"]
+
+
 def test_figures_of_other_images_make_room(tmp_path):
     run = Run(untrained_runs.write(tmp_path / "run"))
     validation = evaluate_run.evaluate_run(
@@ -83,6 +99,17 @@ def test_figures_of_other_images_make_room(tmp_path):
     assert validation["num_images"] == 40 and run.results is None
     test = evaluate_run.evaluate_run(run.folder, ["clean"], 30)
     assert run.results == test
+
+
+def test_validation_images_replace_no_figures_of_test_images(tmp_path, capsys):
+    run = Run(untrained_runs.write(tmp_path / "run"))
+    kept = evaluate_run.evaluate_run(run.folder, ["clean", "fgsm"], 20)
+    shown = evaluate_run.evaluate_run(
+        run.folder, ["clean"], 40, split="validation"
+    )
+    assert shown["split"] == "validation" and run.results == kept
+    words = " ".join(capsys.readouterr().out.split())
+    assert "20 images: those of 40 validation images are shown" in words
 
 
 def test_fewer_images_replace_no_figures(tmp_path, capsys):
@@ -110,6 +137,7 @@ def test_choices_are_recorded(run):
 
 def test_images_kept_aside_can_choose(run):
     """No reader of test accuracies takes these for them."""
+    (run.folder / "results.json").unlink(missing_ok=True)
     results = evaluate_run.evaluate_run(
         run.folder, ["clean"], 50, split="validation"
     )
@@ -304,6 +332,31 @@ def test_a_precision_gives_an_estimate_apart_from_whole_figures(
     assert found["low"] <= whole["accuracy"]["apgd_t1@1/255"] <= found["high"]
     assert run.results == whole
     assert fine["accuracy"] == whole["accuracy"]
+
+
+@pytest.mark.parametrize(
+    "evaluations",
+    [
+        {"autoattack": None, "standard": 0.1},
+        {"standard": 0.1, "autoattack": None},
+        {"clean,autoattack": None, "autoattack": 0.1},
+    ],
+)
+def test_no_estimate_stands_beside_the_figure_of_all_images(
+    run, tmp_path, monkeypatch, evaluations
+):
+    """Neither under its name, nor under another of the same attacks."""
+    monkeypatch.setattr(columns, "_STANDARD", ("apgd_ce1", "square1"))
+    sampled = estimate.Estimate(0.5, 0.4, 0.6, 20, 9, 4, 1)
+    monkeypatch.setattr(evaluate_run, "estimated", lambda *_: sampled)
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    (folder / "results.json").unlink(missing_ok=True)
+    for names, precision in evaluations.items():
+        found = evaluate_run.evaluate_run(
+            folder, names.split(","), 20, precision=precision
+        )
+    assert "estimates" not in found and "autoattack" in found["accuracy"]
+    assert found["worst_case"] == found["accuracy"]["autoattack"]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,14 @@ def test_what_was_written_is_read(path):
         assert not lines.verdicts("c")
 
 
+def test_candidates_of_other_images_are_not_counted(path):
+    lines = _open(path)
+    lines.append("a", [{**line, "refuted": True} for line in _lines(0, 1, 2)])
+    lines.append("b", [{**line, "refuted": False} for line in _lines(1, 2)])
+    assert [lines.refuted(["a", "b"], n) for n in (0, 2, 3)] == [0, 2, 3]
+    assert [lines.broken(["a", "b"], n) for n in (0, 2, 3)] == [0, 1, 3]
+
+
 def test_a_line_says_all_that_its_verdict_depends_on(path):
     _open(path).append("a", _lines(3))
     about = {"attack": "a", "group": [3, 1], **_IDENTITY}

@@ -154,6 +154,14 @@ class ArchivingTest(absltest.TestCase):
             archiving.archive(self.run, self.folder / "archive")
         self.assertFalse((self.folder / "archive").exists())
 
+    def test_a_served_model_has_no_weights_to_archive(self):
+        values = run_folder.read_json(self.run / run_folder.CONFIG)
+        values["server"] = "localhost:8500/model"
+        run_folder.write_json(self.run / run_folder.CONFIG, values)
+        with self.assertRaisesRegex(InputError, "served model.*8500/model"):
+            archiving.archive(self.run, self.folder / "archive")
+        self.assertFalse((self.folder / "archive").exists())
+
     def test_another_runs_archive_is_not_overwritten(self):
         output = run_folder.create(self.folder / "archive")
         run_folder.write_json(output / "config.json", {"seed": 1})

@@ -18,16 +18,22 @@ def worst_case_point(opened: OpenRun) -> Point:
     """Returns the Point of the reported worst case, from the ledger's lines."""
     name, results = "worst_case", opened.run.results
     if not results:
-        return not_run(name, "the run has no results.json")
-    reported = results.get("worst_case")
+        return not_run(name, "the run has no results.json of test images")
+    if "worst_case" not in results:
+        return held(name, "results.json gives no worst case", "")
     if results.get("estimates"):
         names = ", ".join(results["estimates"])
         return not_run(name, f"{names}: an estimate, without a verdict of each")
     built = opened.known_columns(results["attacks"])
     if unknown := ", ".join(sorted({*results["attacks"]} - {*built})):
         return not_run(name, f"the plugin of {unknown} is not given")
+    reported = results["worst_case"]
     if reported is None:
-        return held(name, "results.json gives no worst case", "")
+        why = (
+            "no column is within ε, or the plugin of one was not given when "
+            "results.json was written: evaluate again"
+        )
+        return not_run(name, why)
     if results["bn_eval"] != "frozen":
         return held(name, "results.json is of batch statistics (bn_eval)", "")
     if results.get("weights_digest") != opened.ledger.identity["weights"]:

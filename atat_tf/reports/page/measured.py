@@ -67,13 +67,15 @@ def measured(run: Run) -> dict[str, Column]:
         count = results["num_images"]
         bases = likeness.bases(results)
         estimates = results.get("estimates", {})
-        accuracies = {
-            **results["accuracy"],
-            **{name: on["accuracy"] for name, on in estimates.items()},
+        of_all = {_name(name) for name in results["accuracy"]}
+        accuracies = results["accuracy"] | {
+            name: on["accuracy"]
+            for name, on in estimates.items()
+            if _name(name) not in of_all
         }
         for name, accuracy in accuracies.items():
             basis = bases[name]
-            is_estimate = name in estimates
+            is_estimate = name not in results["accuracy"]
             stands = None
             if lines and name in results["attacks"] and not is_estimate:
                 stands = lines.standing(basis.attacks, count)

@@ -111,6 +111,16 @@ def test_a_tables_record_of_anything_else_is_left_out(run, field, value):
     assert "pgd4" not in measured.measured(run)
 
 
+def test_a_figure_of_all_images_is_told_before_an_estimate(run):
+    """Also under AutoAttack's other name."""
+    for name in ("autoattack", "standard"):
+        accuracy = {**run.results["accuracy"], name: 0.25}
+        results = {**run.results, "accuracy": accuracy}
+        run_folder.write_json(run.folder / run_folder.RESULTS, results)
+        column = measured.measured(run)["autoattack"]
+        assert (column.accuracy, column.is_estimate) == (0.25, False)
+
+
 def test_accuracy_against_radius_takes_both_kinds_of_steps(run):
     expected = {0: 75.0, 2: 75.0, 4: 50.0, 8: 25.0}
     assert measured.accuracy_at_radii(run) == (expected, 4)
