@@ -82,7 +82,9 @@ def description(attack: Any) -> str:
     fields = []
     for field in dataclasses.fields(attack):
         value = getattr(attack, field.name)
-        if callable(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = description(value)
+        elif callable(value):
             value = plugins.name(value)
         elif isinstance(value, float) and field.name in (
             "epsilon",

@@ -5,8 +5,7 @@ import functools
 import hashlib
 import inspect
 import json
-import sys
-import types
+import linecache
 from collections.abc import Callable
 
 import numpy as np
@@ -14,11 +13,9 @@ import tensorflow as tf
 
 from atat_tf.errors import expect
 
-# Told by their names: a release changes them, and no plugin.
-_LIBRARIES = {"atat_tf", "keras", "numpy", "tensorflow"}
-_LIBRARIES |= sys.stdlib_module_names
+_PACKAGE = "atat_tf"
 # Counts of classes at which a loss is asked, and sizes of the logits.
-_CLASSES = (10, 100, 1000)
+_CLASSES = (2, 10, 100, 1000)
 _SIZES = (0.1, 3, 100)
 _ROWS = 48
 
@@ -27,11 +24,11 @@ def name(given: Callable) -> str:
     """Returns what a description calls a function, an object or a class.
 
     One of this package is called by its name, which archived ledgers hold. To
-    the name of any other a digest is added. It is of the compiled code, of the
-    values that the code holds (defaults, cells, globals, what `partial` binds,
-    the fields of an object), and of what a loss answers to a few logits: code
-    does not say what it reads in other modules. Imported again, a plugin finds
-    its own verdicts. Under another Python its attack may be run again.
+    the name of any other a digest is added: of the files that it is written in,
+    of the numbers that it holds (cells, defaults, what `partial` binds, an
+    object's fields), and of what a loss answers to a few logits, since no file
+    says what a function in another one does. Imported again, a plugin finds its
+    own verdicts; once its file has changed, its attacks are run again.
 
     Args:
       given: a loss (labels [b], logits [b, k]) -> [b], any other function, or
@@ -43,7 +40,7 @@ def name(given: Callable) -> str:
     """
     called = getattr(given, "__name__", type(given).__name__)
     is_plain = inspect.isfunction(given) or inspect.isclass(given)
-    if is_plain and _module(given) == "atat_tf":
+    if is_plain and _package(given) == _PACKAGE:
         return called
     digest, again = _digest(given), _digest(given)
     expect(
@@ -54,7 +51,7 @@ def name(given: Callable) -> str:
     return f"{called}#{digest}"
 
 
-def _module(value):
+def _package(value):
     """Returns the package that a function or a class is written in.
 
     A decorator that copies `__module__` does not copy the globals.
@@ -66,89 +63,56 @@ def _module(value):
 
 
 def _digest(given):
-    if isinstance(given, type):
-        told = [_methods(given, {})]
-    else:
-        told = [_parts(given, {}), [_answers(given, k) for k in _CLASSES]]
+    plain = getattr(given, "python_function", given)  # of a tf.function
+    told = [_written(plain), _held(plain)]
+    if not isinstance(given, type):
+        told.append([_answers(given, count) for count in _CLASSES])
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
-def _parts(value, seen):
-    """Returns the code and the values that a value is made of, for JSON.
+def _written(given):
+    """Returns what the files hold that a function or a class is written in.
 
-    Args:
-      value: anything.
-      seen: {id: (number, value)} of what has been met, which is not met again.
+    Of a function that is in no file, as at a prompt, its compiled code.
     """
+    if isinstance(given, functools.partial):
+        return _written(given.func)
+    code = getattr(given, "__code__", None)  # of a method too
+    if code:
+        return linecache.getlines(code.co_filename) or [code.co_code.hex()]
+    kind = given if inspect.isclass(given) else type(given)
+    texts = []
+    for each in kind.__mro__:
+        if _package(each) != _PACKAGE:
+            with contextlib.suppress(OSError, TypeError):  # built in
+                texts += linecache.getlines(inspect.getfile(each))
+    return texts
 
-    def of(*values):
-        return [_parts(each, seen) for each in values]
 
-    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+def _held(given):
+    """Returns the numbers, texts and arrays that something holds, for JSON."""
+    values = [*getattr(given, "args", ()), getattr(given, "keywords", None)]
+    for cell in getattr(given, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # empty so far
+            values.append(cell.cell_contents)
+    values += getattr(given, "__defaults__", None) or ()
+    if not isinstance(given, type):
+        for of in (given, getattr(given, "__self__", None)):
+            values.append(getattr(of, "__dict__", None))
+    return [_told(value) for value in values]
+
+
+def _told(value):
+    if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
-    if isinstance(value, tuple):
-        return of(*value)
-    if inspect.iscode(value):
-        return of(value.co_code, value.co_names, *value.co_consts)
-    if isinstance(value, (np.ndarray, np.generic, tf.Tensor, tf.Variable)):
+    if isinstance(value, dict):
+        return [[str(key), _told(value[key])] for key in value]
+    if isinstance(value, (list, tuple)):
+        return [_told(each) for each in value]
+    if hasattr(value, "__array__"):
         array = np.asarray(value)
         return [str(array.dtype), array.shape, array.tobytes().hex()]
-    if id(value) in seen:
-        return seen[id(value)][0]
-    seen[id(value)] = len(seen), value
-    kind = type(value)
-    if isinstance(value, (type, types.ModuleType)):
-        return [_module(value), value.__name__]
-    if inspect.isfunction(value) and _module(value) not in _LIBRARIES:
-        held = value.__defaults__, value.__kwdefaults__, _read(value)
-        return of(value.__code__, *held)
-    if isinstance(value, functools.partial):
-        return of(value.func, value.args, value.keywords)
-    if inspect.ismethod(value):
-        return of(value.__func__, value.__self__)
-    if isinstance(value, (set, frozenset)):
-        return sorted(map(repr, value))
-    if isinstance(value, list):
-        return of(*value)
-    if isinstance(value, (dict, types.MappingProxyType)):
-        return of(*value, *value.values())
-    if hasattr(value, "__wrapped__"):  # as from tf.function
-        return of(value.__wrapped__)
-    if _module(kind) in _LIBRARIES:
-        return [kind.__name__, getattr(value, "__name__", "")]
-    return [
-        kind.__name__,
-        _methods(kind, seen),
-        *of(getattr(value, "__dict__", None)),
-    ]
-
-
-def _methods(kind, seen):
-    """Returns the parts of a class's own functions, and of its bases'."""
-    return [
-        [called, _parts(getattr(value, "fget", value), seen)]
-        for each in kind.__mro__
-        if _module(each) not in _LIBRARIES
-        for called, value in vars(each).items()
-        if inspect.isfunction(getattr(value, "fget", value))
-    ]
-
-
-def _read(function):
-    """Returns what a function reads from around it, {name: value}."""
-    cells = zip(
-        function.__code__.co_freevars, function.__closure__ or (), strict=True
-    )
-    read = {}
-    for called, cell in cells:
-        with contextlib.suppress(ValueError):  # empty so far
-            read[called] = cell.cell_contents
-    names, codes = [], [function.__code__]
-    for code in codes:
-        names += code.co_names
-        codes += filter(inspect.iscode, code.co_consts)
-    space = function.__globals__
-    return {n: space[n] for n in names if n in space} | read
+    return [type(value).__name__, getattr(value, "__name__", "")]
 
 
 def _answers(loss, num_classes):

@@ -1,7 +1,11 @@
 """Functions and classes of a plugin are told apart, and known again."""
 
 import functools
+import importlib.util
+import linecache
+import sys
 import types
+from unittest import mock
 
 import pytest
 import tensorflow as tf
@@ -11,6 +15,7 @@ from atat_tf.attacks import columns, linf, plugins
 from atat_tf.errors import InputError
 
 _PLUGIN = """
+import dataclasses
 import functools
 import math
 import tensorflow as tf
@@ -54,9 +59,16 @@ def decorated(labels, logits):
     return -losses.cross_entropy(labels, logits)
 
 class LinfAttack(linf.LinfAttack):
+    MOMENTUM = 0.9
+
     def next_point(self, *given):
         return super().next_point(*given)
 
+@dataclasses.dataclass(frozen=True)
+class Holder:
+    inner: linf.LinfAttack
+
+HELD = Holder(linf.LinfAttack(0.1, 0.02, 3))
 GIVEN = {
     "function": loss,
     "lambda": lambda labels, logits: losses.cross_entropy(labels, logits),
@@ -79,24 +91,35 @@ GIVEN = {
 """
 
 
-@functools.cache
-def _names(text, number=0):
-    """Returns {kind: name} of a plugin with this text, imported once more."""
-    module = {"__name__": "plugin"}
-    exec(compile(text, f"plugin{number}.py", "exec"), module)
-    return {kind: plugins.name(of) for kind, of in module["GIVEN"].items()}
+@pytest.fixture(name="names", scope="module")
+def _names(tmp_path_factory):
+    """Returns a function of a plugin's text to the names, {kind: name}."""
+
+    @functools.cache
+    def names(text, number=0):
+        # The files have one path, as of one plugin at several times.
+        path = tmp_path_factory.getbasetemp() / "plugin_of_a_test.py"
+        path.write_text(text)
+        linecache.clearcache()
+        spec = importlib.util.spec_from_file_location("plugin", path)
+        module = importlib.util.module_from_spec(spec)
+        # A class asks there for the file that it is written in.
+        with mock.patch.dict(sys.modules, plugin=module):
+            exec(compile(text, path, "exec"), vars(module))
+            given = {k: plugins.name(of) for k, of in module.GIVEN.items()}
+            return given | {"held": columns.description(module.HELD)}
+
+    return names
 
 
-def test_no_two_share_a_name():
-    names = _names(_PLUGIN)
-    assert all("#" in name for name in names.values())
-    assert len({*names.values()}) == len(names)
+def test_no_two_share_a_name(names):
+    found = names(_PLUGIN)
+    assert all("#" in name for name in found.values())
+    assert len({*found.values()}) == len(found)
 
 
-def test_a_plugin_that_is_imported_again_has_its_names():
-    assert _names(_PLUGIN) == _names(_PLUGIN, 1)
-    # Lines are of no account.
-    assert _names(_PLUGIN) == _names("\n" + _PLUGIN)
+def test_a_plugin_that_is_imported_again_has_its_names(names):
+    assert names(_PLUGIN) == names(_PLUGIN, 1)
 
 
 @pytest.mark.parametrize(
@@ -106,12 +129,14 @@ def test_a_plugin_that_is_imported_again_has_its_names():
         ("return -losses", "return -2 * losses", {"decorated"}),
         ("return self(lab", "return -self(lab", {"method", "another method"}),
         ("return super()", "return linf.LinfAttack", {"class"}),
+        ("MOMENTUM = 0.9", "MOMENTUM = 0.5", {"class", "held"}),
+        ("LinfAttack(0.1", "LinfAttack(0.2", {"held"}),
     ],
 )
-def test_a_changed_body_has_another_name(text, other, kinds):
+def test_a_changed_body_has_another_name(text, other, kinds, names):
     assert text in _PLUGIN
-    names, changed = _names(_PLUGIN), _names(_PLUGIN.replace(text, other))
-    assert kinds <= {kind for kind in names if names[kind] != changed[kind]}
+    found, changed = names(_PLUGIN), names(_PLUGIN.replace(text, other))
+    assert kinds <= {kind for kind in found if found[kind] != changed[kind]}
 
 
 def test_what_code_does_not_say_is_asked():
