@@ -92,8 +92,8 @@ def harden(
       seed: of the random starts.
       class_names: as for `robust_accuracy`.
       **fit: of `keras.Model.fit`, as batch_size=32, verbose=2, callbacks,
-        sample_weight, class_weight. Callbacks save the copy; their own
-        `model` is the trainer, of pixels in [0, 1] and logits.
+        sample_weight, class_weight. ModelCheckpoint saves the copy. The
+        `model` of a callback is the trainer, of pixels in [0, 1] and logits.
 
     Returns:
       keras.Model of the same class, layers, pixel range and output, not

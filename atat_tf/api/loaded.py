@@ -15,8 +15,8 @@ from atat_tf.errors import with_checked_types
 from atat_tf.evaluation import evaluate_run, printed_table
 from atat_tf.evaluation import run as runs
 from atat_tf.models import classifiers
+from atat_tf.runs import build, naming, shipped
 from atat_tf.runs import folder as run_folder
-from atat_tf.runs import naming, shipped
 
 _SHOWN = 8
 
@@ -169,7 +169,7 @@ class Run:
           layer: None for the defense's last, "deepest" where it has none.
           score: as for `export`.
         """
-        layers = self.config.defense.get("layers", ())
+        layers = build.defense_layers(self.config)
         split = self._run.dataset.test.take(num_images)
         return attention(
             self.student,

@@ -116,8 +116,8 @@ def robust_accuracy(
     examples = arrays.examples(model, x, y, bounds, class_names)
     # Whatever is wrong is said before the first attack.
     in_unit = [examples.pixels.epsilon_in_unit(r, norm) for r in radii]
-    asked = _built(names, in_unit[0], norm, examples)
-    names = _possible(asked, examples.classifier.has_gradient)
+    if not examples.classifier.has_gradient:
+        names = _possible(_built(names, in_unit[0], norm, examples))
     built = [_built(names, r, norm, examples) for r in in_unit]
     if precision is not None:
         evaluate_run.expect_several(built[0])
@@ -264,16 +264,15 @@ def _needs_gradient(attacks):
     return any(map(stepped.needs_gradient, attacks))
 
 
-def _possible(built, has_gradient):
+def _possible(built):
     """Returns the names of what a classifier without gradient leaves.
 
     Args:
       built: {name: stepped attacks}.
-      has_gradient: whether it has one, which leaves all.
     """
     left: dict[str, None] = {}
     for name, attacks in built.items():
-        if has_gradient or not _needs_gradient(attacks):
+        if not _needs_gradient(attacks):
             left[name] = None
         elif name in columns.AUTOATTACK:
             left[_WITHOUT_GRADIENT] = None

@@ -18,10 +18,11 @@ def ascent(
     """Returns what a classifier answers, the losses, and where they ascend.
 
     The gradient by the points is scaled, for each image by a power of two that
-    makes the largest derivative by a logit one of 1 to 2. A power of two moves
-    no digit, so that in float32 its sign is that of the plain gradient, bit by
-    bit. A sure classifier's derivatives are around 1e-8: layers in float16
-    would round them to zero, and the attack would stand still.
+    makes the largest derivative by an answer one of 1 to 2. A power of two
+    moves no digit: in float32 its sign is that of the plain gradient wherever
+    that one is not rounded to zero. A sure classifier's derivatives are around
+    1e-8: layers in float16 would round them to zero, and the attack would stand
+    still.
 
     Args:
       logits_fn: points [b, ...] -> float tensors [b, ...], one or a structure.

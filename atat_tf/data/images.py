@@ -72,7 +72,7 @@ def load(
       image_shape: (H, W, C), C of 1 or 3.
 
     Returns:
-      uint8 [H, W, C]; those of the served `decode_predict` to one level.
+      uint8 [H, W, C]; those of the served `decode_predict` to two levels.
 
     Raises:
       InputError: it cannot be read, or is too large.

@@ -37,7 +37,8 @@ def evaluate_run(
 ) -> dict:
     """Evaluates a run and writes results.json, beside the columns it has.
 
-    Figures of more images of the same weights are left there.
+    Of the same weights, figures of more images are left there, and those of
+    test images beside validation images.
 
     Args:
       workdir: the run folder.

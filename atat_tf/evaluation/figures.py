@@ -87,13 +87,12 @@ def _merged(opened, before, results):
                 of_one, kept, key=lambda found: found["high"] - found["low"]
             )
     known = opened.known_columns([*attacks, *estimates])
-    whole = {
-        name
-        for name in known
-        if columns.descriptions(known[name]) in attacks.values()
-    }
+    described = {n: columns.descriptions(known[n]) for n in known}
     estimates = {
-        n: estimates[n] for n in estimates if n not in whole | {*attacks}
+        name: of_one
+        for name, of_one in estimates.items()
+        if name not in attacks
+        and described.get(name) not in [*attacks.values()]
     }
     built = {n: known[n] for n in known if n in attacks or n in estimates}
     results = {name: results[name] for name in results if name != "estimates"}

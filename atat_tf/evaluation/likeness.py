@@ -1,7 +1,7 @@
 """Whether figures may stand side by side: of which images and attacks they are.
 
-Everything that prints several figures asks here, so that one that does not
-compare with its neighbours is marked, or left out.
+The printed table, cards, reports and comparisons ask here, so that a figure
+that does not compare with its neighbours is marked, or left out.
 """
 
 import re
@@ -75,13 +75,14 @@ def notes(named: Sequence[tuple[str, Mapping[str, Basis]]]) -> list[str]:
         for name, of_row in named
         if any(basis.bn_eval == "batch" for basis in of_row.values())
     ]
+    # A row's columns have their images in common.
+    images = [(n, next(iter(of.values())).images) for n, of in named if of]
+    found += _differing("The images differ", images)
     for column in dict.fromkeys(name for _, of_row in named for name in of_row):
         rows = [(name, of[column]) for name, of in named if column in of]
-        images = [(name, basis.images) for name, basis in rows]
         attacks = [(n, basis.attacks) for n, basis in rows if basis.attacks]
-        found += _differing("The images differ", images)
         found += _differing(f"{column}: the attacks differ", _told(attacks))
-    return [*dict.fromkeys(found)]  # columns have their images in common
+    return found
 
 
 def _differing(what, rows):

@@ -64,7 +64,7 @@ def of_run(
     """
     weights = weights or run.config.evaluation.weights
     classifier = run.classifier(weights)
-    layers = build.build_defense(run.config).layers
+    layers = build.defense_layers(run.config)
     return Network(
         naming.called(run.config),
         classifier,

@@ -210,7 +210,8 @@ def _made_by(graph, tensor):
     call = graph.made_by(tensor)
     if call is None:
         return None, None
-    if type(call.layer) is layers.Dropout or _is_cast(call.layer):
+    dropouts = layers.Dropout, layers.SpatialDropout2D
+    if type(call.layer) in dropouts or _is_cast(call.layer):
         return _made_by(graph, call.inputs[0])
     return call.layer, call.inputs[0]
 
@@ -230,10 +231,9 @@ def _ends_in(layer):
     activation = getattr(layer, "activation", None)
     if activation is None or activation is keras.activations.linear:
         return "linear"
-    if activation is keras.activations.softmax:
-        return "softmax"
     name = getattr(activation, "__name__", str(activation))
-    return f"{name}, not of Keras" if name == "softmax" else name
+    is_of_keras = getattr(activation, "__module__", "").startswith("keras.")
+    return name if name != "softmax" or is_of_keras else "softmax, not of Keras"
 
 
 def shown_layer(

@@ -16,8 +16,8 @@ from atat_tf.models import classifiers
 from atat_tf.reports import model_card
 from atat_tf.reports.tables import records as table_records
 from atat_tf.reports.tables import shift as shift_measurement
+from atat_tf.runs import build, terminal
 from atat_tf.runs import folder as run_folder
-from atat_tf.runs import terminal
 
 _TEACHER = "teacher"
 _KEPT = (
@@ -94,19 +94,24 @@ def archive(
 
 def _expect_figures_of_weights(workdir):
     """Raises InputError where figures are of weights that are not there now."""
+    if (workdir / _TEACHER / run_folder.CONFIG).exists():
+        _expect_figures_of_weights(workdir / _TEACHER)
     run = Run(workdir)
     results = run.read(run_folder.RESULTS) or {}  # of validation too
     own = run.config.evaluation.weights
     told = {(results.get("weights") or own, results.get("weights_digest"))}
-    record = table_records.read(workdir, "frozen") or {"parts": ()}
-    told |= {(own, part["identity"]["weights"]) for part in record["parts"]}
+    for mode in ("frozen", "batch"):
+        record = table_records.read(workdir, mode) or {"parts": ()}
+        told |= {(own, part["identity"]["weights"]) for part in record["parts"]}
+    path = workdir / run_folder.MODEL
+    try:
+        network = build.build_classifier(run.config, run.spec, path)
+    except InputError:  # its plugin or data is not here: nobody can tell
+        return
     for weights, digest in told:
         if digest is None:  # nothing was evaluated
             continue
-        try:
-            network = run.classifier(weights)
-        except InputError:  # its plugin is not here: nobody can tell
-            return
+        run_folder.load_weights(workdir, weights, network)
         found = classifiers.weights_digest(network)
         expect(
             found == digest,

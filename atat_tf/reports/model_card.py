@@ -72,11 +72,7 @@ def text(workdir: str | pathlib.Path) -> str:
         title=_title(run.config),
         facts=_facts(run, record, about),
         cells=[_cell(column, *of_it) for column, of_it in counts.items()],
-        estimates=(
-            []
-            if likeness.of_others(about, run.results or {})
-            else printed_table.estimated(run.results or {})
-        ),
+        estimates=printed_table.estimated(_estimates(run, about, counts)),
         evaluated=evaluated,
         workdir=run_folder.portable(workdir),
         threat=_threat(run.config),
@@ -86,6 +82,15 @@ def text(workdir: str | pathlib.Path) -> str:
             else _explanations(run.checklist)
         ),
     )
+
+
+def _estimates(run, about, counts):
+    """Returns what results.json estimates of these, beside no full figure."""
+    results = run.results or {}
+    if likeness.of_others(about, results):
+        return {}
+    found = results.get("estimates", {})
+    return {"estimates": {n: found[n] for n in found if n not in counts}}
 
 
 def _about(run, record):

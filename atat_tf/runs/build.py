@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from atat_tf.attacks import columns, for_training, linf, stepped
 from atat_tf.data import datasets
 from atat_tf.defenses import atat, objective
-from atat_tf.errors import expect, expect_known, registered
+from atat_tf.errors import InputError, expect, expect_known, registered
 from atat_tf.models import applications, cifar, served, wide_resnet
 from atat_tf.models import files as model_files
 from atat_tf.runs import config as run_config
@@ -211,6 +211,17 @@ def build_defense(config: ConfigDict) -> objective.Defense:
     for name in section:
         expect_known(f"a field of {factory.__name__}", name, fields)
     return factory(**section)
+
+
+def defense_layers(config: ConfigDict) -> tuple[str, ...]:
+    """Returns the layers that a run's defense acts on, () for none.
+
+    Of a defense whose plugin is not given those that the config names.
+    """
+    try:
+        return tuple(build_defense(config).layers)
+    except InputError:
+        return tuple(config.defense.get("layers", ()))
 
 
 def _attack_section(config):

@@ -210,6 +210,7 @@ def expect_fitting_teacher(config: ConfigDict, folder: pathlib.Path) -> None:
         "class_names",
         "backbone",
         "model_digest",
+        "model_range",
         "split_seed",
         "num_validation",
     )

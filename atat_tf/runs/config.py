@@ -13,7 +13,7 @@ from atat_tf.configs import base
 from atat_tf.data import arrays, datasets
 from atat_tf.data import folders as image_folders
 from atat_tf.defenses import atat
-from atat_tf.errors import expect
+from atat_tf.errors import expect, registered
 from atat_tf.models import applications, graphs, served
 from atat_tf.models import files as model_files
 from atat_tf.runs import folder as run_folder
@@ -49,6 +49,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
             section = section[name]
         if section[field] is None:
             section[field] = value
+    defense = _with_defense_defaults(config.defense.to_dict())
+    config.defense = ConfigDict(defense)
     if config.num_validation is None and config.dataset in datasets.SPECS:
         spec = datasets.SPECS[config.dataset]
         config.num_validation = spec.num_validation
@@ -124,8 +126,12 @@ def _with_defense_defaults(section):
     factory = atat.DEFENSES.get(section.get("name"))
     if factory is None:
         return section  # refused where it is built
-    fields = dataclasses.fields(factory)
-    return {f.name: f.default for f in fields} | section
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(factory)
+        if field.default is not dataclasses.MISSING
+    }
+    return defaults | section
 
 
 def read(workdir: run_folder.Path) -> ConfigDict:
@@ -172,8 +178,10 @@ def score(config: ConfigDict) -> str:
 
 def needs_teacher(config: ConfigDict) -> bool:
     """Returns whether the loss or the student's start reads a teacher."""
-    from_teacher = config.student_start == "teacher"
-    return from_teacher or atat.DEFENSES[config.defense.name].needs_teacher
+    if config.student_start == "teacher":
+        return True
+    defense = registered("a defense", config.defense.name, atat.DEFENSES)
+    return defense.needs_teacher
 
 
 def _with_tuples(values):

@@ -40,9 +40,16 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
 def build_optimizer(
     config: ml_collections.ConfigDict, steps_per_epoch: int
 ) -> keras.optimizers.SGD:
-    """Returns SGD with momentum and the config's schedule."""
+    """Returns SGD with momentum and the config's schedule.
+
+    Args:
+      config: a run's.
+      steps_per_epoch: updates of an epoch.
+    """
     section = config.optimizer
-    total = config.num_epochs * steps_per_epoch
+    # Keras asks a schedule for the rate by the parts of batches.
+    parts = config.gradient_accumulation_steps or 1
+    total = config.num_epochs * steps_per_epoch * parts
     if section.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(
             section.learning_rate, total

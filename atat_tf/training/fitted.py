@@ -112,7 +112,7 @@ class FittedModel(keras.Model):
         """Has `save` and `export` write a model in the student's place.
 
         Args:
-          model: one of the student's weights.
+          model: one over the student's variables.
         """
         self._saved = lambda: model
 
@@ -122,8 +122,9 @@ class FittedModel(keras.Model):
         overwrite: bool = True,
         **kwargs: Any,
     ) -> None:
-        """Saves the student, as `keras.Model.save`; so does ModelCheckpoint.
+        """Saves the student as `keras.Model.save`, and so does ModelCheckpoint.
 
+        After `saves` it is the model given there.
         `keras.saving.load_model` gives it back in safe mode, and its optimizer
         is not among it.
         """
@@ -132,7 +133,7 @@ class FittedModel(keras.Model):
     def export(
         self, filepath: str | os.PathLike, *args: Any, **kwargs: Any
     ) -> None:
-        """Exports the student, as `keras.Model.export`, images -> logits."""
+        """Exports as `keras.Model.export` what `save` would save."""
         self._saved().export(filepath, *args, **kwargs)
 
     def get_config(self) -> dict:

@@ -8,6 +8,7 @@ from atat_tf.errors import expect
 from atat_tf.evaluation import networks
 from atat_tf.evaluation.networks import Network
 from atat_tf.evaluation.run import Run
+from atat_tf.models import classifiers
 from atat_tf.runs import naming
 
 # Side by side on one page.
@@ -56,14 +57,19 @@ def _of_run(folder, data_dir):
     trained = naming.given_as(run.config) or _TRAINED.get(
         naming.recipe(run.config), ""
     )
-    about = f"{trained} {_accuracies(run)}".strip()
-    return dataclasses.replace(networks.of_run(run), about=about)
+    network = networks.of_run(run)
+    about = f"{trained} {_accuracies(run, network)}".strip()
+    return dataclasses.replace(network, about=about)
 
 
-def _accuracies(run):
-    """Returns a sentence of what an evaluation found; "" where none was."""
+def _accuracies(run, network):
+    """Returns a sentence of what was found of these weights; "" for nothing."""
     results = run.results
     if not results or "clean" not in results["accuracy"]:
+        return ""
+    digest = classifiers.weights_digest(network.classifier)
+    is_of_these = results.get("weights_digest", digest) == digest
+    if not is_of_these or results["bn_eval"] != "frozen":
         return ""
     found = results["accuracy"]
     text = f"{100 * found['clean']:.0f} % of {results['num_images']:,} test "

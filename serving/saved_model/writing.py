@@ -20,9 +20,9 @@ from atat_tf.errors import InputError, expect
 from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
 from atat_tf.models import files as model_files
+from atat_tf.runs import build, naming, terminal
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
-from atat_tf.runs import naming, terminal
 
 from .. import tensors
 from ..server import servable
@@ -71,7 +71,7 @@ def export_run(
     config, names = run.config, run.class_names
     weights = weights or run.config.evaluation.weights
     classifier = run.classifier(weights)
-    layers = config.defense.get("layers", ())
+    layers = build.defense_layers(config)
     served = signatures.ExportedClassifier(
         classifier,
         classifiers.shown_layer(classifier, layers, layer),
@@ -98,7 +98,7 @@ def export_run(
         "threat_model": {"norm": "linf", "epsilon": config.attack.epsilon},
         "seed": config.seed,
         "weights": weights,
-        **_measured(run, weights),
+        **_measured(run, weights, classifiers.weights_digest(classifier)),
     }
     return _export(served, classifier, output, version, card)
 
@@ -185,10 +185,11 @@ def _teacher(run):
     return teacher.classifier()
 
 
-def _measured(run, weights):
+def _measured(run, weights, digest):
     """Returns what results.json says of these very weights."""
     results = run.results or {}
-    if results.get("weights") != weights:
+    own = results.get("weights"), results.get("weights_digest", digest)
+    if own != (weights, digest):
         return {"accuracy": "not run"}
     kept = ("accuracy", "attacks", "data", "num_images", "bn_eval")
     card = {name: results.get(name) for name in kept}

@@ -101,6 +101,7 @@ class LogitsModelTest(parameterized.TestCase):
         ([layers.Dense(3, activation="softmax")],),
         ([layers.Dense(3), layers.Softmax()],),
         ([layers.Dense(3), layers.Activation("softmax")],),
+        ([layers.Dense(3, activation=keras.ops.softmax)],),
     )
     def test_a_softmax_is_taken_off(self, ending):
         model = _pooled(*ending)

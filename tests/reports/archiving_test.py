@@ -147,6 +147,26 @@ class ArchivingTest(absltest.TestCase):
             archiving.archive(self.run, self.folder / "archive")
         self.assertFalse((self.folder / "archive").exists())
 
+    def test_so_are_those_of_a_teacher_before_anything_is_written(self):
+        weights = run_folder.weights_path("", "best")
+        shutil.copy(self.run / weights, self.run / "teacher" / weights)
+        results = {**run_folder.read_json(self.run / run_folder.RESULTS)}
+        results["weights_digest"] = "sha256:0"
+        run_folder.write_json(
+            self.run / "teacher" / run_folder.RESULTS, results
+        )
+        output = self.folder / "refused"
+        with self.assertRaisesRegex(InputError, "evaluate again"):
+            archiving.archive(self.run, output)
+        self.assertFalse(output.exists())
+
+    def test_figures_of_weights_that_are_gone_are_refused(self):
+        results = run_folder.read_json(self.run / run_folder.RESULTS)
+        results["weights"] = "ema"
+        run_folder.write_json(self.run / run_folder.RESULTS, results)
+        with self.assertRaisesRegex(InputError, "weights .*ema"):
+            archiving.archive(self.run, self.folder / "refused")
+
     def test_a_run_that_is_not_over_is_refused(self):
         run_folder.write_metrics(self.run, [{"epoch": 1}])
         (self.run / run_folder.RESULTS).unlink()

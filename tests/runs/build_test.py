@@ -331,6 +331,44 @@ def test_schedules(schedule, rates):
         np.testing.assert_allclose(found, rate, rtol=1e-5, atol=1e-9)
 
 
+def test_a_schedule_goes_by_updates_where_parts_of_batches_are_added_up():
+    config = _config(
+        num_epochs=2,
+        optimizer__schedule="one_cycle",
+        gradient_accumulation_steps=2,
+    )
+    optimizer = training_build.build_optimizer(config, 10)
+    variable = keras.Variable([0.0])
+    optimizer.build([variable])
+    found = []
+    for _ in range(40):
+        optimizer.apply([keras.ops.ones(1)], [variable])
+        found.append(float(optimizer.learning_rate))
+    rates = {4: 0.05, 8: 0.1, 14: 0.05, 20: 0}
+    for update, rate in rates.items():
+        np.testing.assert_allclose(found[2 * update - 1], rate, atol=1e-6)
+
+
+def test_a_recipe_need_not_name_all_fields_of_its_defense():
+    config = base.with_defense({"name": "at"})
+    resolved = run_config.resolve(config)
+    assert resolved.defense.clean_weight == 0.5
+    written = run_config.to_dict(resolved)
+    assert run_config.to_dict(run_config.from_dict(written)) == written
+
+
+def test_the_layers_of_a_defense_are_those_that_it_acts_on(monkeypatch):
+    class Mine(atat.Standard):
+        layers = ("hidden",)
+
+    monkeypatch.setitem(atat.DEFENSES, "mine", Mine)
+    config = run_config.resolve(base.with_defense({"name": "mine"}))
+    assert build.defense_layers(config) == ("hidden",)
+    assert build.defense_layers(_config()) == ("features",)
+    monkeypatch.delitem(atat.DEFENSES, "mine")
+    assert build.defense_layers(config) == ()
+
+
 def test_one_cycle_is_serialised():
     schedule = training_build.OneCycle.from_config(
         training_build.OneCycle(0.1, 8, 20).get_config()

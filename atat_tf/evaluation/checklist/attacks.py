@@ -17,6 +17,7 @@ from atat_tf.errors import InputError
 from atat_tf.evaluation.figures import in_threat_model
 from atat_tf.evaluation.opening import OpenRun
 from atat_tf.models import classifiers
+from atat_tf.runs import build
 from atat_tf.runs import config as run_config
 
 STEPS = 20
@@ -166,7 +167,7 @@ def _adapted(opened):
       InputError: the classifier has no layer with a spatial map.
     """
     # Where the defense trains attention, otherwise where it would be shown.
-    layers = tuple(opened.config.defense.get("layers", ()))
+    layers = build.defense_layers(opened.config)
     if not layers:
         layers = (classifiers.attention_layer(opened.classifier),)
     maps = on_attention.logits_and_maps_function(

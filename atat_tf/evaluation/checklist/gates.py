@@ -21,8 +21,8 @@ from atat_tf.evaluation.checklist.points import (
 )
 from atat_tf.evaluation.opening import OpenRun
 from atat_tf.models import classifiers, judging
+from atat_tf.runs import build, terminal
 from atat_tf.runs import config as run_config
-from atat_tf.runs import terminal
 
 _GATE_IMAGES = 32
 _EXPLAINED_IMAGES = 200
@@ -41,7 +41,7 @@ def explained(opened: OpenRun) -> explanations.Quality | None:
     ball = config.attack.epsilon, config.attack.step_size
     try:
         layer = classifiers.shown_layer(
-            opened.classifier, config.defense.get("layers", ())
+            opened.classifier, build.defense_layers(config)
         )
         terminal.stage("measuring what the attention maps are worth")
         return explanations.quality(

@@ -90,7 +90,10 @@ def measured(run: Run) -> dict[str, Column]:
                 accuracy, count, interval, basis, stands, is_estimate
             )
     for name, column in _recorded(run, results, lines).items():
-        found.setdefault(_name(name), column)
+        known = found.get(_name(name))
+        # One of all images takes an estimate's place.
+        if not known or (known.is_estimate and column.count >= known.count):
+            found[_name(name)] = column
     return found
 
 
@@ -101,7 +104,7 @@ def _name(column):
 def _attacks(run, name):
     """Returns the descriptions of an estimated column, as its name says them.
 
-    None where they are a plugin's that is not here.
+    Empty where they are a plugin's that is not here.
     """
     with contextlib.suppress(InputError):
         classes = run.spec.num_classes

@@ -56,7 +56,7 @@ def viewer(opened: opening.OpenRun) -> Viewer:
     Args:
       opened: the run.
     """
-    layers = build.build_defense(opened.config).layers
+    layers = build.defense_layers(opened.config)
     return Viewer(
         opened.classifier,
         classifiers.shown_layer(opened.classifier, layers),

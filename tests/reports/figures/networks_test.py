@@ -40,6 +40,13 @@ class RunsTest(tf.test.TestCase):
         self.assertEqual(networks.load(run).layer, "hidden")
         self.assertEqual(networks.load(run, layer="features").layer, "features")
 
+    def test_a_run_of_a_defense_that_is_not_here_is_drawn(self):
+        folder = pathlib.Path(self.get_temp_dir()) / "plugin"
+        path = untrained_runs.write(folder) / "config.json"
+        config = path.read_text().replace('"name": "atat"', '"name": "mine"')
+        path.write_text(config)
+        self.assertEqual(networks.load(str(folder)).layer, "features")
+
     def test_refusals(self):
         at, folder = str(self.at), self.get_temp_dir()
         for names, arguments, message in (

@@ -77,15 +77,13 @@ def test_columns_have_their_images_and_estimates_are_marked(run):
     assert [card["teacher"] for card in cards] == ["75.0", None, None]
 
 
-@pytest.mark.parametrize(
-    "basis", [("other", "frozen"), ("data, test", "batch")]
-)
-def test_a_card_has_no_teachers_figure_of_another_basis(run, basis):
+def test_a_card_has_no_teachers_figure_of_another_basis(run):
     found = measured.measured(run)
     attacks = found["pgd20"].basis.attacks
     for other, value in (
         (likeness.Basis("data, test", "frozen", attacks), "75.0"),
-        (likeness.Basis(*basis, attacks), None),
+        (likeness.Basis("other", "frozen", attacks), None),
+        (likeness.Basis("data, test", "batch", attacks), None),
         (likeness.Basis("data, test", "frozen", ("weaker",)), None),
     ):
         teacher = measured.Column(0.75, 4, (0, 1), other)
@@ -119,6 +117,14 @@ def test_a_figure_of_all_images_is_told_before_an_estimate(run):
         run_folder.write_json(run.folder / run_folder.RESULTS, results)
         column = measured.measured(run)["autoattack"]
         assert (column.accuracy, column.is_estimate) == (0.25, False)
+
+
+def test_so_is_one_that_a_table_has_recorded(run):
+    mark, attacks = run.ledger.identity, {"standard": [_pgd(8, 2)]}
+    part = {"num_images": 4, "identity": mark, "columns": attacks}
+    assert measured.measured(run)["autoattack"].is_estimate
+    table_records.add(run.folder, "frozen", [part], {})
+    assert not measured.measured(run)["autoattack"].is_estimate
 
 
 def test_accuracy_against_radius_takes_both_kinds_of_steps(run):
