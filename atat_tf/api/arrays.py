@@ -148,7 +148,7 @@ def opened(
         {
             "attack": {"epsilon": epsilon, "step_size": STEP_SHARE * epsilon},
             "dataset": provenance,
-            "defense": {},
+            "defense": {"name": "standard"},
         }
     )
     network = examples.classifier.network
