@@ -164,7 +164,7 @@ class FilesTest(absltest.TestCase):
         marks = re.findall(
             r"<!-- (table (\w+), scale (\w+)): begin -->", page.read_text()
         )
-        self.assertLen(marks, 9)
+        self.assertLen(marks, 10)
         for mark, table, scale in marks:
             if mark == screening.SECTION:
                 continue
