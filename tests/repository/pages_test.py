@@ -174,7 +174,8 @@ class ReadmeTest(absltest.TestCase):
         program, _ = _blocks("README.md", "python")
         shortened = program.replace("epochs=6", "epochs=1, steps_per_epoch=2")
         self.assertNotEqual(shortened, program)
-        done = _finish(["-c", shortened], _ROOT)
+        with tempfile.TemporaryDirectory() as folder:  # it saves a model
+            done = _finish(["-c", shortened], folder)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("attention_transfer", done.stdout)
 
