@@ -112,6 +112,20 @@ class ReadmeTest(absltest.TestCase):
             found = [cell.split()[0] for cell in (clean, pgd, autoattack)]
             self.assertEqual(found, shares, name)
 
+    def test_the_verdict_is_the_finals(self):
+        table = _text("docs/results.md").split("table final, scale final:")[1]
+        for page in ("README.md", "docs/index.md"):
+            text = re.sub(r"\s+(> )?", " ", _text(page))
+            for row, words in (
+                ("ATAT, as written", r"{} % .*clean.* {} % under AutoAttack"),
+                ("AT (adversarial only)", "has {} and {} %"),
+                ("ATAT, half the mean square", "equal cost it has {} and {} %"),
+            ):
+                cells = re.search(rf"(?m)^\| {re.escape(row)} \|(.*)\|$", table)
+                shares = [float(c.split()[0]) for c in cells[1].split("|")]
+                figures = (f"{share:.1f}" for share in shares)
+                self.assertRegex(text, words.format(*figures), page)
+
     def test_figures_of_networks_that_come_along(self):
         """Here and in docs/results.md, as their results.json has them."""
         for name in shipped.NETWORKS:
