@@ -94,14 +94,29 @@ def _differing(what, rows):
 
 
 def _told(rows):
-    """Returns [(row, what tells its attacks from others')], ε if that does."""
+    """Returns [(row, what tells its attacks from others')], ε if that does.
+
+    Otherwise the attacks that not all rows have: AutoAttack is of twenty.
+    """
     radii = [
         (name, "ε = " + ", ".join(dict.fromkeys(_radii(attacks))))
         for name, attacks in rows
     ]
     if len({words for _, words in radii}) > 1:
         return radii
-    return [(name, " then ".join(attacks)) for name, attacks in rows]
+    all_attacks = [{*attacks} for _, attacks in rows]
+    shared = set.intersection(*all_attacks) if all_attacks else set()
+    return [
+        (name, _first([a for a in attacks if a not in shared]))
+        for name, attacks in rows
+    ]
+
+
+def _first(attacks):
+    """Returns the first of some attacks, and how many more there are."""
+    if len(attacks) < 2:
+        return "".join(attacks) or "no others"
+    return f"{attacks[0]} and {len(attacks) - 1} more"
 
 
 def _radii(attacks):

@@ -59,12 +59,16 @@ def test_what_does_not_compare_is_said_below():
     ]
 
 
-def test_attacks_that_differ_in_no_radius_are_told_whole():
+def test_attacks_that_differ_in_no_radius_are_told_without_the_others():
     one, other = _results("at", pgd20=0.2), _results("at", pgd20=0.2)
-    for results, steps in ((one, 20), (other, 21)):
-        results["attacks"] = {"pgd20": [f"A(epsilon=1/255, steps={steps})"]}
+    for results, more in ((one, [20]), (other, [21, 22])):
+        attacks = [f"A(epsilon=1/255, steps={steps})" for steps in (5, *more)]
+        results["attacks"] = {"pgd20": attacks}
     (note,) = printed_table.table([("a", one), ("b", other)]).notes
-    assert "a has A(epsilon=1/255, steps=20); b has A(" in note
+    assert note == (
+        "pgd20: the attacks differ: a has A(epsilon=1/255, steps=20); b has "
+        "A(epsilon=1/255, steps=21) and 1 more."
+    )
 
 
 @pytest.mark.parametrize("recipe", naming.METHODS)
