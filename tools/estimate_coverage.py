@@ -17,7 +17,8 @@ import numpy as np
 from absl import app, flags
 
 from atat_tf.attacks import columns, stepped
-from atat_tf.evaluation import estimate, ledger
+from atat_tf.evaluation import ledger
+from atat_tf.evaluation.statistics import estimate
 from atat_tf.reports.tables import records
 
 _RUNS = pathlib.Path(__file__).parents[1] / "results" / "small" / "cifar10"

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from atat_tf.evaluation import explanations, views
+from atat_tf.evaluation.attention import explanations, views
 from atat_tf.evaluation.run import Run
 
 _WORKDIR = flags.DEFINE_string(

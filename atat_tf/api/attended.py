@@ -20,8 +20,8 @@ from atat_tf.api.pixels import Bounds, labels_of, pixel_range
 from atat_tf.attacks import linf
 from atat_tf.data import images as image_files
 from atat_tf.errors import expect, expect_known, with_checked_types
-from atat_tf.evaluation import explanations
-from atat_tf.evaluation.views import Viewer
+from atat_tf.evaluation.attention import explanations
+from atat_tf.evaluation.attention.views import Viewer
 from atat_tf.models.classifiers import attention_layer
 
 _SHOWN = 8

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from atat_tf.api import notebook
 from atat_tf.attacks import radii as attack_radii
 from atat_tf.errors import expect
-from atat_tf.evaluation import intervals
-from atat_tf.evaluation.estimate import Estimate
+from atat_tf.evaluation.statistics import intervals
+from atat_tf.evaluation.statistics.estimate import Estimate
 
 
 @dataclasses.dataclass(frozen=True)

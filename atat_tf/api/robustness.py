@@ -26,7 +26,7 @@ from atat_tf.attacks import columns, linf, randomness, stepped
 from atat_tf.errors import expect, unknown, with_checked_types
 from atat_tf.evaluation import evaluate_run
 from atat_tf.evaluation.attacker import Attacker
-from atat_tf.evaluation.estimate import Estimate, expect_precision
+from atat_tf.evaluation.statistics.estimate import Estimate, expect_precision
 from atat_tf.models import judging
 
 NORMS = ("linf", "l2")

@@ -9,9 +9,10 @@ import numpy as np
 from atat_tf.attacks import columns, stepped
 from atat_tf.data import datasets
 from atat_tf.errors import InputError, expect, with_checked_types
-from atat_tf.evaluation import estimate, figures, opening, verdicts
+from atat_tf.evaluation import figures, opening, verdicts
 from atat_tf.evaluation.attacker import Outcome
 from atat_tf.evaluation.run import Run
+from atat_tf.evaluation.statistics import estimate
 from atat_tf.models import judging
 from atat_tf.runs import build, naming, terminal
 from atat_tf.runs import folder as run_folder

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from atat_tf.evaluation import likeness
+from atat_tf.evaluation.statistics import likeness
 from atat_tf.runs import terminal
 
 # Tables 1 and 2 of the paper: accuracy in percent by data set and method.

@@ -12,8 +12,10 @@ import numpy as np
 
 from atat_tf.attacks import radii
 from atat_tf.configs import base
-from atat_tf.evaluation import explanations, intervals, likeness, printed_table
+from atat_tf.evaluation import printed_table
+from atat_tf.evaluation.attention import explanations
 from atat_tf.evaluation.run import Run
+from atat_tf.evaluation.statistics import intervals, likeness
 from atat_tf.reports.page import data as report_data
 from atat_tf.reports.tables import records as table_records
 from atat_tf.reports.tables import text as table_text

@@ -18,7 +18,9 @@ from atat_tf.runs import build, terminal
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 from atat_tf.training import build as training_build
-from atat_tf.training import checkpoints, cost, files, validation, workers
+from atat_tf.training import checkpoints, cost, validation
+from atat_tf.training.machines import workers
+from atat_tf.training.records import files
 
 # What is printed of the validation: (heading, field of the epoch's line, how).
 _VALIDATED = (

@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from atat_tf.data import datasets
 from atat_tf.errors import expect
-from atat_tf.evaluation import evaluate_run, intervals
+from atat_tf.evaluation import evaluate_run
 from atat_tf.evaluation.run import Run
+from atat_tf.evaluation.statistics import intervals
 from atat_tf.models import checks as model_checks
 from atat_tf.models import classifiers, graphs
 from atat_tf.runs import build, terminal
@@ -21,8 +22,9 @@ from atat_tf.runs import checks as run_checks
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 from atat_tf.training import build as training_build
-from atat_tf.training import loop, machines, workers
+from atat_tf.training import loop
 from atat_tf.training import teacher as training_teacher
+from atat_tf.training.machines import membership, workers
 
 
 def train_and_evaluate(
@@ -52,15 +54,15 @@ def train_and_evaluate(
       FloatingPointError: the loss is no longer finite.
       TrainingError: the config's guard has stopped the training.
       OSError: a file could not be written.
-      ConnectionError: another worker is gone; see `machines`.
+      ConnectionError: another worker is gone; see `membership`.
     """
-    cluster = machines.from_environment()
+    cluster = membership.from_environment()
     workdir = pathlib.Path(workdir)
     strategy = None
     if cluster.count > 1:
         # Before TensorFlow has run anything, as a saved model's config does.
         strategy = workers.build_strategy(cluster, num_devices)
-    with machines.watched(cluster):
+    with membership.watched(cluster):
         config = run_config.resolve(config)
         run_checks.validate(config, data_dir)
         if cluster.is_chief:

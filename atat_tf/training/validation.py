@@ -13,7 +13,8 @@ from atat_tf.evaluation import accuracy as robustness
 from atat_tf.runs import build
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
-from atat_tf.training import panels, workers
+from atat_tf.training.machines import workers
+from atat_tf.training.records import panels
 
 
 class Validation:

@@ -9,8 +9,8 @@ import numpy as np
 from atat_tf import grad_cam
 from atat_tf.attacks import linf
 from atat_tf.data import images as image_files
-from atat_tf.evaluation.networks import Network
-from atat_tf.evaluation.views import Attended, View, Viewer
+from atat_tf.evaluation.attention.networks import Network
+from atat_tf.evaluation.attention.views import Attended, View, Viewer
 
 from .samples import Sample
 

@@ -5,8 +5,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from atat_tf.errors import expect
-from atat_tf.evaluation import networks
-from atat_tf.evaluation.networks import Network
+from atat_tf.evaluation.attention import networks
+from atat_tf.evaluation.attention.networks import Network
 from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
 from atat_tf.runs import naming

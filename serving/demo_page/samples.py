@@ -10,7 +10,7 @@ import numpy as np
 from atat_tf.data import datasets
 from atat_tf.data import folders as image_folders
 from atat_tf.errors import InputError
-from atat_tf.evaluation.networks import Network
+from atat_tf.evaluation.attention.networks import Network
 from atat_tf.evaluation.run import Run
 
 from . import drawings

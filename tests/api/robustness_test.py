@@ -11,7 +11,7 @@ from keras import layers
 
 import atat_tf as atat
 from atat_tf.errors import InputError
-from atat_tf.evaluation import estimate as estimates
+from atat_tf.evaluation.statistics import estimate as estimates
 from atat_tf.models import layers as model_layers
 from tests.support import digits, runs, toys
 

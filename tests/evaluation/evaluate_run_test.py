@@ -12,9 +12,10 @@ import pytest
 from atat_tf import losses
 from atat_tf.attacks import columns, linf
 from atat_tf.errors import InputError
-from atat_tf.evaluation import estimate, evaluate_run, opening, printed_table
+from atat_tf.evaluation import evaluate_run, opening, printed_table
 from atat_tf.evaluation.checklist import files as checklist_files
 from atat_tf.evaluation.run import Run
+from atat_tf.evaluation.statistics import estimate
 from atat_tf.runs import folder as run_folder
 from tests.support import commands, small_network, trained_runs, untrained_runs
 

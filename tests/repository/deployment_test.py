@@ -15,7 +15,7 @@ import yaml
 
 from atat_tf.evaluation import shards
 from atat_tf.runs import command_line, recipes
-from atat_tf.training import machines
+from atat_tf.training.machines import membership
 from serving.server import config_files
 from serving.server import flags as server_flags
 from tests.support import commands
@@ -163,7 +163,7 @@ def test_health_check_in_bash(status, code):
 def test_each_worker_is_told_who_it_is():
     """By TF_CONFIG; in Kubernetes with WORKER_INDEX put into it."""
     for number, (name, service) in enumerate(_TRAINED.items()):
-        members = machines.from_environment(service["environment"])
+        members = membership.from_environment(service["environment"])
         assert (members.count, members.mine) == (len(_TRAINED), number)
         assert members.tasks[number][2].partition(":")[0] == name
     kinds, template = _kinds(_KUBERNETES[1])
@@ -181,7 +181,7 @@ def test_each_worker_is_told_who_it_is():
     for number in range(count):
         text = entries["TF_CONFIG"]["value"]
         told = text.replace("$(WORKER_INDEX)", str(number))
-        members = machines.from_environment({"TF_CONFIG": told})
+        members = membership.from_environment({"TF_CONFIG": told})
         assert (members.count, members.mine) == (count, number)
         pod = f"{job['metadata']['name']}-{number}.{subdomain}:{port}"
         assert members.tasks[number][2] == pod

@@ -14,7 +14,9 @@ from atat_tf.errors import InputError
 from atat_tf.models import wide_resnet
 from atat_tf.runs import checks as run_checks
 from atat_tf.runs import config as run_config
-from atat_tf.training import files, trainer, workers
+from atat_tf.training import trainer
+from atat_tf.training.machines import workers
+from atat_tf.training.records import files
 from tests.support import runs, toys
 
 _ATTACK = linf.pgd(8 / 255, 4 / 255, 1)

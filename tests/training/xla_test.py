@@ -18,7 +18,8 @@ from atat_tf.attacks import columns, for_training, linf, on_attention
 from atat_tf.data import datasets
 from atat_tf.defenses import atat
 from atat_tf.errors import InputError
-from atat_tf.evaluation import accuracy, attacker, views
+from atat_tf.evaluation import accuracy, attacker
+from atat_tf.evaluation.attention import views
 from atat_tf.models import compilation
 from atat_tf.training import trainer
 from tests.support import runs, toys

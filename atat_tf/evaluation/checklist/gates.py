@@ -10,8 +10,8 @@ import tensorflow as tf
 from atat_tf import losses
 from atat_tf.attacks import ascent, linf, randomness
 from atat_tf.errors import InputError
-from atat_tf.evaluation import explanations
 from atat_tf.evaluation.attacker import as_pixels
+from atat_tf.evaluation.attention import explanations
 from atat_tf.evaluation.checklist.points import (
     Point,
     compared,

@@ -19,7 +19,8 @@ import numpy as np
 from rich.text import Text
 
 from atat_tf.attacks import columns
-from atat_tf.evaluation import evaluate_run, explanations, opening
+from atat_tf.evaluation import evaluate_run, opening
+from atat_tf.evaluation.attention import explanations
 from atat_tf.evaluation.checklist import attacks as checklist_attacks
 from atat_tf.evaluation.checklist import files as checklist_files
 from atat_tf.evaluation.checklist import gates

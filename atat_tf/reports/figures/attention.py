@@ -11,8 +11,8 @@ from atat_tf import grad_cam
 from atat_tf.attacks import linf, radii
 from atat_tf.data import images as image_files
 from atat_tf.errors import expect, expect_known
-from atat_tf.evaluation.networks import Network
-from atat_tf.evaluation.views import View, verdict
+from atat_tf.evaluation.attention.networks import Network
+from atat_tf.evaluation.attention.views import View, verdict
 from atat_tf.reports.figures import drawing
 from atat_tf.reports.figures.pictures import Picture
 from atat_tf.reports.figures.scenes import Scene

@@ -13,8 +13,8 @@ from atat_tf.attacks import ascent, columns, linf, radii, randomness
 from atat_tf.errors import expect
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.evaluation import evaluate_run, opening
+from atat_tf.evaluation.attention.networks import Network
 from atat_tf.evaluation.ledger import CLEAN
-from atat_tf.evaluation.networks import Network
 from atat_tf.reports.figures import drawing
 from atat_tf.reports.figures.pictures import Picture
 from atat_tf.reports.figures.scenes import Scene

@@ -22,7 +22,7 @@ from tf_keras_vis import (
 from atat_tf import grad_cam
 from atat_tf.data import images as image_files
 from atat_tf.errors import expect_known
-from atat_tf.evaluation.networks import Network
+from atat_tf.evaluation.attention.networks import Network
 from atat_tf.reports.figures import attention as attention_figures
 from atat_tf.reports.figures import drawing
 from atat_tf.reports.figures.pictures import Picture

@@ -16,8 +16,8 @@ from keras.applications import imagenet_utils
 from atat_tf import grad_cam
 from atat_tf.data import datasets
 from atat_tf.errors import InputError, expect, expect_known, summary, unknown
-from atat_tf.evaluation import networks
-from atat_tf.evaluation.networks import Network
+from atat_tf.evaluation.attention import networks
+from atat_tf.evaluation.attention.networks import Network
 from atat_tf.evaluation.run import Run
 from atat_tf.models import classifiers
 from atat_tf.runs import folder as run_folder

@@ -9,7 +9,7 @@ import numpy as np
 from atat_tf.data import datasets
 from atat_tf.data import images as image_files
 from atat_tf.errors import expect
-from atat_tf.evaluation.networks import Network
+from atat_tf.evaluation.attention.networks import Network
 from atat_tf.runs import build
 
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from atat_tf.attacks import linf, randomness
 from atat_tf.evaluation import accuracy as robustness
-from atat_tf.evaluation.networks import Network
-from atat_tf.evaluation.views import View, Viewer
+from atat_tf.evaluation.attention.networks import Network
+from atat_tf.evaluation.attention.views import View, Viewer
 from atat_tf.reports.figures.pictures import Picture
 from atat_tf.runs import terminal
 

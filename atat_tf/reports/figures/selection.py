@@ -8,7 +8,7 @@ from atat_tf import grad_cam, losses
 from atat_tf.attacks import linf
 from atat_tf.data import datasets
 from atat_tf.errors import expect, expect_known
-from atat_tf.evaluation.networks import Network
+from atat_tf.evaluation.attention.networks import Network
 from atat_tf.reports.figures import pictures
 from atat_tf.reports.figures.scenes import Scene
 

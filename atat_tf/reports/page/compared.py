@@ -7,8 +7,10 @@ from typing import Any
 from atat_tf import __version__
 from atat_tf.data import datasets
 from atat_tf.errors import expect
-from atat_tf.evaluation import explanations, likeness, opening
+from atat_tf.evaluation import opening
+from atat_tf.evaluation.attention import explanations
 from atat_tf.evaluation.run import Run
+from atat_tf.evaluation.statistics import likeness
 from atat_tf.reports.page import curves, data, measured, page
 from atat_tf.reports.page import pictures as report_pictures
 from atat_tf.reports.page import strip as report_strip

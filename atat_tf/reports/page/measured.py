@@ -14,9 +14,10 @@ import numpy as np
 
 from atat_tf.attacks import columns, linf
 from atat_tf.errors import InputError
-from atat_tf.evaluation import intervals, ledger, likeness
+from atat_tf.evaluation import ledger
 from atat_tf.evaluation.checklist import points
 from atat_tf.evaluation.run import Run
+from atat_tf.evaluation.statistics import intervals, likeness
 from atat_tf.reports.tables import records as table_records
 from atat_tf.runs import build
 

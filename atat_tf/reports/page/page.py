@@ -16,8 +16,10 @@ from atat_tf import __version__
 from atat_tf.attacks import columns
 from atat_tf.data import datasets
 from atat_tf.errors import expect
-from atat_tf.evaluation import explanations, likeness, opening, printed_table
+from atat_tf.evaluation import opening, printed_table
+from atat_tf.evaluation.attention import explanations
 from atat_tf.evaluation.run import Run
+from atat_tf.evaluation.statistics import likeness
 from atat_tf.reports.page import curves as report_curves
 from atat_tf.reports.page import data as report_data
 from atat_tf.reports.page import measured

@@ -8,8 +8,9 @@ import numpy as np
 from atat_tf import grad_cam
 from atat_tf.attacks import linf
 from atat_tf.data import images as image_files
-from atat_tf.evaluation import likeness, opening
-from atat_tf.evaluation.views import Attended, Viewer
+from atat_tf.evaluation import opening
+from atat_tf.evaluation.attention.views import Attended, Viewer
+from atat_tf.evaluation.statistics import likeness
 from atat_tf.models import classifiers
 from atat_tf.runs import build, terminal
 from atat_tf.runs import config as run_config

@@ -13,8 +13,8 @@ from atat_tf import grad_cam
 from atat_tf.attacks import columns, linf
 from atat_tf.attacks import radii as attack_radii
 from atat_tf.data import images as image_files
+from atat_tf.evaluation.attention.views import View
 from atat_tf.evaluation.opening import OpenRun
-from atat_tf.evaluation.views import View
 from atat_tf.reports.page import pictures
 from atat_tf.runs import terminal
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from atat_tf.evaluation import intervals
+from atat_tf.evaluation.statistics import intervals
 from atat_tf.reports.tables import catalogue
 from atat_tf.reports.tables import records as table_records
 from atat_tf.reports.tables import shift as shift_measurement

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from atat_tf.errors import expect
-from atat_tf.evaluation import intervals, ledger
+from atat_tf.evaluation import ledger
 from atat_tf.evaluation.printed_table import Table
+from atat_tf.evaluation.statistics import intervals
 from atat_tf.reports.tables import text
 from atat_tf.runs import folder as run_folder
 

@@ -16,7 +16,7 @@ from atat_tf import losses
 from atat_tf.attacks import columns
 from atat_tf.data import datasets
 from atat_tf.evaluation import evaluate_run, opening
-from atat_tf.evaluation.views import Viewer
+from atat_tf.evaluation.attention.views import Viewer
 from atat_tf.models import frozen
 from atat_tf.runs import folder as run_folder
 

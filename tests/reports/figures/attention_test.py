@@ -7,7 +7,7 @@ from atat_tf import grad_cam
 from atat_tf.attacks import linf, randomness
 from atat_tf.data import images as image_files
 from atat_tf.errors import InputError
-from atat_tf.evaluation import networks
+from atat_tf.evaluation.attention import networks
 from atat_tf.models import graphs
 from atat_tf.reports.figures import attention as attention_figures
 from atat_tf.reports.figures import methods as method_figures

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf.errors import InputError
-from atat_tf.evaluation import networks
+from atat_tf.evaluation.attention import networks
 from atat_tf.reports.figures import landscape as landscape_figures
 from atat_tf.reports.figures import pictures
 from tests.support import toys

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from atat_tf.attacks import columns, linf
-from atat_tf.evaluation import intervals, ledger, likeness, opening
+from atat_tf.evaluation import ledger, opening
 from atat_tf.evaluation.checklist import points
 from atat_tf.evaluation.run import Run
+from atat_tf.evaluation.statistics import intervals, likeness
 from atat_tf.reports.page import measured, pictures
 from atat_tf.reports.tables import records as table_records
 from atat_tf.runs import config as run_config

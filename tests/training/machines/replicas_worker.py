@@ -18,7 +18,8 @@ from atat_tf.data import datasets
 from atat_tf.defenses import atat
 from atat_tf.errors import InputError
 from atat_tf.training import build as training_build
-from atat_tf.training import machines, trainer, workers
+from atat_tf.training import trainer
+from atat_tf.training.machines import membership, workers
 from tests.support import tiny
 
 _STEPS = 3
@@ -28,7 +29,7 @@ _ATTACKS = {"trades": for_training.trades}
 
 
 def main(output, num_devices=1, defense="atat"):
-    cluster = machines.from_environment()
+    cluster = membership.from_environment()
     if cluster.count > 1:
         strategy = workers.build_strategy(cluster)
     else:

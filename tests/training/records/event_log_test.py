@@ -6,7 +6,7 @@ import resource
 import numpy as np
 import tensorflow as tf
 
-from atat_tf.training import event_log
+from atat_tf.training.records import event_log
 from tests.support import runs
 
 

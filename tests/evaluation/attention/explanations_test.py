@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from atat_tf.attacks import linf
-from atat_tf.evaluation import explanations, views
+from atat_tf.evaluation.attention import explanations, views
 from atat_tf.evaluation.checklist import gates
 
 _HEADS = {"apart": np.eye(2), "alike": [[1.0, 1.0], [0.0, 0.0]]}

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from atat_tf import grad_cam
 from atat_tf.attacks import linf
-from atat_tf.evaluation.views import Viewer
+from atat_tf.evaluation.attention.views import Viewer
 from atat_tf.models import graphs
 from tests.support import toys
 

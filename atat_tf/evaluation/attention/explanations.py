@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from atat_tf import grad_cam
 from atat_tf.attacks import linf
-from atat_tf.evaluation import accuracy, views
+from atat_tf.evaluation import accuracy
+from atat_tf.evaluation.attention import views
 from atat_tf.models import files as model_files
 
 # Classes that a map is held against besides its own: those of the highest

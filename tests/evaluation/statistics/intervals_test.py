@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from atat_tf.errors import InputError
-from atat_tf.evaluation import intervals
+from atat_tf.evaluation.statistics import intervals
 
 
 def test_spread_of_seeds():

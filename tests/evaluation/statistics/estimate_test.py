@@ -7,7 +7,8 @@ from scipy import stats
 from atat_tf.attacks import linf
 from atat_tf.data import datasets
 from atat_tf.errors import InputError
-from atat_tf.evaluation import attacker, estimate, ledger, verdicts
+from atat_tf.evaluation import attacker, ledger, verdicts
+from atat_tf.evaluation.statistics import estimate
 from tests.support import toys
 
 _FIRST = linf.Steps(linf.fgsm(1 / 255))

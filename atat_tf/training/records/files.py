@@ -12,7 +12,9 @@ import numpy as np
 from atat_tf.errors import expect
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
-from atat_tf.training import checkpoints, event_log, workers
+from atat_tf.training import checkpoints
+from atat_tf.training.machines import workers
+from atat_tf.training.records import event_log
 
 
 @dataclasses.dataclass

@@ -19,7 +19,8 @@ from tensorflow.python.eager import context as eager
 from atat_tf.errors import InputError, expect
 from atat_tf.runs import folder as run_folder
 from atat_tf.runs import terminal
-from atat_tf.training import checkpoints, machines
+from atat_tf.training import checkpoints
+from atat_tf.training.machines import membership
 
 # How long a start waits for all workers: container images are pulled then.
 START_SECONDS = 600
@@ -28,7 +29,7 @@ HEARTBEAT_SECONDS = 20
 
 
 def build_strategy(
-    cluster: machines.Cluster, num_devices: int | None = None
+    cluster: membership.Cluster, num_devices: int | None = None
 ) -> tf.distribute.MultiWorkerMirroredStrategy:
     """Returns a strategy over all workers of a cluster, once all have come.
 
@@ -72,7 +73,7 @@ def build_strategy(
     )
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
-    except machines.LOSSES as error:
+    except membership.LOSSES as error:
         missing = cluster.lost() or [0]
         raise ConnectionError(
             f"Expected all {cluster.count} workers within {START_SECONDS} s. "
@@ -106,7 +107,7 @@ class WorkerGroup:
         )
         self._strategy = strategy
         self.cluster = (
-            machines.from_environment() if several else machines.Cluster()
+            membership.from_environment() if several else membership.Cluster()
         )
         self.is_chief = self.cluster.is_chief
 

@@ -9,9 +9,9 @@ from atat_tf.attacks import linf
 from atat_tf.data import datasets
 from atat_tf.data import images as image_files
 from atat_tf.errors import InputError
-from atat_tf.evaluation.views import verdict
+from atat_tf.evaluation.attention.views import verdict
 from atat_tf.models import classifiers, graphs
-from atat_tf.training import panels
+from atat_tf.training.records import panels
 from tests.support import toys
 
 _NAMES = [f"class {number}" for number in range(toys.NUM_CLASSES)]

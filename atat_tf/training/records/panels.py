@@ -9,7 +9,7 @@ from atat_tf import grad_cam
 from atat_tf.attacks import linf, radii
 from atat_tf.data import datasets
 from atat_tf.data import images as image_files
-from atat_tf.evaluation.views import Attended, Viewer, verdict
+from atat_tf.evaluation.attention.views import Attended, Viewer, verdict
 from atat_tf.models import classifiers
 
 _READABLE_SIDE = 128  # pixels of an enlarged image, at least

@@ -14,8 +14,8 @@ from atat_tf.data import batches as training_batches
 from atat_tf.data import datasets
 from atat_tf.errors import InputError
 from atat_tf.training import build as training_build
-from atat_tf.training import machines, workers
 from atat_tf.training import run as training_run
+from atat_tf.training.machines import membership, workers
 from tests.support import runs
 
 _TWO = ["10.0.0.1:2222", "atat-0.atat:2222"]
@@ -23,15 +23,15 @@ _TWO = ["10.0.0.1:2222", "atat-0.atat:2222"]
 
 def _read(jobs, kind="worker", index=0, **more):
     values = {"cluster": jobs, "task": {"type": kind, "index": index}, **more}
-    return machines.from_environment({"TF_CONFIG": json.dumps(values)})
+    return membership.from_environment({"TF_CONFIG": json.dumps(values)})
 
 
 class ClusterTest(parameterized.TestCase):
     def test_without_tf_config_there_is_one(self):
         for environment in ({}, {"TF_CONFIG": ""}):
-            alone = machines.from_environment(environment)
+            alone = membership.from_environment(environment)
             self.assertEqual((alone.count, alone.is_chief), (1, True))
-            self.assertEmpty(machines.Cluster().lost())
+            self.assertEmpty(membership.Cluster().lost())
 
     def test_the_first_worker_is_the_chief(self):
         first, second = (_read({"worker": _TWO}, index=n) for n in (0, 1))
@@ -51,12 +51,12 @@ class ClusterTest(parameterized.TestCase):
         with self.assertRaisesRegex(
             InputError, r"^Expected TF_CONFIG as .*Received: .*\(no JSON"
         ):
-            machines.from_environment({"TF_CONFIG": text})
+            membership.from_environment({"TF_CONFIG": text})
 
     @parameterized.parameters("[]", "{}", '{"cluster": {}}', '{"cluster": 3}')
     def test_without_its_two_parts(self, text):
         with self.assertRaisesRegex(InputError, "^Expected .*TF_CONFIG"):
-            machines.from_environment({"TF_CONFIG": text})
+            membership.from_environment({"TF_CONFIG": text})
 
     @parameterized.parameters(
         (({"worker": _TWO, "ps": ["a:1"]},), {}, "among chief, worker.*'ps'"),
@@ -101,7 +101,7 @@ class WatchedTest(parameterized.TestCase):
 
     def setUp(self):
         super().setUp()
-        patched = mock.patch.object(machines, "_LINGER_SECONDS", 0)
+        patched = mock.patch.object(membership, "_LINGER_SECONDS", 0)
         self.enter_context(patched)
 
     def test_a_failed_operation_names_who_is_lost(self):
@@ -110,7 +110,7 @@ class WatchedTest(parameterized.TestCase):
             self.assertRaisesRegex(
                 ConnectionError, r"all 2 workers.*worker 1 \(127.0.0.1:1\)"
             ),
-            machines.watched(cluster),
+            membership.watched(cluster),
         ):
             raise tf.errors.UnavailableError(None, None, "gone")
 
@@ -124,7 +124,7 @@ class WatchedTest(parameterized.TestCase):
                 (0, tf.errors.InternalError),
             ):
                 text = f"failed at /job:worker/replica:0/task:{number}"
-                with self.assertRaises(expected), machines.watched(cluster):
+                with self.assertRaises(expected), membership.watched(cluster):
                     raise tf.errors.InternalError(None, None, text)
 
 

@@ -1,0 +1,1 @@
+"""Where networks look, and what their attention maps are worth."""

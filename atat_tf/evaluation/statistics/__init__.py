@@ -1,0 +1,1 @@
+"""What counts of images are worth, and which may be compared."""

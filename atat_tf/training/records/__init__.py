@@ -1,0 +1,1 @@
+"""What a training writes down for those who read it later."""
