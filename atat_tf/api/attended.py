@@ -68,8 +68,9 @@ class Attention:
 
         Returns:
           {name: number} of "class_sensitivity", "deletion", "insertion",
-          "stability" and "parameter_randomisation", each as the module
-          `evaluation.explanations` defines it; without what no image has.
+          "stability" and "parameter_randomisation", each as
+          `evaluation.attention.explanations` defines it; without what no
+          image has.
 
         Raises:
           InputError: bad arguments.

@@ -91,7 +91,7 @@ def checklist(
       Checklist; about a dozen attacks of 20 steps and more are run for it.
 
     Raises:
-      InputError: bad arguments, or a classifier without a gradient.
+      InputError: bad arguments, or a classifier or teacher without a gradient.
     """
     expect(
         minimum_images >= 1,
@@ -109,13 +109,20 @@ def checklist(
         "a classifier with a gradient from its scores to the images",
         model=type(model),
     )
+    others = None
+    if teacher is not None:
+        others = arrays.examples(teacher, x, y, bounds, class_names)
+        expect(
+            others.classifier.has_gradient,
+            "a teacher with a gradient from its scores to the images",
+            teacher=type(teacher),
+        )
     radius = examples.pixels.epsilon_in_unit(epsilon)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "ledger.jsonl"
         opened = arrays.opened(examples, radius, path, seed, batch_size)
         twin = None
-        if teacher is not None:
-            others = arrays.examples(teacher, x, y, bounds, class_names)
+        if others is not None:
             twin = arrays.opened(others, radius, path, seed, batch_size)
         quality = None
         with arrays.quiet_traces():

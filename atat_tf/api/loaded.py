@@ -16,6 +16,7 @@ from atat_tf.evaluation import evaluate_run, printed_table
 from atat_tf.evaluation import run as runs
 from atat_tf.models import classifiers
 from atat_tf.runs import build, naming, shipped
+from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 
 _SHOWN = 8
@@ -176,7 +177,7 @@ class Run:
             split.images[:],
             split.labels,
             layer=classifiers.shown_layer(self.student, layers, layer),
-            score=score or self.config.defense.get("score", "logit"),
+            score=score or run_config.score(self.config),
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Any, TypeVar
 
 from atat_tf.api.data import Data
-from atat_tf.attacks import for_training, linf
+from atat_tf.attacks import columns, for_training, linf
 from atat_tf.data import datasets
 from atat_tf.defenses import atat
 from atat_tf.errors import expect, registered, with_checked_types
@@ -62,6 +62,7 @@ def register(kind: str, name: str) -> Callable[[_Registered], _Registered]:
     )
     taken = any(name in registry for registry in registries)
     taken |= kind == "dataset" and name in datasets.SPECS
+    taken |= kind == "attack" and columns.is_built_in(name)
     expect(not taken, f"a name that no {kind} has", name=name)
 
     def decorate(given: _Registered) -> _Registered:

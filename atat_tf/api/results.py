@@ -24,8 +24,8 @@ class Robustness:
         left ball or box; they count as not broken.
       images: {attack: float32 [n, H, W, C]}, see `adversarial`; None with a
         ledger.
-      estimates: {attack: evaluation.estimate.Estimate}, those that met a
-        sample of the images; `stands` has none of them.
+      estimates: {attack: `evaluation.statistics.estimate.Estimate`}, those
+        that met a sample of the images; `stands` has none of them.
     """
 
     stands: dict[str, NDArray[np.bool_]]

@@ -52,8 +52,7 @@ def column(
             column(part, epsilon, step_size, num_classes) for part in _STANDARD
         )
         return tuple(attack for part in parts for attack in part)
-    match = re.fullmatch(rf"({'|'.join(PARTS)})(\d{{1,6}})?(_l2)?", base)
-    if match:
+    if match := _PART.fullmatch(base):
         settings: dict[str, Any] = {"norm": "l2"} if match[3] else {}
         if match[2]:
             settings["num_steps"] = int(match[2])
@@ -69,6 +68,11 @@ def column(
             name,
             ("clean", *AUTOATTACK, *PARTS, *_TABLES),
         ) from error
+
+
+def is_built_in(name: str) -> bool:
+    """Returns whether a name means a column whatever attacks are registered."""
+    return name in ("clean", *AUTOATTACK) or bool(_PART.fullmatch(name))
 
 
 def description(attack: Any) -> str:
@@ -161,6 +165,7 @@ PARTS: dict[str, Callable[..., tuple]] = {
     "fab_t": _fab_t,
     "square": _square,
 }
+_PART = re.compile(rf"({'|'.join(PARTS)})(\d{{1,6}})?(_l2)?")
 
 
 def _targets(num_classes):

@@ -118,7 +118,10 @@ def evaluate_opened(
             if found.is_whole:  # the ledger has all of its lines now
                 stands |= standing(opened, {name: of_one}, "counting")
             else:
-                estimates[name] = dataclasses.asdict(found)
+                estimates[name] = {
+                    **dataclasses.asdict(found),
+                    "attacks": columns.descriptions(of_one),
+                }
     whole = {name: built[name] for name in built if name in stands}
     if save_adversarials:
         _save(save_adversarials, built, opened.split, adversarials)

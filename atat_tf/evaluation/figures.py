@@ -83,6 +83,9 @@ def _merged(opened, before, results):
     for source in (before, results):
         for name, of_one in source.get("estimates", {}).items():
             kept = estimates.get(name, of_one)
+            old, new = kept.get("attacks"), of_one.get("attacks")
+            if old and new and old != new:
+                kept = of_one  # the name stood for other attacks then
             estimates[name] = min(
                 of_one, kept, key=lambda found: found["high"] - found["low"]
             )
@@ -117,7 +120,7 @@ def worst_case(
 ) -> float | None:
     """Returns the share of images correct under every attack at once.
 
-    Of the columns inside the config's threat model; None where there is none,
+    Of the columns inside the config's threat model; None where no attack is,
     where one of them is an estimate, without a verdict of each image, and where
     a column is of a plugin that is not here, whose radius is not known.
 
@@ -131,7 +134,9 @@ def worst_case(
         for name, attacks in built.items()
         if in_threat_model(config, attacks)
     ]
-    if not within or not {*within} <= {*stands} <= {*built}:
+    if not any(built[name] for name in within) or not {*within} <= {
+        *stands
+    } <= {*built}:
         return None
     return float(np.mean(np.all([stands[name] for name in within], axis=0)))
 

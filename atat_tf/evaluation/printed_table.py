@@ -83,8 +83,8 @@ def _cell(results, column):
     found = results.get("estimates", {}).get(column)
     if not found:
         return "not run"
-    half = (found["high"] - found["low"]) / 2
-    return f"about {100 * found['accuracy']:.1f} ± {100 * half:.1f}"
+    low, high = (f"{100 * found[end]:.1f}" for end in ("low", "high"))
+    return f"about {100 * found['accuracy']:.1f} ({low}–{high})"
 
 
 def paper_row(dataset: str, method: str) -> dict[str, float] | None:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from atat_tf.errors import InputError, expect
+from atat_tf.errors import InputError, expect, summary
 from atat_tf.models import checks, classifiers, functional, graphs
 
 # Of Keras' reasons, which for a layer of one's own are long.
@@ -64,10 +64,20 @@ def with_random_weights(classifier: keras.Model) -> keras.Model:
 
     Statistics that a Normalization layer was adapted to are kept: they belong
     to the data.
+
+    Raises:
+      InputError: a layer cannot be made anew.
     """
-    fresh = keras.models.clone_model(
-        classifier, clone_function=new_layer, recursive=True
-    )
+    try:
+        fresh = keras.models.clone_model(
+            classifier, clone_function=new_layer, recursive=True
+        )
+    except Exception as error:  # whatever a layer's own code raises
+        raise InputError(
+            "Expected layers that can be made anew, whose get_config() tells "
+            "all that they are made of. Received: "
+            f"{classifier.name!r} ({summary(error)})."
+        ) from error
     for old, new in zip(classifier.layers, fresh.layers, strict=True):
         if isinstance(old, layers.Normalization) and old.weights:
             new.set_weights(old.get_weights())

@@ -51,7 +51,11 @@ _PLUGIN = flags.DEFINE_list(
     "defenses, backbones or data sets (atat.register)",
 )
 _SEED = flags.DEFINE_integer(
-    "seed", None, "root of every random draw", lower_bound=0
+    "seed",
+    None,
+    "root of every random draw",
+    lower_bound=0,
+    upper_bound=2**31 - 1,
 )
 
 

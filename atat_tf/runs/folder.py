@@ -4,12 +4,14 @@ docs/run_folder.md lists them.
 """
 
 import contextlib
+import filecmp
 import json
 import math
 import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -118,9 +120,8 @@ def create(workdir: Path) -> pathlib.Path:
     workdir = pathlib.Path(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        with replacing(workdir / ".writable") as probe:
-            probe.write_bytes(b"")
-        (workdir / ".writable").unlink()
+        with tempfile.NamedTemporaryFile(dir=workdir, prefix=".writable"):
+            pass  # a name of its own: others may ask at the same moment
     except OSError as error:
         raise InputError(
             "Expected a folder that can be written. Received: "
@@ -169,11 +170,19 @@ def read_json(path: Path, fields: Set[str] = frozenset()) -> Any:
 
 
 def keep_model(path: Path, workdir: Path) -> None:
-    """Copies a .keras file into a run folder, unless it is there."""
-    kept = pathlib.Path(workdir) / MODEL
-    if not kept.exists():
+    """Copies a .keras file into a run folder, unless it is there.
+
+    Another one is there where a command ended before it wrote the config.
+    """
+    path, kept = pathlib.Path(path), pathlib.Path(workdir) / MODEL
+    is_there = kept.exists() and not path.exists()
+    if not is_there and not _is_copy(path, kept):
         with replacing(kept) as temporary:
             shutil.copyfile(path, temporary)
+
+
+def _is_copy(path, kept):
+    return kept.exists() and filecmp.cmp(path, kept, shallow=False)
 
 
 def weights_path(workdir: Path, which: str) -> pathlib.Path:

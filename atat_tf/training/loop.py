@@ -92,8 +92,8 @@ class TrainingLoop:
     def _console(self):
         return terminal.console(quiet=not self._group.is_chief)
 
-    def run(self) -> bool:
-        """Trains; returns whether there was anything left to train.
+    def run(self) -> None:
+        """Trains what is left to train.
 
         Raises:
           Busy: another process trains in the folder.
@@ -102,10 +102,11 @@ class TrainingLoop:
           OSError: a file could not be written.
         """
         if not self._group.is_chief:
-            return self._resume()
+            self._resume()
+            return
         with run_folder.held(self._workdir / checkpoints.FOLDER):
             self._files.begin()
-            return self._resume()
+            self._resume()
 
     def _resume(self):
         progress = self._files.restore()
@@ -119,18 +120,17 @@ class TrainingLoop:
         progress.data = data
         name = self._config.defense.name
         if self._ended_by_guard(progress):
-            return False
+            return
         if progress.step >= self._num_steps or (
             not progress.step
             and self._files.is_whole_without_checkpoints(self._num_steps)
         ):
             self._console.print(f"{name}: trained already, in {self._workdir}")
-            return False
+            return
         if progress.step:
             self._console.print(f"{name}: going on from step {progress.step}")
         self._announce(self._num_steps - progress.step)
         self._train_from(progress)
-        return True
 
     def _train_from(self, progress):
         config = self._config

@@ -16,7 +16,7 @@ from atat_tf.evaluation import evaluate_run
 from atat_tf.evaluation.run import Run
 from atat_tf.evaluation.statistics import intervals
 from atat_tf.models import checks as model_checks
-from atat_tf.models import classifiers, graphs
+from atat_tf.models import graphs
 from atat_tf.runs import build, terminal
 from atat_tf.runs import checks as run_checks
 from atat_tf.runs import config as run_config
@@ -81,17 +81,12 @@ def train_and_evaluate(
             # would cost speed, and no such promise is made.
             tf.config.experimental.enable_op_determinism()
         dataset = build.load_dataset(config, data_dir, memory_budget)
-        trained = _train(config, workdir, dataset, strategy, memory_budget)
+        _train(config, workdir, dataset, strategy, memory_budget)
     if not cluster.is_chief:
         return None
     _tell_of_chance(workdir, dataset)
-    run = Run(workdir)
-    results = run.results
-    if not trained and results:
-        # A kill may have come between the training and its evaluation.
-        digest = classifiers.weights_digest(run.classifier())
-        if results.get("weights_digest") == digest:
-            return results
+    # Also where nothing was left to train: a kill may have come meanwhile, and
+    # results.json be of a look at fewer images. The ledger makes it cheap.
     return evaluate_run.evaluate_run(
         workdir, data_dir=data_dir, dataset=dataset
     )
@@ -122,8 +117,8 @@ def _train(
     dataset: datasets.Dataset,
     strategy: tf.distribute.Strategy,
     memory_budget: float | None,
-) -> bool:
-    """Returns whether there was anything left to train."""
+) -> None:
+    """Trains what is left of a run, and of its teacher."""
     group = workers.WorkerGroup(strategy)
     group.expect_same(f"{config.to_json()} {dataset.provenance}")
     run_checks.expect_a_batch(config, dataset, strategy)
@@ -153,12 +148,10 @@ def _train(
         teacher = _trained_teacher(
             config, workdir, dataset, strategy, memory_budget
         )
-    training = loop.TrainingLoop(
+    loop.TrainingLoop(
         config, workdir, dataset, strategy, teacher, memory_budget
-    )
-    trained = training.run()
+    ).run()
     group.barrier()  # A worker that exits before this one is reported as lost.
-    return trained
 
 
 def _trained_teacher(

@@ -10,6 +10,7 @@ from atat_tf.attacks import linf
 from atat_tf.data import datasets
 from atat_tf.defenses import atat
 from atat_tf.evaluation import accuracy as robustness
+from atat_tf.models import graphs
 from atat_tf.runs import build
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
@@ -80,9 +81,16 @@ class Validation:
 
 
 def _panels(config, student, dataset):
-    """Returns the AttentionPanels of the first validation images, or None."""
+    """Returns the AttentionPanels of the first validation images, or None.
+
+    None without images that can be drawn, or maps to draw over them.
+    """
     split = dataset.validation.take(config.attention_panels)
-    if not len(split) or not datasets.can_draw(dataset.spec.image_shape):
+    if (
+        not len(split)
+        or not datasets.can_draw(dataset.spec.image_shape)
+        or not graphs.spatial_layers(student)
+    ):
         return None
     return panels.AttentionPanels(
         student,

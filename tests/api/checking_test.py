@@ -30,6 +30,10 @@ def test_no_gradient_is_refused():
     model = digits.classifier()
     with pytest.raises(InputError, match="a classifier with a gradient"):
         atat.checklist(lambda x: model.predict(x, verbose=0), X, Y)
+    with pytest.raises(InputError, match="a teacher with a gradient"):
+        atat.checklist(
+            model, X, Y, teacher=lambda x: model.predict(x, verbose=0)
+        )
 
 
 @pytest.mark.long

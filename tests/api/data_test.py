@@ -12,6 +12,7 @@ from keras import layers
 from PIL import Image
 
 import atat_tf as atat
+from atat_tf.attacks import columns
 from atat_tf.data import datasets
 from atat_tf.defenses import atat as defenses
 from atat_tf.errors import InputError
@@ -125,6 +126,10 @@ def test_plugins_names_train_and_evaluate(tmp_path, monkeypatch):
         ("atack", "mine", len, "Did you mean 'attack'"),
         ("attack", "mine7", len, "small letters"),
         ("attack", "pgd", len, "a name that no attack has"),
+        *(
+            ("attack", name, len, "a name that no attack has")
+            for name in ("clean", *columns.AUTOATTACK, *columns.PARTS)
+        ),
         ("dataset", "digits", len, "a name that no dataset has"),
         ("defense", "mine", len, "a dataclass with needs_attack"),
         ("backbone", "mine", 3, "a function or class"),

@@ -15,7 +15,7 @@ from atat_tf.errors import InputError
 from atat_tf.evaluation import evaluate_run, opening, printed_table
 from atat_tf.evaluation.checklist import files as checklist_files
 from atat_tf.evaluation.run import Run
-from atat_tf.evaluation.statistics import estimate
+from atat_tf.evaluation.statistics import estimate, likeness
 from atat_tf.runs import folder as run_folder
 from tests.support import commands, small_network, trained_runs, untrained_runs
 
@@ -44,7 +44,8 @@ def test_verdicts_are_those_of_the_stored_weights(run):
 
 def test_columns_of_one_setting_stay_beside_each_other(tmp_path):
     run = Run(untrained_runs.write(tmp_path / "run"))
-    evaluate_run.evaluate_run(run.folder, ["clean"], 40)
+    alone = evaluate_run.evaluate_run(run.folder, ["clean"], 40)
+    assert alone["worst_case"] is None  # of no attack
     both = evaluate_run.evaluate_run(run.folder, ["pgd2"], 40)
     assert [*both["accuracy"]] == ["clean", "pgd2"] and run.results == both
     assert both["worst_case"] == both["accuracy"]["pgd2"]
@@ -260,7 +261,7 @@ def test_the_twin_is_opened_on_the_runs_own_images(tmp_path):
 
 def test_the_command_prints_a_table_and_the_checklist(run):
     words = "atat_tf.evaluate", f"--workdir={run.folder}", "--num_images=10"
-    status, output = commands.run(*words, "--attacks=clean")
+    status, output = commands.run(*words, "--attacks=clean,fgsm")
     assert status == 0, output
     assert "ATAT" in output and "10 test images" in output
     status, output = commands.run(*words, "--checklist")
@@ -310,9 +311,16 @@ def test_a_precision_gives_an_estimate_apart_from_whole_figures(
     found = rough["estimates"]["apgd_t1@1/255"]
     assert found["low"] <= found["accuracy"] <= found["high"]
     assert found["num_sampled"] < found["num_standing"] < 120
+    assert found["attacks"] == likeness.basis(rough, "apgd_t1@1/255").attacks
     # A narrower one stays, which a finer precision would have asked for.
     kept = {**found, "low": found["low"] + 0.01}
     finer = {**run.results, "estimates": {"apgd_t1@1/255": kept}}
+    # Unless the name stood for other attacks then.
+    others = {**kept, "attacks": ["another"]}
+    other = {**finer, "estimates": {"apgd_t1@1/255": others}}
+    run_folder.write_json(run.folder / "results.json", other)
+    again = evaluate_run.evaluate_run(run.folder, attacks, 120, precision=0.1)
+    assert again["estimates"]["apgd_t1@1/255"] == found
     run_folder.write_json(run.folder / "results.json", finer)
     again = evaluate_run.evaluate_run(run.folder, attacks, 120, precision=0.1)
     assert again["estimates"]["apgd_t1@1/255"] == kept

@@ -47,6 +47,7 @@ class ErrorsTest(parameterized.TestCase):
         (["--config.teacher=1/2"], "'1/2'"),
         (["--wrokdir=x"], "wrokdir.*Did you mean: workdir"),
         (["--seed=-1"], "seed"),
+        (["--seed=2147483648"], "seed.*2147483647"),
         (["words"], "flags only.*'words'"),
         (["--data_dir=/nowhere"], "existing folder.*'/nowhere'"),
         (

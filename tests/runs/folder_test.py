@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import resource
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -69,6 +70,28 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     for refused in (run_folder.create, _hold):
         with pytest.raises(InputError, match="can be written"):
             refused(tmp_path / "file" / "run")
+
+
+def test_a_folder_that_many_make_at_a_time(tmp_path):
+    def make(number):
+        return run_folder.create(tmp_path / str(number // 8))
+
+    with futures.ThreadPoolExecutor(8) as pool:
+        assert len([*pool.map(make, range(400))]) == 400
+    assert not [*tmp_path.rglob(".writable*")]
+
+
+def test_a_model_left_by_a_command_that_was_cut_short(tmp_path):
+    """The run's config will have the digest of the file that is given."""
+    run, given = tmp_path / "run", tmp_path / "given.keras"
+    run.mkdir()
+    for content in ("first", "other"):
+        given.write_text(content)
+        run_folder.keep_model(given, run)
+        assert (run / run_folder.MODEL).read_text() == content
+    given.unlink()  # a run goes on with its copy
+    run_folder.keep_model(given, run)
+    assert (run / run_folder.MODEL).read_text() == "other"
 
 
 def test_commit_is_of_this_repository():

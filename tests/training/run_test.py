@@ -11,6 +11,7 @@ import subprocess
 from unittest import mock
 
 import h5py
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,7 +19,8 @@ from absl.testing import parameterized
 
 from atat_tf.data import extra
 from atat_tf.errors import InputError, TrainingError
-from atat_tf.reports.page import page
+from atat_tf.evaluation import evaluate_run
+from atat_tf.reports.page import compared, page
 from atat_tf.runs import folder as run_folder
 from atat_tf.training import checkpoints
 from atat_tf.training import run as training_run
@@ -39,6 +41,27 @@ def test_images_neither_gray_nor_rgb_are_trained_on_and_not_drawn(tmp_path):
     assert "validation_pgd_accuracy" in rows[-1]
     html = page.page(tmp_path / "run", num_images=4)
     assert "Attention shift" not in html
+
+
+def test_a_network_without_a_map_is_trained_and_not_drawn(tmp_path):
+    layers = [
+        keras.Input((32, 32, 3)),
+        keras.layers.Flatten(),
+        keras.layers.Dense(8, activation="relu"),
+        keras.layers.Dense(10),
+    ]
+    keras.Sequential(layers).save(tmp_path / "flat.keras")
+    config = runs.config("at", model=str(tmp_path / "flat.keras"))
+    results = training_run.train_and_evaluate(config, tmp_path / "run")
+    assert 0 <= results["accuracy"]["clean"] <= 1
+    rows = run_folder.read_metrics(tmp_path / "run")
+    assert "validation_attention_shift" not in rows[-1]
+    for html in (
+        page.page(tmp_path / "run", num_images=4),
+        compared.compared([tmp_path / "run"], num_images=4),
+    ):
+        assert "Attention shift" not in html
+        assert "drawn: no layer of the network has a spatial map" in html
 
 
 @pytest.mark.parametrize("guesses", [True, False])
@@ -250,6 +273,17 @@ class FilesTest(RunsTest):
         again = self._train(teacher="", **runs.AVERAGED)
         self.assertEqual(again["accuracy"], stored["accuracy"])
         self.assertEqual(again["weights_digest"], stored["weights_digest"])
+
+    def test_a_look_at_fewer_images_is_not_the_evaluation(self):
+        """As where that was killed, and repeated after the look."""
+        shutil.copytree(self.done, self.workdir)
+        path = self.workdir / "results.json"
+        stored = run_folder.read_json(path)
+        path.unlink()
+        evaluate_run.evaluate_run(self.workdir, ["clean"], 4)
+        again = self._train(teacher="", **runs.AVERAGED)
+        self.assertEqual(again["accuracy"], stored["accuracy"])
+        self.assertEqual(again["num_images"], stored["num_images"])
 
     def test_done_is_done(self):
         before = (self.done / "last.weights.h5").stat().st_mtime_ns

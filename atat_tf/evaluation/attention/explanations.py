@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from atat_tf import grad_cam
 from atat_tf.attacks import linf
+from atat_tf.errors import InputError
 from atat_tf.evaluation import accuracy
 from atat_tf.evaluation.attention import views
 from atat_tf.models import files as model_files
@@ -221,15 +222,19 @@ def parameter_randomisation(
       seed: of the random weights.
 
     Returns:
-      float64 [n] in [0, 2]; NaN where one of the maps is constant.
+      float64 [n] in [0, 2]; NaN where one of the maps is constant, or the
+      layers cannot be made anew.
     """
+    result = np.full(len(own), np.nan)
     # Not the seed itself: where a network was trained from it, the random
     # weights would be those that it began with.
     own_stream = np.random.SeedSequence((seed, _STRANGER)).generate_state(1)
-    with _seeded(int(own_stream[0])):
-        stranger = model_files.with_random_weights(classifier)
+    try:
+        with _seeded(int(own_stream[0])):
+            stranger = model_files.with_random_weights(classifier)
+    except InputError:
+        return result
     other = views.Viewer(stranger, layer, score=score).view(images, labels)
-    result = np.full(len(own), np.nan)
     for i, (mine, its) in enumerate(zip(own, other.maps, strict=True)):
         if np.ptp(mine) > 0 and np.ptp(its) > 0:
             ranked = scipy.stats.spearmanr(mine.ravel(), its.ravel())

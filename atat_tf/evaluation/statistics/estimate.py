@@ -93,6 +93,18 @@ class Stratum:
         """Images that are in neither part."""
         return self.population - self.sample[0]
 
+    @property
+    def broken_share(self) -> float:
+        """What share of the unseen is likely to be broken.
+
+        The second part's, whose size its outcome does not change. The pilot's
+        where the precision asks for no second part.
+        """
+        for images, broken in (self.sample, self.pilot):
+            if images:
+                return broken / images
+        return 0.0
+
 
 def estimate(
     first: np.ndarray,
@@ -174,7 +186,7 @@ def from_strata(count: int, strata: Sequence[Stratum]) -> Estimate:
     in_samples = sum(of.sample[1] for of in strata)
     low, high = _broken_of(strata)
     # All that was seen is counted; only of the rest is anything guessed.
-    rest = sum(of.unseen * of.sample[1] / max(of.sample[0], 1) for of in strata)
+    rest = sum(of.unseen * of.broken_share for of in strata)
     return Estimate(
         accuracy=(standing - in_pilots - in_samples - rest) / count,
         low=(standing - in_pilots - high) / count,

@@ -39,9 +39,10 @@ def bases(results: Mapping[str, Any]) -> dict[str, Basis]:
 
 def basis(results: Mapping[str, Any], column: str = "clean") -> Basis:
     """Returns the Basis of a column that a results.json holds."""
-    attacks = results.get("attacks", {}).get(column, ())
+    estimate = results.get("estimates", {}).get(column, {})
+    attacks = results.get("attacks", {}).get(column) or estimate.get("attacks")
     images = f"{results['data']}, {results.get('split', 'test')}"
-    return Basis(images, results["bn_eval"], tuple(attacks))
+    return Basis(images, results["bn_eval"], tuple(attacks or ()))
 
 
 def of_others(figures: Mapping[str, Any], others: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atat_tf import __version__
-from atat_tf.data import datasets
 from atat_tf.errors import expect
 from atat_tf.evaluation import opening
 from atat_tf.evaluation.attention import explanations
@@ -43,15 +42,15 @@ def compared(
     _expect_comparable(runs)
     first = next(iter(runs.values()))
     evaluated = next((run for run in runs.values() if run.results), first)
-    columns, radii, truths, opened = {}, {}, [], {}
+    columns, radii, truths = {}, {}, []
+    opened, undrawn = {}, {}
     for title, run in runs.items():  # each ledger is read once for all
         columns[title] = measured.measured(run)
         radii[title] = measured.accuracy_at_radii(run)
         truths.append(measured.truth(run))
-        # A server answers no gradient, and other images are not shown.
-        is_drawn = datasets.can_draw(run.spec.image_shape)
-        is_shown = is_drawn and not run.config.server
-        if num_images and is_shown:
+        if why := report_pictures.undrawn(run, num_images):
+            undrawn[title] = why
+        else:
             before = next(iter(opened.values()), None)
             opened[title] = _opened(run, num_images, evaluated, before)
     checklists = {
@@ -85,6 +84,7 @@ def compared(
         "classes": classes,
         "commands": _commands(runs, data_dir),
         "strip": _strip(opened) if opened else None,
+        "undrawn": undrawn,
     }
     return page.rendered(values, _TEMPLATE)
 

@@ -80,7 +80,7 @@ def measured(run: Run) -> dict[str, Column]:
             stands = None
             if lines and name in results["attacks"] and not is_estimate:
                 stands = lines.standing(basis.attacks, count)
-            if is_estimate:
+            if is_estimate and not basis.attacks:  # an older file
                 basis = basis._replace(attacks=_attacks(run, name))
             interval = (
                 (estimates[name]["low"], estimates[name]["high"])

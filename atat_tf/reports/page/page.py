@@ -44,23 +44,22 @@ def page(
       workdir: the run folder.
       data_dir: of tensorflow-datasets.
       num_images: the first so many test images are shown; 0 shows none, and
-        reads neither data nor weights. Of a served model none is shown: a
-        server answers no gradient. Nor are images neither gray nor RGB.
+        reads neither data nor weights. The page says where none can be shown,
+        as of a served model.
 
     Raises:
       InputError: bad arguments, no run there, or no data.
     """
     expect(num_images >= 0, "num_images >= 0", num_images=num_images)
     run = Run(workdir, data_dir)
-    is_shown = datasets.can_draw(run.spec.image_shape)
-    num_images = num_images if is_shown and not run.config.server else 0
-    pictures = _Pictures(run, num_images) if num_images else None
+    undrawn = report_pictures.undrawn(run, num_images)
+    pictures = None if undrawn else _Pictures(run, num_images)
     values = {
         # The run's ledger is read once for all, and then the teacher's.
         **_verdicts(run, pictures),
         **_facts(run),
         "pictures": pictures,
-        "num_images": num_images,
+        "undrawn": undrawn,
     }
     return rendered(values)
 

@@ -7,15 +7,38 @@ import numpy as np
 
 from atat_tf import grad_cam
 from atat_tf.attacks import linf
+from atat_tf.data import datasets
 from atat_tf.data import images as image_files
 from atat_tf.evaluation import opening
 from atat_tf.evaluation.attention.views import Attended, Viewer
+from atat_tf.evaluation.run import Run
 from atat_tf.evaluation.statistics import likeness
-from atat_tf.models import classifiers
+from atat_tf.models import classifiers, graphs
 from atat_tf.runs import build, terminal
 from atat_tf.runs import config as run_config
+from atat_tf.runs import folder as run_folder
 
 _DEFAULT_COLUMN = "pgd20"
+
+
+def undrawn(run: Run, num_images: int) -> str:
+    """Returns why no images of a run are drawn, "" where they are.
+
+    Args:
+      run: the run.
+      num_images: how many were asked for.
+    """
+    if not num_images:
+        return "the page was written with --num_images=0"
+    if run.config.server:
+        return "a server answers no gradient"
+    if not datasets.can_draw(run.spec.image_shape):
+        return "the images are neither gray nor RGB"
+    path = run.folder / run_folder.MODEL
+    network = build.build_classifier(run.config, run.spec, path)
+    if graphs.spatial_layers(network):
+        return ""
+    return "no layer of the network has a spatial map"
 
 
 def is_stale(opened: opening.OpenRun) -> bool:

@@ -103,6 +103,29 @@ def test_a_map_that_stays_when_the_weights_go():
     assert np.isnan(nothing).all()
 
 
+class _Untold(layers.Layer):
+    """A layer of which no other can be made: it does not say its argument."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def call(self, x):
+        return self.factor * x
+
+
+def test_layers_that_cannot_be_made_anew_leave_one_number_out():
+    inputs = keras.Input((4, 5, 1))
+    maps = layers.Conv2D(2, 1, activation="relu", name="features")(inputs)
+    x = _Untold(2.0)(layers.GlobalAveragePooling2D()(maps))
+    network = keras.Model(inputs, layers.Dense(2)(x))
+    found = explanations.quality(
+        network, "features", _images(), np.array([0, 1, 1])
+    ).means()
+    assert "parameter_randomisation" not in found
+    assert found["deletion"] >= 0
+
+
 @pytest.mark.parametrize(
     "sensitivity, verdict", [(0.13, "FAIL"), (0.6, "PASS")]
 )

@@ -63,6 +63,19 @@ def test_the_interval_holds_the_whole_figure(
     assert np.mean([e.num_sampled for e in found]) < 0.8 * standing
 
 
+def test_the_pilots_alone_decide_nothing_by_themselves():
+    """Where they are narrow enough, the rest is likely to break as they do."""
+    broken = np.arange(100) < 30
+    margins = np.random.default_rng(0).uniform(size=100)
+    found = [
+        _estimated(broken, margins, 300, 0.05, seed) for seed in range(100)
+    ]
+    assert {e.num_sampled for e in found} == {sum(estimate.PILOTS)}
+    assert all(e.low <= e.accuracy <= e.high for e in found)
+    mean = np.mean([e.accuracy for e in found])
+    assert mean == pytest.approx(70 / 300, abs=0.005)
+
+
 def test_margins_that_tell_save_images():
     broken = np.arange(2700) < 320
     noise = np.random.default_rng(0).uniform(size=2700)
