@@ -1,4 +1,4 @@
-"""Compares our PGD and AutoAttack with torchattacks': verdicts and seconds.
+"""Compares our AutoAttack with the original: verdicts and seconds.
 
   .venv-peers/bin/python -m benchmarks.attacks --data_dir=../shared/tfds
   .venv-peers/bin/python -m benchmarks.attacks --attacks=standard --json=FILE
@@ -6,12 +6,11 @@
 benchmarks/requirements.txt says how to make that environment.
 
 Both attack the images that are classified right, with the same weights, ε in
-ℓ∞, steps and queries; PGD starts at the image itself. "standard" runs
-AutoAttack's four parts in order, each on what the one before left. What
-torchattacks returns is judged by our model: inside ball and box, and wrong.
-Every round runs ours and theirs in turns; one, untimed, comes before. In ours
-broken images leave, and candidates are checked once more, alone in a batch of
-one; theirs take a batch whole, to the last step, except for Square.
+ℓ∞, steps and queries. "standard" is the standard version whole: its four parts
+in order, each on what the ones before left. What the original returns is judged
+by our model: inside ball and box, and wrong. Every round runs ours and theirs
+in turns; one, untimed, comes before. In ours broken images leave at any step,
+and candidates are checked once more, alone in a batch of one.
 
 Goals: robust accuracies within 1 point of each other, ours not the higher one;
 2 times as fast on the robust model.
@@ -43,11 +42,8 @@ CASES = {
     "robust": ("results/small/cifar10/at/seed0", 8 / 255),
 }
 _STANDARD = ("apgd_ce", "apgd_t", "fab_t", "square")
-PARTS = {
-    **{name: (name,) for name in ("pgd", *_STANDARD)},
-    "standard": _STANDARD,
-}
-_STEP_SIZE = 2 / 255
+PARTS = {**{name: (name,) for name in _STANDARD}, "standard": _STANDARD}
+_PEER = "the original"
 _SAME_LOGITS = 1e-4
 _BALL_TOLERANCE = 1e-6
 _MORE = "<= 1"
@@ -55,12 +51,11 @@ _MORE = "<= 1"
 flags.declare_key_flag("data_dir")
 _CASES = flags.DEFINE_list("cases", ["robust"], f"among {', '.join(CASES)}")
 _ATTACKS = flags.DEFINE_list(
-    "attacks", ["pgd", *_STANDARD], f"among {', '.join(PARTS)}"
+    "attacks", list(_STANDARD), f"among {', '.join(PARTS)}"
 )
 _NUM_IMAGES = flags.DEFINE_integer(
     "num_images", 200, "first test images", lower_bound=1
 )
-_PGD_STEPS = flags.DEFINE_integer("pgd_steps", 20, "of PGD", lower_bound=1)
 _NUM_STEPS = flags.DEFINE_integer(
     "num_steps", 100, "of APGD and FAB", lower_bound=4
 )
@@ -110,26 +105,19 @@ class Case:
         self, parts: tuple[str, ...], steps: dict[str, int]
     ) -> np.ndarray:
         """Returns the same of the peer's, its images judged by our model."""
-        stands = np.ones(len(self.labels), bool)
-        for part in parts:
-            entering = np.flatnonzero(stands)
-            if not len(entering):
-                break
-            settings = {"alpha": _STEP_SIZE} if part == "pgd" else {}
-            adversarial = self.peer.attack(
-                part,
-                self.images[entering],
-                self.labels[entering],
-                steps[part],
-                eps=self.epsilon,
-                **settings,
-            )
-            stands[entering] = ~self._broken(entering, adversarial)
-        return stands
+        adversarial = self.peer.attack(
+            parts,
+            self.images,
+            self.labels,
+            self.epsilon,
+            steps["apgd_ce"],
+            steps["square"],
+        )
+        return ~self._broken(adversarial)
 
-    def _broken(self, indices, adversarial):
+    def _broken(self, adversarial):
         """Returns which candidates fool our model, inside ball and box."""
-        pixels = self.images[indices].astype(np.float32) / np.float32(255)
+        pixels = self.images.astype(np.float32) / np.float32(255)
         distance = np.abs(adversarial - pixels).max((1, 2, 3))
         inside = (
             (distance <= self.epsilon + _BALL_TOLERANCE)
@@ -137,7 +125,7 @@ class Case:
             & (adversarial.max((1, 2, 3)) <= 1)
         )
         predictions = self.attacker.logits(adversarial).argmax(-1)
-        return inside & (predictions != self.labels[indices])
+        return inside & (predictions != self.labels)
 
 
 def opened(
@@ -152,7 +140,7 @@ def opened(
       batch_size: images at a time, of both.
 
     Raises:
-      InputError: no data there, or no torchattacks.
+      InputError: no data there, or no original AutoAttack.
       RuntimeError: the peer's network is another function.
     """
     from atat_tf.evaluation.attacker import Attacker
@@ -182,11 +170,9 @@ def opened(
 
 
 def _our_attacks(part, epsilon, num_steps):
-    from atat_tf.attacks import columns, linf
+    from atat_tf.attacks import columns
 
-    if part == "pgd":
-        return [linf.Steps(linf.ifgsm(epsilon, _STEP_SIZE, num_steps))]
-    return columns.column(f"{part}{num_steps}", epsilon, _STEP_SIZE, 10)
+    return columns.column(f"{part}{num_steps}", epsilon, epsilon / 4, 10)
 
 
 def compare(case: Case, name: str, steps: dict[str, int], repeats: int) -> dict:
@@ -236,15 +222,11 @@ def comparisons(what: str, row: dict) -> list[dict]:
         ("processor_seconds", "the same by processor seconds", ""),
     ):
         faster = ratios.over(row[clock]["theirs"], row[clock]["ours"])
-        found.append(
-            ratios.comparison(f"{what}: {words}", "torchattacks", faster, goal)
-        )
+        found.append(ratios.comparison(f"{what}: {words}", _PEER, faster, goal))
     more = [100 * (row["ours"] - row["theirs"])]
     return [
         *found,
-        ratios.comparison(
-            f"{what}: left more", "torchattacks", more, _MORE, "points"
-        ),
+        ratios.comparison(f"{what}: left more", _PEER, more, _MORE, "points"),
     ]
 
 
@@ -276,7 +258,7 @@ def main(argv: list[str]) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     results = {"surroundings": command.begin(), "rows": {}, "comparisons": []}
     steps = dict.fromkeys(_STANDARD, _NUM_STEPS.value)
-    steps |= {"pgd": _PGD_STEPS.value, "square": _NUM_QUERIES.value}
+    steps["square"] = _NUM_QUERIES.value
     for case_name in _CASES.value:
         sizes = _NUM_IMAGES.value, _BATCH_SIZE.value
         case = opened(case_name, data_dir, *sizes)
@@ -288,9 +270,9 @@ def main(argv: list[str]) -> None:
         results["rows"][case.what] = rows
         for row in rows:
             results["comparisons"] += comparisons(case.what, row)
-    for name in ("torchattacks", "torch"):
+    for name in ("pyautoattack", "torch"):
         results["surroundings"][name] = importlib.metadata.version(name)
-    command.finish("Beside torchattacks", results)
+    command.finish("Beside the original AutoAttack", results)
     weaker = [c for c in results["comparisons"] if c["goal"] == _MORE]
     if any(ratios.verdict(each) == "not met" for each in weaker):
         sys.exit("error: an attack of ours left more images than the peer's.")

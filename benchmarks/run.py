@@ -10,7 +10,7 @@ range, the goal, and whether it is met. The JSON has all figures and is written
 anew after each benchmark. --quick takes the smallest sizes: it shows that all
 of them work, and its figures mean nothing. Run it on a quiet machine: the load
 before it is in the last lines. `attacks` needs an interpreter that has
-torchattacks, .venv-peers/bin/python (see benchmarks/requirements.txt).
+pyautoattack, .venv-peers/bin/python (see benchmarks/requirements.txt).
 """
 
 import dataclasses
@@ -61,9 +61,9 @@ SUITES = {
     ),
     "attacks": Suite(
         "benchmarks.attacks",
-        ("--attacks=pgd,standard",),
+        ("--attacks=standard",),
         # The least that APGD takes.
-        ("--num_images=16", "--batch_size=8", "--pgd_steps=2", "--repeats=1")
+        ("--num_images=16", "--batch_size=8", "--repeats=1")
         + ("--num_steps=4", "--num_queries=10"),
     ),
     "serving": Suite(

@@ -1,32 +1,22 @@
-"""torchattacks on our Wide ResNet, rebuilt in PyTorch from Keras' weights."""
+"""The original AutoAttack on our Wide ResNet, rebuilt in PyTorch.
+
+Croce and Hein's own code, which they publish as `pyautoattack`.
+"""
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
+import pyautoattack
 import torch
-import torchattacks
 from torch.nn import functional
 
 # Of `atat_tf.models.wide_resnet`, which takes Keras' default.
 _EPSILON = 1e-3
-# Name here -> class of torchattacks, and what it is made with beside the
-# network, ε and the number of steps. Its own AutoAttack runs its parts with 10
-# steps and not with 100, seeds from the clock, and targets every wrong class
-# where the original targets nine at most: so the parts are called one by one.
-_ATTACKS = {
-    "pgd": ("PGD", {"random_start": False}),
-    "apgd_ce": ("APGD", {"norm": "Linf", "loss": "ce"}),
-    "apgd_t": ("APGDT", {"norm": "Linf", "n_classes": 10}),
-    "fab_t": (
-        "FAB",
-        {"norm": "Linf", "multi_targeted": True, "n_classes": 10},
-    ),
-    "square": ("Square", {"norm": "Linf"}),
-}
 
 
 class Peer:
-    """What torchattacks makes of images, uint8 [n, H, W, C], of ten classes.
+    """What AutoAttack makes of images, uint8 [n, H, W, C].
 
     Args:
       weights: {path: float32 array} of a Wide ResNet's variables.
@@ -39,40 +29,45 @@ class Peer:
         self._batch_size = batch_size
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Returns logits [n, 10]."""
+        """Returns logits [n, k]."""
         with torch.no_grad():
             return self._network(_pixels(images)).numpy()
 
     def attack(
         self,
-        name: str,
+        parts: Sequence[str],
         images: np.ndarray,
         labels: np.ndarray,
+        epsilon: float,
         num_steps: int,
-        **settings: float,
+        num_queries: int,
     ) -> np.ndarray:
         """Returns adversarial images, float32 [n, H, W, C].
 
+        Of the standard version, or of some of its parts, each on what the ones
+        before left. An image that withstands all is returned as it is.
+
         Args:
-          name: a key of _ATTACKS.
-          images: uint8 [n, H, W, C].
+          parts: among "apgd_ce", "apgd_t", "fab_t" and "square".
+          images: as above.
           labels: integers [n].
-          num_steps: steps, or Square's queries.
-          **settings: as torchattacks has them: eps, and PGD's alpha.
+          epsilon: ε in ℓ∞.
+          num_steps: of APGD and FAB.
+          num_queries: of Square.
         """
-        kind, more = _ATTACKS[name]
-        # The one attack whose steps are called otherwise.
-        steps = "n_queries" if name == "square" else "steps"
-        attack = getattr(torchattacks, kind)(
-            self._network, **settings, **more, **{steps: num_steps}
+        whole = pyautoattack.AutoAttack(
+            self._network, norm="Linf", eps=epsilon, version="standard", seed=0
         )
-        pixels, parts = _pixels(images), []
-        labels = torch.from_numpy(labels.astype(np.int64))
-        for first in range(0, len(pixels), self._batch_size):
-            batch = slice(first, first + self._batch_size)
-            parts.append(attack(pixels[batch], labels[batch]).detach())
-        adversarial = torch.cat(parts).numpy().transpose(0, 2, 3, 1)
-        return np.ascontiguousarray(adversarial)
+        whole.attacks_to_run = [part.replace("_", "-") for part in parts]
+        for part in (whole.apgd, whole.apgd_targeted, whole.fab):
+            part.n_iter = num_steps
+        whole.square.n_queries = num_queries
+        adversarial, _ = whole.run_standard_evaluation(
+            _pixels(images),
+            torch.from_numpy(labels.astype(np.int64)),
+            batch_size=self._batch_size,
+        )
+        return np.ascontiguousarray(adversarial.numpy().transpose(0, 2, 3, 1))
 
 
 class WideResnet(torch.nn.Module):

@@ -27,7 +27,7 @@ READ = {"atat_tf/runs/recipes.py": "configs"}
 DATA = ".config", ".css", ".jinja", ".js", ".yaml"
 # Modules that only another interpreter has: that of benchmarks/requirements.txt
 # or, for JAX, of tools/gpu_run.py.
-PEERS = "jax", "torch", "torchattacks", "xplique"
+PEERS = "jax", "pyautoattack", "torch", "xplique"
 _NO_DISTRIBUTION = {"", *FOLDERS, *PEERS, *sys.stdlib_module_names}
 # The labels that a module needs, where that is not its own name.
 DISTRIBUTIONS = {
