@@ -28,8 +28,8 @@ from atat_tf.runs import parsing, shipped
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "the run folder, or a network that comes with the package: "
-    f"{', '.join(shipped.NETWORKS)}",
+    "the run folder; a command that reads one also takes a network that comes "
+    f"with the package: {', '.join(shipped.NETWORKS)}",
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",

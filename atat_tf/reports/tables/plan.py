@@ -209,7 +209,7 @@ def build(
 
     Raises:
       InputError: a row without recipe, a bad config, no data, or run folders
-        of another config.
+        of another config or of other images.
     """
     expect(num_seeds >= 1, "seeds >= 1", seeds=num_seeds)
     chosen = catalogue.chosen_rows(table, rows)
@@ -225,13 +225,21 @@ def build(
     for job in jobs.values():
         run_checks.validate(job.config, data_dir)
         run_checks.expect_same_config(job.workdir, job.config)
+    config = next(iter(jobs.values())).config
+    dataset = _dataset(config, data_dir)
+    for seed in range(num_seeds):
+        for key in table.rows:
+            run = table_records.folder_of(folder, config.dataset, key, seed)
+            for mode in table.bn_modes:
+                record = table_records.read(run, mode)
+                _expect_same_data(run, record, dataset.provenance)
     return Plan(
         table,
         scale,
         num_seeds,
         folder,
         list(jobs.values()),
-        _dataset(next(iter(jobs.values())).config, data_dir),
+        dataset,
         run_folder.commit(),
     )
 
@@ -284,6 +292,17 @@ def _dataset(config, data_dir):
         return run_build.load_dataset(config, data_dir)
     except InputError as error:
         raise NoData(str(error)) from error
+
+
+def _expect_same_data(run, record, data):
+    """Raises InputError where a row of the table was judged on other images."""
+    expect(
+        not record or record["data"] == data,
+        f"rows of one table that are judged on the same images, {data}: "
+        "another --workdir, or the data that these are of",
+        run=str(run),
+        data=record and record["data"],
+    )
 
 
 def _teacher_row(backbone):

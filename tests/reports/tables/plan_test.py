@@ -9,6 +9,7 @@ import pytest
 from atat_tf.errors import InputError
 from atat_tf.reports.tables import catalogue
 from atat_tf.reports.tables import plan as table_plan
+from atat_tf.reports.tables import records as table_records
 from atat_tf.runs import checks as run_checks
 from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
@@ -146,6 +147,21 @@ def test_a_run_of_another_config_stands_in_the_way(plan):
     config = {**job.config.to_dict(), "num_epochs": 99}
     run_folder.write_json(job.workdir / "config.json", config)
     with pytest.raises(InputError, match="another --workdir.*1 here, 99 there"):
+        plan("at")
+
+
+def test_a_row_of_other_images_stands_in_the_way(plan):
+    """Also one that is not to be run: the table would hold both."""
+    (job,) = plan("standard").jobs
+    run_folder.create(job.workdir)
+    facts = {"data": "other images", "commit": "c0ffee", "hardware": "mine"}
+    part = {
+        "num_images": 4,
+        "identity": {"weights": "w", "data": "d", "seed": 0},
+        "columns": {"clean": []},
+    }
+    table_records.add(job.workdir, "frozen", [part], facts)
+    with pytest.raises(InputError, match="same images.*data='other images'"):
         plan("at")
 
 
