@@ -338,6 +338,6 @@ def _refuse_other_config(config):
 if __name__ == "__main__":
     if "--checklist" in sys.argv:
         __doc__ = _OF_CHECK
-        left_out = (*_NOT_IN_CHECK, _CHECKLIST)
-        command_line.run(main, unlisted=[flag.name for flag in left_out])
-    command_line.run(main)
+        left_out = [flag.name for flag in (*_NOT_IN_CHECK, _CHECKLIST)]
+        command_line.run(main, unlisted=left_out, resumes=True)
+    command_line.run(main, resumes=True)

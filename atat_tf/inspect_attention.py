@@ -76,7 +76,10 @@ _INDICES = flags.DEFINE_list(
     "positions of test images (default: as --select says)",
 )
 _NUM_IMAGES = flags.DEFINE_integer(
-    "num_images", 4, "how many pictures", lower_bound=1
+    "num_images",
+    None,
+    "how many pictures (default: all of --images, else 4)",
+    lower_bound=1,
 )
 _EPSILON = flags.DEFINE(
     parsing.RadiusParser(),
@@ -192,7 +195,7 @@ def _pictures(models, indices, data_dir):
     shown, caption = selection.selected(
         models[:1] if _FIGURE.value == "ablation" else models,
         dataset,
-        _NUM_IMAGES.value,
+        _NUM_IMAGES.value or 4,
         _SELECT.value,
         linf.pgd(_EPSILON.value, _STEP_SIZE.value, _NUM_STEPS.value),
         command_line.seed() or 0,

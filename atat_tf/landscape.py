@@ -167,4 +167,4 @@ def _steps(models, workdirs, data_dir):
 
 
 if __name__ == "__main__":
-    command_line.run(main, recipes=False)
+    command_line.run(main, recipes=False, resumes=True)

@@ -104,4 +104,4 @@ def _refuse_contradictions():
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main, resumes=True)

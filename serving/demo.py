@@ -65,10 +65,13 @@ def main(argv: list[str]) -> None:
         _expect_free_port()
 
     with command_line.quiet_start():  # TensorFlow: not for --help
+        from atat_tf.runs import folder as run_folder
         from atat_tf.runs import terminal
 
         from .demo_page import answers, networks, page, samples
 
+    if _EXPORT.value:
+        run_folder.create(_EXPORT.value)
     loaded = networks.load_all(workdirs, _MODEL.value, model_range, data_dir)
     about, offered = samples.offered(loaded)
     demo = answers.Demo(loaded, _NUM_STEPS.value)

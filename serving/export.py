@@ -65,6 +65,15 @@ def main(argv: list[str]) -> None:
         raise InputError(
             "Expected one of --workdir and --model. Received: both."
         )
+    for name, value in (
+        ("weights", _WEIGHTS.value),
+        ("reference_images", _REFERENCE_IMAGES.value),
+    ):
+        if _MODEL.value and value:
+            raise InputError(
+                f"Expected --{name} with --workdir alone. Received: "
+                f"--model={_MODEL.value} and --{name}={value}."
+            )
     pixel_range = command_line.model_range(_MODEL_RANGE.value, [_MODEL.value])
     data_dir = command_line.data_dir()
     if not _MODEL.value:

@@ -157,7 +157,9 @@ def _limit_log():
     def is_due(record):
         kind, now = (record.levelno, record.module, record.lineno), time.time()
         is_first = now - last.get(kind, 0.0) >= 1.0
-        if is_first or record.levelno < logging.WARNING:
+        # What is said once is not said again when the second is over.
+        is_alone = getattr(record, "is_said_once", False)
+        if is_first or is_alone or record.levelno < logging.WARNING:
             last[kind] = now
             return True
         return False

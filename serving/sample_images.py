@@ -9,7 +9,7 @@ import re
 
 from absl import flags
 
-from atat_tf.errors import InputError
+from atat_tf.errors import InputError, expect
 from atat_tf.runs import command_line
 
 flags.declare_key_flag("workdir")
@@ -31,10 +31,13 @@ def main(argv: list[str]) -> None:
     with command_line.quiet_start():
         from PIL import Image
 
+        from atat_tf.data import datasets
         from atat_tf.evaluation.run import Run
         from atat_tf.runs import folder as run_folder
 
     dataset = Run(workdir, data_dir).dataset
+    shape = tuple(dataset.spec.image_shape)
+    expect(datasets.can_draw(shape), "images of 1 or 3 channels", shape=shape)
     split = dataset.test.take(_NUM_IMAGES.value)
     folder = run_folder.create(_OUTPUT.value)
     for index, (pixels, label) in enumerate(

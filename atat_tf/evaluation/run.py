@@ -1,5 +1,6 @@
 """A run folder as an object: its config, figures, ledger and networks."""
 
+import contextlib
 import functools
 import pathlib
 from collections.abc import Set
@@ -8,6 +9,7 @@ import keras
 from ml_collections import ConfigDict
 
 from atat_tf.data import datasets
+from atat_tf.errors import InputError
 from atat_tf.evaluation import ledger as ledgers
 from atat_tf.models import served
 from atat_tf.runs import build, shipped, terminal
@@ -152,6 +154,13 @@ class Run:
         )
         run_folder.load_weights(self.folder, weights, classifier)
         return classifier
+
+    def attacks(self, column: str) -> tuple:
+        """Returns a column's attacks; () where they are an absent plugin's."""
+        with contextlib.suppress(InputError):
+            classes = self.spec.num_classes
+            return build.build_columns(self.config, [column], classes)[column]
+        return ()
 
     def judged(
         self, weights: str | None = None

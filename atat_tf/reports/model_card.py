@@ -12,7 +12,7 @@ import numpy as np
 
 from atat_tf.attacks import radii
 from atat_tf.configs import base
-from atat_tf.evaluation import printed_table
+from atat_tf.evaluation import figures, printed_table
 from atat_tf.evaluation.attention import explanations
 from atat_tf.evaluation.run import Run
 from atat_tf.evaluation.statistics import intervals, likeness
@@ -77,7 +77,7 @@ def text(workdir: str | pathlib.Path) -> str:
         estimates=printed_table.estimated(_estimates(run, about, counts)),
         evaluated=evaluated,
         workdir=run_folder.portable(workdir),
-        threat=_threat(run.config),
+        threat=_threat(run, counts),
         explanations=(
             []
             if likeness.of_others(about, run.checklist or {})
@@ -216,9 +216,15 @@ def _explanations(checklist):
     ]
 
 
-def _threat(config):
-    attack = config.attack
+def _threat(run, names):
+    """Returns what the attacks do, and which columns do something else."""
+    beyond = [
+        table_text.column_name(name)
+        for name in names
+        if not figures.in_threat_model(run.config, run.attacks(name))
+    ]
     return (
-        f"Attacks here change each pixel, in [0, 1], by at most ε = "
-        f"{radii.written(attack.epsilon)}."
+        "Attacks here change each pixel, in [0, 1], by at most ε = "
+        f"{radii.written(run.config.attack.epsilon)}"
+        f"{', but for ' * bool(beyond)}{', '.join(beyond)}."
     )

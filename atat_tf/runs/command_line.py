@@ -63,6 +63,7 @@ def run(
     main: Callable[[list[str]], Any],
     recipes: bool = True,
     unlisted: Collection[str] = (),
+    resumes: bool = False,
 ) -> None:
     """Runs a command's main(argv); bad input becomes one sentence and exit 1.
 
@@ -70,6 +71,8 @@ def run(
       main: function of the words that are no flags; only flags are allowed.
       recipes: whether the command reads a recipe, and has the --config flags.
       unlisted: names of flags that the help leaves out.
+      resumes: whether the same command goes on from what it left in its run
+        folders, once it has been stopped.
     """
 
     def guarded(argv):
@@ -96,7 +99,8 @@ def run(
                 raise
             sys.exit(f"error: {sentence}")
         except KeyboardInterrupt:
-            print(f"\nStopped. {_what_is_kept()}".rstrip(), file=sys.stderr)
+            kept = _what_is_kept() if resumes else ""
+            print(f"\nStopped. {kept}".rstrip(), file=sys.stderr)
             sys.exit(130)
 
     app.run(

@@ -239,12 +239,10 @@ class TrainingLoop:
         It looks at the epochs' figures alone, so that a run which was killed
         before or after it acted ends in the same way.
         """
-        scores = [row[self._validation.score] for row in progress.epochs]
         config = self._config
-        if config.guard == "off" or not validation.has_collapsed(
-            scores, config.guard_share
-        ):
+        if not validation.is_ended_by_guard(config, progress.epochs):
             return False
+        scores = [row[self._validation.score] for row in progress.epochs]
         sentence = validation.collapse_sentence(scores)
         if config.guard == "stop":
             raise TrainingError(

@@ -1,6 +1,7 @@
 """What an epoch's weights do on the validation split."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import ml_collections
@@ -49,7 +50,7 @@ class Validation:
         self._split = dataset.validation
         self._group = group
         self._panels = _panels(config, student, dataset)
-        self.score = run_folder.validation_field(self._evaluator.names[-1])
+        self.score = _score_field(config)
 
     def figures(self) -> tuple[dict[str, float], np.ndarray | None]:
         """Returns ({field: figure}, picture or None) of the weights as is."""
@@ -111,6 +112,25 @@ def has_collapsed(scores: Sequence[float], share: float) -> bool:
       share: of the best, in (0, 1).
     """
     return len(scores) > 1 and scores[-1] < share * max(scores[:-1])
+
+
+def is_ended_by_guard(
+    config: ml_collections.ConfigDict, rows: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Returns whether the guard has ended a training after some epochs.
+
+    Args:
+      config: resolved.
+      rows: of metrics.jsonl, one an epoch.
+    """
+    field = _score_field(config)
+    scores = [row[field] for row in rows if field in row]
+    return config.guard != "off" and has_collapsed(scores, config.guard_share)
+
+
+def _score_field(config):
+    has_attack = atat.DEFENSES[config.defense.name].needs_attack
+    return run_folder.validation_field("pgd" if has_attack else "clean")
 
 
 def collapse_sentence(scores: Sequence[float]) -> str:

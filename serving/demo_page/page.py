@@ -66,13 +66,14 @@ def _rendered(demo, about, samples, answers):
         lstrip_blocks=True,
     )
     template = environment.from_string(text("page.html.jinja"))
-    height, width, _ = demo.networks[0].image_shape
+    sizes = (network.image_shape[:2] for network in demo.networks)
+    seen = dict.fromkeys(f"{width} × {height}" for height, width in sizes)
     return template.render(
         version=__version__,
         networks=demo.networks,
         num_steps=demo.num_steps,
         class_names=demo.class_names,
-        size=f"{width} × {height}",
+        size=" or ".join(seen),
         epsilons=EPSILONS,
         first_radius=EPSILONS.index(FIRST_EPSILON),
         first_sample=demo.first(samples),

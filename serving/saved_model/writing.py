@@ -67,6 +67,7 @@ def export_run(
         output folder that cannot be written or where
         another export is at work, or a full disk.
     """
+    _place(output, version)  # refused before anything is computed
     run = Run(workdir, data_dir)
     config, names = run.config, run.class_names
     weights = weights or run.config.evaluation.weights
@@ -122,6 +123,7 @@ def export_model(
     Raises:
       InputError: as `export_run`, or not such a model.
     """
+    _place(output, version)  # refused before anything is computed
     path = pathlib.Path(path)
     classifier = model_files.load(path, pixel_range)
     served = signatures.ExportedClassifier(
@@ -196,7 +198,12 @@ def _measured(run, weights, digest):
     return {**card, "evaluated_at_commit": results.get("commit")}
 
 
-def _export(served, classifier, output, version, card):
+def _place(output, version):
+    """Returns the folder that a new version will have.
+
+    Raises:
+      InputError: it is there already, or can be none.
+    """
     output = pathlib.Path(output).absolute()
     expect(
         output.is_dir() or not output.exists(),
@@ -215,9 +222,16 @@ def _export(served, classifier, output, version, card):
             f"free one is {max(_versions(output)) + 1}). Received: "
             f"version={version}."
         )
+    return output / str(number)
+
+
+def _export(served, classifier, output, version, card):
+    output = _place(output, version).parent
     try:
         with run_folder.held(output):
-            return _written(served, classifier, output / str(number), card)
+            # Another export may have taken the number in the meantime.
+            place = _place(output, version)
+            return _written(served, classifier, place, card)
     except (OSError, tf.errors.OpError) as error:
         text = getattr(error, "strerror", None) or str(error)
         # TensorFlow's ends in "PATH; REASON [Op:NAME]".

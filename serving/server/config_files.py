@@ -7,6 +7,7 @@ this file imports no TensorFlow.
 
 import argparse
 import dataclasses
+import logging
 import os
 import pathlib
 
@@ -242,6 +243,11 @@ def check_models(config: ModelServerConfig) -> None:
             raise invalid(
                 f"Model {model.name} requests unsupported platform "
                 f"{model.model_platform or 'none'}"
+            )
+        if model.HasField("logging_config"):
+            logging.warning(
+                "Model %s has a logging_config: no requests are logged here.",
+                model.name,
             )
 
 

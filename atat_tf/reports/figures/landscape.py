@@ -15,6 +15,7 @@ from atat_tf.evaluation import accuracy as robustness
 from atat_tf.evaluation import evaluate_run, opening
 from atat_tf.evaluation.attention.networks import Network
 from atat_tf.evaluation.ledger import CLEAN
+from atat_tf.evaluation.run import Run
 from atat_tf.reports.figures import drawing
 from atat_tf.reports.figures.pictures import Picture
 from atat_tf.reports.figures.scenes import Scene
@@ -98,6 +99,12 @@ def steps(
     Returns:
       Figure, and a dictionary for each run and number of steps.
     """
+    named = {Run(workdir).config.dataset for workdir in workdirs.values()}
+    expect(
+        len(named) == 1 or arguments.get("dataset_name"),
+        "runs on one data set, or --dataset",
+        datasets=sorted(named),
+    )
     curves, rows, runs = {}, [], []
     for title, workdir in workdirs.items():
         shares, run = curve(

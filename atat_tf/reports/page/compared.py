@@ -43,10 +43,15 @@ def compared(
     first = next(iter(runs.values()))
     evaluated = next((run for run in runs.values() if run.results), first)
     columns, radii, truths = {}, {}, []
-    opened, undrawn = {}, {}
+    opened, undrawn, bases, others = {}, {}, {}, []
     for title, run in runs.items():  # each ledger is read once for all
         columns[title] = measured.measured(run)
         radii[title] = measured.accuracy_at_radii(run)
+        if radii[title][0]:
+            bases[title] = measured.radii_basis(run)
+            if bases[title] != next(iter(bases.values())):
+                radii[title] = {}, 0
+                others.append(title)
         truths.append(measured.truth(run))
         if why := report_pictures.undrawn(run, num_images):
             undrawn[title] = why
@@ -69,6 +74,12 @@ def compared(
         "notes": [
             *_stale(opened),
             *likeness.notes([(t, _shown(of)) for t, of in columns.items()]),
+            *(
+                f"{title}: its accuracies against ε are of other images, "
+                f"batch-norm statistics or steps than {next(iter(bases))}'s, "
+                "and are left out."
+                for title in others
+            ),
         ],
         "rows": [
             _row(title, run, columns[title], *checklists[title])
@@ -76,7 +87,11 @@ def compared(
         ],
         "radii": curves.radius_panel({t: of for t, (of, _) in radii.items()}),
         "radii_on": measured.on_images(radii),
-        "without_radii": [t for t, (of, _) in radii.items() if not of],
+        "without_radii": [
+            title
+            for title, (found, _) in radii.items()
+            if not found and title not in others
+        ],
         "explanations": explained,
         "good": explanations.GOOD,
         "tests": measured.paired(columns),
@@ -105,7 +120,13 @@ def _titled(runs):
 
 
 def _expect_comparable(runs: Mapping[str, Run]):
-    """Raises InputError unless the runs are of one data set."""
+    """Raises InputError unless the runs are of one data set, in one size."""
+    shapes = {tuple(run.spec.image_shape) for run in runs.values()}
+    expect(
+        len(shapes) == 1,
+        "runs on images of one size",
+        image_shapes=sorted(shapes),
+    )
     trained = {run.config.dataset for run in runs.values()}
     evaluated = {run.results["data"] for run in runs.values() if run.results}
     expect(

@@ -4,7 +4,6 @@ Everything is counted from results.json and from the ledger's lines; no network
 is run.
 """
 
-import contextlib
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,11 @@ from typing import Any
 import numpy as np
 
 from atat_tf.attacks import columns, linf
-from atat_tf.errors import InputError
-from atat_tf.evaluation import ledger
+from atat_tf.evaluation import figures, ledger
 from atat_tf.evaluation.checklist import points
 from atat_tf.evaluation.run import Run
 from atat_tf.evaluation.statistics import intervals, likeness
 from atat_tf.reports.tables import records as table_records
-from atat_tf.runs import build
 
 # What the first screen shows, in order.
 HEADLINE = {"clean": "clean", "pgd20": "PGD-20", "autoattack": "AutoAttack"}
@@ -40,6 +37,8 @@ class Column:
       stands: bool [n], which images withstand it; None where the ledger does
         not tell.
       is_estimate: whether some attacks met a sample of the images only.
+      is_within: whether its attacks stay in the run's threat model, as far as
+        is known.
     """
 
     accuracy: float
@@ -48,6 +47,7 @@ class Column:
     basis: likeness.Basis = likeness.Basis()
     stands: np.ndarray | None = None
     is_estimate: bool = False
+    is_within: bool = True
 
 
 def measured(run: Run) -> dict[str, Column]:
@@ -81,7 +81,9 @@ def measured(run: Run) -> dict[str, Column]:
             if lines and name in results["attacks"] and not is_estimate:
                 stands = lines.standing(basis.attacks, count)
             if is_estimate and not basis.attacks:  # an older file
-                basis = basis._replace(attacks=_attacks(run, name))
+                basis = basis._replace(
+                    attacks=tuple(columns.descriptions(run.attacks(name)))
+                )
             interval = (
                 (estimates[name]["low"], estimates[name]["high"])
                 if is_estimate
@@ -95,23 +97,17 @@ def measured(run: Run) -> dict[str, Column]:
         # One of all images takes an estimate's place.
         if not known or (known.is_estimate and column.count >= known.count):
             found[_name(name)] = column
-    return found
+    return {
+        name: dataclasses.replace(
+            column,
+            is_within=figures.in_threat_model(run.config, run.attacks(name)),
+        )
+        for name, column in found.items()
+    }
 
 
 def _name(column):
     return "autoattack" if column in columns.AUTOATTACK else column
-
-
-def _attacks(run, name):
-    """Returns the descriptions of an estimated column, as its name says them.
-
-    Empty where they are a plugin's that is not here.
-    """
-    with contextlib.suppress(InputError):
-        classes = run.spec.num_classes
-        built = build.build_columns(run.config, [name], classes)
-        return tuple(columns.descriptions(built[name]))
-    return ()
 
 
 def _recorded(run, results, lines):
@@ -228,6 +224,13 @@ def accuracy_at_radii(run: Run) -> tuple[dict[float, float], int]:
     return {}, 0
 
 
+def radii_basis(run: Run) -> tuple:
+    """Returns what runs have in common whose `accuracy_at_radii` compare."""
+    attack = run.config.attack
+    basis = likeness.basis(run.results) if run.results else None
+    return basis, float(attack.epsilon), float(attack.step_size)
+
+
 def on_images(radii: Mapping[str, tuple[Mapping, int]]) -> str:
     """Returns on how many images there are accuracies at radii, in words.
 
@@ -278,8 +281,9 @@ def truth(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
 def strongest(runs: Sequence[Mapping[str, Column]]) -> str | None:
     """Returns the column that leaves the fewest images right in the first run.
 
-    Of those that the ledgers of all runs have, of the same attacks on the same
-    images, with the same statistics; None where there is none.
+    Of those in the threat model that the ledgers of all runs have, of the same
+    attacks on the same images, with the same statistics; None where there is
+    none.
 
     Args:
       runs: from `measured`, one at least.
@@ -289,6 +293,7 @@ def strongest(runs: Sequence[Mapping[str, Column]]) -> str | None:
         name
         for name, column in first.items()
         if column.basis.attacks
+        and column.is_within
         and all(_is_same(of_run.get(name), column) for of_run in runs)
     ]
     # Of equals the last: tables go from weak to strong.

@@ -13,6 +13,7 @@ import ml_collections
 from atat_tf.attacks import stepped
 from atat_tf.data import datasets
 from atat_tf.errors import InputError, expect
+from atat_tf.evaluation import ledger
 from atat_tf.reports.tables import catalogue
 from atat_tf.reports.tables import records as table_records
 from atat_tf.reports.tables import shift as shift_measurement
@@ -22,6 +23,7 @@ from atat_tf.runs import config as run_config
 from atat_tf.runs import folder as run_folder
 from atat_tf.runs import recipes, terminal
 from atat_tf.training import cost as training_cost
+from atat_tf.training import validation
 
 _TEACHER_RECIPE = "standard"
 
@@ -59,10 +61,18 @@ class Job:
         return len(run_folder.read_metrics(self.workdir))
 
     @property
+    def epochs_left(self) -> int:
+        """Epochs to train; none where the guard has ended the training."""
+        rows = run_folder.read_metrics(self.workdir)
+        if validation.is_ended_by_guard(self.config, rows):
+            return 0
+        return max(self.config.num_epochs - len(rows), 0)
+
+    @property
     def is_trained(self) -> bool:
         """Whether training, and the evaluation at its end, are over."""
         has_results = (self.workdir / run_folder.RESULTS).exists()
-        return has_results and self.epochs_done >= self.config.num_epochs
+        return has_results and not self.epochs_left
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +111,9 @@ class Plan:
         """
         missing = {}
         for mode in self.table.bn_modes if job.in_table else ():
-            record = table_records.read(job.workdir, mode)
+            # A record without the ledger that it speaks of says nothing.
+            is_led = ledger.is_in(job.workdir)
+            record = table_records.read(job.workdir, mode) if is_led else None
             columns = table_records.missing(record, self.wanted(mode))
             if columns:
                 missing[mode] = columns
@@ -111,7 +123,8 @@ class Plan:
         """Returns whether a job's attention shifts are still to be measured."""
         if not (self.table.shift and job.in_table):
             return False
-        measured = shift_measurement.read(job.workdir)
+        is_led = ledger.is_in(job.workdir)
+        measured = shift_measurement.read(job.workdir) if is_led else None
         wanted = len(self.dataset.test.take(self.scale.shift_images))
         return not shift_measurement.is_current(measured, wanted)
 
@@ -130,7 +143,7 @@ class Plan:
         """
         left = {}
         if not job.is_trained:
-            epochs = job.config.num_epochs - job.epochs_done
+            epochs = job.epochs_left
             left[f"train {epochs} epochs"] = (
                 epochs
                 * len(self.dataset.train)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from atat_tf.evaluation import ledger
 from atat_tf.evaluation.statistics import intervals
 from atat_tf.reports.tables import catalogue
 from atat_tf.reports.tables import records as table_records
@@ -179,7 +180,7 @@ def _shifts(table, runs):
     for key in table.rows:
         for run in runs[key, "frozen"]:
             measured = shift_measurement.read(run["workdir"])
-            if measured is not None:
+            if measured is not None and ledger.is_in(run["workdir"]):
                 shifts.append(_shift(key, run, measured))
     return shifts
 

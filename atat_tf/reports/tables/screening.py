@@ -83,18 +83,22 @@ def goes_on(clean: float, worst: float) -> bool:
 
 
 def _judged(folder: pathlib.Path) -> dict[str, Any] | None:
-    """Returns results.json of a run and which images withstand each column."""
+    """Returns results.json of a run and which images withstand each column.
+
+    None for a column, and the worst case, that lacks a line of the ledger.
+    """
     if not (folder / run_folder.RESULTS).exists():
         return None
     results = run_folder.read_json(folder / run_folder.RESULTS)
     lines = ledger.of_results(folder, results)
     stands = {
-        name: lines.standing(attacks, results["num_images"])
-        for name, attacks in results["attacks"].items()
+        name: lines.standing(results["attacks"][name], results["num_images"])
+        for name in _COLUMNS
+        if name in results["attacks"]
     }
     worst = None
-    if {*_COLUMNS} <= {*stands}:
-        worst = np.all(list(stands.values()), axis=0)
+    if all(stands.get(name) is not None for name in _COLUMNS):
+        worst = np.all([stands[name] for name in _COLUMNS], axis=0)
     return {**results, "stands": {**stands, "worst": worst}}
 
 
@@ -116,7 +120,7 @@ def _against(name, run, judged, recipe):
     if control is None:
         return ["—"] * 4
     other = judged.get(control)
-    if other is None or run["stands"]["worst"] is None:
+    if other is None or not _is_judged_like(run, other):
         return [control, *[text.NOT_RUN] * 3]
     points = {
         column: _points(run["stands"][column], other["stands"][column])
@@ -130,6 +134,15 @@ def _against(name, run, judged, recipe):
         ),
         "yes" if goes_on(points["clean"], points["worst"]) else "no",
     ]
+
+
+def _is_judged_like(run, other):
+    """Returns whether both worst cases are of the same images."""
+    worst = [each["stands"]["worst"] for each in (run, other)]
+    same = "data", "split", "num_images", "bn_eval"
+    return all(of_one is not None for of_one in worst) and all(
+        run.get(name) == other.get(name) for name in same
+    )
 
 
 def _points(stands, others):

@@ -267,15 +267,12 @@ class ModelManager:
         self._labels = labels
 
     async def _keep_reading(self, path, read, seconds):
-        applied = None
         while True:
             await asyncio.sleep(seconds)
             try:
-                content = await in_thread(pathlib.Path(path).read_bytes)
-                if content != applied:
-                    config = await in_thread(read, path)
-                    await self._configure(config)
-                    applied = content
+                # Also where it has not changed: a reload by a call lasts until
+                # the next poll, as in the genuine server.
+                await self._configure(await in_thread(read, path))
                 self._say(logging.ERROR, path, None)
             except Exception as error:  # the file may hold anything
                 self._say(
@@ -327,7 +324,7 @@ class ModelManager:
     def _say(self, level, topic, text):
         """Logs a complaint once, until there is another or none."""
         if text is not None and text != self._said.get(topic):
-            logging.log(level, text)
+            logging.log(level, text, extra={"is_said_once": True})
         self._said[topic] = text
 
 
