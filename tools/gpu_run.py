@@ -31,7 +31,7 @@ import time
 import numpy as np
 
 _REPORT, _PLAN = "report.json", "plan.json"
-# Relative; on GPUs, sums are in other orders and convolutions in TF32.
+# Relative; on GPUs sums are in other orders.
 _TOLERANCE = {"figures": 0.01, "weights": 0.2}
 # Dense bfloat16 operations a second, of the vendor's data sheets.
 _PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}

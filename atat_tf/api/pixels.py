@@ -14,8 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from atat_tf.data import training_data
 from atat_tf.errors import expect
 
-# Of the range: what rounding in somebody's normalisation may add.
-_TOLERANCE = 1e-5
 # Of the range, the smallest radius that is taken for one in its unit.
 _TENTH_OF_A_LEVEL = 0.1 / 255
 
@@ -150,7 +148,7 @@ class PixelRange:
     def _expect_inside(self, images):
         smallest = images.min(axis=(0, 1, 2)).astype(np.float64)
         largest = images.max(axis=(0, 1, 2)).astype(np.float64)
-        room = _TOLERANCE * self.width
+        room = training_data.TOLERANCE * self.width
         received = {
             "smallest": float(smallest.min()),
             "largest": float(largest.max()),

@@ -165,8 +165,9 @@ def attack(
 ) -> np.ndarray:
     """Returns adversarial images.
 
-    Where an image breaks, its adversarial example; where it does not, the last
-    candidate. An image that is misclassified as it is is returned as it is.
+    Where an image breaks, its adversarial example; where it does not, the
+    candidate that came closest, which may be the image. An image that is
+    misclassified as it is is returned as it is.
 
     Example:
       >>> adversarial = atat.attack(model, x, y, "pgd5", epsilon=8 / 255)

@@ -7,6 +7,7 @@ validates and evaluates is never among them.
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -61,6 +62,7 @@ class KLAttack(linf.LinfAttack):
     """
 
     loss_fn: Callable = losses.kl_divergence
+    climbs_from_clean_logits: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()

@@ -42,6 +42,8 @@ class LinfAttack:
     loss_fn: Callable = losses.cross_entropy
 
     def __post_init__(self):
+        # A list is taken for a tuple, and an attack is a key of dictionaries.
+        object.__setattr__(self, "bounds", tuple(self.bounds))
         expect_ball(self.epsilon, self.bounds)
         expect(
             0 < self.step_size < math.inf,
@@ -160,10 +162,29 @@ class Steps:
     image that is broken takes part in no later restart.
 
     Attributes:
-      attack: whose points are judged.
+      attack: whose points are judged, from `first_point` and `next_point`.
+
+    Raises:
+      InputError: the attack does not go by these alone, and what it does
+        instead would not be run.
     """
 
     attack: LinfAttack
+
+    def __post_init__(self):
+        kind = type(self.attack)
+        own = [
+            name
+            for name in ("__call__", "_ascend")
+            if getattr(kind, name) is not getattr(LinfAttack, name)
+        ]
+        expect(
+            not own,
+            "an attack whose steps are its first_point and next_point: it is "
+            "judged step by step, without the methods that it has of its own",
+            attack=kind.__name__,
+            methods=own,
+        )
 
     @property
     def epsilon(self) -> float:
@@ -275,7 +296,13 @@ def from_name(name: str, epsilon: float, step_size: float) -> LinfAttack:
                 arguments[field] = int(number)
         required = {n for n, p in parameters.items() if p.default is p.empty}
         if required <= arguments.keys() <= parameters.keys():
-            return factory(**arguments)
+            made = factory(**arguments)
+            expect(
+                isinstance(made, LinfAttack),
+                f"a LinfAttack from what is registered as {match[1]!r}",
+                received=type(made),
+            )
+            return made
     raise unknown(
         "an attack (any number of steps, and of restarts as in pgd20x10)",
         name,

@@ -9,7 +9,8 @@ of tensors that all have one row an image, whatever else they hold. Rows of
 several batches at the same step may be put together, and an image's rows never
 depend on its neighbours'. `judged` keeps what a verdict is made of. Where a
 step costs another number of passes than two, a gradient's, the attack says so
-in `passes_a_step`.
+in `passes_a_step`. A field `target`, the rank of a class to reach, is read by
+`start` alone.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf import losses
+from atat_tf.data import training_data
 from atat_tf.errors import expect
 
 State = dict[str, tf.Tensor]
@@ -52,10 +54,6 @@ def passes_a_step(attack: Any) -> int:
     return getattr(attack, "passes_a_step", 2)
 
 
-# Of the range: what rounding in somebody's normalisation may add.
-_TOLERANCE = 1e-5
-
-
 def expect_images(images: tf.Tensor, bounds: tuple[float, float]) -> None:
     """Raises InputError unless an attack can start from images.
 
@@ -77,7 +75,7 @@ def expect_images(images: tf.Tensor, bounds: tuple[float, float]) -> None:
     if not tf.executing_eagerly() or not len(images):
         return
     smallest, largest = float(np.min(images)), float(np.max(images))
-    slack = _TOLERANCE * (high - low)
+    slack = training_data.TOLERANCE * (high - low)
     # False for NaN too.
     expect(
         low - slack <= smallest and largest <= high + slack,

@@ -202,8 +202,8 @@ def _expect_labels(labels, num_classes):
     )
 
 
-# Of the range: what rounding in somebody's normalisation may add.
-_TOLERANCE = 1e-5
+# Of the range of the pixels: what rounding in somebody's normalisation may add.
+TOLERANCE = 1e-5
 
 
 def batch_rules(
@@ -233,7 +233,7 @@ def batch_rules(
     size = tf.shape(images)[:1]
     rules = [("an image for each device in every batch", size > 0, size)]
     if images.dtype != tf.uint8:
-        slack = _TOLERANCE * (high - low)
+        slack = TOLERANCE * (high - low)
         pixels = tf.cast(images, tf.float32)
         inside = (pixels >= low - slack) & (pixels <= high + slack)
         rule = f"pixels from {low:g} to {high:g}, the attack's bounds"
@@ -310,8 +310,9 @@ def _sentence(message):
 def _expect_pixels(images, bounds):
     low, high = bounds
     smallest, largest = float(images.min()), float(images.max())
+    slack = TOLERANCE * (high - low)
     expect(
-        low <= smallest <= largest <= high,
+        low - slack <= smallest <= largest <= high + slack,
         f"pixels from {low:g} to {high:g}, the attack's bounds (another range: "
         "bounds=(low, high) of the attack, with epsilon in the same unit)",
         smallest=smallest,

@@ -1,5 +1,6 @@
 """Whether a classifier is right on each image after each attack."""
 
+import functools
 from collections.abc import Callable, Mapping
 
 import keras
@@ -9,7 +10,7 @@ import tensorflow as tf
 from atat_tf import losses
 from atat_tf.attacks import randomness
 from atat_tf.data import datasets
-from atat_tf.models import compilation, frozen
+from atat_tf.models import compilation, frozen, graphs
 
 BATCH_NORM_MODES = ("frozen", "batch")
 
@@ -99,19 +100,25 @@ def logits_function(
       classifier: keras.Model.
       batch_norm: "frozen" uses stored statistics (the protocol to believe);
         "batch" those of the batch at hand, as the released evaluation did, and
-        moves no stored ones.
+        moves no stored ones. All other layers are in inference mode.
     """
     if batch_norm == "frozen":
         return lambda images: classifier(images, training=False)
 
+    graph = graphs.of_functional(classifier)
+
     def with_batch_statistics(images):
         # Stateless: an evaluation must not move the stored statistics.
-        logits, _ = classifier.stateless_call(
-            classifier.trainable_variables,
-            classifier.non_trainable_variables,
-            images,
-            training=True,
-        )
+        with keras.StatelessScope():
+            (logits,) = graph.run([images], _in_its_mode)
         return logits
 
     return with_batch_statistics
+
+
+def _in_its_mode(layer):
+    """Returns a layer's call: in training mode for batch norms alone."""
+    if not getattr(layer, "_call_has_training_arg", False):
+        return layer
+    by_batch = isinstance(layer, keras.layers.BatchNormalization)
+    return functools.partial(layer, training=by_batch)

@@ -65,8 +65,7 @@ def pooled_head(classifier: keras.Model, name: str) -> keras.Variable | None:
     pools = type(pool) is layers.GlobalAveragePooling2D
     if not pools or pool.data_format != "channels_last" or pool.keepdims:
         return None
-    layer, _ = _made_by(graph, maps)
-    return dense.kernel if layer is not None and layer.name == name else None
+    return dense.kernel if _is_of(graph, maps, name) else None
 
 
 def logits_model(classifier: keras.Model) -> keras.Model:
@@ -210,13 +209,25 @@ def _made_by(graph, tensor):
     call = graph.made_by(tensor)
     if call is None:
         return None, None
-    dropouts = layers.Dropout, layers.SpatialDropout2D
-    if type(call.layer) in dropouts or _is_cast(call.layer):
+    if _is_seen_through(call.layer):
         return _made_by(graph, call.inputs[0])
     return call.layer, call.inputs[0]
 
 
-def _is_cast(layer):
+def _is_of(graph, tensor, name):
+    """Returns whether a tensor is a layer's, or was until it was seen through.
+
+    The layer itself may be one of those: a name for what another has made.
+    """
+    call = graph.made_by(tensor)
+    if call is None or call.layer.name == name:
+        return call is not None
+    return _is_seen_through(call.layer) and _is_of(graph, call.inputs[0], name)
+
+
+def _is_seen_through(layer):
+    if type(layer) in (layers.Dropout, layers.SpatialDropout2D):
+        return True
     return type(layer) is layers.Activation and (
         layer.activation is keras.activations.linear
     )

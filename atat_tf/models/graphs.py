@@ -19,6 +19,13 @@ from atat_tf.models import layers as model_layers
 
 # In the place of a layer's name: the last with a spatial map (§3.2).
 DEEPEST = "deepest"
+_RANDOM = (
+    layers.Dropout,
+    layers.SpatialDropout2D,
+    layers.AlphaDropout,
+    layers.GaussianDropout,
+    layers.GaussianNoise,
+)
 # What the name of a classifier with taps ends in.
 TAPPED = "_with_taps"
 
@@ -264,7 +271,9 @@ def spatial_layers(classifier: keras.Model) -> dict[str, keras.KerasTensor]:
 
     In the order from the images to the logits, of a functional classifier;
     layers that the logits do not read are left out, and so is what has four
-    axes and is no picture, as heads of tokens or channels that come first.
+    axes and is no picture, as heads of tokens or channels that come first. A
+    layer of dropout or noise has no map of its own: in inference mode it is
+    that of the layer before, in training mode one at random.
     """
     graph = of_functional(classifier)
     layouts = _layouts(graph)
@@ -275,7 +284,7 @@ def spatial_layers(classifier: keras.Model) -> dict[str, keras.KerasTensor]:
         if needed.isdisjoint(map(id, outputs)):
             continue
         needed.update(map(id, call.inputs))
-        for tensor in outputs:
+        for tensor in () if isinstance(call.layer, _RANDOM) else outputs:
             shape = tensor.shape
             is_picture = layouts.get(id(tensor)) == _PICTURE
             if is_picture and shape[1] * shape[2] > 1:

@@ -186,10 +186,18 @@ def build_columns(
       num_classes: k, which limits the targets of targeted attacks.
 
     Raises:
-      InputError: an unknown name.
+      InputError: an unknown name, or one in ℓ2 without a radius: the config's
+        is of ℓ∞.
     """
     names = config.evaluation.attacks if names is None else names
     expect(names, "at least one attack", attacks=names)
+    for name in names:
+        expect(
+            not name.endswith("_l2"),
+            "a radius behind an attack in ℓ2, as apgd_ce_l2@0.5: the run's ε "
+            "is of ℓ∞",
+            attack=name,
+        )
     ball = config.attack.epsilon, config.attack.step_size
     built = {name: columns.column(name, *ball, num_classes) for name in names}
     for name, attacks in built.items():

@@ -175,6 +175,12 @@ class TrainingLoop:
                 if self._ended_by_guard(progress):
                     break
 
+    @property
+    def _flips(self):
+        """Whether an image is mirrored in half of the epochs."""
+        flip = self._config.flip
+        return self._dataset.spec.flip if flip is None else flip
+
     def _batches(self, first_step):
         """Returns the batches of all steps from one on.
 
@@ -194,7 +200,7 @@ class TrainingLoop:
                 config.seed,
                 first_step,
                 self._num_steps - first_step,
-                dataset.spec.flip if config.flip is None else config.flip,
+                self._flips,
                 parts or own_parts,
                 config.augmentation,
                 self._extra,
@@ -266,6 +272,8 @@ class TrainingLoop:
             f"{config.defense.name}: {run_config.network_name(config)} on "
             f"{config.dataset} ({data.provenance}), "
             f"{len(data.train):,} training images"
+            + ", mirrored at random (--config.flip)"
+            * self._flips
         )
         self._console.print(
             f"  {student.count_params():,} parameters; {gflop:.3g} GFLOP an "

@@ -5,11 +5,36 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from atat_tf import losses
-from atat_tf.attacks import linf, randomness
+from atat_tf.attacks import for_training, linf, randomness
 from atat_tf.errors import InputError
 from tests.support import toys
 
 EPSILON = 0.125
+
+
+class _Unmoved(linf.LinfAttack):
+    def __call__(self, logits_fn, images, labels, seeds):
+        return images
+
+
+class StepsTest(parameterized.TestCase):
+    @parameterized.parameters(
+        _Unmoved(0.1, 0.1, 1), for_training.trades(0.1, 0.1, 1)
+    )
+    def test_an_attack_that_is_more_than_its_steps_is_refused(self, attack):
+        with self.assertRaisesRegex(InputError, "first_point and next_point"):
+            linf.Steps(attack)
+
+    def test_bounds_in_a_list(self):
+        attack = linf.LinfAttack(0.1, 0.1, 1, bounds=[0.0, 1.0])
+        self.assertEqual(attack, linf.LinfAttack(0.1, 0.1, 1))
+        self.assertEqual(hash(attack), hash(linf.LinfAttack(0.1, 0.1, 1)))
+
+    def test_a_name_that_stands_for_no_attack(self):
+        linf.ATTACKS["mine"] = lambda epsilon: None
+        self.addCleanup(linf.ATTACKS.pop, "mine")
+        with self.assertRaisesRegex(InputError, "registered as 'mine'"):
+            linf.from_name("mine", 0.1, 0.1)
 
 
 class LinearModelTest(parameterized.TestCase, tf.test.TestCase):

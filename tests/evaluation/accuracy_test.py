@@ -1,5 +1,6 @@
 """Verdicts image by image, with frozen and with batch statistics."""
 
+import keras
 import numpy as np
 
 from atat_tf.attacks import linf
@@ -53,6 +54,15 @@ def test_no_variable_moves():
     robustness.Evaluator(classifier, _NAMED).correct("pgd", split, 5)
     for old, new in zip(before, classifier.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_batch_mode_leaves_other_layers_in_inference_mode():
+    inputs = keras.Input((4, 4, 1))
+    x = keras.layers.Flatten()(keras.layers.GaussianNoise(1.0)(inputs))
+    classifier = keras.Model(inputs, keras.layers.Dense(2)(x))
+    images = np.ones((3, 4, 4, 1), np.float32)
+    logits = robustness.logits_function(classifier, "batch")(images)
+    np.testing.assert_array_equal(logits, classifier(images, training=False))
 
 
 def test_batch_mode_uses_the_batch_statistics():

@@ -149,9 +149,9 @@ class EveryBackboneTest(parameterized.TestCase, tf.test.TestCase):
         tapped = graphs.with_taps(model, ["features"])
         images, labels = toys.random_images(3, _SHAPE), toys.random_labels(3)
         _, maps = grad_cam.logits_and_attention(tapped, images, labels)
-        _, closed = grad_cam.explanation(
-            tapped, images, labels, classifiers.pooled_head(model, "features")
-        )
+        head = classifiers.pooled_head(model, "features")
+        self.assertIsNotNone(head)
+        _, closed = grad_cam.explanation(tapped, images, labels, head)
         self.assertGreater(np.max(closed), 1e-3)
         self.assertAllClose(maps["features"], closed, 1e-4, 1e-6)
 

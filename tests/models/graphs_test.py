@@ -105,6 +105,14 @@ class WithTapsTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual([*found], ["first", "second", "relu"])
         self.assertEqual(found["relu"].shape, (None, 4, 4, 4))
 
+    def test_dropout_and_noise_have_no_map_of_their_own(self):
+        inputs = x = keras.Input((8, 8, 1))
+        x = keras.layers.Conv2D(2, 3, name="maps")(x)
+        x = keras.layers.GaussianNoise(0.1)(keras.layers.Dropout(0.5)(x))
+        x = keras.layers.Dense(3)(keras.layers.Flatten()(x))
+        spatial = graphs.spatial_layers(keras.Model(inputs, x))
+        self.assertEqual(list(spatial), ["maps"])
+
     def test_a_map_of_one_pixel_is_not_spatial(self):
         inputs = keras.Input((2, 2, 1))
         x = layers.Conv2D(3, 1, name="two")(inputs)

@@ -121,6 +121,16 @@ class ArchivingTest(absltest.TestCase):
         self.assertIn(mark["weights"], card)
         self.assertNotIn("FGSM", card)
 
+    def test_a_card_names_the_columns_beyond_the_threat_model(self):
+        results = run_folder.read_json(self.run / run_folder.RESULTS)
+        results["accuracy"]["pgd20@16/255"] = 0.0
+        results["attacks"]["pgd20@16/255"] = ["A"]
+        run_folder.write_json(self.run / run_folder.RESULTS, results)
+        self.assertIn(
+            "by at most ε = 8/255, but for pgd20@16/255.",
+            model_card.text(self.run),
+        )
+
     def test_a_card_with_an_estimate_alone_shows_it(self):
         results = run_folder.read_json(self.run / run_folder.RESULTS)
         found = {"accuracy": 0.3, "low": 0.2, "high": 0.4, "num_images": 40}

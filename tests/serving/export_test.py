@@ -111,6 +111,15 @@ def test_refusals_make_no_folder(tmp_path, kwargs, pattern):
     assert not (tmp_path / "m").exists()
 
 
+def test_a_version_that_is_there_is_refused_before_any_work(tmp_path):
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    with (
+        mock.patch.object(writing, "Run", side_effect=AssertionError),
+        pytest.raises(InputError, match="version that .* does not hold"),
+    ):
+        writing.export_run(serving_runs.RUN, tmp_path / "m", version=1)
+
+
 def _classifier(image_shape=(8, 8, 2), dtype="float32"):
     return keras.Sequential(
         [
@@ -242,6 +251,14 @@ def test_the_command_tells_its_stages_alone(tmp_path):
         (["--output=x", "--workdir=/nowhere"], "config.json.*/nowhere"),
         (["--output=x", "--workdir=y", "--model=z"], "Received: both"),
         (["--output=x", "--model=z.keras", "--model_range=0"], "two ascending"),
+        (
+            ["--output=x", "--model=z", "--weights=last"],
+            "--weights with",
+        ),
+        (
+            ["--output=x", "--model=z", "--reference_images=9"],
+            "--reference_images with --workdir alone",
+        ),
     ],
 )
 def test_command_refuses(words, pattern):

@@ -1,11 +1,14 @@
 """The training step: one SGD step by hand, what moves and what must not."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
+from atat_tf import losses
 from atat_tf.attacks import for_training, linf
 from atat_tf.defenses import atat, compared
 from atat_tf.errors import InputError
@@ -195,6 +198,12 @@ class RefusalTest(parameterized.TestCase):
     @parameterized.parameters(
         (atat.AdversarialTraining(), None, None, "attack for Adversarial"),
         (compared.TRADES(), _ATTACK, None, "kl_divergence for TRADES"),
+        (
+            compared.TRADES(),
+            dataclasses.replace(_ATTACK, loss_fn=losses.kl_divergence),
+            None,
+            "from the clean logits: atat.trades",
+        ),
         (atat.ATAT(), _ATTACK, None, "a teacher for ATAT"),
         (atat.ATAT(layers=("nowhere",)), _ATTACK, 2, "features.*'nowhere'"),
         (

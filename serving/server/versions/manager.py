@@ -190,7 +190,7 @@ class ModelManager:
     def watch_config_file(
         self, path: str, read: Callable[[str], message.Message], seconds: float
     ) -> None:
-        """Applies a config file anew whenever its content has changed.
+        """Applies a config file at every look, also over what a call has set.
 
         A file that cannot be read, or is refused, is logged, tried again and
         leaves the old config in effect. New models are not waited for.

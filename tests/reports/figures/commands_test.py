@@ -9,6 +9,9 @@ import tensorflow as tf
 from absl.testing import absltest, parameterized
 from PIL import Image
 
+from atat_tf.errors import InputError
+from atat_tf.reports.figures import landscape
+from atat_tf.runs import shipped
 from tests.support import commands, untrained_runs
 
 _ROOT = pathlib.Path(__file__).parents[3]
@@ -60,6 +63,11 @@ class FigureCommandsTest(parameterized.TestCase, tf.test.TestCase):
         first, *lines = pathlib.Path(files[2]).read_text().splitlines()
         self.assertIn(f"--figure={figure}", first)
         self.assertLen(list(csv.DictReader(lines)), count)
+
+    def test_curves_of_two_data_sets_are_refused(self):
+        workdirs = {"a": self.run_folder, "b": shipped.found("reference_small")}
+        with self.assertRaisesRegex(InputError, "runs on one data set"):
+            landscape.steps(workdirs, 1, 1, 1)
 
     @parameterized.parameters(
         ((INSPECT, "--figure=shfit"), "Did you mean 'shift'"),

@@ -1,5 +1,6 @@
 """Several runs on one page."""
 
+import dataclasses
 import html
 import os
 import shutil
@@ -10,7 +11,9 @@ import pytest
 
 import atat_tf as atat
 from atat_tf.data import datasets
+from atat_tf.errors import InputError
 from atat_tf.evaluation import ledger, opening
+from atat_tf.evaluation.run import Run
 from atat_tf.reports.page import compared
 from atat_tf.runs import folder as run_folder
 from tests.reports.page import report_runs
@@ -68,6 +71,29 @@ def test_what_does_not_compare_is_said_and_not_tested(folders, tmp_path):
     assert f"({tmp_path}/b): batch-norm statistics of the attacked" in page
     assert page.count(", bn_eval=batch</span>") == 2
     assert "No two runs have verdicts of the same attacks" in page
+
+
+def test_accuracies_by_other_steps_are_left_out(folders, tmp_path):
+    for name, source in zip("ab", folders, strict=True):
+        shutil.copytree(source, tmp_path / name)
+    path = tmp_path / "b" / run_folder.CONFIG
+    config = run_folder.read_json(path)
+    config["attack"]["step_size"] /= 2
+    run_folder.write_json(path, config)
+    radii = {0: 90.0, 4: 50.0, 8: 10.0}, 40
+    with mock.patch.object(compared.measured, "accuracy_at_radii") as at_radii:
+        at_radii.return_value = radii
+        page = compared.compared([tmp_path / n for n in "ab"], None, 0)
+    assert f"({tmp_path}/b): its accuracies against ε are of other" in page
+    assert f"({tmp_path}/a): its accuracies" not in page
+
+
+def test_images_of_two_sizes_are_not_compared(folders):
+    runs = {folder.name: Run(folder) for folder in folders}
+    for run, side in zip(runs.values(), (12, 16), strict=True):
+        run.spec = dataclasses.replace(run.spec, image_shape=(side, side, 1))
+    with pytest.raises(InputError, match="images of one size"):
+        compared._expect_comparable(runs)
 
 
 def test_pictures_are_of_the_images_and_seed_of_the_figures(folders, tmp_path):

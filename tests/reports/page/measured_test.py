@@ -1,5 +1,6 @@
 """What reports set side by side, counted by hand from a small ledger."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -167,6 +168,21 @@ def test_the_strongest_column_is_one_that_all_runs_have():
     for other in ({}, {"b": column(0.5, count=9)}, {"b": column(0.5, False)}):
         assert measured.strongest([first, {"c": column(0.9)} | other]) == "c"
     assert measured.strongest([{"clean": column(0.9, attacks=())}]) is None
+    beyond = dataclasses.replace(column(0.0), is_within=False)
+    assert measured.strongest([first | {"far": beyond}]) == "b"
+
+
+def test_columns_beyond_the_threat_model_are_known(run):
+    results = run_folder.read_json(run.folder / run_folder.RESULTS)
+    for name in ("pgd20@16/255", "apgd_ce_l2@0.5"):
+        results["accuracy"][name] = 0.0
+        results["attacks"][name] = ["A"]
+    run_folder.write_json(run.folder / run_folder.RESULTS, results)
+    found = measured.measured(Run(run.folder))
+    assert [n for n, column in found.items() if not column.is_within] == [
+        "pgd20@16/255",
+        "apgd_ce_l2@0.5",
+    ]
 
 
 def test_paired_tests_are_of_the_same_images_and_attacks():

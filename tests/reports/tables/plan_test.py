@@ -7,6 +7,7 @@ from unittest import mock
 import pytest
 
 from atat_tf.errors import InputError
+from atat_tf.evaluation import ledger
 from atat_tf.reports.tables import catalogue
 from atat_tf.reports.tables import plan as table_plan
 from atat_tf.reports.tables import records as table_records
@@ -148,6 +149,35 @@ def test_a_run_of_another_config_stands_in_the_way(plan):
     run_folder.write_json(job.workdir / "config.json", config)
     with pytest.raises(InputError, match="another --workdir.*1 here, 99 there"):
         plan("at")
+
+
+@pytest.mark.parametrize("guard, left", [("rollback", 0), ("off", 1)])
+def test_a_guard_ends_a_training_before_its_last_epoch(plan, guard, left):
+    (job,) = plan("standard").jobs
+    config = job.config.copy_and_resolve_references().unlock()
+    config.guard, config.num_epochs = guard, 3
+    job = dataclasses.replace(job, config=config)
+    run_folder.create(job.workdir)
+    field = run_folder.validation_field("clean")
+    rows = [{"epoch": 1, field: 0.4}, {"epoch": 2, field: 0.0}]
+    run_folder.write_metrics(job.workdir, rows)
+    assert job.epochs_left == left
+
+
+def test_a_record_without_its_ledger_says_nothing(plan):
+    planned = plan("standard")
+    (job,) = planned.jobs
+    run_folder.create(job.workdir)
+    facts = {"data": planned.dataset.provenance, "commit": "a", "hardware": "b"}
+    identity = {"weights": "w", "data": "d", "seed": 0}
+    parts = [
+        {"num_images": count, "identity": identity, "columns": {column: []}}
+        for column, count in planned.wanted().items()
+    ]
+    table_records.add(job.workdir, "frozen", parts, facts)
+    assert planned.missing(job) == {"frozen": planned.wanted()}
+    (job.workdir / ledger.FILE).touch()
+    assert planned.missing(job) == {}
 
 
 def test_a_row_of_other_images_stands_in_the_way(plan):

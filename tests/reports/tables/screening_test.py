@@ -1,6 +1,7 @@
 """The screening's table, from the archived ledgers, and its stop rule."""
 
 import pathlib
+import shutil
 
 import pytest
 
@@ -37,6 +38,23 @@ def test_ledgers_give_the_figures_of_the_evaluations():
         is_control = name == "standard" or name.startswith("control_")
         if name != "control_at_again":
             assert (control == "—") is (goes_on == "—") is is_control
+
+
+def test_another_column_is_no_part_of_the_worst_case(tmp_path):
+    """Nor does a run without its ledger keep the others from the table."""
+    shutil.copytree(_ARCHIVE / "screening", tmp_path / "screening")
+    (before,) = screening.sections(tmp_path)
+    path = tmp_path / "screening" / "mse"
+    results = run_folder.read_json(path / run_folder.RESULTS)
+    results["attacks"]["another"] = results["attacks"].pop("apgd_ce50")
+    again = {**results["attacks"], "apgd_ce50": results["attacks"]["another"]}
+    results["attacks"] = {**again, "another": ["no such attack"]}
+    run_folder.write_json(path / run_folder.RESULTS, results)
+    assert screening.sections(tmp_path)[0].rows == before.rows
+    (path / "ledger.jsonl.xz").unlink()
+    (table,) = screening.sections(tmp_path)
+    (cells,) = (row for row in table.rows if row[0] == "mse")
+    assert cells[4] == "not run" and cells[-1] == "not run"
 
 
 def test_the_page_has_them():

@@ -2,13 +2,42 @@
 
 import asyncio
 import concurrent.futures
+import logging
 import time
+from unittest import mock
 
+from serving import local_server
 from serving.status import StatusError
 from tests.serving.server.versions import managed
 
 
 class VersionsTest(managed.ManagerTest):
+    async def test_the_config_file_wins_over_a_call(self):
+        manager = await self.serving()
+        self.publish(1, "other", "n")
+        await manager.apply(self.config("n"))
+        await self.until_states(manager, {1: "AVAILABLE"}, "n")
+        manager.watch_config_file("file", lambda _: self.config("m"), 0.01)
+        await self.until_states(manager, {1: "AVAILABLE"})
+        await manager.apply(self.config("n"))
+        await self.until_states(manager, {1: "AVAILABLE"})
+        self.assertEqual(managed.answer(manager), ("one", 1, "m"))
+
+    async def test_each_model_without_a_version_is_said_to_have_none(self):
+        records = []
+        handler = logging.StreamHandler()
+        handler.emit = records.append
+        with mock.patch.object(logging.getLogger(), "handlers", [handler]):
+            local_server._limit_log()
+            manager = self.made()
+            for name in "abc":
+                (self.folder / name).mkdir()
+            applying = asyncio.ensure_future(manager.apply(self.config(*"abc")))
+            await self.until(lambda: len(records) == 3)
+            await asyncio.sleep(0.01)
+            applying.cancel()
+        self.assertEqual(len(records), 3)
+
     async def test_a_new_version_loads_before_the_old_one_unloads(self):
         manager = await self.serving()
         self.publish(2, "slow")
