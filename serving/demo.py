@@ -20,6 +20,8 @@ from atat_tf.runs import command_line, shipped
 from . import ports
 
 _HOST = "127.0.0.1"
+# Of those that come with the package: networks of one size.
+_SHIPPED = "undefended", "reference_small", "reference_small_atat"
 # A browser opens six at a time.
 _MOST_CONNECTIONS = 32
 _ARRIVAL_SECONDS = 10.0
