@@ -91,7 +91,7 @@ def _workdirs():
     workdirs = command_line.workdirs(_WORKDIRS.value)
     if workdirs or _MODEL.value:
         return workdirs
-    folders = [shipped.found(name) for name in shipped.NETWORKS]
+    folders = [shipped.found(name) for name in _SHIPPED]
     if not all(folder.is_dir() for folder in folders):
         raise InputError(
             "Expected --workdirs=RUN_FOLDERS or --model=FILE.keras, since "

@@ -188,10 +188,18 @@ def expect_fitting_attack(
     needed = getattr(defense, "attack_loss", None)
     if needed is None:
         return
+    kind = type(defense).__name__
     expect(
-        getattr(attack, "loss_fn", None) is needed
-        and getattr(attack, "climbs_from_clean_logits", False),
+        getattr(attack, "loss_fn", None) is needed,
         f"an attack that maximises {getattr(needed, '__name__', needed)} for "
-        f"{type(defense).__name__}, from the clean logits: atat.trades",
+        f"{kind}",
+        attack=attack,
+    )
+    # It is of two distributions, where others are of labels and logits.
+    expect(
+        needed is not losses.kl_divergence
+        or getattr(attack, "climbs_from_clean_logits", False),
+        "an attack that takes the clean logits for labels, as atat.trades, for "
+        f"{kind} (with climbs_from_clean_logits = True)",
         attack=attack,
     )

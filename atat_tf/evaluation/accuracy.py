@@ -1,6 +1,5 @@
 """Whether a classifier is right on each image after each attack."""
 
-import functools
 from collections.abc import Callable, Mapping
 
 import keras
@@ -10,9 +9,12 @@ import tensorflow as tf
 from atat_tf import losses
 from atat_tf.attacks import randomness
 from atat_tf.data import datasets
-from atat_tf.models import compilation, frozen, graphs
+from atat_tf.errors import expect
+from atat_tf.models import compilation, frozen
 
 BATCH_NORM_MODES = ("frozen", "batch")
+# What the path of the state of a layer's generator ends in.
+_GENERATOR = "seed_generator_state"
 
 
 class Evaluator:
@@ -100,25 +102,55 @@ def logits_function(
       classifier: keras.Model.
       batch_norm: "frozen" uses stored statistics (the protocol to believe);
         "batch" those of the batch at hand, as the released evaluation did, and
-        moves no stored ones. All other layers are in inference mode.
+        moves no stored ones.
+
+    Raises:
+      InputError: with "batch", a classifier that draws in training mode, as
+        dropout does: it would be another one at each call.
     """
     if batch_norm == "frozen":
         return lambda images: classifier(images, training=False)
-
-    graph = graphs.of_functional(classifier)
+    _expect_no_draws(classifier)
 
     def with_batch_statistics(images):
         # Stateless: an evaluation must not move the stored statistics.
-        with keras.StatelessScope():
-            (logits,) = graph.run([images], _in_its_mode)
+        logits, _ = classifier.stateless_call(
+            classifier.trainable_variables,
+            classifier.non_trainable_variables,
+            images,
+            training=True,
+        )
         return logits
 
     return with_batch_statistics
 
 
-def _in_its_mode(layer):
-    """Returns a layer's call: in training mode for batch norms alone."""
-    if not getattr(layer, "_call_has_training_arg", False):
-        return layer
-    by_batch = isinstance(layer, keras.layers.BatchNormalization)
-    return functools.partial(layer, training=by_batch)
+def _expect_no_draws(classifier):
+    """Raises InputError where another state of its generators changes logits.
+
+    Dropout, noise, stochastic depth and augmentation: a batch norm's mode is
+    that of the whole model.
+    """
+    variables = classifier.non_trainable_variables
+    if not any(variable.path.endswith(_GENERATOR) for variable in variables):
+        return
+    shape = (2, *classifier.input_shape[1:])
+    images = np.random.default_rng(0).random(shape, np.float32)
+
+    def of_state(shift):
+        states = [
+            variable + shift * variable.path.endswith(_GENERATOR)
+            for variable in variables
+        ]
+        logits, _ = classifier.stateless_call(
+            classifier.trainable_variables, states, images, training=True
+        )
+        return np.asarray(logits)
+
+    expect(
+        np.array_equal(of_state(0), of_state(1), equal_nan=True),
+        "bn_eval=frozen for a classifier that draws in training mode, as "
+        "dropout, noise and augmentation do: batch norms alone cannot be put "
+        "into it",
+        model=classifier.name,
+    )

@@ -61,6 +61,7 @@ def evaluate_run(
       InputError: bad arguments, or no run there.
     """
     config = Run(workdir).config
+    build.expect_radii(attacks or ())
     _expect_estimates(build.build_columns(config, attacks), precision, bn_eval)
     _expect_place(save_adversarials)
     opened = opening.open_run(

@@ -120,9 +120,10 @@ def worst_case(
 ) -> float | None:
     """Returns the share of images correct under every attack at once.
 
-    Of the columns inside the config's threat model; None where no attack is,
-    where one of them is an estimate, without a verdict of each image, and where
-    a column is of a plugin that is not here, whose radius is not known.
+    Of the columns inside the config's threat model, clean among them; None
+    where there is none, where one of them is an estimate, without a verdict of
+    each image, and where a column is of a plugin that is not here, whose radius
+    is not known.
 
     Args:
       config: gives ε.
@@ -134,9 +135,7 @@ def worst_case(
         for name, attacks in built.items()
         if in_threat_model(config, attacks)
     ]
-    if not any(built[name] for name in within) or not {*within} <= {
-        *stands
-    } <= {*built}:
+    if not within or not {*within} <= {*stands} <= {*built}:
         return None
     return float(np.mean(np.all([stands[name] for name in within], axis=0)))
 

@@ -90,6 +90,7 @@ def evaluate(
       InputError: bad arguments, no run there, or no image in the shard.
     """
     config = Run(workdir).config
+    build.expect_radii(attacks or ())
     names = [*build.build_columns(config, attacks)]
     settings: dict[str, Any] = {
         "num_images": num_images,

@@ -226,7 +226,7 @@ def _is_of(graph, tensor, name):
 
 
 def _is_seen_through(layer):
-    if type(layer) in (layers.Dropout, layers.SpatialDropout2D):
+    if type(layer) in graphs.RANDOM:
         return True
     return type(layer) is layers.Activation and (
         layer.activation is keras.activations.linear

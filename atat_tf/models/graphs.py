@@ -19,7 +19,8 @@ from atat_tf.models import layers as model_layers
 
 # In the place of a layer's name: the last with a spatial map (§3.2).
 DEEPEST = "deepest"
-_RANDOM = (
+# Layers that draw in training mode, and are the identity in inference mode.
+RANDOM = (
     layers.Dropout,
     layers.SpatialDropout2D,
     layers.AlphaDropout,
@@ -233,17 +234,15 @@ def with_taps(
             f"Received: {classifier.name!r} without any."
         )
     outputs = {}
+    graph = of_functional(classifier)
     for name in tapped_layers:
-        if name == DEEPEST:
-            outputs[name] = list(spatial.values())[-1]
-        elif name not in spatial:
+        own = list(spatial)[-1] if name == DEEPEST else _before(graph, name)
+        if own not in spatial:
             raise InputError(
                 "Expected attention layers among those with a spatial map: "
                 f"{', '.join(spatial)}. Received: {name!r}."
             )
-        else:
-            outputs[name] = spatial[name]
-    graph = of_functional(classifier)
+        outputs[name] = spatial[own]
     lean = model_layers.by_fewer_operations
     tapped = {id(tensor): name for name, tensor in outputs.items()}
     replaced: dict[int, keras.KerasTensor] = {}
@@ -266,6 +265,15 @@ def with_taps(
     )
 
 
+def _before(graph, name):
+    """Returns the layer whose map a layer of dropout has, else the name."""
+    for call in graph.calls:
+        if call.layer.name == name and isinstance(call.layer, RANDOM):
+            before = graph.made_by(call.inputs[0])
+            return _before(graph, before.layer.name) if before else name
+    return name
+
+
 def spatial_layers(classifier: keras.Model) -> dict[str, keras.KerasTensor]:
     """Returns {layer name: output [b, h, w, c]} where h · w > 1.
 
@@ -284,7 +292,7 @@ def spatial_layers(classifier: keras.Model) -> dict[str, keras.KerasTensor]:
         if needed.isdisjoint(map(id, outputs)):
             continue
         needed.update(map(id, call.inputs))
-        for tensor in () if isinstance(call.layer, _RANDOM) else outputs:
+        for tensor in () if isinstance(call.layer, RANDOM) else outputs:
             shape = tensor.shape
             is_picture = layouts.get(id(tensor)) == _PICTURE
             if is_picture and shape[1] * shape[2] > 1:

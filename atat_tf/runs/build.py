@@ -173,6 +173,20 @@ def build_validation_attack(config: ConfigDict) -> linf.LinfAttack:
     return linf.LinfAttack(**section)
 
 
+def expect_radii(names: Iterable[str]) -> None:
+    """Raises InputError for a column in ℓ2 that would take the config's ε.
+
+    That is of ℓ∞. Columns of before are built as they were.
+    """
+    for name in names:
+        expect(
+            not name.endswith("_l2"),
+            "a radius behind an attack in ℓ2, as apgd_ce_l2@0.5: the run's ε "
+            "is of ℓ∞",
+            attack=name,
+        )
+
+
 def build_columns(
     config: ConfigDict,
     names: Iterable[str] | None = None,
@@ -186,18 +200,10 @@ def build_columns(
       num_classes: k, which limits the targets of targeted attacks.
 
     Raises:
-      InputError: an unknown name, or one in ℓ2 without a radius: the config's
-        is of ℓ∞.
+      InputError: an unknown name.
     """
     names = config.evaluation.attacks if names is None else names
     expect(names, "at least one attack", attacks=names)
-    for name in names:
-        expect(
-            not name.endswith("_l2"),
-            "a radius behind an attack in ℓ2, as apgd_ce_l2@0.5: the run's ε "
-            "is of ℓ∞",
-            attack=name,
-        )
     ball = config.attack.epsilon, config.attack.step_size
     built = {name: columns.column(name, *ball, num_classes) for name in names}
     for name, attacks in built.items():

@@ -86,7 +86,8 @@ def train_and_evaluate(
         return None
     _tell_of_chance(workdir, dataset)
     # Also where nothing was left to train: a kill may have come meanwhile, and
-    # results.json be of a look at fewer images. The ledger makes it cheap.
+    # results.json be of a look at fewer images. What the ledger has is not run
+    # again.
     return evaluate_run.evaluate_run(
         workdir, data_dir=data_dir, dataset=dataset
     )

@@ -7,7 +7,6 @@ this file imports no TensorFlow.
 
 import argparse
 import dataclasses
-import logging
 import os
 import pathlib
 
@@ -243,11 +242,6 @@ def check_models(config: ModelServerConfig) -> None:
             raise invalid(
                 f"Model {model.name} requests unsupported platform "
                 f"{model.model_platform or 'none'}"
-            )
-        if model.HasField("logging_config"):
-            logging.warning(
-                "Model %s has a logging_config: no requests are logged here.",
-                model.name,
             )
 
 

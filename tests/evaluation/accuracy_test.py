@@ -2,9 +2,11 @@
 
 import keras
 import numpy as np
+import pytest
 
 from atat_tf.attacks import linf
 from atat_tf.data import datasets
+from atat_tf.errors import InputError
 from atat_tf.evaluation import accuracy as robustness
 from tests.support import toys
 
@@ -56,13 +58,20 @@ def test_no_variable_moves():
         np.testing.assert_array_equal(old, new)
 
 
-def test_batch_mode_leaves_other_layers_in_inference_mode():
+@pytest.mark.parametrize("noise, is_refused", [(1.0, True), (0.0, False)])
+def test_batch_mode_refuses_what_draws(noise, is_refused):
     inputs = keras.Input((4, 4, 1))
-    x = keras.layers.Flatten()(keras.layers.GaussianNoise(1.0)(inputs))
+    x = keras.layers.GaussianNoise(noise)(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Flatten()(x)
     classifier = keras.Model(inputs, keras.layers.Dense(2)(x))
-    images = np.ones((3, 4, 4, 1), np.float32)
+    if is_refused:
+        with pytest.raises(InputError, match="bn_eval=frozen .* as dropout"):
+            robustness.logits_function(classifier, "batch")
+        return
+    images = np.random.default_rng(1).random((3, 4, 4, 1), np.float32)
     logits = robustness.logits_function(classifier, "batch")(images)
-    np.testing.assert_array_equal(logits, classifier(images, training=False))
+    np.testing.assert_array_equal(logits, classifier(images, training=True))
 
 
 def test_batch_mode_uses_the_batch_statistics():

@@ -45,7 +45,7 @@ def test_verdicts_are_those_of_the_stored_weights(run):
 def test_columns_of_one_setting_stay_beside_each_other(tmp_path):
     run = Run(untrained_runs.write(tmp_path / "run"))
     alone = evaluate_run.evaluate_run(run.folder, ["clean"], 40)
-    assert alone["worst_case"] is None  # of no attack
+    assert alone["worst_case"] == alone["accuracy"]["clean"]
     both = evaluate_run.evaluate_run(run.folder, ["pgd2"], 40)
     assert [*both["accuracy"]] == ["clean", "pgd2"] and run.results == both
     assert both["worst_case"] == both["accuracy"]["pgd2"]
@@ -374,6 +374,7 @@ def test_no_estimate_stands_beside_the_figure_of_all_images(
         ({"attacks": ["pgd2"]}, "an attack of several parts"),
         ({"bn_eval": "batch"}, "of a batch there is no sample"),
         ({"precision": 0.7}, "below 0.5, a share"),
+        ({"attacks": ["square_l2"]}, "a radius behind an attack in ℓ2"),
     ],
 )
 def test_what_cannot_be_estimated(run, options, message):

@@ -110,8 +110,15 @@ class WithTapsTest(parameterized.TestCase, tf.test.TestCase):
         x = keras.layers.Conv2D(2, 3, name="maps")(x)
         x = keras.layers.GaussianNoise(0.1)(keras.layers.Dropout(0.5)(x))
         x = keras.layers.Dense(3)(keras.layers.Flatten()(x))
-        spatial = graphs.spatial_layers(keras.Model(inputs, x))
-        self.assertEqual(list(spatial), ["maps"])
+        model = keras.Model(inputs, x)
+        self.assertEqual(list(graphs.spatial_layers(model)), ["maps"])
+        # Named, it has the map of the layer before it.
+        noise = model.layers[3].name
+        tapped = graphs.with_taps(model, [noise])
+        images = tf.ones((1, 8, 8, 1))
+        found = tapped(images, training=True)[noise]
+        named = graphs.with_taps(model, ["maps"])
+        self.assertAllEqual(found, named(images)["maps"])
 
     def test_a_map_of_one_pixel_is_not_spatial(self):
         inputs = keras.Input((2, 2, 1))

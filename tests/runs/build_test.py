@@ -216,7 +216,6 @@ def test_the_teacher_is_what_the_standard_recipe_trains(dataset):
         ),
         ({"evaluation__attacks": ("pdg20",)}, "Did you mean 'pgd20'"),
         ({"evaluation__attacks": ()}, "at least one attack"),
-        ({"evaluation__attacks": ("square_l2",)}, "a radius behind .*@0.5"),
         ({"defense__name": "atta"}, "Did you mean 'atat'"),
         ({"defense__name": "at"}, "a field of AdversarialTraining among clean"),
         ({"defense__score": "centered"}, "Did you mean 'centred'"),

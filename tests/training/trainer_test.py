@@ -202,7 +202,7 @@ class RefusalTest(parameterized.TestCase):
             compared.TRADES(),
             dataclasses.replace(_ATTACK, loss_fn=losses.kl_divergence),
             None,
-            "from the clean logits: atat.trades",
+            "the clean logits for labels, as atat.trades",
         ),
         (atat.ATAT(), _ATTACK, None, "a teacher for ATAT"),
         (atat.ATAT(layers=("nowhere",)), _ATTACK, 2, "features.*'nowhere'"),

@@ -120,8 +120,10 @@ def _against(name, run, judged, recipe):
     if control is None:
         return ["—"] * 4
     other = judged.get(control)
-    if other is None or not _is_judged_like(run, other):
+    if other is None or not all(_has_worst_case(each) for each in (run, other)):
         return [control, *[text.NOT_RUN] * 3]
+    if not _is_judged_like(run, other):
+        return [control, *["other images"] * 3]
     points = {
         column: _points(run["stands"][column], other["stands"][column])
         for column in ("clean", "worst")
@@ -136,13 +138,14 @@ def _against(name, run, judged, recipe):
     ]
 
 
+def _has_worst_case(run):
+    return run["stands"]["worst"] is not None
+
+
 def _is_judged_like(run, other):
-    """Returns whether both worst cases are of the same images."""
-    worst = [each["stands"]["worst"] for each in (run, other)]
+    """Returns whether both are judged on the same images, in the same way."""
     same = "data", "split", "num_images", "bn_eval"
-    return all(of_one is not None for of_one in worst) and all(
-        run.get(name) == other.get(name) for name in same
-    )
+    return all(run.get(name) == other.get(name) for name in same)
 
 
 def _points(stands, others):

@@ -59,6 +59,7 @@ class ModelManager:
             load, max_num_load_retries, load_retry_interval_micros / 1e6
         )
         self._may_label_early = allow_version_labels_for_unavailable_models
+        self._config = None  # the ModelServerConfig in effect
         self._models = {}  # {name: ModelConfig}
         self._labels = {}  # {name: {label: number}}
         self._config_lock = asyncio.Lock()
@@ -223,12 +224,15 @@ class ModelManager:
             self._expect_open()
             config_files.check_models(config)
             # A copy: the caller may change the message afterwards.
-            listed = copy.deepcopy(config.model_config_list).config
+            config = copy.deepcopy(config)
+            listed = config.model_config_list.config
             models = {model.name: model for model in listed}
             old = self._models
             await in_thread(_expect_base_paths, old, models)
             self._assign_labels(models.values())
-            self._models = models
+            self._config, self._models = config, models
+            for model in listed:
+                self._say_what_is_ignored(model)
             for name in old.keys() - models.keys():
                 self._versions.want(name, {})
         await self.poll()
@@ -270,9 +274,11 @@ class ModelManager:
         while True:
             await asyncio.sleep(seconds)
             try:
-                # Also where it has not changed: a reload by a call lasts until
-                # the next poll, as in the genuine server.
-                await self._configure(await in_thread(read, path))
+                config = await in_thread(read, path)
+                # A config that came by a call lasts until here, as in the
+                # genuine server.
+                if config != self._config:
+                    await self._configure(config)
                 self._say(logging.ERROR, path, None)
             except Exception as error:  # the file may hold anything
                 self._say(
@@ -320,6 +326,12 @@ class ModelManager:
         self._watches.add(task)
         task.add_done_callback(self._watches.discard)
         return task
+
+    def _say_what_is_ignored(self, model):
+        text = f"Model {model.name}: no requests are logged here."
+        is_asked = model.HasField("logging_config")
+        topic = model.name, "logging_config"
+        self._say(logging.WARNING, topic, text if is_asked else None)
 
     def _say(self, level, topic, text):
         """Logs a complaint once, until there is another or none."""

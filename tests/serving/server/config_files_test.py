@@ -171,16 +171,6 @@ def test_refused_models(text, words):
     assert caught.value.code == "INVALID_ARGUMENT"
 
 
-def test_requests_that_are_not_logged_are_told(caplog):
-    model = "name: 'm' base_path: '/m' model_platform: 'tensorflow'"
-    logged = "logging_config { sampling_config { sampling_rate: 1 } }"
-    for more, count in ((" ", 0), (logged, 1)):
-        caplog.clear()
-        text = f"model_config_list {{ config {{ {model} {more} }} }}"
-        config_files.check_models(text_format.Parse(text, ModelServerConfig()))
-        assert caplog.text.count("no requests are logged here") == count
-
-
 def test_batching_defaults():
     assert _options("") == batching.BatchingOptions(
         max_batch_size=1000, max_execution_batch_size=1000, splits=False

@@ -17,11 +17,26 @@ class VersionsTest(managed.ManagerTest):
         self.publish(1, "other", "n")
         await manager.apply(self.config("n"))
         await self.until_states(manager, {1: "AVAILABLE"}, "n")
-        manager.watch_config_file("file", lambda _: self.config("m"), 0.01)
-        await self.until_states(manager, {1: "AVAILABLE"})
-        await manager.apply(self.config("n"))
-        await self.until_states(manager, {1: "AVAILABLE"})
+        logged = "logging_config { sampling_config { sampling_rate: 1 } }"
+        reads = []
+
+        def read(path):
+            reads.append(path)
+            return self.config("m", more=logged)
+
+        with self.assertLogs(level="WARNING") as logs:
+            manager.watch_config_file("file", read, 0.01)
+            await self.until_states(manager, {1: "AVAILABLE"})
+            effective = manager._models
+            await self.until(lambda: len(reads) > 4)
+            # An unchanged file leaves all as it is, and is silent.
+            self.assertIs(manager._models, effective)
+            await manager.apply(self.config("n"))
+            await self.until(lambda: "m" in manager.model_names())
+            await self.until_states(manager, {1: "AVAILABLE"})
         self.assertEqual(managed.answer(manager), ("one", 1, "m"))
+        said = [line for line in logs.output if "requests are logged" in line]
+        self.assertEqual(len(said), 1)
 
     async def test_each_model_without_a_version_is_said_to_have_none(self):
         records = []
