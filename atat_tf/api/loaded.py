@@ -197,8 +197,8 @@ def load(
 
     Args:
       folder: of --workdir, or an archive of it; or the name of a network that
-        comes with the package: "undefended", "reference_small" or
-        "reference_small_atat".
+        comes with the package: "undefended", "reference",
+        "reference_small" or "reference_small_atat".
       data_dir: of tensorflow-datasets.
 
     Raises:

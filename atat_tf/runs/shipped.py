@@ -10,6 +10,7 @@ ARCHIVE = _INSIDE if _INSIDE.is_dir() else _PACKAGE.parent / "results"
 # {name: where it is below ARCHIVE}. pyproject.toml puts them into the wheel.
 NETWORKS = {
     "undefended": "reference_small_atat/teacher",
+    "reference": "reference",
     "reference_small": "reference_small",
     "reference_small_atat": "reference_small_atat",
 }
