@@ -1,6 +1,5 @@
 """A run opened for attacks: its classifier, test images and ledger."""
 
-import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -59,11 +58,8 @@ class OpenRun:
 
     def known_columns(self, names: Iterable[str]) -> dict[str, tuple]:
         """Returns the same of names but those of a plugin that is not here."""
-        built: dict[str, tuple] = {}
-        for name in names:
-            with contextlib.suppress(InputError):
-                built |= self.columns([name])
-        return built
+        classes = self.dataset.spec.num_classes
+        return build.known_columns(self.config, names, classes)
 
     def columns(self, names: Iterable[str] | None) -> dict[str, tuple]:
         """Returns {column: its attacks, in order}; None for the config's own.

@@ -1,6 +1,5 @@
 """A run folder as an object: its config, figures, ledger and networks."""
 
-import contextlib
 import functools
 import pathlib
 from collections.abc import Set
@@ -9,7 +8,6 @@ import keras
 from ml_collections import ConfigDict
 
 from atat_tf.data import datasets
-from atat_tf.errors import InputError
 from atat_tf.evaluation import ledger as ledgers
 from atat_tf.models import served
 from atat_tf.runs import build, shipped, terminal
@@ -157,10 +155,9 @@ class Run:
 
     def attacks(self, column: str) -> tuple:
         """Returns a column's attacks; () where they are an absent plugin's."""
-        with contextlib.suppress(InputError):
-            classes = self.spec.num_classes
-            return build.build_columns(self.config, [column], classes)[column]
-        return ()
+        classes = self.spec.num_classes
+        known = build.known_columns(self.config, [column], classes)
+        return known.get(column, ())
 
     def judged(
         self, weights: str | None = None

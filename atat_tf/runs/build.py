@@ -1,5 +1,6 @@
 """Makes what a config names, from the registries of all packages."""
 
+import contextlib
 import dataclasses
 import inspect
 import pathlib
@@ -214,6 +215,17 @@ def build_columns(
             "answers scores without a gradient",
             attack=name,
         )
+    return built
+
+
+def known_columns(
+    config: ConfigDict, names: Iterable[str], num_classes: int
+) -> dict[str, tuple]:
+    """Returns the same without columns of a plugin that is not here."""
+    built: dict[str, tuple] = {}
+    for name in names:
+        with contextlib.suppress(InputError):
+            built |= build_columns(config, [name], num_classes)
     return built
 
 

@@ -42,22 +42,18 @@ def compared(
     _expect_comparable(runs)
     first = next(iter(runs.values()))
     evaluated = next((run for run in runs.values() if run.results), first)
-    columns, radii, truths = {}, {}, []
-    opened, undrawn, bases, others = {}, {}, {}, []
+    columns, radii, truths, opened, undrawn = {}, {}, [], {}, {}
     for title, run in runs.items():  # each ledger is read once for all
         columns[title] = measured.measured(run)
         radii[title] = measured.accuracy_at_radii(run)
-        if radii[title][0]:
-            bases[title] = measured.radii_basis(run)
-            if bases[title] != next(iter(bases.values())):
-                radii[title] = {}, 0
-                others.append(title)
         truths.append(measured.truth(run))
         if why := report_pictures.undrawn(run, num_images):
             undrawn[title] = why
         else:
             before = next(iter(opened.values()), None)
             opened[title] = _opened(run, num_images, evaluated, before)
+    others = _others(radii, runs)
+    radii |= dict.fromkeys(others, ({}, 0))
     checklists = {
         title: measured.checklist_of(run) for title, run in runs.items()
     }
@@ -76,8 +72,8 @@ def compared(
             *likeness.notes([(t, _shown(of)) for t, of in columns.items()]),
             *(
                 f"{title}: its accuracies against ε are of other images, "
-                f"batch-norm statistics or steps than {next(iter(bases))}'s, "
-                "and are left out."
+                "batch-norm statistics or steps than the first run's, and are "
+                "left out."
                 for title in others
             ),
         ],
@@ -102,6 +98,13 @@ def compared(
         "undrawn": undrawn,
     }
     return page.rendered(values, _TEMPLATE)
+
+
+def _others(radii, runs):
+    """Returns whose accuracies at radii do not compare with the first's."""
+    bases = {t: measured.radii_basis(runs[t]) for t in radii if radii[t][0]}
+    first = next(iter(bases.values()), None)
+    return [title for title in bases if bases[title] != first]
 
 
 def _titled(runs):

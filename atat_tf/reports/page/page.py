@@ -19,7 +19,6 @@ from atat_tf.errors import expect
 from atat_tf.evaluation import opening, printed_table
 from atat_tf.evaluation.attention import explanations
 from atat_tf.evaluation.run import Run
-from atat_tf.evaluation.statistics import likeness
 from atat_tf.reports.page import curves as report_curves
 from atat_tf.reports.page import data as report_data
 from atat_tf.reports.page import measured
@@ -110,8 +109,7 @@ def _facts(run):
     checklist, checklist_is = measured.checklist_of(run)
     radii = {"this run": measured.accuracy_at_radii(run)}
     if results and teacher_results:
-        basis = likeness.basis(results)
-        if basis.is_like(likeness.basis(teacher_results)):
+        if measured.radii_basis(run) == measured.radii_basis(teacher):
             radii["teacher"] = measured.accuracy_at_radii(teacher)
     return {
         "version": __version__,

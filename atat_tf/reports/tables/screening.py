@@ -13,7 +13,7 @@ import numpy as np
 from atat_tf.errors import expect
 from atat_tf.evaluation import ledger
 from atat_tf.evaluation.printed_table import Table
-from atat_tf.evaluation.statistics import intervals
+from atat_tf.evaluation.statistics import intervals, likeness
 from atat_tf.reports.tables import text
 from atat_tf.runs import folder as run_folder
 
@@ -144,8 +144,8 @@ def _has_worst_case(run):
 
 def _is_judged_like(run, other):
     """Returns whether both are judged on the same images, in the same way."""
-    same = "data", "split", "num_images", "bn_eval"
-    return all(run.get(name) == other.get(name) for name in same)
+    same = likeness.basis(run).is_like(likeness.basis(other))
+    return same and run["num_images"] == other["num_images"]
 
 
 def _points(stands, others):
