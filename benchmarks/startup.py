@@ -27,6 +27,12 @@ from atat_tf.runs import command_line, terminal
 from benchmarks import command, fresh, ratios
 
 _PARTS = ("help", "training", "applications", "evaluation")
+# In processor seconds each.
+_APPLICATION_PARTS = {
+    "fit_seconds": "Keras' own first step, CPU",
+    "build_seconds": "trainer, networks and checks, CPU",
+    "step_seconds": "first ATAT step, CPU",
+}
 _APPLICATIONS = ("ResNet50V2", "EfficientNetB0", "ConvNeXtTiny")
 _TRAINING_BATCH, _EVALUATION_BATCH = 2, 16
 _FOLDERS = ("atat_tf", "serving")
@@ -210,8 +216,8 @@ def application_comparisons(repeats: int) -> list[dict]:
             fresh.called(first_application_step, application=name)
             for _ in range(repeats)
         ]
-        for part in ("fit_seconds", "build_seconds", "step_seconds"):
-            what = f"{name}, 64 × 64, b = {_TRAINING_BATCH}: {part}"
+        for part, words in _APPLICATION_PARTS.items():
+            what = f"{name}, 64 × 64, b = {_TRAINING_BATCH}: {words}"
             values = [each[part] for each in rounds]
             compared.append(ratios.comparison(what, "", values, "", "s"))
     return compared
