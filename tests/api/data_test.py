@@ -168,7 +168,7 @@ def test_a_run_is_loaded_from_its_folder():
 
 
 def test_a_run_says_what_is_estimated():
-    assert "autoattack about " in repr(atat.load("reference_small"))
+    assert "autoattack about " in repr(atat.load("reference_small_atat"))
 
 
 def _npz_of_one_class(folder):
