@@ -6,8 +6,9 @@ Of each archived network with AutoAttack on its images, the images are drawn in
 many orders, as `evaluate --precision` would draw them in one. The verdicts are
 the ledger's: no network runs. Passes are the share of the whole evaluation's
 forward and backward passes, counted by the steps of each line. The lines "ten
-times" are of each image ten times over, at ± 1 point; the last ones are
-simulated, for 10,000 images whose margins tell nothing.
+times" are of each image ten times over, at ± 1 point. `reference_small` has all
+10,000 images, at ± 1 point. The last lines are simulated, for 10,000 images
+whose margins tell nothing.
 """
 
 import pathlib
@@ -20,8 +21,12 @@ from atat_tf.attacks import columns, stepped
 from atat_tf.evaluation import ledger
 from atat_tf.evaluation.statistics import estimate
 from atat_tf.reports.tables import records
+from atat_tf.runs import folder as run_folder
 
-_RUNS = pathlib.Path(__file__).parents[1] / "results" / "small" / "cifar10"
+_RESULTS = pathlib.Path(__file__).parents[1] / "results"
+_RUNS = _RESULTS / "small" / "cifar10"
+# A hardened network with AutoAttack on 10,000 images.
+_WHOLE = _RESULTS / "reference_small"
 _PRECISION = flags.DEFINE_float("precision", 2.0, "in points", 0.01, 49.0)
 _ORDERS = flags.DEFINE_integer("orders", 1000, "of the images", 1)
 # (images, those that stand after the first attack, share that the rest breaks)
@@ -38,22 +43,36 @@ def main(argv: list[str]) -> None:
             for attacks in part["columns"].values():
                 if len(attacks) > 1:
                     book = ledger.Ledger(path / ledger.FILE, part["identity"])
-                    count = part["num_images"]
-                    first = book.standing(attacks[:1], count)
-                    whole = book.standing(attacks, count)
-                    margins = book.margins(attacks[0], count)
-                    passes = _passes(book, attacks, count)
                     name = path.parent.name
-                    found = first, margins, whole, passes
+                    found = _verdicts(book, attacks, part["num_images"])
                     _print(name, *found, _PRECISION.value / 100)
                     ten = (np.tile(values, 10) for values in found)
                     _print(f"{name} ten times", *ten, 0.01)
+    results = run_folder.read_json(_WHOLE / run_folder.RESULTS)
+    book = ledger.of_results(_WHOLE, results)
+    attacks = results["attacks"]["autoattack"]
+    found = _verdicts(book, attacks, results["num_images"])
+    _print(_WHOLE.name, *found, 0.01)
     for count, standing, share in _SIMULATED:
         first = np.arange(count) < standing
         whole = np.arange(count) < round(standing * (1 - share))
         # The margins tell nothing.
         margins = np.random.default_rng(0).uniform(size=count)
         _print("simulated", first, margins, whole, None, 0.01)
+
+
+def _verdicts(book, attacks, count):
+    """Returns who stands after the first attack, margins, who stands, passes.
+
+    Args:
+      book, attacks, count: as for `_passes`.
+    """
+    return (
+        book.standing(attacks[:1], count),
+        book.margins(attacks[0], count),
+        book.standing(attacks, count),
+        _passes(book, attacks, count),
+    )
 
 
 def _passes(book, attacks, count):
