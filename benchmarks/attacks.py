@@ -124,8 +124,8 @@ class Case:
             & (adversarial.min((1, 2, 3)) >= 0)
             & (adversarial.max((1, 2, 3)) <= 1)
         )
-        predictions = self.attacker.logits(adversarial).argmax(-1)
-        return inside & (predictions != self.labels)
+        logits = self.attacker.logits(adversarial)
+        return inside & ~_is_right(self.labels, logits)
 
 
 def opened(
@@ -163,10 +163,16 @@ def opened(
     difference = np.abs(peer.logits(split.images) - logits).max()
     if not difference <= _SAME_LOGITS:
         raise RuntimeError(f"the peer's logits differ by {difference:.2g}")
-    right = logits.argmax(-1) == split.labels
+    right = _is_right(split.labels, logits)
     what = f"{name} (ε = {epsilon * 255:g}/255)"
     shown = split.images[right], split.labels[right], len(split)
     return Case(what, attacker, peer, *shown, epsilon)
+
+
+def _is_right(labels, logits):
+    from atat_tf import losses
+
+    return losses.is_right(labels, logits).numpy()
 
 
 def _our_attacks(part, epsilon, num_steps):

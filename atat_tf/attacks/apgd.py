@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from atat_tf import losses
 from atat_tf.attacks import ascent, linf, randomness, stepped
-from atat_tf.errors import expect, expect_known
+from atat_tf.errors import expect, expect_known, with_checked_fields
 
 NORMS = ("linf", "l2")
 # The fewest classes that each loss is defined for.
@@ -81,6 +81,7 @@ def ranked_wrong_class(
     return ranked[:, -1]
 
 
+@with_checked_fields
 @dataclasses.dataclass(frozen=True)
 class APGD:
     """One run of APGD from one random start.
@@ -124,7 +125,7 @@ class APGD:
     def __post_init__(self):
         expect_known("a norm", self.norm, NORMS)
         expect_known("a loss", self.loss, LOSSES)
-        linf.expect_ball(self.epsilon, self.bounds, self.norm)
+        linf.settle_ball(self)
         self._expect_target()
         expect(self.num_steps >= 1, "num_steps >= 1", num_steps=self.num_steps)
         expect(0 < self.rho <= 1, "rho in (0, 1]", rho=self.rho)

@@ -11,9 +11,10 @@ from typing import ClassVar
 import tensorflow as tf
 
 from atat_tf.attacks import linf, randomness, stepped
-from atat_tf.errors import expect
+from atat_tf.errors import expect, with_checked_fields
 
 
+@with_checked_fields
 @dataclasses.dataclass(frozen=True)
 class Noise:
     """Random corners of the ball, each step a new one; see `stepped`.
@@ -34,7 +35,7 @@ class Noise:
     passes_a_step: ClassVar = 1
 
     def __post_init__(self):
-        linf.expect_ball(self.epsilon, self.bounds)
+        linf.settle_ball(self)
         expect(self.num_steps >= 1, "num_steps >= 1", num_steps=self.num_steps)
 
     def start(
@@ -63,6 +64,7 @@ class Noise:
         return stepped.judged(state, candidates, logits_fn(candidates), index)
 
 
+@with_checked_fields
 @dataclasses.dataclass(frozen=True)
 class Transfer:
     """PGD on another classifier, judged by the attacked one; see `stepped`.
@@ -88,6 +90,7 @@ class Transfer:
     passes_a_step: ClassVar = 3
 
     def __post_init__(self):
+        linf.settle_ball(self)
         self._ascent()  # which checks what it shares with PGD
 
     def start(

@@ -31,9 +31,10 @@ def column(
         version, under both names), one of its parts ("apgd_ce",
         "apgd_dlr", "apgd_t", "fab_t", "square"), with another number of steps
         as in "apgd_ce20" and in ℓ2 as in "apgd_ce_l2", or a name for
-        `linf.from_name`; and with a radius of its own, as "pgd20@4/255".
+        `linf.from_name`; and with a radius of its own, as "pgd20@4/255", of
+        which α is the same share as of `epsilon`.
       epsilon: ε, where the name gives none.
-      step_size: α of FGSM's kin.
+      step_size: α of FGSM's kin, for a radius of `epsilon`.
       num_classes: k, which limits the number of targets.
 
     Returns:
@@ -44,7 +45,10 @@ def column(
     """
     base, at, radius = name.partition("@")
     if at:
+        # Steps that stay as they are do not reach the edge of a larger ball.
+        share = step_size / epsilon
         epsilon = radii.parsed(radius)
+        step_size = share * epsilon
     if base == "clean":
         return ()
     if base in AUTOATTACK:

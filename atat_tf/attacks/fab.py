@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from atat_tf import losses
 from atat_tf.attacks import apgd, linf, randomness, stepped
-from atat_tf.errors import expect
+from atat_tf.errors import expect, with_checked_fields
 
 # The last steps look between the image and the nearest point found.
 SEARCH_STEPS = 3
@@ -82,6 +82,7 @@ def linf_projection(
     return direction * tf.minimum(length, room)
 
 
+@with_checked_fields
 @dataclasses.dataclass(frozen=True)
 class FAB:
     """FAB-T as a stepped attack, see `stepped`.
@@ -128,7 +129,7 @@ class FAB:
     passes_a_step: ClassVar = 3
 
     def __post_init__(self):
-        linf.expect_ball(self.epsilon, self.bounds)
+        linf.settle_ball(self)
         expect(
             self.num_steps > SEARCH_STEPS,
             f"num_steps > {SEARCH_STEPS}, the steps of the last search",

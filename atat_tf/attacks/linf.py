@@ -5,6 +5,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -42,9 +43,7 @@ class LinfAttack:
     loss_fn: Callable = losses.cross_entropy
 
     def __post_init__(self):
-        # A list is taken for a tuple, and an attack is a key of dictionaries.
-        object.__setattr__(self, "bounds", tuple(self.bounds))
-        expect_ball(self.epsilon, self.bounds)
+        settle_ball(self)
         expect(
             0 < self.step_size < math.inf,
             "step_size > 0, finite",
@@ -154,6 +153,7 @@ class LinfAttack:
         return adversarial
 
 
+@with_checked_fields
 @dataclasses.dataclass(frozen=True)
 class Steps:
     """A LinfAttack as a stepped attack, see `stepped`.
@@ -310,6 +310,20 @@ def from_name(name: str, epsilon: float, step_size: float) -> LinfAttack:
     )
 
 
+def settle_ball(attack: Any) -> None:
+    """Makes an attack's bounds a tuple, and raises as `expect_ball`.
+
+    A list is taken for one, and an attack is a key of dictionaries.
+
+    Args:
+      attack: a frozen dataclass with epsilon and bounds, and a norm unless its
+        own is "linf".
+    """
+    object.__setattr__(attack, "bounds", tuple(attack.bounds))
+    norm = getattr(attack, "norm", "linf")
+    expect_ball(attack.epsilon, attack.bounds, norm)
+
+
 def expect_ball(
     epsilon: float, bounds: tuple[float, float], norm: str = "linf"
 ) -> None:
@@ -321,6 +335,7 @@ def expect_ball(
       norm: "linf", where ε is at most the range of the pixels, or "l2".
     """
     expect(len(bounds) == 2, "bounds (low, high)", bounds=bounds)
+    expect(all(map(math.isfinite, bounds)), "finite bounds", bounds=bounds)
     width = bounds[1] - bounds[0]
     expect(width > 0, "bounds in ascending order", bounds=bounds)
     expect(np.ndim(epsilon) == 0, "one epsilon, a number", epsilon=epsilon)

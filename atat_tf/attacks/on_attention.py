@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from atat_tf import grad_cam, losses
 from atat_tf.attacks import linf, stepped
+from atat_tf.errors import with_checked_fields
 from atat_tf.models import graphs
 
 _CLEAN_MAP = "clean_map/"
@@ -53,6 +54,7 @@ def logits_and_maps_function(
     return logits_and_maps
 
 
+@with_checked_fields
 @dataclasses.dataclass(frozen=True)
 class AttentionAttack:
     """PGD on cross-entropy and attention, as a stepped attack, see `stepped`.
@@ -82,6 +84,7 @@ class AttentionAttack:
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self):
+        linf.settle_ball(self)
         self._ascent({})  # which checks what it shares with PGD
 
     def start(

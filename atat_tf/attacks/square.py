@@ -16,7 +16,7 @@ import tensorflow as tf
 from atat_tf import losses
 from atat_tf.attacks import linf, randomness, stepped
 from atat_tf.attacks.randomness import coins, integers, random_words
-from atat_tf.errors import expect
+from atat_tf.errors import expect, with_checked_fields
 
 # The share p of an image that a square covers is halved after each of these
 # iterations out of 10,000, as in the authors' code.
@@ -26,6 +26,7 @@ SCHEDULE = 10_000
 _INSIDE = 1 - 1e-6
 
 
+@with_checked_fields
 @dataclasses.dataclass(frozen=True)
 class Square:
     """Random search over squares as a stepped attack, see `stepped`.
@@ -61,7 +62,7 @@ class Square:
         expect(
             self.norm in ("linf", "l2"), "norm of linf or l2", norm=self.norm
         )
-        linf.expect_ball(self.epsilon, self.bounds, self.norm)
+        linf.settle_ball(self)
         expect(self.num_steps >= 1, "num_steps >= 1", num_steps=self.num_steps)
         expect(0 < self.p_init <= 1, "p_init in (0, 1]", p_init=self.p_init)
         expect(self.restart >= 0, "restart >= 0", restart=self.restart)

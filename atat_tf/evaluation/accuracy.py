@@ -9,7 +9,7 @@ import tensorflow as tf
 from atat_tf import losses
 from atat_tf.attacks import randomness
 from atat_tf.data import datasets
-from atat_tf.errors import expect
+from atat_tf.errors import expect, expect_known
 from atat_tf.models import compilation, frozen
 
 BATCH_NORM_MODES = ("frozen", "batch")
@@ -105,9 +105,10 @@ def logits_function(
         moves no stored ones.
 
     Raises:
-      InputError: with "batch", a classifier that draws in training mode, as
-        dropout does: it would be another one at each call.
+      InputError: another mode; or with "batch", a classifier that draws in
+        training mode, as dropout does: it would be another one at each call.
     """
+    expect_known("a mode of batch norms", batch_norm, BATCH_NORM_MODES)
     if batch_norm == "frozen":
         return lambda images: classifier(images, training=False)
     _expect_no_draws(classifier)

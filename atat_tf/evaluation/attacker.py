@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from atat_tf import losses
-from atat_tf.attacks import randomness, stepped
-from atat_tf.data import stored
+from atat_tf.attacks import linf, randomness, stepped
+from atat_tf.data import stored, training_data
 from atat_tf.errors import expect
 from atat_tf.evaluation import accuracy as robustness
 from atat_tf.models import compilation, frozen, judging
@@ -77,6 +77,10 @@ class Attacker:
 
     What is attacked has the weights of now; what candidates are checked with
     is the classifier itself.
+
+    Raises:
+      InputError: no number of images at a time, another mode of batch norms,
+        or one that `accuracy.logits_function` refuses.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Attacker:
         compact: bool = True,
         xla: bool = True,
     ) -> None:
+        training_data.expect_batch_size(batch_size)
         self.batch_size = batch_size
         self.is_frozen = batch_norm == "frozen"
         self.logits_fn = robustness.logits_function(classifier, batch_norm)
@@ -141,7 +146,7 @@ class Attacker:
                 lambda rows: {"logits": self._logits(rows["images"])},
                 {"images": part},
             )
-            for part in parts
+            for part in parts or [images]
         ]
         return np.concatenate([rows["logits"].numpy() for rows in found])
 
@@ -162,6 +167,7 @@ class Attacker:
 
     def _in_unit(self, images):
         """Returns uint8 images, or float32 ones in [0, 1]."""
+        images = np.asarray(images)
         expect(
             images.shape[1:] == self._shape,
             f"images of {self._shape}, the size that the classifier takes",
@@ -171,6 +177,27 @@ class Attacker:
             stepped.expect_images(images, (0.0, 1.0))
             images = images.astype(np.float32)
         return images
+
+    def _expect_labels(self, labels):
+        """Raises InputError unless labels [n] are classes of the logits."""
+        (logits,) = tf.nest.flatten(
+            self._logits_alone.get_concrete_function().structured_outputs
+        )
+        num_classes = logits.shape[-1]
+        are_whole = np.issubdtype(labels.dtype, np.integer)
+        expect(
+            are_whole and labels.ndim == 1,
+            "labels [n], whole numbers",
+            labels=labels.shape,
+            dtype=labels.dtype.name,
+        )
+        smallest, largest = labels.min(initial=0), labels.max(initial=0)
+        expect(
+            0 <= smallest and (num_classes is None or largest < num_classes),
+            f"labels from 0 to {num_classes and num_classes - 1}",
+            smallest=int(smallest),
+            largest=int(largest),
+        )
 
     def _in_bucket(self, function, rows):
         """Returns {name: [b, ...]} of a function of rows, {name: [b, ...]}.
@@ -201,20 +228,30 @@ class Attacker:
         """Returns the Outcome of an attack on images.
 
         Args:
-          attack: a stepped attack, see `stepped`.
+          attack: a stepped attack, see `stepped`, or a LinfAttack, of which
+            every point is judged.
           images: uint8 or float32 in [0, 1], [n, H, W, C], at most
             `group_size`.
-          labels: int32 [n].
-          indices: int64 [n], positions in the data set: with `seed` they give
-            each image its random numbers.
-          seed: integer.
+          labels: integers [n], classes.
+          indices: integers [n], positions in the data set: with `seed` they
+            give each image its random numbers.
+          seed: integer of 64 bits.
           advance: called with the number of forward passes that are done, or
             that broken images need no more: `stepped.passes` for each image.
 
         Raises:
-          InputError: images of another range or size, an attack of other
-            bounds, or not a label and an index for each image.
+          InputError: images of another range or size, no stepped attack or
+            one of other bounds, labels that are no classes, or not a label
+            and an index for each image.
         """
+        if isinstance(attack, linf.LinfAttack):
+            attack = linf.Steps(attack)
+        expect(
+            all(hasattr(attack, name) for name in ("start", "step")),
+            "a stepped attack, with start and step (attacks.columns has them "
+            "by name)",
+            attack=attack,
+        )
         expect(
             tuple(attack.bounds) == (0, 1),
             "an attack with bounds=(0, 1), the range of the pixels here "
@@ -222,13 +259,27 @@ class Attacker:
             bounds=attack.bounds,
         )
         images = self._in_unit(images)
+        labels, indices = np.asarray(labels), np.asarray(indices)
         expect(
-            len(images) == len(labels) == len(indices),
+            len(images) == np.size(labels) == np.size(indices),
             "a label and an index for each image",
             images=len(images),
-            labels=len(labels),
-            indices=len(indices),
+            labels=np.size(labels),
+            indices=np.size(indices),
         )
+        self._expect_labels(labels)
+        expect(
+            np.issubdtype(indices.dtype, np.integer) and indices.ndim == 1,
+            "indices [n], whole numbers",
+            indices=indices.shape,
+            dtype=indices.dtype.name,
+        )
+        expect(
+            isinstance(seed, int | np.integer) and -(2**63) <= seed < 2**63,
+            "seed, a whole number of 64 bits",
+            seed=seed,
+        )
+        labels, indices = labels.astype(np.int32), indices.astype(np.int64)
         begin = time.perf_counter()
         rows = self._ended_rows(attack, images, labels, indices, seed, advance)
         order = np.concatenate([row[_POSITION] for row in rows])
@@ -245,7 +296,8 @@ class Attacker:
         advance = advance or (lambda count: None)
         each = stepped.passes_a_step(attack)
         packs = []
-        for first in range(0, len(images), self.batch_size):
+        # Of no image there is a batch too, an empty one.
+        for first in range(0, max(1, len(images)), self.batch_size):
             part = slice(first, first + self.batch_size)
             state = self._in_bucket(
                 lambda rows: start(*rows.values(), seed),
@@ -332,8 +384,7 @@ class Attacker:
         pixels = judging.in_unit(images)
         adversarial, broke_at = rows["adversarial"], rows["broke_at"].copy()
         margin = rows["margin"].copy()
-        distance = np.abs(adversarial - pixels)
-        linf = distance.reshape(len(images), -1).max(1, initial=0.0)
+        distance = np.abs(adversarial - pixels).max((1, 2, 3), initial=0.0)
         broken = broke_at != stepped.NEVER
         holds = np.ones(len(images), bool)
         prediction = np.full(len(images), -1)
@@ -352,7 +403,7 @@ class Attacker:
             margin,
             prediction,
             broke_at,
-            linf,
+            distance,
             broken & ~holds,
             np.full(len(images), share),
         )
@@ -390,7 +441,7 @@ def _without_broken(packs, batch_size):
             standing.append({k: tf.gather(v, rest) for k, v in pack.items()})
     sizes = [len(pack["margin"]) for pack in standing]
     fewest = -(-sum(sizes) // batch_size)
-    if fewest == len(standing):
+    if fewest == len(standing) or not sum(sizes):
         return standing, ended
     joined = {
         name: tf.concat([pack[name] for pack in standing], 0)
@@ -417,7 +468,8 @@ def as_pixels(images: tf.Tensor) -> tf.Tensor:
 
 def _is_valid(attack, adversarial, pixels):
     """Returns whether each candidate is finite and inside ball and box."""
-    flat = adversarial.reshape(len(adversarial), -1)
+    size = np.prod(adversarial.shape[1:])
+    flat = adversarial.reshape(len(adversarial), size)
     distance = flat - pixels.reshape(flat.shape)
     order = {"linf": np.inf, "l2": 2}[getattr(attack, "norm", "linf")]
     in_ball = (

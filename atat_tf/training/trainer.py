@@ -462,4 +462,14 @@ def _average_of(statistic):
 
 
 def _accuracy(name):
-    return keras.metrics.SparseCategoricalAccuracy(name=f"{name}_accuracy")
+    """Returns the metric of the images for which `losses.is_right` holds.
+
+    Keras' own counts even scores as right: a training that is judged by it
+    would keep the weights of an epoch in which scores tie.
+    """
+    return keras.metrics.MeanMetricWrapper(
+        lambda labels, logits: tf.cast(
+            losses.is_right(labels, logits), tf.float32
+        ),
+        name=f"{name}_accuracy",
+    )

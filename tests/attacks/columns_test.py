@@ -37,6 +37,9 @@ class ColumnTest(parameterized.TestCase):
         ("square50_l2@1/2", (square.Square(0.5, norm="l2", num_steps=50),)),
         ("pgd20x10", (linf.Steps(linf.pgd(EPSILON, STEP_SIZE, 20, 10)),)),
         ("fgsm@4/255", (linf.Steps(linf.fgsm(4 / 255)),)),
+        # α is the same share of any ε, so that the edge is in reach.
+        ("pgd7@32/255", (linf.Steps(linf.pgd(32 / 255, 8 / 255, 7)),)),
+        ("ifgsm9@2/255", (linf.Steps(linf.ifgsm(2 / 255, 0.5 / 255, 9)),)),
     )
     def test_names(self, name, expected):
         self.assertEqual(_column(name), expected)

@@ -77,7 +77,9 @@ def _suites():
         for norm, suffix in (("linf", ""), ("l2", "_l2")):
             column = f"{name}{_STEPS}{suffix}@{_RADII[norm]}"
             try:
-                *_, last = columns.column(column, 1, _EPSILON / 2, _CLASSES)
+                *_, last = columns.column(
+                    column, _EPSILON, _EPSILON / 2, _CLASSES
+                )
             except InputError:  # only in ℓ∞
                 continue
             if norm == "l2" and type(last) in kinds_in_l2:
@@ -377,13 +379,25 @@ def test_other_shapes_and_bounds(name):
         ({"epsilon": 0.0}, "epsilon.*epsilon=0.0"),
         ({"epsilon": np.inf}, "epsilon"),
         ({"bounds": (1.0, 0.0)}, "bounds in ascending"),
+        ({"bounds": (0.0, np.inf)}, "finite bounds"),
         ({"num_steps": 0}, "num_steps.*num_steps=0"),
+        ({"num_steps": 2.5}, "num_steps of the type int.*2.5"),
+        ({"epsilon": "8/255"}, "epsilon of the type float.*8/255"),
     ],
     ids=str,
 )
 def test_wrong_settings_are_refused(name, fields, message):
     with pytest.raises(InputError, match=f"Expected {message}"):
         _replaced(_ATTACKS[name], **fields)
+
+
+@_every
+def test_bounds_as_a_list_are_those_as_a_tuple(name):
+    attack, listed = (
+        getattr(one, "attack", one)
+        for one in (_ATTACKS[name], _replaced(_ATTACKS[name], bounds=[0, 1]))
+    )
+    assert {listed: name}[attack] == name
 
 
 @_every

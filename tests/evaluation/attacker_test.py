@@ -243,3 +243,64 @@ def test_floats_of_any_width_are_taken_and_other_bounds_refused():
     wide = linf.Steps(linf.pgd(1, 0.3, 6, bounds=(0, 255)))
     with pytest.raises(InputError, match=r"bounds=\(0, 1\)"):
         _run(classifier, wide, images, labels)
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"labels": [0.0, 1.0]}, "labels .n., whole numbers.*float64"),
+        ({"labels": [[0], [1]]}, "labels .n., whole numbers"),
+        ({"labels": [0, -1]}, "labels from 0 to 4.*smallest=-1"),
+        ({"labels": [0, 5]}, "labels from 0 to 4.*largest=5"),
+        ({"indices": [0.0, 1.0]}, "indices .n., whole numbers"),
+        ({"seed": 2**63}, "seed, a whole number of 64 bits"),
+        ({"seed": 0.5}, "seed, a whole number of 64 bits"),
+        ({"attack": "pgd20"}, "a stepped attack.*'pgd20'"),
+        ({"attack": None}, "a stepped attack.*None"),
+    ],
+    ids=str,
+)
+def test_other_arguments_are_refused(changed, message):
+    given = {
+        "attack": _PGD,
+        "images": toys.random_bytes(2),
+        "labels": [0, 1],
+        "indices": [0, 1],
+        "seed": 0,
+    }
+    runner = Attacker(toys.small_classifier(norm=False), 8)
+    runner.run(**given)  # lists are arrays
+    with pytest.raises(InputError, match=message):
+        runner.run(**given | changed)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"batch_norm": "Frozen"}, "batch, frozen.*'Frozen'"),
+        ({"batch_size": 0}, "batch_size >= 1"),
+    ],
+)
+def test_other_settings_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        Attacker(toys.small_classifier(), **settings)
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "batch"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_no_image_has_no_outcome(batch_norm, dtype):
+    classifier = toys.small_classifier()
+    images = np.zeros((0, *toys.IMAGE_SHAPE), dtype)
+    none = np.zeros(0, np.int32)
+    outcome = _run(classifier, _PGD, images, none, batch_norm=batch_norm)
+    shapes = {name: row.shape for name, row in vars(outcome).items()}
+    assert shapes.pop("adversarial") == images.shape
+    assert {*shapes.values()} == {(0,)}
+    runner = Attacker(classifier, 8, batch_norm)
+    assert runner.logits(images).shape == (0, toys.NUM_CLASSES)
+
+
+def test_a_bare_attack_is_judged_at_every_point():
+    problem = _problem(9)
+    here = _run(problem[0], _PGD.attack, *problem[1:])
+    _assert_same(here, _run(problem[0], _PGD, *problem[1:]))

@@ -309,7 +309,8 @@ def from_standing(
     Args:
       stands: {group: {column: bool [n]}}. The group "reference" holds
         "clean", "pgd20", "headline" and "white box", "radii" those of
-        ε / 4, ε / 2, ε and larger ones, ascending.
+        ε / 4, ε / 2, ε and larger ones, ascending, and "undefended_twin" the
+        twin's at ε and at the largest radius.
       absent: {group: why it was not run}.
     """
     reference = stands["reference"]
@@ -320,12 +321,12 @@ def from_standing(
     }
     points["radii"] = _radii(reference["clean"], stands["radii"])
     points["cliff"] = _cliff(stands["radii"])
-    for name, group in stands.items():
-        if name in ("unbounded", "undefended_twin"):
-            ((column, flags),) = group.items()
-            note = f"{_percent(flags)} under {column}"
-            error = share_error(flags)
-            points[name] = compared(name, np.mean(flags), error, note)
+    if "unbounded" in stands:
+        points["unbounded"] = _left("unbounded", *stands["unbounded"].items())
+    if "undefended_twin" in stands:
+        points["undefended_twin"] = _undefended_twin(
+            reference["pgd20"], stands["undefended_twin"]
+        )
     return points | {name: not_run(name, why) for name, why in absent.items()}
 
 
@@ -337,6 +338,36 @@ def _taken_away(name, of, reference, columns):
         np.mean(reference) - np.mean(flags),
         difference_error(reference, flags),
         f"{_percent(reference)} under {of}, {_percent(flags)} under {column}",
+    )
+
+
+def _left(name, under, *others):
+    """Returns the Point of what the first of (column, flags) leaves."""
+    note = ", ".join(f"{_percent(f)} under {c}" for c, f in (under, *others))
+    _, flags = under
+    return compared(name, np.mean(flags), share_error(flags), note)
+
+
+def _undefended_twin(own, columns):
+    """Returns the Point of what an undefended network keeps.
+
+    Of a small ε it keeps images, as it should. That decides nothing where a
+    larger one breaks it and the run withstands more.
+    """
+    twin, *larger = columns.items()
+    at_epsilon, *at_larger = (
+        _left("undefended_twin", of_one, *larger)
+        for of_one in columns.items()
+    )
+    ahead = np.mean(own) - np.mean(twin[1])
+    is_ahead = ahead > DEVIATIONS * difference_error(own, twin[1])
+    works = any(point.verdict == PASS for point in at_larger)
+    if at_epsilon.verdict == PASS or not (is_ahead and works):
+        return at_epsilon
+    return not_run(
+        "undefended_twin",
+        f"{at_epsilon.note}: ε is too small to break an undefended network "
+        f"(this one keeps {_percent(own)} at ε)",
     )
 
 
