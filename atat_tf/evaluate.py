@@ -21,6 +21,7 @@ import sys
 from absl import flags
 
 from atat_tf.errors import InputError, expect
+from atat_tf.evaluation import sharding
 from atat_tf.runs import command_line, parsing, recipes
 
 flags.adopt_module_key_flags(command_line)
@@ -61,12 +62,14 @@ _NUM_IMAGES = flags.DEFINE_integer(
     "num_images",
     None,
     "the first so many images (default: all; 500 for --checklist)",
+    lower_bound=1,
 )
 _PRECISION = flags.DEFINE_float(
     "precision",
     None,
-    "points: estimate autoattack to ± so many, from a sample of the images, "
-    "as 1 (default: all images)",
+    "points: estimate autoattack from a sample of the images, with a 95 % "
+    "interval of half this width, as 1; 70 of the images that stand after its "
+    "first attack are attacked at least (default: all images)",
 )
 _SHARD = flags.DEFINE_string(
     "shard",
@@ -101,6 +104,9 @@ _SAVE_ADVERSARIALS = flags.DEFINE_string(
     "an .npz file for the adversarial images of one run; every attack is then "
     "run anew",
 )
+
+# An interval of this half-width says nothing.
+_MOST_POINTS = 50
 
 _NOT_IN_CHECK = (
     _ATTACKS,
@@ -173,7 +179,7 @@ def _evaluate(workdirs, data_dir):
             sys.exit(1)
         return
     if _SHARD.value is not None:
-        shard = shards.parsed(_SHARD.value)
+        shard = sharding.parsed(_SHARD.value)
         for workdir in workdirs:
             folder = shards.evaluate(
                 workdir,
@@ -282,6 +288,14 @@ def _refuse_contradictions(workdirs):
         "one --workdir with --save_adversarials",
         workdirs=",".join(workdirs),
     )
+    if _SHARD.value is not None:
+        sharding.parsed(_SHARD.value)
+    expect(
+        _PRECISION.value is None or 0 < _PRECISION.value < _MOST_POINTS,
+        f"--precision above 0 and below {_MOST_POINTS}, in points (1 is a "
+        "hundredth of the images)",
+        precision=_PRECISION.value,
+    )
     expect(
         _PRECISION.value is None or _SAVE_ADVERSARIALS.value is None,
         "--save_adversarials without --precision: a sample is attacked",
@@ -307,8 +321,8 @@ def _refuse_contradictions(workdirs):
     for flag in _NOT_IN_CHECK:
         expect(
             flag.value == flag.default,
-            f"--checklist without --{flag.name}: it has attacks of its own, "
-            "and judges each image on its own",
+            f"no --{flag.name} for a checklist: it has attacks of its own, and "
+            "judges each image on its own",
             **{flag.name: flag.value},
         )
 
@@ -338,6 +352,7 @@ def _refuse_other_config(config):
 if __name__ == "__main__":
     if "--checklist" in sys.argv:
         __doc__ = _OF_CHECK
+        flags.FLAGS["num_images"].help = "the first so many (default: 500)"
         left_out = [flag.name for flag in (*_NOT_IN_CHECK, _CHECKLIST)]
         command_line.run(main, unlisted=left_out, resumes=True)
     command_line.run(main, resumes=True)

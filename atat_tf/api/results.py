@@ -1,6 +1,7 @@
 """What a classifier's accuracy under attacks is, at one radius or several."""
 
 import dataclasses
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,8 @@ class Robustness:
       norm: "linf" or "l2".
       refuted: candidates that broke an image in its batch and not alone, or
         left ball or box; they count as not broken.
-      images: {attack: float32 [n, H, W, C]}, see `adversarial`; None with a
-        ledger.
+      images: {attack: float32 [n, H, W, C]}, see `adversarial`, of the
+        attacks that ran on all images here; None with a ledger.
       estimates: {attack: `evaluation.statistics.estimate.Estimate`}, those
         that met a sample of the images; `stands` has none of them.
     """
@@ -87,15 +88,18 @@ class Robustness:
         every image under "clean".
 
         Raises:
-          InputError: the verdicts are a ledger's, which holds no images.
+          InputError: the verdicts are a ledger's, which holds no images, or
+            an attack was run to a precision, on a sample of them.
         """
+        images = self.images or {}
+        without = [name for name in self.accuracy if name not in images]
         expect(
-            self.images is not None,
-            "robust_accuracy without a ledger, which holds no images (or "
-            "atat.attack)",
-            adversarial=None,
+            not without,
+            "robust_accuracy without a ledger, which holds no images, and "
+            "without a precision, where a sample is attacked (or atat.attack)",
+            without_images=without,
         )
-        return self.images or {}
+        return images
 
     def __repr__(self) -> str:
         lines = [f"{self._title()}"]
@@ -176,8 +180,14 @@ class RobustnessCurve:
 
     @property
     def worst_case(self) -> list[float]:
-        """The share of images that stand under all attacks, at each radius."""
-        return [point.worst_case for point in self.points]
+        """The share of images that stand under all attacks, at each radius.
+
+        NaN at radii where one of them met a sample of the images alone.
+        """
+        return [
+            math.nan if point.estimates else point.worst_case
+            for point in self.points
+        ]
 
     def __repr__(self) -> str:
         return "\n".join(map(repr, self.points))

@@ -365,4 +365,11 @@ def _judged(examples, opened, built, epsilon, norm, ledger, precision):
             images[name] = examples.in_bounds(pixels, radius)
     # Columns may share an attack, whose candidates count once.
     refuted = opened.ledger.refuted(columns.described(built), len(opened.split))
-    return Robustness(stands, epsilon, norm, refuted, images or None, estimates)
+    return Robustness(
+        stands,
+        epsilon,
+        norm,
+        refuted,
+        None if ledger else images,
+        estimates,
+    )

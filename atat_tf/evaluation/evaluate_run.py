@@ -206,6 +206,8 @@ def standing(
         1 + sum(stepped.passes(attack) for attack in attacks)
         for attacks in built.values()
     )
+    if doing and keep is None and _has_all(opened, built):
+        doing = "counting"
     stands = {}
     with terminal.bar(doing, passes * len(opened.split)) as advance:
         for name, attacks in built.items():
@@ -218,6 +220,15 @@ def standing(
     if expects_confirmed:
         _expect_confirmed(opened, built)
     return stands
+
+
+def _has_all(opened, built):
+    """Returns whether the ledger has all verdicts of columns already."""
+    count = len(opened.split)
+    return all(
+        opened.ledger.standing(columns.descriptions(attacks), count) is not None
+        for attacks in built.values()
+    )
 
 
 def _expect_confirmed(opened, built):
@@ -271,12 +282,21 @@ def estimated(
 ) -> estimate.Estimate:
     """Returns the accuracy under a column from a sample of the images.
 
+    Of all images where the ledger has all of their verdicts already.
+
     Args:
       opened: OpenRun.
       name: the column's.
       attacks: its stepped attacks, two at least.
       precision: as for `evaluate_run`.
     """
+    known = _whole(opened, attacks)
+    if known:
+        terminal.note(
+            f"{name}: the ledger has the verdicts on all images, and the "
+            "figure is of all images."
+        )
+        return known
     first = standing(opened, {name: attacks[:1]}, "all images, first attack")
     found = estimate.estimate(
         first[name],
@@ -291,12 +311,28 @@ def estimated(
         terminal.note(f"{name}: its first attack broke all images.")
     elif found.is_whole:
         terminal.note(
-            f"{name}: ± {100 * precision:g} points saves nothing. "
-            f"All {found.num_standing:,} images that stood after its first "
+            f"{name}: so small a precision saves nothing. All "
+            f"{found.num_standing:,} images that stood after its first "
             "attack met the others, and the figure is of all images."
         )
     _expect_confirmed(opened, {name: attacks})
     return found
+
+
+def _whole(opened, attacks):
+    """Returns the Estimate of a ledger with all verdicts, or None."""
+    descriptions, count = columns.descriptions(attacks), len(opened.split)
+    first, stands = (
+        opened.ledger.standing(of, count)
+        for of in (descriptions[:1], descriptions)
+    )
+    if first is None or stands is None:
+        return None
+    share, standing = float(np.mean(stands)), int(first.sum())
+    broken = standing - int(stands.sum())
+    return estimate.Estimate(
+        share, share, share, count, standing, standing, broken
+    )
 
 
 def _estimated_columns(built, precision):

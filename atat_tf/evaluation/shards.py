@@ -6,9 +6,7 @@ place to append to together. `merge` takes them into the run's ledger, from
 which the figures are then computed as those of one process are.
 """
 
-import dataclasses
 import pathlib
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,58 +14,18 @@ import numpy as np
 
 from atat_tf.attacks import columns
 from atat_tf.errors import InputError, expect
-from atat_tf.evaluation import evaluate_run, ledger, opening
+from atat_tf.evaluation import evaluate_run, ledger, opening, sharding
 from atat_tf.evaluation.run import Run
 from atat_tf.runs import build
 from atat_tf.runs import folder as run_folder
 
-FOLDER = "shards"
 # Written last: a shard without it is not done.
 FILE = "shard.json"
 
 
-@dataclasses.dataclass(frozen=True)
-class Shard:
-    """Every `count`-th image, from image `index` on.
-
-    Attributes:
-      index: in [0, count), as array jobs count their tasks.
-      count: of all shards.
-    """
-
-    index: int
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.index}-of-{self.count}"
-
-    def folder(self, workdir: run_folder.Path) -> pathlib.Path:
-        """Returns where the shard of a run has its files."""
-        return pathlib.Path(workdir) / FOLDER / str(self)
-
-
-def parsed(text: str) -> Shard:
-    """Returns the Shard that is called so.
-
-    Args:
-      text: "3/16", the fourth of sixteen: the first is 0/16.
-
-    Raises:
-      InputError: it is called otherwise.
-    """
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    shard = Shard(*map(int, found.groups())) if found else Shard(0, 0)
-    expect(
-        shard.index < shard.count,
-        "a shard as 3/16, of which the first is 0/16 and the last 15/16",
-        shard=text,
-    )
-    return shard
-
-
 def evaluate(
     workdir: run_folder.Path,
-    shard: Shard,
+    shard: sharding.Shard,
     attacks: Sequence[str] | None = None,
     num_images: int | None = None,
     weights: str | None = None,
@@ -82,7 +40,7 @@ def evaluate(
 
     Args:
       workdir: the run folder, to which nothing but the shard's is written.
-      shard: Shard.
+      shard: sharding.Shard.
       attacks, num_images, weights, dataset_name, data_dir, seed, split: as for
         `evaluate_run.evaluate_run`.
 
@@ -116,7 +74,8 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     indices = np.arange(shard.index, count, shard.count)
     for name, of_one in built.items():
-        evaluate_run.standing_of(opened, name, of_one, indices)
+        if not _is_decided(opened, of_one, indices):
+            evaluate_run.standing_of(opened, name, of_one, indices)
     settings |= {"num_images": count, "seed": opened.seed, "attacks": names}
     run_folder.write_json(
         folder / FILE,
@@ -171,20 +130,35 @@ def merge(
     return evaluate_run.evaluate_opened(opened, names)
 
 
+def _is_decided(opened, attacks, indices):
+    """Returns whether the ledger has what decides all of some images."""
+    descriptions = columns.descriptions(attacks)
+    return all(
+        opened.ledger.deciding(descriptions, index) is not None
+        for index in indices.tolist()
+    )
+
+
 def _all_shards(workdir):
     """Returns the Shards of a run, each of which is done."""
-    place = pathlib.Path(workdir) / FOLDER
+    place = pathlib.Path(workdir) / sharding.FOLDER
     there = [
-        parsed(path.parent.name.replace("-of-", "/"))
+        sharding.parsed(path.parent.name.replace("-of-", "/"))
         for path in place.glob(f"*-of-*/{FILE}")
     ]
+    expect(
+        there,
+        f"a finished shard in {place}: evaluate --shard=0/N makes the first "
+        "of N",
+        finished=0,
+    )
     counts = sorted({shard.count for shard in there})
     expect(
         len(counts) == 1,
         f"the shards of one evaluation in {place}: remove those of others",
         shards_are_of=counts,
     )
-    shards = [Shard(index, counts[0]) for index in range(counts[0])]
+    shards = [sharding.Shard(index, counts[0]) for index in range(counts[0])]
     missing = [shard.index for shard in shards if shard not in there]
     expect(
         not missing,
@@ -265,8 +239,8 @@ def _expect_complete(opened, built, shards, parts):
     }
     expect(
         not lost,
-        f"whole ledgers in {opened.run.folder / FOLDER}: the same command "
-        "evaluates again what a shard has lost",
+        f"whole ledgers in {opened.run.folder / sharding.FOLDER}: the same "
+        "command evaluates again what a shard has lost",
         lost=sorted(lost),
     )
 

@@ -636,3 +636,26 @@ def test_a_precision_gives_an_estimate(monkeypatch):
     assert [*found.stands] == ["clean"]
     with pytest.raises(InputError, match="no precision"):
         _ = found.worst_case
+    with pytest.raises(InputError, match="a precision.*'apgd_t2'"):
+        _ = found.adversarial
+
+
+def test_a_curve_has_the_worst_case_of_each_radius_that_has_one(monkeypatch):
+    monkeypatch.setattr(estimates, "PILOTS", (5, 5))
+    given = *_of_three_classes(60), ("clean", "apgd_t2")
+    # The first attack breaks all images at the larger one: nothing is guessed.
+    curve = atat.robust_accuracy(*given, epsilon=(EPSILON, 1), precision=0.15)
+    sampled, whole = curve.worst_case
+    assert np.isnan(sampled)
+    assert whole == curve.points[1].worst_case == 0
+
+
+def test_a_ledger_with_all_verdicts_is_not_estimated_from(tmp_path):
+    given = *_of_three_classes(60), ("clean", "apgd_t2")
+    settings = {"epsilon": EPSILON, "ledger": tmp_path / "ledger.jsonl"}
+    whole = atat.robust_accuracy(*given, **settings)
+    found = atat.robust_accuracy(*given, **settings, precision=0.15)
+    assert not found.estimates
+    np.testing.assert_array_equal(
+        found.stands["apgd_t2"], whole.stands["apgd_t2"]
+    )

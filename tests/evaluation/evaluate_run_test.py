@@ -328,7 +328,7 @@ def test_a_precision_gives_an_estimate_apart_from_whole_figures(
     # Of so many that nothing is guessed.
     fine = evaluate_run.evaluate_run(run.folder, attacks, 120, precision=1e-4)
     assert "estimates" not in fine
-    assert "± 0.01 points saves nothing" in capsys.readouterr().err
+    assert "so small a precision saves nothing" in capsys.readouterr().err
     none_left = ["apgd_t1@255/255"]
     evaluate_run.evaluate_run(run.folder, none_left, 20, precision=0.1)
     words = capsys.readouterr().err
@@ -342,6 +342,11 @@ def test_a_precision_gives_an_estimate_apart_from_whole_figures(
     assert found["low"] <= whole["accuracy"]["apgd_t1@1/255"] <= found["high"]
     assert run.results == whole
     assert fine["accuracy"] == whole["accuracy"]
+    # Nothing is guessed of what the ledger has.
+    known = evaluate_run.evaluate_run(run.folder, attacks, 120, precision=0.1)
+    assert known["accuracy"] == whole["accuracy"]
+    assert "estimates" not in known
+    assert "the ledger has the verdicts on all" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

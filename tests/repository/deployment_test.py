@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from atat_tf.evaluation import shards
+from atat_tf.evaluation import sharding
 from atat_tf.runs import command_line, recipes
 from atat_tf.training.machines import membership
 from serving.server import config_files
@@ -199,8 +199,8 @@ def test_each_pod_has_a_shard_of_its_own():
     names = [
         word.replace("$(JOB_COMPLETION_INDEX)", str(i)) for i in range(count)
     ]
-    found = [shards.parsed(name.partition("=")[2]) for name in names]
-    assert found == [shards.Shard(index, count) for index in range(count)]
+    found = [sharding.parsed(name.partition("=")[2]) for name in names]
+    assert found == [sharding.Shard(index, count) for index in range(count)]
     status, flags = commands.run("atat_tf.evaluate", "--help")
     assert status == 0
     for word in container["args"]:

@@ -70,10 +70,11 @@ def test_check_is_evaluation_with_the_checklist():
         "atat_tf", "check", "--workdir=/nowhere", "--attacks=fgsm"
     )
     assert status == 1
-    assert "--checklist without --attacks" in output
+    assert "no --attacks for a checklist" in output
     _, output = commands.run("atat_tf", "check", "--help")
     assert "atat check --workdir" in output and "checklist.json" in output
     assert "--num_images" in output and "--attacks" not in output
+    assert "(default: 500)" in output
     _, output = commands.run("atat_tf", "evaluate", "--help")
     assert "--attacks" in output and "--checklist" in output
 

@@ -64,20 +64,25 @@ class ErrorsTest(parameterized.TestCase):
         (["--workdir=/nowhere"], "run folder with config.json"),
         (
             ["--workdir=/nowhere", "--checklist", "--attacks=fgsm"],
-            "--checklist without --attacks",
+            "no --attacks for a checklist",
         ),
         (
             ["--workdir=/nowhere", "--checklist", "--bn_eval=batch"],
-            "--checklist without --bn_eval",
+            "no --bn_eval for a checklist",
         ),
         (
             ["--workdir=/nowhere", "--checklist", "--save_adversarials=a.npz"],
-            "--checklist without --save_adversarials",
+            "no --save_adversarials for a checklist",
         ),
         (
             ["--workdirs=/a,/b", "--save_adversarials=a.npz"],
             "one --workdir with --save_adversarials",
         ),
+        (["--workdir=/nowhere", "--precision=0"], "above 0 and below 50"),
+        (["--workdir=/nowhere", "--precision=50"], "precision=50.0"),
+        (["--workdir=/nowhere", "--precision=nan"], "precision=nan"),
+        (["--workdir=/nowhere", "--shard=3"], "a shard as 3/16"),
+        (["--workdir=/nowhere", "--num_images=0"], "num_images=0"),
     )
     def test_evaluate(self, words, pattern):
         self._assert_error(pattern, "atat_tf.evaluate", *words)

@@ -99,6 +99,20 @@ class ByHandTest(tf.test.TestCase):
             kernels.append(student.get_weights()[0])
         self.assertAllClose(*kernels)
 
+    def test_an_even_score_is_wrong(self):
+        """As in every evaluation; Keras' accuracy takes the first class."""
+        student = _linear_classifier([[0, 0], [0, 0]])
+        defense = atat.AdversarialTraining(clean_weight=0.5)
+        built = _trainer(student, defense, linf.fgsm(0.1), learning_rate=0.0)
+        logs = _step(built, self.images, self.labels)
+        self.assertEqual(logs["clean_accuracy"], 0)
+        self.assertEqual(logs["adversarial_accuracy"], 0)
+        student.set_weights([np.eye(2)[[0, 0]], np.zeros(2)])
+        built.reset_metrics()
+        logs = _step(built, self.images, self.labels)
+        self.assertEqual(logs["clean_accuracy"], 1)
+        self.assertEqual(logs["adversarial_accuracy"], 1)
+
 
 class StepTest(parameterized.TestCase, tf.test.TestCase):
     images = toys.random_images(6)

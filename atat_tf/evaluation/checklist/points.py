@@ -356,8 +356,7 @@ def _undefended_twin(own, columns):
     """
     twin, *larger = columns.items()
     at_epsilon, *at_larger = (
-        _left("undefended_twin", of_one, *larger)
-        for of_one in columns.items()
+        _left("undefended_twin", of_one, *larger) for of_one in columns.items()
     )
     ahead = np.mean(own) - np.mean(twin[1])
     is_ahead = ahead > DEVIATIONS * difference_error(own, twin[1])

@@ -169,7 +169,7 @@ def expect_precision(precision: float) -> None:
     expect(
         0 < precision < 0.5,
         "a precision above 0 and below 0.5, a share of the images (0.01 is one "
-        "point; --precision is in points)",
+        "point)",
         precision=precision,
     )
 

@@ -172,7 +172,10 @@ def _commands(runs, data_dir):
     """Returns {title: the commands of what a run of it lacks}."""
     return {
         title: data.commands(
-            run.folder, run_config.to_dict(run.config), data_dir
+            run.folder,
+            run_config.to_dict(run.config),
+            data_dir,
+            run.results["num_images"] if run.results else None,
         )
         for title, run in runs.items()
     }

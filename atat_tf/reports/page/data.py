@@ -87,6 +87,7 @@ def commands(
     workdir: str | pathlib.Path,
     config: Mapping[str, Any],
     data_dir: str | None = None,
+    num_images: int | None = None,
 ) -> dict[str, str]:
     """Returns {what is missing: the command that makes it}.
 
@@ -94,8 +95,11 @@ def commands(
       workdir: the run folder.
       config: as config.json holds it.
       data_dir: of tensorflow-datasets, as the report's own command had it.
+      num_images: of the run's figures, beside which others then stand; None
+        without any.
     """
     data = ("--data_dir", data_dir) if data_dir else ()
+    images = ("--num_images", num_images) if num_images else ()
     teacher = run_folder.teacher_folder(workdir, config.get("teacher"))
     twin = [
         ("--config", "standard"),
@@ -117,19 +121,26 @@ def commands(
         ]
     evaluate = "evaluate"
     return {
-        "results": _command(evaluate, ("--workdir", workdir), data),
+        "results": _command(evaluate, ("--workdir", workdir), data, images),
         "checklist": _command(
             evaluate, ("--workdir", workdir), data, ("--checklist",)
         ),
         "teacher": _command("train", *twin, ("--workdir", teacher), data),
-        "teacher_results": _command(evaluate, ("--workdir", teacher), data),
+        "teacher_results": _command(
+            evaluate, ("--workdir", teacher), data, images
+        ),
         "radii": _command(
-            evaluate, ("--workdir", workdir), data, ("--attacks", _AT_RADII)
+            evaluate,
+            ("--workdir", workdir),
+            data,
+            images,
+            ("--attacks", _AT_RADII),
         ),
         "autoattack": _command(
             evaluate,
             ("--workdir", workdir),
             data,
+            images,
             ("--attacks", "clean,pgd20,autoattack"),
         ),
         "report": _command("report", ("--workdir", workdir), data),

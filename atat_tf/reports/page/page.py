@@ -142,7 +142,12 @@ def _facts(run):
         "teacher": str(teacher.folder) if teacher else None,
         "teacher_results": teacher_results,
         "checklist": checklist,
-        "commands": report_data.commands(run.folder, config, run.data_dir),
+        "commands": report_data.commands(
+            run.folder,
+            config,
+            run.data_dir,
+            results["num_images"] if results else None,
+        ),
     }
 
 

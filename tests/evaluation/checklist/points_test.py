@@ -114,6 +114,26 @@ def test_one_fails(group, column, share):
     assert _with(points, "FAIL") == {group}
 
 
+@pytest.mark.parametrize(
+    "own, at_larger, verdict",
+    [(0.3, 0.0, "NOT RUN"), (0.3, 0.1, "FAIL"), (0.2, 0.0, "FAIL")],
+)
+def test_a_radius_too_small_to_break_an_undefended_network(
+    own, at_larger, verdict
+):
+    """It decides nothing where the network stands out, and a larger breaks."""
+    groups = _groups()
+    groups["reference"]["pgd20"] = _first(own)
+    groups["undefended_twin"] = {
+        "pgd20": _first(0.2),
+        "large": _first(at_larger),
+    }
+    point = checklist_points.from_standing(groups, {})["undefended_twin"]
+    assert point.verdict == verdict
+    assert "20.0 % under pgd20" in point.note
+    assert ("too small" in point.note) == (verdict == "NOT RUN")
+
+
 @pytest.mark.parametrize("fallen, verdict", [(0.0, "FAIL"), (0.05, "PASS")])
 def test_a_cliff_is_a_fall_that_nothing_announces(fallen, verdict):
     groups = _groups()

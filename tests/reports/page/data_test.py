@@ -166,6 +166,10 @@ class ColumnsTest(absltest.TestCase):
         commands = report_data.commands("s", {**config, "teacher": "runs/t"})
         command = "python -m atat_tf.evaluate --workdir=runs/t"
         self.assertEqual(commands["teacher_results"], command)
+        # Figures that a table holds together are of the same images.
+        commands = report_data.commands("s", config, num_images=500)
+        for name in ("results", "teacher_results", "radii", "autoattack"):
+            self.assertIn(" --num_images=500", commands[name])
 
 
 class CurvesTest(parameterized.TestCase):

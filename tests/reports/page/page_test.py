@@ -286,7 +286,7 @@ def test_a_bare_run_says_what_is_missing(copied):
         "there is no teacher",
         "PGD-20 at several radii",
         "no metrics.jsonl",
-        "no verdicts under attack",
+        "the ledger has no attack on all",
         "--config=standard --dataset=digits",
     ):
         assert words in parsed.text
