@@ -49,6 +49,7 @@ _BALL_TOLERANCE = 1e-6
 _MORE = "<= 1"
 
 flags.declare_key_flag("data_dir")
+flags.adopt_module_key_flags(command)
 _CASES = flags.DEFINE_list("cases", ["robust"], f"among {', '.join(CASES)}")
 _ATTACKS = flags.DEFINE_list(
     "attacks", list(_STANDARD), f"among {', '.join(PARTS)}"

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 
 from absl import flags
 
-from atat_tf.errors import expect_known
+from atat_tf.errors import expect, expect_known
 from atat_tf.runs import command_line
 from benchmarks import ratios
 
@@ -25,7 +25,18 @@ def begin(onednn: bool = True) -> dict:
 
     Returns:
       The surroundings, before anything is measured.
+
+    Raises:
+      InputError: --json cannot be written.
     """
+    file = pathlib.Path(_JSON.value or "all.json")
+    expect(
+        file.parent.is_dir()
+        and os.access(file.parent, os.W_OK)
+        and not file.is_dir(),
+        "a file for --json in an existing folder",
+        json=str(file),
+    )
     with command_line.quiet_start(onednn):
         import tensorflow  # noqa: F401
     return surroundings()
@@ -34,7 +45,9 @@ def begin(onednn: bool = True) -> dict:
 def expect_names(
     flag: str, names: Iterable[str], known: Collection[str]
 ) -> None:
-    """Raises InputError where a list flag has a name that is not known."""
+    """Raises InputError where a list flag has no name, or an unknown one."""
+    names = [*names]
+    expect(names, f"one at least of {', '.join(known)} for {flag}", names=names)
     for name in names:
         expect_known(flag, name, known)
 

@@ -20,6 +20,7 @@ from atat_tf.errors import expect
 from atat_tf.runs import command_line
 from benchmarks import command, fresh, ratios
 
+flags.adopt_module_key_flags(command)
 _DEPTH = flags.DEFINE_integer("depth", 16, "of the Wide ResNet, 6n + 4")
 _WIDTH = flags.DEFINE_integer("width", 1, "of the Wide ResNet")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "b", lower_bound=2)

@@ -18,6 +18,7 @@ from PIL import Image
 from atat_tf.runs import command_line
 from benchmarks import command, ratios
 
+flags.adopt_module_key_flags(command)
 _DEPTH = flags.DEFINE_integer("depth", 16, "of the Wide ResNet, 6n + 4")
 _WIDTH = flags.DEFINE_integer("width", 1, "of the Wide ResNet")
 _BATCH_SIZE = flags.DEFINE_integer(

@@ -80,6 +80,7 @@ SUITES = {
     "memory": Suite("benchmarks.memory", (), (*_TINY, "--small_batch_size=2")),
 }
 
+flags.adopt_module_key_flags(command)
 _ONLY = flags.DEFINE_list("only", list(SUITES), "which, comma-separated")
 _QUICK = flags.DEFINE_bool("quick", False, "the smallest sizes")
 _MINUTES = flags.DEFINE_float(

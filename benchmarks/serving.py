@@ -24,6 +24,7 @@ from atat_tf.errors import expect
 from atat_tf.runs import command_line, terminal
 from benchmarks import command, ratios, serving_load
 
+flags.adopt_module_key_flags(command)
 _MODEL_FOLDER = flags.DEFINE_string(
     "model_folder",
     None,

@@ -37,6 +37,7 @@ _APPLICATIONS = ("ResNet50V2", "EfficientNetB0", "ConvNeXtTiny")
 _TRAINING_BATCH, _EVALUATION_BATCH = 2, 16
 _FOLDERS = ("atat_tf", "serving")
 
+flags.adopt_module_key_flags(command)
 _ONLY = flags.DEFINE_list("parts", list(_PARTS), "what to time")
 _COMMANDS = flags.DEFINE_list(
     "commands", None, "modules whose --help is timed (default: all)"

@@ -13,6 +13,7 @@ from absl import flags
 from atat_tf.runs import command_line, terminal
 from benchmarks import command, ratios
 
+flags.adopt_module_key_flags(command)
 _DEPTH = flags.DEFINE_integer("depth", 10, "of the Wide ResNet, 6n + 4")
 _WIDTH = flags.DEFINE_integer("width", 1, "of the Wide ResNet")
 _BATCH_SIZE = flags.DEFINE_integer(

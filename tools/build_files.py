@@ -256,6 +256,8 @@ def _text(value, indent=4):
 
 def main(words: list[str]) -> None:
     """Writes the files; with --check says which that would change."""
+    if words not in ([], ["--check"]):
+        sys.exit(f"error: Expected --check or nothing. Received: {words}.")
     root = pathlib.Path(__file__).resolve().parents[1]
     paths = [p for folder in FOLDERS for p in (root / folder).rglob("BUILD")]
     paths += [root / "BUILD"] * (root / "BUILD").exists()

@@ -63,7 +63,18 @@ def complaints(root: pathlib.Path) -> list[str]:
     return found
 
 
-if __name__ == "__main__":
-    dead = complaints(pathlib.Path(sys.argv[1]))
+def main(words: list[str]) -> None:
+    """Prints what is wrong with the site whose folder is the one word."""
+    root = pathlib.Path(*words[:1])
+    if len(words) != 1 or not any(root.glob("*.html")):
+        sys.exit(
+            "error: Expected the folder of a built site, as docs/_build/html. "
+            f"Received: {words}."
+        )
+    dead = complaints(root)
     print("\n".join(dead) or "No dead link.")
     sys.exit(bool(dead))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -15,12 +15,13 @@ import pathlib
 import re
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from atat_tf.attacks import columns, stepped
 from atat_tf.evaluation import ledger
 from atat_tf.evaluation.statistics import estimate
 from atat_tf.reports.tables import records
+from atat_tf.runs import command_line
 from atat_tf.runs import folder as run_folder
 
 _RESULTS = pathlib.Path(__file__).parents[1] / "results"
@@ -137,4 +138,4 @@ def _share(passes, met):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main, recipes=False)

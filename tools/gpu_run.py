@@ -21,6 +21,7 @@ import argparse
 import gc
 import gzip
 import json
+import math
 import os
 import pathlib
 import re
@@ -62,9 +63,9 @@ def prepare(folder: pathlib.Path, size: str, data_dir: str | None) -> None:
     from atat_tf.runs import build
 
     sizes = _SIZES[size]
-    folder.mkdir(parents=True, exist_ok=True)
     config = _config("reference", sizes["train"])
     train = build.load_dataset(config, data_dir).train
+    folder.mkdir(parents=True, exist_ok=True)
     train = train.take(sizes["num_images"])
     images, labels = train.images, train.labels
     np.savez(folder / "data.npz", images=images, labels=labels)
@@ -301,6 +302,7 @@ class Step:
 def run(folder: pathlib.Path, output: pathlib.Path, seconds: float) -> int:
     """Runs what was prepared; returns the exit status, 1 without parity."""
     end = time.monotonic() + seconds
+    plan = json.loads((folder / _PLAN).read_text())
     # Read when the libraries load.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")
     os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
@@ -308,7 +310,6 @@ def run(folder: pathlib.Path, output: pathlib.Path, seconds: float) -> int:
 
     jax.config.update("jax_enable_x64", True)  # counters are int64
     device = jax.devices()[0]
-    plan = json.loads((folder / _PLAN).read_text())
     with np.load(folder / "data.npz") as data:
         images, labels = data["images"], data["labels"].astype(np.int32)
     output.mkdir(parents=True, exist_ok=True)
@@ -491,6 +492,7 @@ def evaluate(
         with np.load(path) as part:
             arrays |= {int(name): part[name] for name in part.files}
     config = run_config.from_dict(about["config"])
+    build.build_columns(config, attacks)  # refuses names that are none
     classifier = build.build_classifier(config, datasets.spec(config.dataset))
     classifier.set_weights([arrays[number] for number in sorted(arrays)])
     folder = run_folder.create(output / "run")
@@ -514,6 +516,23 @@ def main() -> int:
     parser.add_argument("--attacks", default="clean,pgd20,autoattack")
     parser.add_argument("--num_images", type=int)
     flags = parser.parse_args()
+    if not 0 < flags.seconds < math.inf:
+        parser.error(f"--seconds above 0, not {flags.seconds}")
+    if flags.num_images is not None and flags.num_images < 1:
+        parser.error(f"--num_images above 0, not {flags.num_images}")
+    try:
+        return _done(flags)
+    except (OSError, ModuleNotFoundError, json.JSONDecodeError) as error:
+        sys.exit(f"error: {error}")
+    except ValueError as error:
+        # The project's own, which there is not where the steps run.
+        if type(error).__name__ != "InputError":
+            raise
+        sys.exit(f"error: {error}")
+
+
+def _done(flags: argparse.Namespace) -> int:
+    """Runs the command that is asked for; returns the exit status."""
     if flags.command == "prepare":
         prepare(flags.folder, flags.size, flags.data_dir)
     elif flags.command == "evaluate":

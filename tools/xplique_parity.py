@@ -11,23 +11,29 @@ end of PYTHONPATH.
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
+from atat_tf.errors import InputError
 from atat_tf.evaluation.attention import explanations, views
 from atat_tf.evaluation.run import Run
+from atat_tf.runs import command_line
 
-_WORKDIR = flags.DEFINE_string(
-    "run", "results/small/cifar10/madry/seed0", "the run folder"
-)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "of tensorflow-datasets")
+for _name in ("workdir", "data_dir"):
+    flags.declare_key_flag(_name)
+_WORKDIR = "results/small/cifar10/madry/seed0"
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 32, "test images", 1)
 
 
 def main(argv: list[str]) -> None:
     del argv
-    from xplique import metrics
-
-    run = Run(_WORKDIR.value, _DATA_DIR.value)
+    run = Run(command_line.workdir(_WORKDIR), command_line.data_dir())
+    try:
+        from xplique import metrics
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "Expected xplique and what it imports (the head of this file says "
+            f"how). Received: no module {error.name}."
+        ) from error
     split = run.dataset.test.take(_NUM_IMAGES.value)
     images, labels = split.images / np.float32(255), split.labels
     classifier = run.classifier()
@@ -55,4 +61,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main, recipes=False)

@@ -130,7 +130,7 @@ def _default(flag):
     if isinstance(flag.parser, RadiusParser):
         return radii.written(flag.default)
     if isinstance(flag.default, list):
-        return ",".join(flag.default)
+        return ",".join(map(str, flag.default))
     return str(flag.default)
 
 

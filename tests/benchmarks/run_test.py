@@ -13,6 +13,22 @@ from absl.testing import parameterized
 from benchmarks import command, ratios, run
 
 
+def _ran(module, *words):
+    """Returns a benchmark's ended process; two have flags of one name."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *words],
+        cwd=command.ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def _refused(module, *words):
+    ran = _ran(module, *words)
+    assert ran.returncode == 1 and "Traceback" not in ran.stderr, ran.stderr
+    return ran.stderr
+
+
 class RunTest(parameterized.TestCase):
     def test_flags_exist(self):
         """Of each suite, whole and quick; read in the text of its module."""
@@ -36,17 +52,23 @@ class RunTest(parameterized.TestCase):
         (compared,) = result["comparisons"]
         self.assertStartsWith(ratios.verdict(compared), "NOT RUN: ")
 
+    def test_refused_before_anything_is_measured(self):
+        modules = {suite.module for suite in run.SUITES.values()}
+        for module in (*modules, "benchmarks.run"):
+            said = _refused(module, "--json=/nowhere/all.json")
+            self.assertIn("a file for --json in an existing folder", said)
+            shown = _ran(module, "--help")
+            self.assertEqual(shown.returncode, 0, shown.stderr)
+            self.assertIn("--json=VALUE", shown.stdout)
+        said = _refused("benchmarks.run", "--only=")
+        self.assertIn("one at least of train_step", said)
+
     @pytest.mark.long
     def test_quick_run_of_one(self):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "all.json")
             words = ["--only=startup", "--quick", f"--json={path}"]
-            ran = subprocess.run(
-                [sys.executable, "-m", "benchmarks.run", *words],
-                cwd=command.ROOT,
-                capture_output=True,
-                text=True,
-            )
+            ran = _ran("benchmarks.run", *words)
             report = json.loads(path.read_text())
         self.assertEqual(ran.returncode, 0, ran.stderr)
         self.assertIn("[1/1] python -m benchmarks.startup", ran.stdout)
