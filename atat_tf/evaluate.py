@@ -55,9 +55,9 @@ _ATTACKS = flags.DEFINE_list(
     None,
     "columns: clean, fgsm, ifgsm<steps>, pgd<steps>, pgd<steps>x<restarts> as "
     "pgd20x10; autoattack (or standard) and its parts apgd_ce, apgd_dlr, "
-    "apgd_t, fab_t, square; any of them at a radius of its own, as pgd20@4/255, "
-    "of which α is the same share (default: those of the paper's table for the "
-    "data set)",
+    "apgd_t, fab_t, square; any of them at a radius of its own, as "
+    "pgd20@4/255, of which α is the same share (default: those of the paper's "
+    "table for the data set)",
 )
 _NUM_IMAGES = flags.DEFINE_integer(
     "num_images",
