@@ -199,19 +199,21 @@ class Run:
         """Returns runs without a defense on the same data, itself perhaps.
 
         The teacher comes first, unless it is robust. Then come the archived
-        ones; a wheel has those of `shipped.NETWORKS` alone.
+        ones, those of the same backbone first, whose gradient is the most like
+        the run's own; a wheel has those of `shipped.NETWORKS` alone.
         """
         teacher = self.teacher
-        runs = [teacher] if teacher else []
+        runs: list[Run] = []
         for path in sorted(shipped.ARCHIVE.glob(f"**/{run_folder.CONFIG}")):
             run = Run(path.parent, self.data_dir)
             fields = "dataset", "image_size", "image_shape"
             same = all(run.config[f] == self.config[f] for f in fields)
             if same and not (teacher and run.is_same(teacher)):
                 runs.append(run)
+        runs.sort(key=lambda run: run.config.backbone != self.config.backbone)
         return [
             run
-            for run in runs
+            for run in ([teacher] if teacher else []) + runs
             if run.config.defense.name == "standard" and run.has_weights()
         ]
 

@@ -220,6 +220,9 @@ def test_an_archived_network_is_a_twin_where_there_is_no_teacher():
     twins = run.undefended_twins()
     standard = _ARCHIVE / "small/cifar10/standard/seed0"
     assert standard in [twin.folder for twin in twins]
+    # The nearest first: its images are the likeliest to break the run.
+    alike = [twin.config.backbone == run.config.backbone for twin in twins]
+    assert alike == sorted(alike, reverse=True) and alike[0] and not alike[-1]
     assert {t.config.defense.name for t in twins} == {"standard"}
     assert all(t.spec == run.spec for t in twins)
     run.config.unlock().dataset = "digits"
