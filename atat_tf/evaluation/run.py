@@ -199,8 +199,9 @@ class Run:
         """Returns runs without a defense on the same data, itself perhaps.
 
         The teacher comes first, unless it is robust. Then come the archived
-        ones, those of the same backbone first, whose gradient is the most like
-        the run's own; a wheel has those of `shipped.NETWORKS` alone.
+        ones, those of the same backbone first, then those of its kind, whose
+        gradients are the most like the run's own; a wheel has those of
+        `shipped.NETWORKS` alone.
         """
         teacher = self.teacher
         runs: list[Run] = []
@@ -210,7 +211,13 @@ class Run:
             same = all(run.config[f] == self.config[f] for f in fields)
             if same and not (teacher and run.is_same(teacher)):
                 runs.append(run)
-        runs.sort(key=lambda run: run.config.backbone != self.config.backbone)
+        own = self.config.backbone
+        runs.sort(
+            key=lambda run: (
+                run.config.backbone.name != own.name,
+                run.config.backbone != own,
+            )
+        )
         return [
             run
             for run in ([teacher] if teacher else []) + runs
