@@ -68,7 +68,7 @@ def test_a_saved_model_is_evaluated_as_a_run(tmp_path):
         ((), "--dataset with --model"),
         (("--dataset=digits",), "of a model of bytes.*--model_range=0,255"),
         (("--dataset=digits", "--model_range=1"), "two ascending numbers"),
-        (("--dataset=digits", "--num_images=0"), "num_images >= 1"),
+        (("--dataset=digits", "--num_images=0"), "num_images=0"),
         (("--dataset=digits", "--attacks=pgd5@0/255"), "radius above 0"),
         (("--dataset=digits", "--config.attack.epsilon=2"), "epsilon in"),
         (
