@@ -8,6 +8,7 @@ atat merge --workdir=runs/demo
 
 from absl import flags
 
+from atat_tf.evaluation import sharding
 from atat_tf.runs import command_line
 
 for _name in ("workdir", "data_dir", "plugin"):
@@ -23,6 +24,8 @@ def main(argv):
     workdirs = workdirs or [str(command_line.workdir())]
     data_dir = command_line.data_dir()
     command_line.expect_runs(workdirs)
+    for workdir in workdirs:
+        sharding.finished(workdir)
 
     with command_line.quiet_start():
         from atat_tf.evaluation import printed_table, shards

@@ -29,14 +29,15 @@ def begin(onednn: bool = True) -> dict:
     Raises:
       InputError: --json cannot be written.
     """
-    file = pathlib.Path(_JSON.value or "all.json")
-    expect(
-        file.parent.is_dir()
-        and os.access(file.parent, os.W_OK)
-        and not file.is_dir(),
-        "a file for --json in an existing folder",
-        json=str(file),
-    )
+    if _JSON.value:
+        file = pathlib.Path(_JSON.value)
+        expect(
+            file.parent.is_dir()
+            and os.access(file.parent, os.W_OK)
+            and not file.is_dir(),
+            "a file for --json in an existing folder",
+            json=str(file),
+        )
     with command_line.quiet_start(onednn):
         import tensorflow  # noqa: F401
     return surroundings()

@@ -141,7 +141,7 @@ class FAB:
             "alpha_max in [0, 1]",
             alpha_max=self.alpha_max,
         )
-        expect(self.eta >= 1, "eta >= 1", eta=self.eta)
+        expect(1 <= self.eta < np.inf, "eta >= 1, finite", eta=self.eta)
         expect(0 < self.beta < 1, "beta in (0, 1)", beta=self.beta)
         expect(self.restart >= 0, "restart >= 0", restart=self.restart)
 

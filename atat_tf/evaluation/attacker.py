@@ -146,8 +146,10 @@ class Attacker:
                 lambda rows: {"logits": self._logits(rows["images"])},
                 {"images": part},
             )
-            for part in parts or [images]
+            for part in parts
         ]
+        if not found:
+            return np.zeros((0, self._num_classes() or 0), np.float32)
         return np.concatenate([rows["logits"].numpy() for rows in found])
 
     def logits_alone(self, images: np.ndarray) -> np.ndarray:
@@ -178,23 +180,18 @@ class Attacker:
             images = images.astype(np.float32)
         return images
 
-    def _expect_labels(self, labels):
+    def _num_classes(self):
+        """Returns how many scores there are; None where no graph says it."""
+        graph = self._logits_alone.get_concrete_function()
+        return graph.structured_outputs.shape[-1]
+
+    def _expect_classes(self, labels):
         """Raises InputError unless labels [n] are classes of the logits."""
-        (logits,) = tf.nest.flatten(
-            self._logits_alone.get_concrete_function().structured_outputs
-        )
-        num_classes = logits.shape[-1]
-        are_whole = np.issubdtype(labels.dtype, np.integer)
-        expect(
-            are_whole and labels.ndim == 1,
-            "labels [n], whole numbers",
-            labels=labels.shape,
-            dtype=labels.dtype.name,
-        )
+        num_classes = self._num_classes() or np.iinfo(np.int32).max
         smallest, largest = labels.min(initial=0), labels.max(initial=0)
         expect(
-            0 <= smallest and (num_classes is None or largest < num_classes),
-            f"labels from 0 to {num_classes and num_classes - 1}",
+            0 <= smallest and largest < num_classes,
+            f"labels from 0 to {num_classes - 1}",
             smallest=int(smallest),
             largest=int(largest),
         )
@@ -247,7 +244,8 @@ class Attacker:
         if isinstance(attack, linf.LinfAttack):
             attack = linf.Steps(attack)
         expect(
-            all(hasattr(attack, name) for name in ("start", "step")),
+            all(hasattr(attack, name) for name in ("start", "step"))
+            and not isinstance(attack, type),
             "a stepped attack, with start and step (attacks.columns has them "
             "by name)",
             attack=attack,
@@ -259,27 +257,26 @@ class Attacker:
             bounds=attack.bounds,
         )
         images = self._in_unit(images)
-        labels, indices = np.asarray(labels), np.asarray(indices)
+        labels = _whole_numbers("labels", labels)
+        indices = _whole_numbers("indices", indices)
         expect(
-            len(images) == np.size(labels) == np.size(indices),
+            len(images) == len(labels) == len(indices),
             "a label and an index for each image",
             images=len(images),
-            labels=np.size(labels),
-            indices=np.size(indices),
+            labels=len(labels),
+            indices=len(indices),
         )
-        self._expect_labels(labels)
+        self._expect_classes(labels)
         expect(
-            np.issubdtype(indices.dtype, np.integer) and indices.ndim == 1,
-            "indices [n], whole numbers",
-            indices=indices.shape,
-            dtype=indices.dtype.name,
-        )
-        expect(
-            isinstance(seed, int | np.integer) and -(2**63) <= seed < 2**63,
+            isinstance(seed, int | np.integer)
+            and not isinstance(seed, bool)
+            and -(2**63) <= seed < 2**63,
             "seed, a whole number of 64 bits",
             seed=seed,
         )
-        labels, indices = labels.astype(np.int32), indices.astype(np.int64)
+        labels = labels.astype(np.int32)
+        if not len(images):
+            return _of_no_image(images)
         begin = time.perf_counter()
         rows = self._ended_rows(attack, images, labels, indices, seed, advance)
         order = np.concatenate([row[_POSITION] for row in rows])
@@ -296,8 +293,7 @@ class Attacker:
         advance = advance or (lambda count: None)
         each = stepped.passes_a_step(attack)
         packs = []
-        # Of no image there is a batch too, an empty one.
-        for first in range(0, max(1, len(images)), self.batch_size):
+        for first in range(0, len(images), self.batch_size):
             part = slice(first, first + self.batch_size)
             state = self._in_bucket(
                 lambda rows: start(*rows.values(), seed),
@@ -409,6 +405,37 @@ class Attacker:
         )
 
 
+def _whole_numbers(name, given):
+    """Returns int64 [n] of what is an array, a list or a range of them."""
+    try:
+        numbers = np.asarray(given)
+    except ValueError:  # rows of several lengths
+        numbers = np.asarray(given, object)
+    if not numbers.size:
+        numbers = numbers.astype(np.int64)
+    is_whole = numbers.ndim == 1 and np.issubdtype(numbers.dtype, np.integer)
+    expect(
+        is_whole and numbers.max(initial=0) < 2**63,
+        f"{name} [n], whole numbers",
+        **{name: numbers.shape},
+        dtype=numbers.dtype.name,
+    )
+    return numbers.astype(np.int64)
+
+
+def _of_no_image(images):
+    """Returns the Outcome of no image, which not every layer takes."""
+    return Outcome(
+        adversarial=images.astype(np.float32),
+        margin=np.zeros(0, np.float32),
+        prediction=np.zeros(0, np.int64),
+        broke_at=np.zeros(0, np.int32),
+        linf=np.zeros(0, np.float32),
+        refuted=np.zeros(0, bool),
+        seconds=np.zeros(0),
+    )
+
+
 def _with_first_target(attack):
     """Returns the attack whose steps are the same and may be compiled already.
 
@@ -441,7 +468,7 @@ def _without_broken(packs, batch_size):
             standing.append({k: tf.gather(v, rest) for k, v in pack.items()})
     sizes = [len(pack["margin"]) for pack in standing]
     fewest = -(-sum(sizes) // batch_size)
-    if fewest == len(standing) or not sum(sizes):
+    if fewest == len(standing):
         return standing, ended
     joined = {
         name: tf.concat([pack[name] for pack in standing], 0)

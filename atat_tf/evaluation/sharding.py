@@ -11,6 +11,8 @@ from atat_tf.errors import expect
 from atat_tf.runs import folder as run_folder
 
 FOLDER = "shards"
+# Written last: a shard without it is not done.
+FILE = "shard.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,3 +52,37 @@ def parsed(text: str) -> Shard:
         shard=text,
     )
     return shard
+
+
+def finished(workdir: run_folder.Path) -> list[Shard]:
+    """Returns the Shards of a run, each of which is done.
+
+    Raises:
+      InputError: there is none, one is missing, or they are of two numbers.
+    """
+    place = pathlib.Path(workdir) / FOLDER
+    there = [
+        parsed(path.parent.name.replace("-of-", "/"))
+        for path in place.glob(f"*-of-*/{FILE}")
+    ]
+    expect(
+        there,
+        f"a finished shard in {place}: evaluate --shard=0/N makes the first "
+        "of N",
+        finished=0,
+    )
+    counts = sorted({shard.count for shard in there})
+    expect(
+        len(counts) == 1,
+        f"the shards of one evaluation in {place}: remove those of others",
+        shards_are_of=counts,
+    )
+    shards = [Shard(index, counts[0]) for index in range(counts[0])]
+    missing = [shard.index for shard in shards if shard not in there]
+    expect(
+        not missing,
+        f"all of {counts[0]} shards in {place}: the same command evaluates a "
+        "missing one, or goes on with it",
+        missing=missing,
+    )
+    return shards

@@ -19,9 +19,6 @@ from atat_tf.evaluation.run import Run
 from atat_tf.runs import build
 from atat_tf.runs import folder as run_folder
 
-# Written last: a shard without it is not done.
-FILE = "shard.json"
-
 
 def evaluate(
     workdir: run_folder.Path,
@@ -78,7 +75,7 @@ def evaluate(
             evaluate_run.standing_of(opened, name, of_one, indices)
     settings |= {"num_images": count, "seed": opened.seed, "attacks": names}
     run_folder.write_json(
-        folder / FILE,
+        folder / sharding.FILE,
         {
             "settings": settings,
             "identity": opened.ledger.identity,
@@ -104,7 +101,7 @@ def merge(
       InputError: a shard is missing or not done, or its ledger has lost
         verdicts, or they are of different settings, weights, data or commits.
     """
-    shards = _all_shards(workdir)
+    shards = sharding.finished(workdir)
     told = _common(workdir, shards)
     settings = dict(told["settings"])
     names = settings.pop("attacks")
@@ -139,36 +136,6 @@ def _is_decided(opened, attacks, indices):
     )
 
 
-def _all_shards(workdir):
-    """Returns the Shards of a run, each of which is done."""
-    place = pathlib.Path(workdir) / sharding.FOLDER
-    there = [
-        sharding.parsed(path.parent.name.replace("-of-", "/"))
-        for path in place.glob(f"*-of-*/{FILE}")
-    ]
-    expect(
-        there,
-        f"a finished shard in {place}: evaluate --shard=0/N makes the first "
-        "of N",
-        finished=0,
-    )
-    counts = sorted({shard.count for shard in there})
-    expect(
-        len(counts) == 1,
-        f"the shards of one evaluation in {place}: remove those of others",
-        shards_are_of=counts,
-    )
-    shards = [sharding.Shard(index, counts[0]) for index in range(counts[0])]
-    missing = [shard.index for shard in shards if shard not in there]
-    expect(
-        not missing,
-        f"all of {counts[0]} shards in {place}: the same command evaluates a "
-        "missing one, or goes on with it",
-        missing=missing,
-    )
-    return shards
-
-
 def _read(path):
     """Returns what the file of a shard says."""
     told = run_folder.read_json(path, {"settings", "identity", "commit"})
@@ -189,8 +156,8 @@ def _read(path):
             is_whole = False
     expect(
         is_whole and isinstance(identity, dict),
-        f"a whole {FILE} (remove it, and evaluate the shard again: its ledger "
-        "goes on)",
+        f"a whole {sharding.FILE} (remove it, and evaluate the shard again: "
+        "its ledger goes on)",
         path=str(path),
     )
     return told
@@ -198,7 +165,9 @@ def _read(path):
 
 def _common(workdir, shards):
     """Returns what the files of all shards say."""
-    first, *others = (_read(shard.folder(workdir) / FILE) for shard in shards)
+    first, *others = (
+        _read(shard.folder(workdir) / sharding.FILE) for shard in shards
+    )
     for shard, other in zip(shards[1:], others, strict=True):
         differing = _differences(first, other)
         if differing:

@@ -12,7 +12,7 @@ from ml_collections.config_flags import config_path
 
 from atat_tf import __version__
 from atat_tf.attacks import radii
-from atat_tf.errors import InputError, unknown
+from atat_tf.errors import InputError, expect, unknown
 from atat_tf.runs import recipes
 
 _DEFAULT_RECIPE = "atat"
@@ -81,9 +81,19 @@ def _flags(argv, unlisted):
     if words & {"-version", "--version"}:
         _show_and_exit(f"atat {__version__}")
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
+        _expect_numbers()
+        return rest
     except (flags.Error, InputError, TypeError, ValueError) as error:
         _exit_with(error)
+
+
+def _expect_numbers():
+    """Raises InputError for a flag that is NaN, which no bound refuses."""
+    for name in flags.FLAGS:
+        value = flags.FLAGS[name].value
+        is_nan = isinstance(value, float) and value != value
+        expect(not is_nan, f"a number for --{name}", **{name: value})
 
 
 def _show_and_exit(text):

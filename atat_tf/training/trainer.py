@@ -467,9 +467,8 @@ def _accuracy(name):
     Keras' own counts even scores as right: a training that is judged by it
     would keep the weights of an epoch in which scores tie.
     """
-    return keras.metrics.MeanMetricWrapper(
-        lambda labels, logits: tf.cast(
-            losses.is_right(labels, logits), tf.float32
-        ),
-        name=f"{name}_accuracy",
-    )
+    return keras.metrics.MeanMetricWrapper(_right, name=f"{name}_accuracy")
+
+
+def _right(labels, logits):
+    return tf.cast(losses.is_right(labels, logits), tf.float32)

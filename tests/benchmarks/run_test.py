@@ -62,6 +62,8 @@ class RunTest(parameterized.TestCase):
             self.assertIn("--json=VALUE", shown.stdout)
         said = _refused("benchmarks.run", "--only=")
         self.assertIn("one at least of train_step", said)
+        said = _refused("benchmarks.run", "--minutes=nan")
+        self.assertIn("a number for --minutes", said)
 
     @pytest.mark.long
     def test_quick_run_of_one(self):

@@ -250,11 +250,15 @@ def test_floats_of_any_width_are_taken_and_other_bounds_refused():
     [
         ({"labels": [0.0, 1.0]}, "labels .n., whole numbers.*float64"),
         ({"labels": [[0], [1]]}, "labels .n., whole numbers"),
+        ({"labels": [[0], [1, 2]]}, "labels .n., whole numbers.*object"),
         ({"labels": [0, -1]}, "labels from 0 to 4.*smallest=-1"),
         ({"labels": [0, 5]}, "labels from 0 to 4.*largest=5"),
         ({"indices": [0.0, 1.0]}, "indices .n., whole numbers"),
+        ({"indices": np.uint64([0, 2**63])}, "indices .n., whole numbers"),
         ({"seed": 2**63}, "seed, a whole number of 64 bits"),
         ({"seed": 0.5}, "seed, a whole number of 64 bits"),
+        ({"seed": True}, "seed, a whole number of 64 bits"),
+        ({"attack": linf.Steps}, "a stepped attack"),
         ({"attack": "pgd20"}, "a stepped attack.*'pgd20'"),
         ({"attack": None}, "a stepped attack.*None"),
     ],
@@ -270,6 +274,8 @@ def test_other_arguments_are_refused(changed, message):
     }
     runner = Attacker(toys.small_classifier(norm=False), 8)
     runner.run(**given)  # lists are arrays
+    nothing = given["images"][:0], [], range(0)
+    assert not len(runner.run(given["attack"], *nothing, 0).margin)
     with pytest.raises(InputError, match=message):
         runner.run(**given | changed)
 
@@ -286,10 +292,21 @@ def test_other_settings_are_refused(settings, message):
         Attacker(toys.small_classifier(), **settings)
 
 
+class _SomeImage(keras.layers.Layer):
+    """Fails on a batch of no image, as the convolutions of oneDNN do."""
+
+    def call(self, images):
+        some = tf.debugging.assert_positive(tf.shape(images)[0])
+        with tf.control_dependencies([some]):
+            return tf.identity(images)
+
+
 @pytest.mark.parametrize("batch_norm", ["frozen", "batch"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_no_image_has_no_outcome(batch_norm, dtype):
-    classifier = toys.small_classifier()
+    inputs = keras.Input(toys.IMAGE_SHAPE)
+    logits = toys.small_classifier()(_SomeImage()(inputs))
+    classifier = keras.Model(inputs, logits)
     images = np.zeros((0, *toys.IMAGE_SHAPE), dtype)
     none = np.zeros(0, np.int32)
     outcome = _run(classifier, _PGD, images, none, batch_norm=batch_norm)

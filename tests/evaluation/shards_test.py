@@ -193,6 +193,7 @@ def test_shards_of_two_counts_some_and_none(divided, tmp_path):
     shutil.rmtree(place)
     status, output = _run("merge", folder)
     assert status == 1 and "evaluate --shard=0/N makes the first" in output
+    assert "loading TensorFlow" not in output
 
 
 @pytest.mark.parametrize(

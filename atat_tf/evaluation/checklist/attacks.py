@@ -97,6 +97,27 @@ def groups(
     return {**built, "reference": reference}, absent
 
 
+def on_twin(opened: OpenRun, groups: dict[str, dict]) -> dict[str, tuple]:
+    """Returns the columns of the undefended twin, as `points` reads them.
+
+    PGD as on the run; APGD, whose steps are its own; and PGD without a bound.
+    The last two say why the first leaves images.
+
+    Args:
+      opened: the run.
+      groups: from `groups`.
+    """
+    attack, spec = opened.config.attack, opened.dataset.spec
+    apgd = columns.column(
+        "apgd_ce", attack.epsilon, attack.step_size, spec.num_classes
+    )
+    return {
+        f"pgd{STEPS}": groups["reference"][f"pgd{STEPS}"],
+        "apgd_ce": apgd,
+        **groups["unbounded"],
+    }
+
+
 def query_groups(opened: OpenRun) -> dict[str, dict]:
     """Returns the columns of a classifier without gradient, as `groups`."""
     return {"square": {f"square{SQUARE_QUERIES}": (_by_queries(opened),)}}

@@ -310,7 +310,7 @@ def from_standing(
       stands: {group: {column: bool [n]}}. The group "reference" holds
         "clean", "pgd20", "headline" and "white box", "radii" those of
         ε / 4, ε / 2, ε and larger ones, ascending, and "undefended_twin" the
-        twin's at ε and at the largest radius.
+        twin's under PGD, under APGD and without a bound.
       absent: {group: why it was not run}.
     """
     reference = stands["reference"]
@@ -322,7 +322,13 @@ def from_standing(
     points["radii"] = _radii(reference["clean"], stands["radii"])
     points["cliff"] = _cliff(stands["radii"])
     if "unbounded" in stands:
-        points["unbounded"] = _left("unbounded", *stands["unbounded"].items())
+        ((column, flags),) = stands["unbounded"].items()
+        points["unbounded"] = compared(
+            "unbounded",
+            np.mean(flags),
+            share_error(flags),
+            f"{_percent(flags)} under {column}",
+        )
     if "undefended_twin" in stands:
         points["undefended_twin"] = _undefended_twin(
             reference["pgd20"], stands["undefended_twin"]
@@ -341,32 +347,36 @@ def _taken_away(name, of, reference, columns):
     )
 
 
-def _left(name, under, *others):
-    """Returns the Point of what the first of (column, flags) leaves."""
-    note = ", ".join(f"{_percent(f)} under {c}" for c, f in (under, *others))
-    _, flags = under
-    return compared(name, np.mean(flags), share_error(flags), note)
-
-
 def _undefended_twin(own, columns):
     """Returns the Point of what an undefended network keeps.
 
-    Of a small ε it keeps images, as it should. That decides nothing where a
-    larger one breaks it and the run withstands more.
+    Of a small ε it keeps images, as it should: that decides nothing where the
+    run withstands more. But the attack must be no reason: APGD, which chooses
+    its steps, takes no more than another step size may, and without a bound
+    nothing is left.
     """
-    twin, *larger = columns.items()
-    at_epsilon, *at_larger = (
-        _left("undefended_twin", of_one, *larger) for of_one in columns.items()
+    (pgd, kept), (_, by_apgd), (_, unbounded) = columns.items()
+    note = ", ".join(f"{_percent(f)} under {c}" for c, f in columns.items())
+    point = compared("undefended_twin", np.mean(kept), share_error(kept), note)
+    ahead = np.mean(own) - np.mean(kept)
+    is_ahead = ahead > DEVIATIONS * difference_error(own, kept)
+    is_strong = compared(
+        "step_sizes",
+        np.mean(kept) - np.mean(by_apgd),
+        difference_error(kept, by_apgd),
+        "",
     )
-    ahead = np.mean(own) - np.mean(twin[1])
-    is_ahead = ahead > DEVIATIONS * difference_error(own, twin[1])
-    works = any(point.verdict == PASS for point in at_larger)
-    if at_epsilon.verdict == PASS or not (is_ahead and works):
-        return at_epsilon
+    if (
+        point.verdict == PASS
+        or not is_ahead
+        or is_strong.verdict == FAIL
+        or np.any(unbounded)
+    ):
+        return point
     return not_run(
         "undefended_twin",
-        f"{at_epsilon.note}: ε is too small to break an undefended network "
-        f"(this one keeps {_percent(own)} at ε)",
+        f"{note}: ε is too small to break an undefended network (this one "
+        f"keeps {_percent(own)} under {pgd})",
     )
 
 

@@ -212,8 +212,7 @@ def _attacked_points(opened, teacher):
     groups, absent = checklist_attacks.groups(opened, teacher, reported)
     stands = _standing(opened, groups)
     if teacher:
-        largest = list(groups["radii"].items())[-1:]
-        twin = {"pgd20": groups["reference"]["pgd20"], **dict(largest)}
+        twin = checklist_attacks.on_twin(opened, groups)
         stands |= _standing(teacher, {"undefended_twin": twin})
     else:
         absent["undefended_twin"] = checklist_attacks.NO_TWIN

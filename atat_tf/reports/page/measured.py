@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from atat_tf.attacks import columns, linf
+from atat_tf.attacks import columns
 from atat_tf.evaluation import figures, ledger
 from atat_tf.evaluation.checklist import points
 from atat_tf.evaluation.run import Run
@@ -194,9 +194,9 @@ def not_asked(checklist: Mapping[str, Any] | None) -> list[str]:
 def accuracy_at_radii(run: Run) -> tuple[dict[float, float], int]:
     """Returns {255 ε: percent} of PGD-20, and of how many images it is.
 
-    An attack has the config's step, as the column `pgd20@4/255`, or one that
-    grows with the radius, as the checklist's. All figures are on the same
-    images: those of results.json, or else those of the checklist.
+    An attack's step grows with the radius, as that of the column `pgd20@4/255`
+    and of the checklist. All figures are on the same images: those of
+    results.json, or else those of the checklist.
 
     Args:
       run: any.
@@ -210,17 +210,17 @@ def accuracy_at_radii(run: Run) -> tuple[dict[float, float], int]:
         return {}, 0
     counts = [results["num_images"], (run.checklist or {}).get("num_images")]
     for count in filter(None, counts):
-        accuracies = {
-            radius: lines.standing(attacks, count)
+        stands = {
+            radius: lines.standing(_at_radius(run.config.attack, radius), count)
             for radius in (0, *RADII)
-            for attacks in _at_radius(run.config.attack, radius)
-            if lines.standing(attacks, count) is not None
+        }
+        accuracies = {
+            radius: 100 * float(np.mean(stand))
+            for radius, stand in stands.items()
+            if stand is not None
         }
         if len(accuracies.keys() - {0}) >= 2:
-            return {
-                radius: 100 * float(np.mean(stands))
-                for radius, stands in accuracies.items()
-            }, count
+            return accuracies, count
     return {}, 0
 
 
@@ -247,15 +247,13 @@ def on_images(radii: Mapping[str, tuple[Mapping, int]]) -> str:
 
 
 def _at_radius(attack, radius):
-    """Returns the lists of one attack's description that count at a radius."""
+    """Returns the descriptions of what attacks at a radius; [] for 0."""
     if not radius:
-        return [[]]
-    epsilon = radius / 255
-    ratio = attack.step_size / attack.epsilon
-    return [
-        [columns.description(linf.pgd(epsilon, step_size, _STEPS))]
-        for step_size in (epsilon * ratio, attack.step_size)
-    ]
+        return []
+    built = columns.column(
+        f"pgd{_STEPS}@{radius}/255", attack.epsilon, attack.step_size, 2
+    )
+    return columns.descriptions(built)
 
 
 def truth(run: Run) -> tuple[np.ndarray, np.ndarray] | None:

@@ -29,7 +29,7 @@ def _groups():
         "transfer": {"transfer": 0.6},
         "noise": {"noise": 0.7},
         "attention": {"adapted attacks": 0.29},
-        "undefended_twin": {"pgd20": 0.0},
+        "undefended_twin": {"pgd20": 0.0, "apgd_ce": 0.0, "unbounded": 0.0},
         "reference": {
             "clean": 0.8,
             "pgd20": 0.3,
@@ -115,18 +115,26 @@ def test_one_fails(group, column, share):
 
 
 @pytest.mark.parametrize(
-    "own, at_larger, verdict",
-    [(0.3, 0.0, "NOT RUN"), (0.3, 0.1, "FAIL"), (0.2, 0.0, "FAIL")],
+    "own, by_apgd, unbounded, verdict",
+    [
+        (0.3, 0.19, 0.0, "NOT RUN"),
+        # No more than the twin withstands.
+        (0.2, 0.19, 0.0, "FAIL"),
+        # The attack is too weak, and not ε too small.
+        (0.3, 0.1, 0.0, "FAIL"),
+        # What leads nowhere says nothing of ε.
+        (0.3, 0.2, 0.1, "FAIL"),
+    ],
 )
 def test_a_radius_too_small_to_break_an_undefended_network(
-    own, at_larger, verdict
+    own, by_apgd, unbounded, verdict
 ):
-    """It decides nothing where the network stands out, and a larger breaks."""
     groups = _groups()
     groups["reference"]["pgd20"] = _first(own)
     groups["undefended_twin"] = {
         "pgd20": _first(0.2),
-        "large": _first(at_larger),
+        "apgd_ce": _first(by_apgd),
+        "unbounded": _first(unbounded),
     }
     point = checklist_points.from_standing(groups, {})["undefended_twin"]
     assert point.verdict == verdict
