@@ -331,7 +331,7 @@ def from_standing(
         )
     if "undefended_twin" in stands:
         points["undefended_twin"] = _undefended_twin(
-            reference["pgd20"], stands["undefended_twin"]
+            reference["white box"], stands["undefended_twin"]
         )
     return points | {name: not_run(name, why) for name, why in absent.items()}
 
@@ -354,8 +354,12 @@ def _undefended_twin(own, columns):
     run withstands more. But the attack must be no reason: APGD, which chooses
     its steps, takes no more than another step size may, and without a bound
     nothing is left.
+
+    Args:
+      own: who stands of the run under all white-box attacks, bool [n].
+      columns: of the twin: PGD, APGD and PGD without a bound.
     """
-    (pgd, kept), (_, by_apgd), (_, unbounded) = columns.items()
+    (_, kept), (_, by_apgd), (_, unbounded) = columns.items()
     note = ", ".join(f"{_percent(f)} under {c}" for c, f in columns.items())
     point = compared("undefended_twin", np.mean(kept), share_error(kept), note)
     ahead = np.mean(own) - np.mean(kept)
@@ -375,8 +379,8 @@ def _undefended_twin(own, columns):
         return point
     return not_run(
         "undefended_twin",
-        f"{note}: ε is too small to break an undefended network (this one "
-        f"keeps {_percent(own)} under {pgd})",
+        f"{note}: ε is too small to break an undefended network ({_percent(own)} "
+        "are left here by all white-box attacks)",
     )
 
 

@@ -130,7 +130,7 @@ def test_a_radius_too_small_to_break_an_undefended_network(
     own, by_apgd, unbounded, verdict
 ):
     groups = _groups()
-    groups["reference"]["pgd20"] = _first(own)
+    groups["reference"]["white box"] = _first(own)
     groups["undefended_twin"] = {
         "pgd20": _first(0.2),
         "apgd_ce": _first(by_apgd),
