@@ -379,8 +379,8 @@ def _undefended_twin(own, columns):
         return point
     return not_run(
         "undefended_twin",
-        f"{note}: ε is too small to break an undefended network ({_percent(own)} "
-        "are left here by all white-box attacks)",
+        f"{note}: ε is too small to break an undefended network; all "
+        f"white-box attacks leave {_percent(own)} here",
     )
 
 
