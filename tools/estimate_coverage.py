@@ -5,7 +5,9 @@
 Of each archived network with AutoAttack on its images, the images are drawn in
 many orders, as `evaluate --precision` would draw them in one. The verdicts are
 the ledger's: no network runs. Passes are the share of the whole evaluation's
-forward and backward passes, counted by the steps of each line. The lines "ten
+forward and backward passes, counted by the steps of each line, and seconds the
+share of its time, summed over the lines. The first order alone, --orders=1, is
+that of an evaluation with seed 0. The lines "ten
 times" are of each image ten times over, at ± 1 point. `reference_small` has all
 10,000 images, at ± 1 point. The last lines are simulated, for 10,000 images
 whose margins tell nothing.
@@ -37,7 +39,8 @@ _SIMULATED = ((10_000, 2_700, 0.12), (10_000, 4_400, 0.08))
 def main(argv: list[str]) -> None:
     del argv
     print(
-        "network, images, standing, figure: held, half a width, sampled, passes"
+        "network, images, standing, figure: held, half a width, sampled, "
+        "passes, seconds"
     )
     for path in sorted(_RUNS.glob("*/seed0")):
         for part in (records.read(path, "frozen") or {"parts": []})["parts"]:
@@ -47,7 +50,7 @@ def main(argv: list[str]) -> None:
                     name = path.parent.name
                     found = _verdicts(book, attacks, part["num_images"])
                     _print(name, *found, _PRECISION.value / 100)
-                    ten = (np.tile(values, 10) for values in found)
+                    ten = (np.concatenate([of] * 10) for of in found)
                     _print(f"{name} ten times", *ten, 0.01)
     results = run_folder.read_json(_WHOLE / run_folder.RESULTS)
     book = ledger.of_results(_WHOLE, results)
@@ -63,25 +66,25 @@ def main(argv: list[str]) -> None:
 
 
 def _verdicts(book, attacks, count):
-    """Returns who stands after the first attack, margins, who stands, passes.
+    """Returns who stands after the first attack, margins, who stands, costs.
 
     Args:
-      book, attacks, count: as for `_passes`.
+      book, attacks, count: as for `_costs`.
     """
     return (
         book.standing(attacks[:1], count),
         book.margins(attacks[0], count),
         book.standing(attacks, count),
-        _passes(book, attacks, count),
+        _costs(book, attacks, count),
     )
 
 
-def _passes(book, attacks, count):
-    """Returns the passes of the first attack and of the others, [2, n].
+def _costs(book, attacks, count):
+    """Returns what the first attack and the others take, [n, 2, 2].
 
-    Those of an image that an attack does not break are all of its steps, of
-    another those up to the step that does. Images leave their batch a few
-    steps later, in both evaluations.
+    Passes and seconds, of each image. The passes of one that an attack does not
+    break are all of its steps, of another those up to the step that does.
+    Images leave their batch a few steps later, in both evaluations.
 
     Args:
       book: the run's ledger.
@@ -92,20 +95,20 @@ def _passes(book, attacks, count):
         type(attack).__name__: stepped.passes_a_step(attack)
         for attack in columns.column("autoattack", 8 / 255, 2 / 255, 10)
     }
-    passes, before = np.zeros((2, count)), ()
+    costs, before = np.zeros((count, 2, 2)), ()
     for name in attacks:
         kind, num_steps = re.match(r"(\w+)\(.*num_steps=(\d+)", name).groups()
         lines = book.verdicts(name)
         for index in np.flatnonzero(book.standing(before, count)):
             step = lines[index]["step"]
             steps = int(num_steps) if step is None else step
-            row = passes[min(len(before), 1)]
-            row[index] += steps * a_step[kind]
+            spent = steps * a_step[kind], lines[index]["seconds"]
+            costs[index, min(len(before), 1)] += spent
         before += (name,)
-    return passes
+    return costs
 
 
-def _print(name, first, margins, whole, passes, precision):
+def _print(name, first, margins, whole, costs, precision):
     met: list[np.ndarray] = []
 
     def stand(indices):
@@ -123,18 +126,18 @@ def _print(name, first, margins, whole, passes, precision):
     print(
         f"{name}, {len(first)}, {first.sum()}, {100 * figure:.2f} %: "
         f"{100 * held:.1f} %, {100 * half:.2f} points, {100 * sampled:.0f} %"
-        + _share(passes, met)
+        + _shares(costs, met)
     )
 
 
-def _share(passes, met):
-    """Returns ", 1/6.0": the passes of estimates over those of all images."""
-    if passes is None:
+def _shares(costs, met):
+    """Returns ", 1/6.0, 1/5.0": what estimates take of what all images take."""
+    if costs is None:
         return ""
-    by_first, by_others = passes
-    of_others = sum(by_others[indices].sum() for indices in met)
-    taken = by_first.sum() + of_others / _ORDERS.value
-    return f", 1/{passes.sum() / taken:.1f}"
+    by_first, by_others = np.moveaxis(costs, 1, 0)
+    of_others = sum(by_others[indices].sum(0) for indices in met)
+    taken = by_first.sum(0) + of_others / _ORDERS.value
+    return "".join(f", 1/{share:.1f}" for share in costs.sum((0, 1)) / taken)
 
 
 if __name__ == "__main__":
