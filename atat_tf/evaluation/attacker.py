@@ -18,6 +18,7 @@ from atat_tf.attacks import linf, randomness, stepped
 from atat_tf.data import stored, training_data
 from atat_tf.errors import expect
 from atat_tf.evaluation import accuracy as robustness
+from atat_tf.evaluation import outcome
 from atat_tf.models import compilation, frozen, judging
 
 # Batches that are attacked side by side, so that the rest of one can join the
@@ -29,38 +30,6 @@ _LOOKS = 10
 _BALL_TOLERANCE = 1e-6
 # A row beside those of the attack, which may have any name but this.
 _POSITION = "attacker: position"
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What an attack did to n images.
-
-    Attributes:
-      adversarial: float32 [n, H, W, C], the candidate closest to success.
-      margin: float32 [n], its `losses.verdict_margin`; not above 0 where it
-        broke.
-      prediction: int64 [n], its class when alone (of even ones, another than
-        the label), the label where it did not break; −1 with batch statistics,
-        where no image is looked at alone.
-      broke_at: int32 [n], number of steps until then, −1 where it never did.
-      linf: float32 [n], ‖adversarial − image‖_∞.
-      refuted: bool [n], broken in its batch and not alone, or outside ball or
-        box: counted as not broken.
-      seconds: float [n], wall time, an equal share of its batches'.
-    """
-
-    adversarial: np.ndarray
-    margin: np.ndarray
-    prediction: np.ndarray
-    broke_at: np.ndarray
-    linf: np.ndarray
-    refuted: np.ndarray
-    seconds: np.ndarray
-
-    @property
-    def broken(self) -> np.ndarray:
-        """Whether each image has an adversarial example, bool [n]."""
-        return self.broke_at != stepped.NEVER
 
 
 class Attacker:
@@ -221,7 +190,7 @@ class Attacker:
         indices: np.ndarray,
         seed: int | np.integer,
         advance: Callable[[int], None] | None = None,
-    ) -> Outcome:
+    ) -> outcome.Outcome:
         """Returns the Outcome of an attack on images.
 
         Args:
@@ -276,7 +245,7 @@ class Attacker:
         )
         labels = labels.astype(np.int32)
         if not len(images):
-            return _of_no_image(images)
+            return outcome.of_no_image(images)
         begin = time.perf_counter()
         rows = self._ended_rows(attack, images, labels, indices, seed, advance)
         order = np.concatenate([row[_POSITION] for row in rows])
@@ -394,7 +363,7 @@ class Attacker:
             predicted = losses.predicted(labels[rows], alone)
             prediction[rows] = np.where(holds[rows], predicted, labels[rows])
         broke_at[broken & ~holds] = stepped.NEVER
-        return Outcome(
+        return outcome.Outcome(
             adversarial,
             margin,
             prediction,
@@ -421,19 +390,6 @@ def _whole_numbers(name, given):
         dtype=numbers.dtype.name,
     )
     return numbers.astype(np.int64)
-
-
-def _of_no_image(images):
-    """Returns the Outcome of no image, which not every layer takes."""
-    return Outcome(
-        adversarial=images.astype(np.float32),
-        margin=np.zeros(0, np.float32),
-        prediction=np.zeros(0, np.int64),
-        broke_at=np.zeros(0, np.int32),
-        linf=np.zeros(0, np.float32),
-        refuted=np.zeros(0, bool),
-        seconds=np.zeros(0),
-    )
 
 
 def _with_first_target(attack):

@@ -10,7 +10,7 @@ from atat_tf.attacks import columns, stepped
 from atat_tf.data import datasets
 from atat_tf.errors import InputError, expect, with_checked_types
 from atat_tf.evaluation import figures, opening, verdicts
-from atat_tf.evaluation.attacker import Outcome
+from atat_tf.evaluation.outcome import Outcome
 from atat_tf.evaluation.run import Run
 from atat_tf.evaluation.statistics import estimate
 from atat_tf.models import judging

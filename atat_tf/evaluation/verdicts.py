@@ -7,8 +7,9 @@ import numpy as np
 from atat_tf import losses
 from atat_tf.attacks import columns, stepped
 from atat_tf.data import datasets
-from atat_tf.evaluation.attacker import Attacker, Outcome
+from atat_tf.evaluation.attacker import Attacker
 from atat_tf.evaluation.ledger import CLEAN, Ledger
+from atat_tf.evaluation.outcome import Outcome
 
 
 class Verdicts:
